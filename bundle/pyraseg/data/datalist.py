@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data lists: which image belongs to which label, which patient and which part of the split."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bundle.pyraseg.data.phantom.study import write_phantom_study
+from bundle.pyraseg.errors import PyrasegError
+
+logger = logging.getLogger(__name__)
+
+#: The parts of a three-way split, as MONAI's Decathlon lists name them.
+SPLITS = ("training", "validation", "test")
+
+
+def load_cases(
+    dataset_dir: str | Path,
+    *,
+    phantom_dir: str | Path | None = None,
+    image_pattern: str = "images/{case}",
+    label_pattern: str = "labels/{case}",
+    split_shares: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+) -> dict[str, list[dict[str, str]]]:
+    """Return the cases of each part of the split, with absolute paths.
+
+    `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
+    and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. Without that
+    file, images and labels are paired by name and split at random from `seed`, each pair a patient of its own.
+
+    Args:
+        dataset_dir: folder of the data set.
+        phantom_dir: where the phantom study is written when `dataset_dir` is that very folder and does not exist.
+        image_pattern: images below `dataset_dir` without a list; `{case}` stands for the name of a case, and a name
+            without a suffix matches every suffix.
+        label_pattern: their labels.
+        split_shares: shares of the patients in training, validation and test without a list.
+        seed: of the split without a list.
+
+    Raises:
+        PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, or a patient
+            is in two parts of the split.
+    """
+    folder = Path(dataset_dir).expanduser().resolve()
+    if not folder.exists() and phantom_dir is not None and folder == Path(phantom_dir).expanduser().resolve():
+        logger.info("There is no data set yet: writing the phantom CT study to %s", folder)
+        write_phantom_study(folder)
+    if not folder.is_dir():
+        raise PyrasegError(f"The data set folder {folder} does not exist. Correct dataset_dir.")
+    if not any(folder.iterdir()):
+        raise PyrasegError(
+            f"The data set folder {folder} is empty. Put images and labels there, or correct dataset_dir."
+        )
+    listed = folder / "datalist.json"
+    if listed.is_file():
+        cases = _read_list(listed)
+    else:
+        cases = _split(_pair(folder, image_pattern, label_pattern), split_shares, seed)
+    _refuse_leakage(cases, folder)
+    return cases
+
+
+def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PyrasegError(f"The data list {path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict) or not content.get("training"):
+        raise PyrasegError(f"The data list {path} has no cases under 'training'.")
+    cases = {split: [_case(item, path) for item in content.get(split, [])] for split in SPLITS}
+    absent = [item[key] for part in cases.values() for item in part for key in ("image", "label")]
+    absent = [file for file in absent if not Path(file).exists()]
+    if absent:
+        raise PyrasegError(f"{len(absent)} of the paths in {path} do not exist, the first of them {absent[0]}.")
+    return cases
+
+
+def _case(item: dict, listed: Path) -> dict[str, str]:
+    if not isinstance(item, dict) or not {"image", "label"} <= item.keys():
+        raise PyrasegError(f"An item of the data list {listed} lacks 'image' or 'label': {json.dumps(item)[:120]}.")
+    folder = listed.parent
+    paths = {key: str(folder / item[key]) for key in ("image", "label")}
+    return {**item, **paths, "patient": str(item.get("patient", item["image"]))}
+
+
+def _pair(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, str]]:
+    images, labels = _match(folder, image_pattern), _match(folder, label_pattern)
+    pairs = [
+        {"image": str(images[case]), "label": str(labels[case]), "patient": case}
+        for case in sorted(images.keys() & labels.keys())
+    ]
+    if not pairs:
+        raise PyrasegError(
+            f"{folder} has neither a datalist.json nor an image with a label: {len(images)} images match "
+            f"{image_pattern!r}, {len(labels)} labels match {label_pattern!r}, and no name is in both. "
+            "Write a datalist.json, or correct image_pattern and label_pattern."
+        )
+    unpaired = sorted(images.keys() ^ labels.keys())
+    if unpaired:
+        logger.warning(
+            "%d files in %s have no partner and are left out, such as %s", len(unpaired), folder, unpaired[0]
+        )
+    return pairs
+
+
+def _match(folder: Path, pattern: str) -> dict[str, Path]:
+    """Return the files that match `pattern`, by the name that stands for `{case}`."""
+    before, _, after = pattern.partition("{case}")
+    found = {}
+    for path in sorted(folder.glob(f"{before}*{after or '*'}")):
+        name = path.relative_to(folder).as_posix()[len(before) :]
+        case = name[: -len(after)] if after else name.partition(".")[0]
+        if case in found:
+            raise PyrasegError(f"Two files of {folder} stand for the case {case}: {found[case].name} and {path.name}.")
+        found[case] = path
+    return found
+
+
+def _split(pairs: list[dict[str, str]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, str]]]:
+    if len(shares) != len(SPLITS) or min(shares) < 0 or not np.isclose(sum(shares), 1):
+        raise PyrasegError(f"split_shares must be three shares that sum to 1, got {list(shares)}.")
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    ends = np.rint(np.cumsum(shares) * len(pairs)).astype(int)
+    parts = np.split(order, ends[:-1])
+    return {split: [pairs[index] for index in sorted(part)] for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def _refuse_leakage(cases: dict[str, list[dict[str, str]]], folder: Path) -> None:
+    for first, second in (("training", "validation"), ("training", "test"), ("validation", "test")):
+        both = {item["patient"] for item in cases[first]} & {item["patient"] for item in cases[second]}
+        if both:
+            raise PyrasegError(
+                f"{len(both)} patients of the data set {folder} are in {first} and in {second}. "
+                "Figures from such a split mean nothing: put each patient into one part."
+            )

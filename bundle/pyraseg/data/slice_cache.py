@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preprocessed volumes on disk, slice by slice."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data.utils import pickle_hashing
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.files import replacing
+
+
+class SliceCache:
+    """Keep what a deterministic transform makes of a case as arrays whose slices are read one at a time.
+
+    An entry is a folder named after a hash of the transform and of the case's files (paths, sizes, times of change), so
+    that a change to either makes a new one. It is written aside and renamed: a run that dies leaves none half-written.
+    An entry holds `image.npy` (D, C, W, H) float32, `label.npy` (D, 1, W, H) uint8 and `present.npy` (D, K) bool, which
+    tells the classes that are in each slice. A photograph is a volume of one slice.
+
+    Args:
+        folder: where entries are kept.
+        transform: makes {"image": (C, W, H[, D]), "label": (1, W, H[, D])} from an item of the data list.
+    """
+
+    def __init__(self, folder: str | Path, transform: Callable[[dict], dict[str, Any]]) -> None:
+        self.folder = Path(folder)
+        self.transform = transform
+        self._transform_key = pickle_hashing(transform)
+
+    def entry(self, item: dict[str, str]) -> Path:
+        """Return the folder of an item's entry, whether or not it exists."""
+        key = hashlib.sha256(self._transform_key)
+        for root in (item["image"], item["label"]):
+            files = sorted(path for path in Path(root).rglob("*") if path.is_file()) if Path(root).is_dir() else [root]
+            for path in map(Path, files):
+                status = path.stat()
+                key.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        return self.folder / key.hexdigest()[:24]
+
+    def write(self, item: dict[str, str]) -> Path:
+        """Preprocess an item and write its entry.
+
+        Raises:
+            PyrasegError: the item cannot be read, or its image and label differ in size.
+        """
+        made = self.transform({key: item[key] for key in ("image", "label")})
+        image, label = np.asarray(made["image"], np.float32), np.asarray(made["label"])
+        if image.shape[1:] != label.shape[1:]:
+            raise PyrasegError(
+                f"The image {item['image']} has {image.shape[1:]} pixels after preprocessing, its label "
+                f"{item['label']} has {label.shape[1:]}. Give every image a label of its own size."
+            )
+        image, label = (array[..., None] if array.ndim == 3 else array for array in (image, label))
+        image, label = (np.ascontiguousarray(np.moveaxis(array, -1, 0)) for array in (image, label.astype(np.uint8)))
+        present = np.zeros((len(label), int(label.max()) + 1), bool)
+        for row, values in zip(present, label, strict=True):
+            row[np.unique(values)] = True
+        entry = self.entry(item)
+        with replacing(entry) as folder:
+            folder.mkdir()
+            for name, array in (("image", image), ("label", label), ("present", present)):
+                np.save(folder / f"{name}.npy", array)
+        return entry
+
+    @staticmethod
+    def read(entry: Path, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return slice `index` of an entry: image (C, W, H) and label (1, W, H). Nothing else is read from disk."""
+        image, label = (np.load(entry / f"{name}.npy", mmap_mode="r")[index] for name in ("image", "label"))
+        return np.array(image), np.array(label)
+
+    @staticmethod
+    def present(entry: Path) -> np.ndarray:
+        """Return which classes are in which slice, (D, K) bool."""
+        return np.load(entry / "present.npy")

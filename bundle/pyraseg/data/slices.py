@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""2-D training samples from volumes and photographs, by random access."""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from monai.transforms import Compose
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from bundle.pyraseg.data.slice_cache import SliceCache
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.strength import set_strength
+
+logger = logging.getLogger(__name__)
+
+
+class Draw(NamedTuple):
+    """One sample, decided by the sampler: the same draw makes the same tensor in every process and in every run."""
+
+    case: int
+    slice: int
+    seed: int
+    strength: float
+
+
+class SliceDataset(Dataset):
+    """Slices of the cases of a data list, preprocessed once into a cache on disk and augmented at every draw.
+
+    Args:
+        data: items of the data list, {"image": path, "label": path, "patient": group}.
+        transform: deterministic preprocessing of a whole case; its result is cached.
+        augmentation: random transforms of a slice, {"image": (C, W, H), "label": (1, W, H)}.
+        cache_dir: folder of the cache.
+        num_workers: processes that fill the cache.
+
+    Raises:
+        PyrasegError: one or more cases cannot be read; all of them are named, and nothing stays written.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, str]],
+        transform: Callable[[dict], dict],
+        *,
+        augmentation: Compose,
+        cache_dir: str | Path,
+        num_workers: int = 0,
+    ) -> None:
+        self.data = list(data)
+        self.augmentation = augmentation
+        cache = SliceCache(cache_dir, transform)
+        self.entries = [cache.entry(item) for item in self.data]
+        self._fill(cache, num_workers)
+        #: Which classes are in which slice of each case, (D, K) bool.
+        self.present = [cache.present(entry) for entry in self.entries]
+        #: The patient of each case.
+        self.patients = [item.get("patient", item["image"]) for item in self.data]
+
+    def __len__(self) -> int:
+        """Return the number of slices of all cases."""
+        return sum(len(present) for present in self.present)
+
+    def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
+        """Return one augmented slice: image (C, W, H) float32 and label (1, W, H)."""
+        image, label = map(torch.from_numpy, SliceCache.read(self.entries[draw.case], draw.slice))
+        self.augmentation.set_random_state(seed=draw.seed)
+        set_strength(self.augmentation, draw.strength)
+        return self.augmentation({"image": image, "label": label})
+
+    def _fill(self, cache: SliceCache, num_workers: int) -> None:
+        missing = _Missing(
+            [item for item, entry in zip(self.data, self.entries, strict=True) if not entry.exists()], cache
+        )
+        if not missing.items:
+            return
+        was_there = cache.folder.exists()
+        workers = DataLoader(missing, batch_size=None, num_workers=min(num_workers, len(missing.items)))
+        progress = tqdm(workers, desc="Preparing slices", unit="case", disable=None, total=len(missing.items))
+        failures = [failure for failure in progress if failure]
+        if failures:
+            for item in missing.items:
+                shutil.rmtree(cache.entry(item), ignore_errors=True)
+            if not was_there:
+                shutil.rmtree(cache.folder, ignore_errors=True)
+            raise PyrasegError(
+                f"{len(failures)} of {len(self.data)} training cases cannot be used:\n  " + "\n  ".join(failures)
+            )
+        size = sum(file.stat().st_size for entry in self.entries for file in entry.iterdir())
+        logger.info("Slices of %d cases are cached in %s (%.0f MB)", len(self.data), cache.folder, size / 1e6)
+
+
+class _Missing(Dataset):
+    """Write the entry of one case a time; return what is wrong with it, or nothing."""
+
+    def __init__(self, items: list[dict[str, str]], cache: SliceCache) -> None:
+        self.items = items
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> str:
+        try:
+            self.cache.write(self.items[index])
+        except PyrasegError as error:
+            return str(error)
+        return ""
+
+
+def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dict]) -> None:
+    """Run the preprocessing of every case once, so that a case that cannot be read stops a run before it begins.
+
+    Raises:
+        PyrasegError: names every case that fails.
+    """
+    failures = []
+    for case in tqdm(cases, desc="Checking cases", unit="case", disable=None):
+        try:
+            transform(case)
+        except PyrasegError as error:
+            failures.append(str(error))
+    if failures:
+        raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slices an epoch sees."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from bundle.pyraseg.data.slices import Draw, SliceDataset
+from bundle.pyraseg.errors import PyrasegError
+
+
+class StagedSampler(Sampler[Draw]):
+    """Draw a fixed number of slices an epoch, patient by patient, from the share of the patients that the stage allows.
+
+    Every draw picks a patient, then one of the patient's cases, then a slice: all patients weigh the same, however many
+    slices they have. Draws depend on the seed and the epoch alone.
+
+    Args:
+        dataset: slices to draw from.
+        samples_per_epoch: number of draws.
+        empty_share: share of the draws that show no foreground, where a case has such slices.
+        seed: of the order of the patients and of the draws.
+    """
+
+    def __init__(
+        self, dataset: SliceDataset, *, samples_per_epoch: int, empty_share: float = 0.2, seed: int = 0
+    ) -> None:
+        if not 0 <= empty_share <= 1 or samples_per_epoch < 1:
+            raise PyrasegError(
+                "empty_share must lie in [0, 1] and samples_per_epoch be positive, "
+                f"got {empty_share} and {samples_per_epoch}."
+            )
+        self.samples_per_epoch = samples_per_epoch
+        self.empty_share = empty_share
+        self.seed = seed
+        names = sorted(set(dataset.patients))
+        shuffled = np.random.default_rng(seed).permutation(len(names))
+        #: Cases of each patient, in an order whose first share is the share of every stage: smaller ones are nested.
+        self.patients = [[i for i, p in enumerate(dataset.patients) if p == names[n]] for n in shuffled]
+        foreground = [present[:, 1:].any(axis=1) for present in dataset.present]
+        #: Slices of each case without and with foreground.
+        self.slices = [(np.flatnonzero(~slices), np.flatnonzero(slices)) for slices in foreground]
+        self.set_epoch(1, data=1.0, strength=1.0)
+
+    def set_epoch(self, epoch: int, *, data: float, strength: float) -> None:
+        """Choose the draws of the next pass: of `epoch`, from the first share `data` of the patients."""
+        self.epoch = epoch
+        self.allowed = self.patients[: max(1, int(np.ceil(data * len(self.patients) - 1e-9)))]
+        self.strength = strength
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __iter__(self) -> Iterator[Draw]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        for _ in range(self.samples_per_epoch):
+            cases = self.allowed[random.integers(len(self.allowed))]
+            case = cases[random.integers(len(cases))]
+            empty, foreground = self.slices[case]
+            wants_empty = random.random() < self.empty_share
+            choices = empty if len(empty) and (wants_empty or not len(foreground)) else foreground
+            yield Draw(case, int(random.choice(choices)), int(random.integers(2**31)), self.strength)

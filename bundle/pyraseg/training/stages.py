@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages of a training: which parts learn how fast, on how much data, under how strong an augmentation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from ignite.engine import Engine, Events
+from torch.optim import Optimizer
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.networks.parts import PartwiseNetwork
+from bundle.pyraseg.training.samplers import StagedSampler
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Args:
+        name: shown in the log.
+        epochs: share of the training's epochs.
+        rates: learning rate of each part of the network that learns; the others are frozen.
+        data: share of the training patients; smaller shares lie inside larger ones.
+        strength: of the augmentation, 0 to 1.
+    """
+
+    name: str
+    epochs: float
+    rates: Mapping[str, float]
+    data: float = 1.0
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.rates or min(self.rates.values()) <= 0:
+            raise PyrasegError(f"Stage {self.name!r}: `rates` must give a positive rate to at least one part.")
+        if not 0 < self.data <= 1 or not 0 < self.epochs <= 1 or not 0 <= self.strength <= 1:
+            raise PyrasegError(f"Stage {self.name!r}: `epochs` and `data` lie in (0, 1], `strength` in [0, 1].")
+
+
+class StagePlan:
+    """The stages in order. Which one rules is a function of the epoch alone, so that a resumed run finds it again.
+
+    Args:
+        stages: one mapping a stage, with the fields of `Stage`; their `epochs` sum to 1.
+
+    Raises:
+        PyrasegError: an unknown or missing field, or shares that do not sum to 1.
+    """
+
+    def __init__(self, stages: Sequence[Mapping]) -> None:
+        known = [field.name for field in fields(Stage)]
+        for stage in stages:
+            unknown, missing = sorted(set(stage) - set(known)), sorted({"name", "epochs", "rates"} - set(stage))
+            if unknown or missing:
+                raise PyrasegError(f"A stage has unknown fields {unknown} and lacks {missing}; its fields are {known}.")
+        self.stages = [Stage(**stage) for stage in stages]
+        if abs(sum(stage.epochs for stage in self.stages) - 1) > 1e-6:
+            raise PyrasegError(f"The stages' shares of the epochs, {[s.epochs for s in self.stages]}, do not sum to 1.")
+
+    def at(self, epoch: int, max_epochs: int) -> Stage:
+        """Return the stage that rules `epoch`, counted from 1: the one in which the epoch's middle lies."""
+        position, end = (epoch - 0.5) / max_epochs, 0.0
+        for stage in self.stages:
+            end += stage.epochs
+            if position < end:
+                return stage
+        return self.stages[-1]
+
+
+class StageHandler:
+    """Put the stage of every epoch into force when the epoch starts.
+
+    Sets which parts of the network learn, the rate of each optimizer group (0 where the part is frozen) and the draws
+    of the sampler. Groups are matched to parts by their `name`.
+    """
+
+    def __init__(
+        self, plan: StagePlan, *, network: PartwiseNetwork, optimizer: Optimizer, sampler: StagedSampler
+    ) -> None:
+        self.plan = plan
+        self.network = network
+        self.optimizer = optimizer
+        self.sampler = sampler
+        for stage in plan.stages:
+            unknown = sorted(set(stage.rates) - set(network.part_names()))
+            if unknown:
+                raise PyrasegError(
+                    f"Stage {stage.name!r} gives a rate to {unknown}; the network's parts are {network.part_names()}."
+                )
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        stage = self.plan.at(engine.state.epoch, engine.state.max_epochs)
+        self.network.learn_only(stage.rates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = stage.rates.get(group["name"], 0.0)
+        self.sampler.set_epoch(engine.state.epoch, data=stage.data, strength=stage.strength)

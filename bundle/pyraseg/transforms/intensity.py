@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vary brightness, contrast, noise and sharpness of radiology images that are already scaled to a known range.
+
+The grey values of CT and MR carry meaning, so there is no colour jitter: brightness and contrast act on all channels
+alike (they are windows, or neighbouring slices, of one image). Nothing is clamped: values may leave the range by the
+amplitudes given, which the network tolerates and which loses nothing to saturation.
+"""
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import get_track_meta
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import convert_to_dst_type, convert_to_tensor
+from scipy.ndimage import gaussian_filter
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.strength import ScaledByStrength
+
+
+class _RandIntensityd(RandomizableTransform, MapTransform, ScaledByStrength):
+    """Apply one draw to all keys, scaled by the strength. Subclasses state the draw (``randomize``) and the work."""
+
+    def __init__(self, keys: KeysCollection, *, prob: float, allow_missing_keys: bool, **amplitudes: float) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        for name, value in amplitudes.items():
+            if value < 0:
+                raise PyrasegError(f"{type(self).__name__}: {name} is {value}. Give a number of at least 0.")
+            setattr(self, name, value)
+
+    @abstractmethod
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the changed image; both are float32 (C, spatial...)."""
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        self.randomize()
+        for key in self.key_iterator(d):
+            d[key] = convert_to_tensor(d[key], dtype=torch.float32, track_meta=get_track_meta())
+            if self._do_transform and self.strength > 0:
+                d[key] = convert_to_dst_type(self.apply(d[key].as_subclass(torch.Tensor)), dst=d[key])[0]
+        return d
+
+
+class RandBrightnessContrastd(_RandIntensityd):
+    """Shift the brightness and change the contrast about the middle of the range, the same in all channels.
+
+    ``out = middle + (1 + contrast * c) * (in - middle) + brightness * b * (high - low)`` with b and c drawn uniformly
+    from [-1, 1] and multiplied by the strength. Items are (C, spatial...); the result is float32 and not clamped.
+
+    Args:
+        keys: images to change.
+        prob: probability of changing an image.
+        brightness: largest shift, as a fraction of the range.
+        contrast: largest relative change of the contrast.
+        value_range: (low, high) of the images, as the windowing scaled them.
+        allow_missing_keys: skip keys that are not in the data.
+
+    Raises:
+        PyrasegError: if an amplitude is negative or the range is empty.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        prob: float = 0.5,
+        brightness: float = 0.1,
+        contrast: float = 0.1,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(
+            keys, prob=prob, allow_missing_keys=allow_missing_keys, brightness=brightness, contrast=contrast
+        )
+        self.low, self.high = value_range
+        if not self.low < self.high:
+            raise PyrasegError(f"RandBrightnessContrastd: value_range is {tuple(value_range)}. Give (low, high).")
+
+    def randomize(self, data: None = None) -> None:
+        super().randomize(data)
+        self._brightness, self._contrast = self.R.uniform(-1, 1, 2)
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        gain = 1.0 + self.strength * self.contrast * self._contrast
+        shift = self.strength * self.brightness * self._brightness * (self.high - self.low)
+        middle = (self.low + self.high) / 2
+        return image * gain + (middle * (1.0 - gain) + shift)
+
+
+class RandNoised(_RandIntensityd):
+    """Add white Gaussian noise, independent in every pixel and channel.
+
+    Its standard deviation is drawn uniformly from [0, std) and multiplied by the strength. Items are (C, spatial...);
+    the result is float32 and not clamped.
+
+    Args:
+        keys: images to change.
+        prob: probability of changing an image.
+        std: largest standard deviation, in units of the image (0.05 is 5 % of an image scaled to [0, 1]).
+        allow_missing_keys: skip keys that are not in the data.
+
+    Raises:
+        PyrasegError: if ``std`` is negative.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, prob: float = 0.5, std: float = 0.05, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, prob=prob, allow_missing_keys=allow_missing_keys, std=std)
+
+    def randomize(self, data: None = None) -> None:
+        super().randomize(data)
+        self._std, self._seed = self.R.uniform(), self.R.randint(2**31)
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        # torch draws normal numbers several times faster than numpy's RandomState, which still decides the seed.
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(int(self._seed)))
+        return torch.add(image, noise.to(image.device), alpha=self.strength * self.std * self._std)
+
+
+class RandBlurd(_RandIntensityd):
+    """Smooth with a Gaussian, the same along every spatial axis; edges are continued.
+
+    Its sigma is drawn uniformly from [0, sigma) and multiplied by the strength. Items are (C, spatial...); the result
+    is float32. (MONAI's ``GaussianSmooth`` pads with zeros, which darkens the borders.)
+
+    Args:
+        keys: images to change.
+        prob: probability of changing an image.
+        sigma: largest standard deviation of the Gaussian, pixels.
+        allow_missing_keys: skip keys that are not in the data.
+
+    Raises:
+        PyrasegError: if ``sigma`` is negative.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, prob: float = 0.5, sigma: float = 1.0, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, prob=prob, allow_missing_keys=allow_missing_keys, sigma=sigma)
+
+    def randomize(self, data: None = None) -> None:
+        super().randomize(data)
+        self._sigma = self.R.uniform()
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        sigma = self.strength * self.sigma * self._sigma
+        axes = tuple(range(1, image.ndim))
+        return torch.from_numpy(gaussian_filter(image.cpu().numpy(), sigma, mode="nearest", axes=axes)).to(image.device)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn rescaled units (HU) into one channel per window, with the polarity of the display."""
+
+import difflib
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import MetaTensor, get_track_meta
+from monai.transforms import MapTransform
+
+from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, apply_voi_lut
+from bundle.pyraseg.errors import PyrasegError
+
+RADIOPAEDIA = "Murphy A et al., Windowing (CT), Radiopaedia.org, doi:10.53347/rID-52108"
+MEDSAM = "Ma J et al., Segment anything in medical images, Nat Commun 15:654 (2024), doi:10.1038/s41467-024-44824-z"
+
+# name: (centre in HU, width in HU, source)
+PRESETS: dict[str, tuple[float, float, str]] = {
+    "abdomen": (50, 400, RADIOPAEDIA),
+    "bone": (400, 1800, RADIOPAEDIA),
+    "brain": (40, 80, RADIOPAEDIA),
+    "liver": (30, 150, RADIOPAEDIA),
+    "lung": (-600, 1500, RADIOPAEDIA),
+    "mediastinum": (50, 350, RADIOPAEDIA),
+    "soft_tissue": (40, 400, MEDSAM),
+    "spine": (50, 250, RADIOPAEDIA),
+    "stroke": (40, 40, RADIOPAEDIA),
+    "temporal_bone": (600, 2800, RADIOPAEDIA),
+}
+
+Window = VoiWindow | int  # an explicit window, or the index of a header item
+
+
+class Windowd(MapTransform):
+    """Map rescaled units through one or several windows to (n_windows, W, H[, D]), float32 in ``output_range``.
+
+    Windows follow PS3.3 C.11.2.1.2 and clip to their range. Where the metadata say ``inverted`` (MONOCHROME1 or
+    Presentation LUT Shape INVERSE), the result is inverted, once: afterwards ``inverted`` is False and ``voi`` is gone.
+
+    Metadata that are used, all optional for explicit windows: ``inverted`` and ``for_processing`` (bool), and ``voi``,
+    a list with one tuple for each slice (last spatial axis; one for a 2-D image) of ``VoiWindow`` and ``VoiLut``, or of
+    mappings with their fields. Windows that vary by slice follow slices that were reversed since they were read
+    (``affine`` against ``original_affine``).
+
+    Args:
+        keys: images to window, (1, W, H[, D]).
+        windows: one item or a list of them, one output channel each. An item is the name of a preset of ``PRESETS``;
+            ``{"center": c, "width": w, "function": "LINEAR"}`` (``function`` may be left out); or ``"header"``, the
+            first window of each slice's header (``"header:1"``: the second).
+        output_range: the values of black and white, before the inversion.
+        allow_missing_keys: skip keys that are not in the data.
+
+    Raises:
+        PyrasegError: if a window is unknown or incomplete; in the call, if an image has several channels (colour), or
+            if the header's window is asked for and is missing, not meant for display, or no longer matches the slices.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        windows: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+        output_range: tuple[float, float] = (0.0, 1.0),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        items = [windows] if isinstance(windows, str | Mapping) else list(windows)
+        if not items:
+            raise PyrasegError("Windowd: windows is empty. Name at least one window, for example 'soft_tissue'.")
+        self.windows = tuple(parse_window(item) for item in items)
+        self.low, self.high = output_range
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.apply(d[key])
+        return d
+
+    def apply(self, image: NdarrayOrTensor) -> torch.Tensor:
+        """Return the windowed image; the argument and its metadata are left alone."""
+        meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
+        place = f" of {meta['filename_or_obj']}" if "filename_or_obj" in meta else ""
+        if image.ndim not in (3, 4) or image.shape[0] != 1:
+            raise PyrasegError(
+                f"Windowd: the image{place} has the shape {tuple(image.shape)}. A window applies to one channel, "
+                "(1, W, H) or (1, W, H, D): a colour image is scaled (ScaleIntensityRanged), not windowed."
+            )
+        values = np.asarray(image, dtype=np.float32)[0]
+        out = np.empty((len(self.windows), *values.shape), dtype=np.float32)
+        for channel, window in zip(out, self.windows, strict=True):
+            if isinstance(window, VoiWindow):
+                channel[:] = apply_voi_lut(values, window)
+            else:
+                apply_header(values, header_items(meta, window, values.shape, place), channel)
+        if meta.get("inverted", False):
+            np.subtract(1.0, out, out=out)
+        out = torch.from_numpy(out * (self.high - self.low) + self.low)
+        if not isinstance(image, MetaTensor) or not get_track_meta():
+            return out
+        meta.pop("voi", None)
+        meta["inverted"] = False
+        return MetaTensor(out, meta=meta, applied_operations=image.applied_operations)
+
+
+def parse_window(item: str | Mapping[str, Any]) -> Window:
+    """Return the window that an item of ``windows`` stands for."""
+    if isinstance(item, Mapping):
+        if not {"center", "width"} <= set(item) <= {"center", "width", "function"}:
+            raise PyrasegError(
+                f"Windowd: the window {dict(item)} is not understood. "
+                'Write {"center": 40, "width": 400}, and "function" if it is not LINEAR.'
+            )
+        window = VoiWindow(float(item["center"]), float(item["width"]), item.get("function", "LINEAR"))
+        window.require_valid()
+        return window
+    text = str(item)
+    name, _, index = text.partition(":")
+    if name == "header" and (not index or index.isdecimal()):
+        return int(index or 0)
+    if text in PRESETS:
+        center, width, _ = PRESETS[text]
+        return VoiWindow(center, width, explanation=text)
+    near = difflib.get_close_matches(text, [*PRESETS, "header"], n=1, cutoff=0.0)[0]
+    raise PyrasegError(
+        f"Windowd: there is no window {item!r}; the nearest is {near!r}. The presets are {', '.join(PRESETS)}; "
+        "'header' takes the window of the file."
+    )
+
+
+def header_items(meta: Mapping[str, Any], index: int, shape: Sequence[int], place: str) -> list[VoiWindow | VoiLut]:
+    """Return the header's item of this index for each slice, or a list of one if all slices share it."""
+    name = "header" if index == 0 else f"header:{index}"
+    if meta.get("for_processing", False):
+        raise PyrasegError(
+            f"Windowd: the image{place} is FOR PROCESSING, so its header has no window for display ({name!r}). "
+            "Normalise it explicitly, for example with ScaleIntensityRangePercentilesd."
+        )
+    slices = meta.get("voi", [])
+    fewest = min((len(views) for views in slices), default=0)
+    if fewest <= index:
+        raise PyrasegError(
+            f"Windowd: {name!r} was asked for, but the header{place} has {fewest} of them for at least one "
+            f"slice. Name a preset ({', '.join(PRESETS)}) or give a centre and a width."
+        )
+    items = [as_voi(views[index]) for views in slices]
+    if all(item == items[0] for item in items):
+        return items[:1]
+    now = np.asarray(meta.get("affine", np.eye(4)))[:3, 2]
+    then = np.asarray(meta.get("original_affine", meta.get("affine", np.eye(4))))[:3, 2]
+    if len(shape) == 3 and len(items) == shape[2]:
+        if np.allclose(now, then):
+            return items
+        if np.allclose(now, -then):
+            return items[::-1]
+    raise PyrasegError(
+        f"Windowd: the header's windows{place} differ from slice to slice, and the slices are no longer those that "
+        f"were read ({len(items)} windows, array {tuple(shape)}). Put Windowd before transforms that resample, crop "
+        "or reslice, or name a preset."
+    )
+
+
+def as_voi(item: VoiWindow | VoiLut | Mapping[str, Any]) -> VoiWindow | VoiLut:
+    """Return the item itself, or the one that a mapping of its fields (as metadata hold it) describes."""
+    if not isinstance(item, Mapping):
+        return item
+    return VoiLut(**item) if "data" in item else VoiWindow(**item)
+
+
+def apply_header(values: np.ndarray, items: Sequence[VoiWindow | VoiLut], out: np.ndarray) -> None:
+    """Write the values through one item for all slices, or one each (last axis), into ``out``."""
+    if len(items) == 1:
+        out[:] = apply_voi_lut(values, items[0])
+        return
+    for k, item in enumerate(items):
+        out[..., k] = apply_voi_lut(values[..., k], item)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user sees of a run: errors that can be mended without a traceback, and no notices about unused readers."""
+
+import os
+import sys
+import warnings
+from types import TracebackType
+
+from bundle.pyraseg.errors import PyrasegError
+
+
+def plain_console() -> None:
+    """Print a `PyrasegError` that ends the program as its message alone, whatever MONAI wrapped around it.
+
+    Called first by every config. Other errors keep their traceback, and so does a `PyrasegError` where the environment
+    variable `PYRASEG_TRACEBACK` is set. The exit code is 1 either way.
+    """
+    sys.excepthook = print_plainly
+    # LoadImage builds every reader that MONAI knows, although our configs name theirs, and this one says that it cannot.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+
+
+def print_plainly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print an error that ends the program; see `plain_console`."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PyrasegError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or os.environ.get("PYRASEG_TRACEBACK"):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        print(f"pyraseg: {cause}", file=sys.stderr)
