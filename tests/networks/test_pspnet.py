@@ -8,9 +8,9 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.pspnet import PSPNet
 
 
-@pytest.fixture(scope="module")
-def network():
-    return PSPNet(out_channels=5, pretrained=False, bottleneck=32)
+@pytest.fixture(scope="module", params=["plain", "fpn"])
+def network(request):
+    return PSPNet(out_channels=5, pretrained=False, bottleneck=32, decoder=request.param)
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 64), (160, 113)])
@@ -48,3 +48,19 @@ def test_every_parameter_is_in_exactly_one_group(network):
 def test_an_unknown_part_is_named(network):
     with pytest.raises(PyrasegError, match=r"no part decoder.*encoder.*pyramid.*head"):
         network.learn_only(["decoder"])
+
+
+def test_an_unknown_decoder_is_refused():
+    with pytest.raises(PyrasegError, match="'plain' and 'fpn'"):
+        PSPNet(decoder="unet")
+
+
+def test_skips_see_detail_that_the_plain_head_cannot():
+    """The finest map that reaches the classifier has stride 4, against the pyramid's 16."""
+    image = torch.randn(1, 3, 64, 64)
+    for decoder, size in (("plain", 4), ("fpn", 16)):
+        network = PSPNet(pretrained=False, bottleneck=16, decoder=decoder).eval()
+        seen = []
+        network.head.classifier.register_forward_hook(lambda module, args, output, seen=seen: seen.append(output.shape))
+        network(image)
+        assert seen[0][-2:] == (size, size)

@@ -28,17 +28,34 @@ def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     return torch.stack([hits, confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits], dim=1)[1:]
 
 
+def ratios(counts: Tensor) -> Tensor:
+    """Return Dice, IoU, precision and recall, (..., 4) float64, from counts (..., 3); 0 / 0 is NaN."""
+    hits, extra, missed = counts.double().unbind(dim=-1)
+    return torch.stack(
+        [
+            2 * hits / (2 * hits + extra + missed),
+            hits / (hits + extra + missed),
+            hits / (hits + extra),
+            hits / (hits + missed),
+        ],
+        dim=-1,
+    )
+
+
 @dataclass(frozen=True)
 class ClassScores:
     """One class over all cases.
 
-    `dice` and `iou` are means over the cases whose truth holds the class, NaN where none does. Cases without the class
-    are counted apart: `absent` of them, in `false_alarms` of which some voxel was predicted as the class.
+    The ratios are means over the `cases` whose truth holds the class, NaN where there are none. (Precision is a mean
+    over those of them in which the class was predicted at all.) Cases without the class are counted apart: `absent` of
+    them, in `false_alarms` of which some voxel was predicted as the class.
     """
 
     name: str
     dice: float
     iou: float
+    precision: float
+    recall: float
     cases: int
     absent: int
     false_alarms: int
@@ -46,18 +63,15 @@ class ClassScores:
 
 def summarise(counts: Tensor, class_names: Sequence[str]) -> list[ClassScores]:
     """Return the scores of every foreground class from counts (cases, classes - 1, 3) as `count_overlap` gives them."""
-    hits, false_positives, false_negatives = counts.double().unbind(dim=-1)
-    there = hits + false_negatives > 0
-    dice = 2 * hits / (2 * hits + false_positives + false_negatives)
-    iou = hits / (hits + false_positives + false_negatives)
+    there = (counts[..., 0] + counts[..., 2]) > 0
+    predicted = (counts[..., 0] + counts[..., 1]) > 0
     return [
         ClassScores(
-            name=name,
-            dice=dice[there[:, k], k].mean().item(),
-            iou=iou[there[:, k], k].mean().item(),
+            name,
+            *ratios(counts[there[:, k], k]).nanmean(dim=0).tolist(),
             cases=int(there[:, k].sum()),
             absent=int((~there[:, k]).sum()),
-            false_alarms=int((false_positives[:, k][~there[:, k]] > 0).sum()),
+            false_alarms=int((predicted & ~there)[:, k].sum()),
         )
         for k, name in enumerate(class_names[1:])
     ]
@@ -81,7 +95,7 @@ class CaseOverlap(CumulativeIterationMetric):
         super().__init__()
         self.class_names = list(class_names)
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs) -> Tensor:
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor, **kwargs) -> Tensor:
         return torch.stack([count_overlap(p, t, len(self.class_names)) for p, t in zip(y_pred, y, strict=True)])
 
     def aggregate(self) -> Tensor:

@@ -5,28 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
-from monai.networks.layers.utils import get_act_layer, get_norm_layer
-from torch import Tensor, nn
+from torch import Tensor
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
+from bundle.pyraseg.networks.heads import PlainHead, SkipHead
 from bundle.pyraseg.networks.parts import PartwiseNetwork
 from bundle.pyraseg.networks.pyramid import PyramidPooling
 
-
-class SegmentationHead(nn.Sequential):
-    """Mix the pyramid's levels and classify every position: 3x3 convolution, norm, ReLU, dropout, 1x1 convolution."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, bottleneck: int, norm: str | tuple, dropout: float
-    ) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, bottleneck, kernel_size=3, padding=1, bias=False),
-            get_norm_layer(norm, spatial_dims=2, channels=bottleneck),
-            get_act_layer(("relu", {"inplace": True})),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(bottleneck, out_channels, kernel_size=1),
-        )
+#: Strides of the maps that the skips of `decoder="fpn"` reach, from coarse to fine.
+SKIP_STRIDES = (8, 4)
 
 
 class PSPNet(PartwiseNetwork):
@@ -40,6 +28,8 @@ class PSPNet(PartwiseNetwork):
         pretrained: False, True, or the path of a weights file (see `build_encoder`).
         output_stride: input pixels to one pixel of the map that the pyramid pools: 8, 16 or 32.
         pool_sizes: bins along each side, one entry a level of the pyramid.
+        decoder: "plain" classifies the pooled map, as the original does; "fpn" carries it down to stride 4 first,
+            through light lateral connections to the encoder's finer maps, and so follows boundaries.
         bottleneck: channels between pyramid and classifier.
         norm: normalisation in pyramid and head, in MONAI's notation.
         dropout: share of the bottleneck's channels dropped in training.
@@ -57,6 +47,7 @@ class PSPNet(PartwiseNetwork):
         pretrained: bool | str | Path = True,
         output_stride: int = 16,
         pool_sizes: Sequence[int] = (1, 3, 5, 7),
+        decoder: str = "plain",
         bottleneck: int = 512,
         norm: str | tuple = "batch",
         dropout: float = 0.2,
@@ -64,15 +55,25 @@ class PSPNet(PartwiseNetwork):
         super().__init__()
         if spatial_dims != 2:
             raise PyrasegError(f"PSPNet works on 2-D slices: spatial_dims must be 2, got {spatial_dims}.")
+        if decoder not in ("plain", "fpn"):
+            raise PyrasegError(f"PSPNet has the decoders 'plain' and 'fpn', not {decoder!r}.")
         self.dropout = dropout  # MONAI Label switches on uncertainty scoring by this attribute
         self.encoder = build_encoder(
             encoder, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride
         )
-        self.pyramid = PyramidPooling(self.encoder.feature_info.channels()[-1], pool_sizes=pool_sizes, norm=norm)
-        self.head = SegmentationHead(
-            self.pyramid.out_channels, out_channels, bottleneck=bottleneck, norm=norm, dropout=dropout
-        )
+        channels, strides = self.encoder.feature_info.channels(), self.encoder.feature_info.reduction()
+        self.pyramid = PyramidPooling(channels[-1], pool_sizes=pool_sizes, norm=norm)
+        options = {"bottleneck": bottleneck, "norm": norm, "dropout": dropout}
+        if decoder == "plain":
+            self.skips: list[int] = []
+            self.head = PlainHead(self.pyramid.out_channels, out_channels, **options)
+        else:
+            finer = {stride: index for index, stride in enumerate(strides[:-1])}  # the deepest map of each stride
+            self.skips = [finer[stride] for stride in SKIP_STRIDES if stride in finer]
+            skip_channels = [channels[index] for index in self.skips]
+            self.head = SkipHead(self.pyramid.out_channels, out_channels, skip_channels=skip_channels, **options)
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.head(self.pyramid(self.encoder(image)[-1]))
+        features = self.encoder(image)
+        logits = self.head(self.pyramid(features[-1]), [features[index] for index in self.skips])
         return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)

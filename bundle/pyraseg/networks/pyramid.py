@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, nn
+
+from bundle.pyraseg.networks.heads import ConvNormAct
 
 
 def averaging_matrix(size: int, bins: int, like: Tensor) -> Tensor:
@@ -44,17 +45,6 @@ def adaptive_average(features: Tensor, bins: int) -> Tensor:
     return F.adaptive_avg_pool2d(features, [bins, bins])
 
 
-class PyramidBranch(nn.Sequential):
-    """Project a pooled map to few channels: 1x1 convolution, normalisation, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, norm: str | tuple) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
-            get_norm_layer(norm, spatial_dims=2, channels=out_channels),
-            get_act_layer(("relu", {"inplace": True})),
-        )
-
-
 class PyramidPooling(nn.Module):
     """Append to a map its averages over several grids, projected and upsampled to its size.
 
@@ -72,7 +62,9 @@ class PyramidPooling(nn.Module):
             raise ValueError(f"pool_sizes must hold one or more positive numbers of bins, got {tuple(pool_sizes)}.")
         self.pool_sizes = tuple(pool_sizes)
         width = max(1, in_channels // len(self.pool_sizes))
-        self.branches = nn.ModuleList(PyramidBranch(in_channels, width, norm) for _ in self.pool_sizes)
+        self.branches = nn.ModuleList(
+            ConvNormAct(in_channels, width, kernel_size=1, norm=norm) for _ in self.pool_sizes
+        )
         self.out_channels = in_channels + width * len(self.pool_sizes)
 
     def forward(self, features: Tensor) -> Tensor:

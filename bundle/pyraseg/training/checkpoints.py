@@ -3,6 +3,7 @@
 
 import hashlib
 import logging
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,30 @@ class SaveBestAndLast:
             state.best_metric_epoch,
             self.output_dir / "best.pt",
         )
+
+
+def load_model(network: nn.Module, path: str | Path, *, remedy: str) -> nn.Module:
+    """Load a plain state dict into a network and return the network.
+
+    Args:
+        network: the definition that the weights belong to.
+        path: file written by `torch.save`; it is read without running code.
+        remedy: what a user does to get a model, for the message where there is none.
+
+    Raises:
+        PyrasegError: there is no file, or it belongs to another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PyrasegError(f"There is no trained model at {path}. {remedy}")
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise PyrasegError(
+            f"The model {path} does not fit the network of this config ({str(error).strip().splitlines()[0]}). "
+            "Use the config, with the encoder and the classes, that the model was trained with."
+        ) from error
+    return network
 
 
 def promote(weights: str | Path, model: str | Path) -> None:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look things up in a DICOM header: where a value stands, which file it came from, how it was encoded."""
+
+from collections.abc import Container, Iterator
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from bundle.pyraseg.errors import PyrasegError
+
+
+def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
+    """Parse every element, or those of some groups, so that damage shows now: pydicom converts values on first use.
+
+    Raises:
+        Exception: nearly any type, where the header is damaged.
+    """
+    for tag in list(dataset.keys()):
+        if groups is None or tag.group in groups:
+            value = dataset[tag].value
+            for item in value if isinstance(value, Sequence) else ():
+                parse(item)
+
+
+def file_of(dataset: Dataset) -> str:
+    """Return what names the dataset in a message: its file, or its SOP instance UID where it has none."""
+    return str(getattr(dataset, "filename", None) or dataset.get("SOPInstanceUID") or "a dataset in memory")
+
+
+def frame_count(dataset: Dataset) -> int:
+    """Return the number of frames (1 where the attribute is absent or empty)."""
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def transfer_syntax(dataset: Dataset) -> UID | None:
+    """Return the transfer syntax, worked out from how the file was parsed where it has no meta header."""
+    declared = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    if declared:
+        return declared
+    parsed = {
+        (True, True): ImplicitVRLittleEndian,
+        (False, True): ExplicitVRLittleEndian,
+        (False, False): ExplicitVRBigEndian,
+    }
+    return parsed.get(dataset.original_encoding)
+
+
+def is_little_endian(dataset: Dataset) -> bool:
+    """Return the byte order of values that pydicom leaves as bytes (OW); true for datasets made in memory."""
+    return dataset.original_encoding[1] is not False
+
+
+def functional_groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
+    """Yield the functional group items of a frame: its own first, then the shared ones (PS3.3 C.7.6.16)."""
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if frame < len(per_frame):
+        yield per_frame[frame]
+    yield from dataset.get("SharedFunctionalGroupsSequence") or []
+
+
+def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
+    """Return the item of one functional group of a frame (e.g. ``PlanePositionSequence``), or None."""
+    for groups in functional_groups(dataset, frame):
+        if groups.get(keyword):
+            return groups[keyword].value[0]
+    return None
+
+
+def frame_value(dataset: Dataset, frame: int, keyword: str) -> object:
+    """Return an attribute of a frame from its functional groups, else from the top level; None where it is absent."""
+    for groups in functional_groups(dataset, frame):
+        for element in groups:
+            if isinstance(element.value, Sequence) and element.value and keyword in element.value[0]:
+                return element.value[0].get(keyword)
+    return dataset.get(keyword)
+
+
+def read_numbers(item: Dataset, keyword: str, count: int, where: str) -> tuple[float, ...] | None:
+    """Return ``count`` numbers, or None where the attribute is absent or empty.
+
+    Raises:
+        PyrasegError: the attribute holds another number of values, or something that is not a finite number.
+    """
+    try:
+        value = item.get(keyword)
+        if value is None or value == "":
+            return None
+        values = tuple(float(v) for v in (value if isinstance(value, MultiValue | list | tuple) else [value]))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PyrasegError(f"{where}: {keyword} is not made of numbers. Correct the header.") from error
+    if not values:
+        return None
+    if len(values) != count or any(abs(v) == float("inf") or v != v for v in values):
+        raise PyrasegError(f"{where}: {keyword} is {list(values)}, not {count} finite numbers. Correct the header.")
+    return values

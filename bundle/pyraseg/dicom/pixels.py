@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decode DICOM pixel data and bring it to the units of its modality.
+
+The order is the standard's: decode, find padding, modality transformation. VOI and inversion belong to display: they
+are read here and in :mod:`~bundle.pyraseg.dicom.voi`, and never applied on the way in.
+"""
+
+import logging
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, get_decoder
+
+from bundle.pyraseg.dicom.headers import (
+    file_of,
+    frame_count,
+    functional_group,
+    is_little_endian,
+    read_numbers,
+    transfer_syntax,
+)
+from bundle.pyraseg.dicom.lut import look_up, read_descriptor, read_entries, read_table
+from bundle.pyraseg.errors import PyrasegError
+
+LOGGER = logging.getLogger(__name__)
+
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+def decode_frames(dataset: Dataset) -> np.ndarray:
+    """Decode all frames to stored values ``(frames, rows, columns)`` or to RGB ``(frames, rows, columns, 3)``.
+
+    Grey values keep their stored type (float for Float and Double Float Pixel Data). Colour is unsigned: palettes are
+    expanded, and YBR is converted to RGB once (PS3.3 C.7.6.3.1.2).
+
+    Raises:
+        PyrasegError: there is no pixel data, or it cannot be decoded.
+    """
+    where, syntax = file_of(dataset), transfer_syntax(dataset)
+    if not any(dataset.get(keyword) for keyword in PIXEL_KEYWORDS):
+        raise PyrasegError(f"{where}: no pixel data; it is not an image or it was cut short. Export the file again.")
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    if photometric not in (*MONOCHROME, *COLOUR, "PALETTE COLOR"):
+        raise PyrasegError(f"{where}: photometric interpretation {photometric!r} is not supported. Convert it to RGB.")
+    # pydicom converts YBR of 8 bits only.
+    deep_ybr = photometric.startswith("YBR_FULL") and int(dataset.get("BitsAllocated") or 8) > 8
+    try:
+        decoded, _ = get_decoder(syntax).as_array(dataset, raw=deep_ybr, allow_excess_frames=False)
+        shape = (frame_count(dataset), dataset.Rows, dataset.Columns)
+        decoded = decoded.reshape(*shape, *([3] if photometric in COLOUR else []))
+    except Exception as error:  # The decoders and their plugins raise nearly every type there is.
+        name = syntax.name if syntax else "unknown"
+        raise PyrasegError(
+            f"{where}: the pixel data cannot be decoded (transfer syntax {name}). The file is damaged, or no installed "
+            "decoder knows this encoding. Export it again, or convert it to an uncompressed transfer syntax."
+        ) from error
+    decoded = decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
+    if photometric == "PALETTE COLOR":
+        return _expand_palette(decoded, dataset, where)
+    return _ybr_to_rgb(decoded, int(dataset.BitsStored)) if deep_ybr else decoded
+
+
+def to_uint8(colour: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Keep the eight most significant bits of each sample of an RGB array from :func:`decode_frames`."""
+    if colour.dtype == np.uint8:
+        return colour
+    from_palette = dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
+    bits = colour.dtype.itemsize * 8 if from_palette else int(dataset.BitsStored)
+    return (colour >> max(bits - 8, 0)).astype(np.uint8)
+
+
+def padding_mask(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Return where stored values are padding, a boolean array of the shape of ``stored`` (PS3.3 C.7.5.1.1.2).
+
+    Padding is Pixel Padding Value, or the closed interval from it to Pixel Padding Range Limit, in either order.
+    Float pixels have their own pair of attributes, and what is not finite counts as padding. Colour has none.
+    """
+    if dataset.get("PhotometricInterpretation") not in MONOCHROME:
+        return np.zeros(stored.shape, dtype=bool)
+    prefix = {"f4": "FloatPixel", "f8": "DoubleFloatPixel"}.get(stored.dtype.str[1:], "Pixel")
+    where = file_of(dataset)
+    value = read_numbers(dataset, f"{prefix}PaddingValue", 1, where)
+    mask = ~np.isfinite(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, dtype=bool)
+    if value is None:
+        return mask
+    limit = read_numbers(dataset, f"{prefix}PaddingRangeLimit", 1, where) or value
+    low, high = value[0], limit[0]
+    if prefix == "Pixel":
+        low, high = (_as_stored(int(v), dataset) for v in (low, high))
+    low, high = min(low, high), max(low, high)
+    return mask | ((stored >= low) & (stored <= high)) if low != high else mask | (stored == low)
+
+
+def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0) -> np.ndarray:
+    """Turn stored values of one frame, of any shape, into float32 in the units of the modality (PS3.3 C.11.1).
+
+    The Modality LUT Sequence, or Rescale Slope and Intercept, come from the Pixel Value Transformation of the frame
+    or of all frames, else from the top level. Absent ones change nothing.
+    """
+    where = file_of(dataset)
+    item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
+    if item.get("ModalityLUTSequence"):
+        signed = dataset.get("PixelRepresentation") == 1
+        first, _, entries = read_table(item.ModalityLUTSequence[0], dataset, signed=signed, where=where)
+        return look_up(stored, first, entries).astype(np.float32)
+    slope, intercept = read_rescale(dataset, frame)
+    # In float64, so that large stored values (32 bits) lose nothing before the offset is taken away.
+    values = np.multiply(stored, slope, dtype=np.float64)
+    values += intercept
+    return values.astype(np.float32)
+
+
+def read_rescale(dataset: Dataset, frame: int = 0) -> tuple[float, float]:
+    """Return Rescale Slope and Intercept of a frame; (1, 0) where there are none."""
+    where = file_of(dataset)
+    item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
+    slope = (read_numbers(item, "RescaleSlope", 1, where) or (1.0,))[0]
+    intercept = (read_numbers(item, "RescaleIntercept", 1, where) or (0.0,))[0]
+    if slope == 0:
+        raise PyrasegError(f"{where}: RescaleSlope is 0, which would make every pixel the same. Correct the header.")
+    return slope, intercept
+
+
+def is_inverted(dataset: Dataset) -> bool:
+    """Return whether the smallest value is meant to be shown white.
+
+    Presentation LUT Shape INVERSE and MONOCHROME1 state the same, single inversion (PS3.3 C.8.11.3.1.2). Where they
+    conflict, Presentation LUT Shape decides, as the more explicit of the two, and a warning is logged.
+    """
+    monochrome1 = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    shape = dataset.get("PresentationLUTShape")
+    if shape not in ("IDENTITY", "INVERSE") or dataset.get("PhotometricInterpretation") not in MONOCHROME:
+        return monochrome1
+    if (shape == "INVERSE") != monochrome1:
+        LOGGER.warning(
+            "%s: PresentationLUTShape %s contradicts %s; the former decides, check the polarity of this image",
+            file_of(dataset),
+            shape,
+            dataset.PhotometricInterpretation,
+        )
+    return shape == "INVERSE"
+
+
+def _as_stored(value: int, dataset: Dataset) -> int:
+    """Read a 16-bit attribute with the signedness of the pixels: writers mix up its VRs US and SS."""
+    value &= 0xFFFF
+    return value - 0x10000 if dataset.get("PixelRepresentation") == 1 and value > 0x7FFF else value
+
+
+def _ybr_to_rgb(ybr: np.ndarray, bits: int) -> np.ndarray:
+    """Invert the YBR_FULL equations of PS3.3 C.7.6.3.1.2 for samples of any depth."""
+    y, cb, cr = (ybr[..., channel].astype(np.float64) for channel in range(3))
+    cb -= 2 ** (bits - 1)
+    cr -= 2 ** (bits - 1)
+    green = y - (0.114 * 1.772 * cb + 0.299 * 1.402 * cr) / 0.587
+    rgb = np.stack([y + 1.402 * cr, green, y + 1.772 * cb], axis=-1)
+    return np.clip(np.floor(rgb + 0.5), 0, 2**bits - 1).astype(ybr.dtype)
+
+
+def _expand_palette(index: np.ndarray, dataset: Dataset, where: str) -> np.ndarray:
+    """Look palette indices up, to uint8 or uint16 (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6).
+
+    16-bit tables whose entries stay below 256 hold 8-bit colours: some writers declare the width of the word.
+    """
+    signed = dataset.get("PixelRepresentation") == 1
+    descriptor = dataset.get("RedPaletteColorLookupTableDescriptor")
+    count, first, bits = read_descriptor(descriptor, signed=signed, where=where)
+    channels = ("Red", "Green", "Blue")
+    if all(dataset.get(f"{channel}PaletteColorLookupTableData") for channel in channels):
+        little = is_little_endian(dataset)
+        data = [dataset[f"{channel}PaletteColorLookupTableData"].value for channel in channels]
+        tables = np.stack([read_entries(d, count, bits, little_endian=little, where=where) for d in data], axis=-1)
+    else:  # Segmented tables: pydicom expands them.
+        try:
+            tables = apply_color_lut(np.arange(first, first + count), dataset)[:, :3]
+        except Exception as error:
+            raise PyrasegError(f"{where}: the colour palette is missing or damaged. Convert it to RGB.") from error
+    return look_up(index, first, tables.astype(np.uint8 if bits <= 8 or tables.max() < 256 else np.uint16))

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find the image series at a path, from headers alone, and count what else lies there."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
+from bundle.pyraseg.errors import PyrasegError
+
+LOGGER = logging.getLogger(__name__)
+
+TOMOGRAPHIC = ("CT", "MR", "PT")
+NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG", "REG", "FID", "DOC")
+SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds add a suffix
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 lacks label maps
+# What may tell phases, echoes, b-values and the like apart within one series, the most telling first.
+_PHASES = (
+    "AcquisitionNumber FrameAcquisitionNumber EchoTime EffectiveEchoTime EchoNumbers TemporalPositionIdentifier "
+    "TemporalPositionIndex DiffusionBValue DiffusionGradientOrientation ContrastBolusAgent InversionTime TriggerTime "
+    "NominalPercentageOfCardiacPhase FlipAngle ImageType FrameType ConvolutionKernel KVP StackID SeriesNumber "
+    "AcquisitionTime ContentTime"
+)
+# All that the scan reads: no name, identity or free description of a patient among it.
+_HEADER = (
+    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
+    "ManufacturerModelName BodyPartExamined PatientPosition Laterality ViewPosition PresentationIntentType "
+    "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
+    "NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
+)
+PHASE_KEYWORDS = tuple(_PHASES.split())
+HEADER_KEYWORDS = PHASE_KEYWORDS + tuple(_HEADER.split())
+
+
+@dataclass(frozen=True)
+class Series:
+    """Hold the files of one series, in the order of their names.
+
+    ``uid`` is the Series Instance UID, or a made-up ``no-uid:<folder>:<number>`` where the files have none
+    (``has_uid`` is False then); both choose the series in ``read_series``. ``headers`` has no pixels.
+    """
+
+    uid: str
+    has_uid: bool
+    study_uid: str
+    modality: str
+    files: tuple[Path, ...]
+    frames: int
+    headers: tuple[Dataset, ...] = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
+        return f"{self.uid} ({self.modality or 'no modality'}, {_count(self.frames, 'slice')} of {', '.join(sizes)})"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Hold what lies at a path: its image series, and the files that are none by the reason to skip them."""
+
+    path: Path
+    series: tuple[Series, ...]
+    skipped_files: dict[str, tuple[Path, ...]]
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Return how many files were skipped for which reason."""
+        return Counter({reason: len(files) for reason, files in self.skipped_files.items()})
+
+
+def find_series(path: str | Path, *, keywords: Iterable[str] = ()) -> Scan:
+    """Find the image series in a folder and its sub-folders, or in a single file of any name.
+
+    Files count as DICOM by their content, with or without preamble and meta header. Scouts, screen captures, and
+    objects that are no images (SR, SEG, RTSTRUCT ...) are skipped and counted. Files without a Series Instance UID
+    belong together where folder, study, frame of reference, modality, series number, size and orientation are the
+    same; without a position each is a series of its own.
+
+    Args:
+        path: a folder or a file.
+        keywords: attributes to keep in the headers, besides those that reading needs.
+
+    Raises:
+        PyrasegError: the path does not exist, or there is no image; the message says what was found instead.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise PyrasegError(f"{path} does not exist. Give the folder of a DICOM series or a DICOM file.")
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if not files:
+        raise PyrasegError(f"{path} is an empty folder. Give the folder of a DICOM series or a DICOM file.")
+    wanted = [*HEADER_KEYWORDS, *keywords]
+    groups: dict[tuple, list[tuple[Path, Dataset]]] = defaultdict(list)
+    skipped: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        header, key, reason = _read_header(file, wanted)
+        if header is None:
+            skipped[reason].append(file)
+        else:
+            groups[key].append((file, header))
+    scan = Scan(path, _name(path, groups), {reason: tuple(names) for reason, names in sorted(skipped.items())})
+    found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
+    if not scan.series:
+        raise PyrasegError(f"{path} holds no image that can be read. Found instead: {found}. Check the path.")
+    if found:
+        LOGGER.info("%s: skipped %s", path, found)
+    return scan
+
+
+def _read_header(file: Path, keywords: list[str]) -> tuple[Dataset | None, tuple, str]:
+    """Return the header and what its series has in common, or None and the reason to skip the file."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(132)
+        if start[128:] != b"DICM" and not _looks_like_elements(start):
+            return None, (), "not DICOM"
+        header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
+        parse(header)
+        reason = _reason_to_skip(header)
+        if reason:
+            return None, (), reason
+        _ = int(header.Rows), int(header.Columns), frame_count(header)  # else they would fail later, less clearly
+        return header, _series_key(file, header), ""
+    except Exception as error:  # Damaged files make pydicom raise nearly every type there is; they are counted.
+        LOGGER.warning("%s: cannot be read as DICOM (%s)", file, type(error).__name__)
+        return None, (), "unreadable"
+
+
+def _looks_like_elements(start: bytes) -> bool:
+    """Return whether bytes may be a data set without preamble: it opens with a low element of group 2 or 8."""
+    return (start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00") or start[:3] == b"\x00\x08\x00"
+
+
+def _reason_to_skip(header: Dataset) -> str:
+    """Return why a DICOM object is no image to read, or nothing."""
+    modality, sop_class = str(header.get("Modality") or ""), str(header.get("SOPClassUID") or "")
+    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        return "DICOMDIR"
+    if modality in NON_IMAGES or sop_class in SEGMENTATIONS:
+        return f"{modality or 'SEG'} object"
+    if not header.get("Rows") or not header.get("Columns"):
+        known = modality or sop_class or header.file_meta.get("MediaStorageSOPClassUID")
+        return f"{modality} object without an image".strip() if known else "not DICOM"
+    image_type = header.get("ImageType") or []
+    types = {str(value).strip().upper() for value in ([image_type] if isinstance(image_type, str) else image_type)}
+    if types & SCOUT_TYPES:
+        return "localizer"
+    captured = sop_class.startswith(SECONDARY_CAPTURE) and modality in TOMOGRAPHIC
+    if "SCREEN SAVE" in types or (captured and not frame_value(header, 0, "ImagePositionPatient")):
+        return "screen capture"
+    return ""
+
+
+def _series_key(file: Path, header: Dataset) -> tuple:
+    """Return what files of one series have in common."""
+    if header.get("SeriesInstanceUID"):
+        return (str(header.SeriesInstanceUID),)
+    if not frame_value(header, 0, "ImagePositionPatient"):
+        return ("", str(file.parent), str(file))
+    orientation = frame_value(header, 0, "ImageOrientationPatient")
+    cosines = orientation if isinstance(orientation, MultiValue) else []
+    names = ("StudyInstanceUID", "FrameOfReferenceUID", "Modality", "SeriesNumber", "Rows", "Columns")
+    shared = (str(header.get(name) or "") for name in names)
+    return ("", str(file.parent), *shared, *(f"{float(cosine):.2f}" for cosine in cosines))
+
+
+def _name(path: Path, groups: dict[tuple, list[tuple[Path, Dataset]]]) -> tuple[Series, ...]:
+    """Build the series, and make a name up where there is no UID."""
+    series, unnamed = [], Counter()
+    for key, members in groups.items():
+        uid = key[0]
+        if not uid:
+            folder = members[0][0].parent
+            label = folder.relative_to(path).as_posix() if path.is_dir() and folder != path else folder.name
+            unnamed[label] += 1
+            uid = f"no-uid:{label}:{unnamed[label]}"
+        files, headers = zip(*members, strict=True)
+        study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
+        series.append(Series(uid, bool(key[0]), study, modality, files, sum(map(frame_count, headers)), headers))
+    return tuple(series)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

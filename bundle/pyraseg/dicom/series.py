@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read one DICOM series as sorted slices in the units of its modality, with its geometry, or say why it cannot be."""
+
+import difflib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.datadict import keyword_dict
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from bundle.pyraseg.dicom.geometry import (
+    DUPLICATE_DISTANCE,
+    PLANE_ATTRIBUTES,
+    Plane,
+    StackGeometry,
+    frame_planes,
+    stack_geometry,
+)
+from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
+from bundle.pyraseg.dicom.pixels import (
+    MONOCHROME,
+    apply_modality_lut,
+    decode_frames,
+    is_inverted,
+    padding_mask,
+    to_uint8,
+)
+from bundle.pyraseg.dicom.scan import PHASE_KEYWORDS, TOMOGRAPHIC, Scan, Series, find_series
+from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, read_voi
+from bundle.pyraseg.errors import PyrasegError
+
+__all__ = ["DicomImage", "Scan", "Series", "find_series", "read_series"]
+
+LOGGER = logging.getLogger(__name__)
+
+PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
+_SOURCE = (
+    "Modality SOPClassUID Manufacturer ManufacturerModelName ConvolutionKernel KVP SliceThickness BodyPartExamined "
+    "PatientPosition Laterality ViewPosition ImageType EchoTime PresentationIntentType PixelSpacing ImagerPixelSpacing "
+    "BurnedInAnnotation LossyImageCompression"
+)
+
+
+@dataclass(eq=False)
+class DicomImage:
+    """Hold the slices of a series, in the order of their positions along the normal of the image plane.
+
+    Attributes:
+        pixels: float32 (N, rows, columns) in rescaled units, neither windowed nor inverted; or uint8 RGB
+            (N, rows, columns, 3).
+        geometry: where the slices lie; None where the images have no position (CR, DX, US, photographs ...): they then
+            stand in the order of InstanceNumber or, where that is not unique, of file names and frames.
+        inverted: whether the smallest value is meant to be shown white.
+        voi: for each slice, the views that its header offers.
+        padded: share of pixels that were padding. They hold the smallest valid rescaled value of the whole series.
+        units: "HU" for CT, else RescaleType, or "".
+        photometric: PhotometricInterpretation as stored (``pixels`` is RGB for every colour one).
+        series_uid, study_uid, frame_of_reference_uid: "" where the files have none.
+        files, frame_numbers, sop_instance_uids: for each slice, its file, its frame in there (from 1), the file's UID
+            or "". A multi-frame file is repeated.
+        for_processing: PresentationIntentType is FOR PROCESSING, so that ``voi`` and ``inverted`` mean little.
+        source: non-identifying attributes of the first slice, by keyword.
+    """
+
+    pixels: np.ndarray
+    geometry: StackGeometry | None
+    inverted: bool
+    voi: tuple[tuple[VoiWindow | VoiLut, ...], ...]
+    padded: float
+    units: str
+    modality: str
+    photometric: str
+    series_uid: str
+    study_uid: str
+    frame_of_reference_uid: str
+    files: tuple[Path, ...]
+    frame_numbers: tuple[int, ...]
+    sop_instance_uids: tuple[str, ...]
+    for_processing: bool
+    source: dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Hold one frame before its pixels are read."""
+
+    file: Path
+    header: Dataset
+    index: int
+    plane: Plane | None
+    inverted: bool
+
+    def value(self, keyword: str) -> object:
+        return _plain(frame_value(self.header, self.index, keyword))
+
+    @property
+    def is_colour(self) -> bool:
+        return self.header.get("PhotometricInterpretation") not in MONOCHROME
+
+
+def read_series(
+    path: str | Path, *, series_uid: str | None = None, select: Mapping[str, object] | None = None
+) -> DicomImage:
+    """Read a series from a folder, a single file or a multi-frame object.
+
+    Padding is found on stored values and replaced, after rescaling, by the smallest valid value of the series, so that
+    no resampling, percentile or deformation mixes it in. A stack with a missing slice is read, and a warning logged.
+
+    Args:
+        path: a folder (searched recursively) or a file.
+        series_uid: which series to read where there are several (``find_series`` lists them).
+        select: attributes that the slices must have, e.g. ``{"EchoTime": 4.6}``, where a series holds several phases,
+            echoes or b-values. Keys are DICOM keywords.
+
+    Raises:
+        PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
+            missing positions, mixes sizes, orientations, spacings, colour or polarity, or cannot be decoded.
+    """
+    select = dict(select or {})
+    for keyword in select:
+        if keyword not in keyword_dict:
+            near = difflib.get_close_matches(keyword, keyword_dict, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{hint}")
+    series = _choose(find_series(path, keywords=select), series_uid)
+    frames = _selected(series, _frames_of(series), select)
+    _require_uniform(series, frames)
+    frames, geometry = _in_order(series, frames)
+    pixels, voi, padded = _load(series, frames)
+    first = frames[0]
+    rescale_type = str(first.value("RescaleType") or "")
+    if rescale_type in ("", "US"):  # US: unspecified
+        rescale_type = "HU" if series.modality == "CT" else ""
+    return DicomImage(
+        pixels=pixels,
+        geometry=geometry,
+        inverted=first.inverted,
+        voi=voi,
+        padded=padded,
+        units=rescale_type,
+        modality=series.modality,
+        photometric=str(first.header.get("PhotometricInterpretation") or ""),
+        series_uid=series.uid if series.has_uid else "",
+        study_uid=series.study_uid,
+        frame_of_reference_uid=str(first.header.get("FrameOfReferenceUID") or ""),
+        files=tuple(frame.file for frame in frames),
+        frame_numbers=tuple(frame.index + 1 for frame in frames),
+        sop_instance_uids=tuple(str(frame.header.get("SOPInstanceUID") or "") for frame in frames),
+        for_processing=first.header.get("PresentationIntentType") == "FOR PROCESSING",
+        source={name: value for name in _SOURCE.split() if (value := first.value(name)) not in (None, "")},
+    )
+
+
+def _choose(scan: Scan, series_uid: str | None) -> Series:
+    listed = "; ".join(map(str, scan.series))
+    if series_uid is None:
+        if len(scan.series) > 1:
+            raise PyrasegError(f"{scan.path} holds {len(scan.series)} series: {listed}. Choose one with series_uid.")
+        return scan.series[0]
+    for series in scan.series:
+        if series.uid == series_uid:
+            return series
+    raise PyrasegError(f"{scan.path} holds no series {series_uid}. It holds: {listed}.")
+
+
+def _frames_of(series: Series) -> list[_Frame]:
+    frames, polarity = [], {}
+    for file, header in zip(series.files, series.headers, strict=True):
+        stated = tuple(_plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
+        if stated not in polarity:  # asked once for all slices alike, for it may warn
+            polarity[stated] = is_inverted(header)
+        frames += [
+            _Frame(file, header, index, plane, polarity[stated]) for index, plane in enumerate(frame_planes(header))
+        ]
+    return frames
+
+
+def _selected(series: Series, frames: list[_Frame], select: Mapping[str, object]) -> list[_Frame]:
+    for keyword, wanted in select.items():
+        chosen = [frame for frame in frames if _comparable(frame.value(keyword)) == _comparable(_plain(wanted))]
+        if not chosen:
+            there = _tally(frame.value(keyword) for frame in frames)
+            raise PyrasegError(f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}.")
+        frames = chosen
+    return frames
+
+
+def _require_uniform(series: Series, frames: list[_Frame]) -> None:
+    """Refuse a series whose slices cannot stand in one array, or in one patient."""
+    planes = [frame.plane for frame in frames if frame.plane]
+    facts: dict[str, Callable[[_Frame], object]] = {
+        "image sizes": lambda frame: f"{frame.header.Rows}x{frame.header.Columns}",
+        "grey and colour images": lambda frame: "colour" if frame.is_colour else "grey",
+        "polarities": lambda frame: "inverted" if frame.inverted else "not inverted",
+        "frames of reference": lambda frame: frame.value("FrameOfReferenceUID") if planes else None,
+        "orientations": lambda frame: next(
+            (plane.orientation for plane in planes if frame.plane and plane.is_parallel(frame.plane)), None
+        ),
+        "pixel spacings": lambda frame: next(
+            (plane.pixel_spacing for plane in planes if frame.plane and plane.has_spacing_of(frame.plane)), None
+        ),
+    }
+    for name, fact in facts.items():
+        groups: dict[object, list[_Frame]] = defaultdict(list)
+        for frame in frames:
+            if (value := fact(frame)) not in (None, ""):
+                groups[value].append(frame)
+        if len(groups) > 1:
+            found = "; ".join(f"{_text(v)} ({len(g)} of {len(frames)}, {_names(g)})" for v, g in groups.items())
+            raise PyrasegError(
+                f"Series {series} in {series.files[0].parent} mixes {name}: {found}. "
+                "Move the odd files to a folder of their own, read one file alone, or choose with select."
+            )
+
+
+def _in_order(series: Series, frames: list[_Frame]) -> tuple[list[_Frame], StackGeometry | None]:
+    """Sort frames along the normal; refuse missing and duplicate positions."""
+    missing = [frame for frame in frames if frame.plane is None]
+    several_files = len({frame.file for frame in frames}) > 1
+    if missing and (len(missing) < len(frames) or (several_files and series.modality in TOMOGRAPHIC)):
+        raise PyrasegError(
+            f"Series {series}: {len(missing)} of {len(frames)} slices lack one of {', '.join(PLANE_ATTRIBUTES)} "
+            f"({_names(missing)}), so their place in the stack is unknown. Export them again, or read each file alone."
+        )
+    if missing:
+        numbers = [(frame.value("InstanceNumber"), frame.index) for frame in frames]
+        if len(set(numbers)) == len(numbers) and all(isinstance(number, int) for number, _ in numbers):
+            frames = [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]
+        return frames, None
+    _require_distinct(series, frames)
+    geometry, order = stack_geometry([frame.plane for frame in frames])
+    frames = [frames[k] for k in order]
+    if not geometry.is_evenly_spaced:
+        steps = np.diff(geometry.distances)
+        widest = int(np.argmax(steps))
+        LOGGER.warning(
+            "Series %s is not evenly spaced: %.3f to %.3f mm, %.3f mm between %s and %s; a slice may be missing",
+            series,
+            steps.min(),
+            steps.max(),
+            steps[widest],
+            frames[widest].file,
+            frames[widest + 1].file,
+        )
+    return frames, geometry
+
+
+def _require_distinct(series: Series, frames: list[_Frame]) -> None:
+    """Refuse slices in the same place, and name the attributes that tell them apart."""
+    row, column = np.reshape(frames[0].plane.orientation, (2, 3))
+    distances = np.array([frame.plane.position for frame in frames]) @ np.cross(row, column)
+    order = np.argsort(distances, kind="stable")
+    place = np.empty(len(frames), dtype=int)
+    place[order] = np.cumsum(np.diff(distances[order], prepend=-np.inf) >= DUPLICATE_DISTANCE) - 1
+    shared = Counter(place.tolist())
+    most = max(shared.values())
+    if most == 1:
+        return
+    twins = [frame for frame, where in zip(frames, place, strict=True) if where == shared.most_common(1)[0][0]]
+    told_apart: dict[str, bool] = {}
+    for keyword in PHASE_KEYWORDS:
+        values = [_comparable(frame.value(keyword)) for frame in frames]
+        differs = len({_comparable(twin.value(keyword)) for twin in twins}) > 1
+        if differs and len(set(values)) <= max(most, len(shared) // 2):  # not one value per slice, as times have
+            told_apart[keyword] = len(set(zip(place.tolist(), values, strict=True))) == len(frames)
+    found = f"Series {series}: {len(frames)} slices lie in {len(shared)} places ({_names(twins)} in the same one)"
+    if not told_apart:
+        raise PyrasegError(f"{found}, and no attribute tells them apart: stored twice? Remove the copies.")
+    alone = [keyword for keyword, enough in told_apart.items() if enough][:1]
+    example = {keyword: twins[0].value(keyword) for keyword in (alone or told_apart)}
+    differing = "; ".join(f"{keyword}: {_tally(frame.value(keyword) for frame in frames)}" for keyword in told_apart)
+    raise PyrasegError(f"{found}. They differ in {differing}. Choose with select, e.g. select={example}.")
+
+
+def _load(series: Series, frames: list[_Frame]) -> tuple[np.ndarray, tuple, float]:
+    """Decode every file once, and fill pixels, views per slice and the share of padding."""
+    first, colour = frames[0].header, frames[0].is_colour
+    shape = (len(frames), int(first.Rows), int(first.Columns))
+    pixels = np.empty((*shape, 3), np.uint8) if colour else np.empty(shape, np.float32)
+    views: list[tuple] = [()] * len(frames)
+    seen: dict[tuple, tuple] = {}  # equal views are kept once: a VOI LUT may have 65536 entries
+    places: dict[Path, list[int]] = defaultdict(list)
+    for place, frame in enumerate(frames):
+        places[frame.file].append(place)
+    padding = 0
+    for file, slots in places.items():
+        dataset = _read(file)
+        decoded = decode_frames(dataset)
+        if decoded.shape[1:3] != shape[1:] or len(decoded) != frame_count(frames[slots[0]].header):
+            raise PyrasegError(f"{file}: the pixel data has another size than the header says. Export the file again.")
+        for slot in slots:
+            index = frames[slot].index
+            if colour:
+                pixels[slot] = to_uint8(decoded[index], dataset)
+                continue
+            mask = padding_mask(decoded[index], dataset)
+            pixels[slot] = apply_modality_lut(decoded[index], dataset, index)
+            if mask.any():
+                padding += int(np.count_nonzero(mask))
+                pixels[slot][mask] = np.inf  # replaced below, when the smallest valid value is known
+            view = read_voi(dataset, index)
+            views[slot] = seen.setdefault(view, view)
+    if padding == pixels.size:
+        raise PyrasegError(f"Series {series}: every pixel is padding ({_names(frames)}). There is nothing to read.")
+    if padding:
+        pixels[np.isposinf(pixels)] = pixels.min()
+    return pixels, tuple(views), padding / pixels.size
+
+
+def _read(file: Path) -> Dataset:
+    try:
+        dataset = pydicom.dcmread(file, force=True)
+        parse(dataset, PIXEL_GROUPS)
+        return dataset
+    except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
+        raise PyrasegError(f"{file}: cannot be read to its end, damaged or cut short. Export it again.") from error
+
+
+def _plain(value: object) -> object:
+    """Turn a header value into plain Python: str, int, float, tuple or None."""
+    if isinstance(value, MultiValue | list | tuple):
+        return tuple(_plain(v) for v in value)
+    if isinstance(value, bool | type(None)):
+        return value
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int):
+        return int(value)
+    try:
+        return float(value)  # Decimal, where pydicom is set to use it
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _comparable(value: object) -> object:
+    """Make equal what a user would call equal: 2, 2.0 and "2"; ("A", "B") and ["A", "B"]; ("A",) and "A"."""
+    if isinstance(value, tuple):
+        return _comparable(value[0]) if len(value) == 1 else tuple(_comparable(v) for v in value)
+    try:
+        return f"{float(value):.6g}"
+    except (TypeError, ValueError):
+        return str(value).strip().upper() if value is not None else ""
+
+
+def _tally(values: object) -> str:
+    counts = Counter(_text(value) for value in values)
+    listed = [f"{value} ({count})" for value, count in sorted(counts.items())]
+    return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "\\".join(map(_text, value))
+    return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _names(frames: list[_Frame]) -> str:
+    names = list(dict.fromkeys(frame.file.name for frame in frames))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planes and stacks: sorted by orientation and position alone, exact affines, flags for tilt and uneven spacing."""
+
+import numpy as np
+import pytest
+
+from bundle.pyraseg.dicom.geometry import Plane, stack_geometry
+from bundle.pyraseg.errors import PyrasegError
+
+from .files import AXIAL, CORONAL, SAGITTAL
+
+
+def planes(positions, orientation=AXIAL, spacing=(1.0, 1.0), thickness=None):
+    return [Plane(tuple(position), tuple(orientation), spacing, thickness) for position in positions]
+
+
+def along_z(*heights):
+    return planes([(0.0, 0.0, z) for z in heights])
+
+
+def test_affine_maps_column_row_slice_to_patient_millimetres():
+    # PS3.3 C.7.6.2.1.1: column index moves along the row cosine by the column spacing (the second value).
+    oblique = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)  # normal (-0.8, 0.6, 0)
+    stack, _ = stack_geometry(planes([(10, 20, 30), (10 - 1.6, 20 + 1.2, 30)], oblique, (0.5, 0.25)))
+    corner = stack.affine @ [4, 2, 1, 1]
+    np.testing.assert_allclose(corner, [10 + 0.6 - 1.6, 20 + 0.8 + 1.2, 30 - 1.0, 1])
+    np.testing.assert_allclose(stack.normal, [-0.8, 0.6, 0])
+    assert stack.slice_spacing == pytest.approx(2.0)
+
+
+def test_sorts_along_the_normal_whatever_the_order_given():
+    stack, order = stack_geometry(along_z(4, 0, 6, 2))
+    assert order.tolist() == [1, 3, 0, 2]
+    np.testing.assert_allclose(stack.distances, [0, 2, 4, 6])
+    reversed_normal = planes([(0, 0, z) for z in (0, 2)], (1, 0, 0, 0, -1, 0))  # prone-like: the normal is -z
+    assert stack_geometry(reversed_normal)[1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("heights", "even"),
+    [
+        ((0, 2, 4, 6), True),
+        ((0, 2.05, 4, 6.05), True),  # within 5 % of 2 mm: rounded headers
+        ((0, 2, 6, 8), False),  # a slice is missing
+        ((0, 1, 3), False),
+        ((0, 2, 4, 6.3), False),
+        ((0, 0.1, 0.3, 0.4), False),  # small spacings are judged by their own size
+    ],
+)
+def test_even_spacing(heights, even):
+    stack, _ = stack_geometry(along_z(*heights))
+    assert stack.is_evenly_spaced is even
+    if even:
+        stack.require_regular()
+    else:
+        with pytest.raises(PyrasegError, match="not evenly spaced"):
+            stack.require_regular()
+
+
+def test_a_slow_change_of_spacing_is_uneven():
+    heights = np.concatenate([np.arange(20) * 2.0, 38 + np.arange(1, 20) * 2.08])  # each step is within 5 %
+    assert not stack_geometry(along_z(*heights))[0].is_evenly_spaced
+
+
+def test_sideways_jitter_is_uneven():
+    stack, _ = stack_geometry(planes([(0, 0, 0), (0.4, 0, 2), (0, 0, 4)]))
+    assert not stack.is_evenly_spaced
+
+
+def test_tilt_is_an_exact_sheared_affine():
+    angle = np.radians(20)
+    step = np.array([0, np.tan(angle) * 5, 5.0])
+    stack, _ = stack_geometry(planes([k * step for k in range(4)]))
+    assert stack.is_tilted
+    assert stack.tilt == pytest.approx(20)
+    assert stack.is_evenly_spaced
+    assert stack.slice_spacing == pytest.approx(5)  # along the normal
+    np.testing.assert_allclose(stack.affine @ [0, 0, 3, 1], [*(3 * step), 1])
+    stack.require_regular()
+
+
+def test_rounded_positions_are_no_tilt():
+    stack, _ = stack_geometry(planes([(0, 0, 0), (0.01, 0, 1)]))
+    assert stack.tilt > 0.1
+    assert not stack.is_tilted
+
+
+@pytest.mark.parametrize(("thickness", "length"), [(3.0, 3.0), (None, 1.0)])
+def test_one_slice_has_no_spacing(thickness, length):
+    stack, _ = stack_geometry(planes([(1, 2, 3)], thickness=thickness))
+    assert stack.slice_spacing is None
+    assert not stack.is_tilted
+    np.testing.assert_allclose(stack.affine[:3, 2], [0, 0, length])
+    with pytest.raises(PyrasegError, match="no volume"):
+        stack.require_regular()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "name"),
+    [
+        (AXIAL, "axial"),
+        (CORONAL, "coronal"),
+        (SAGITTAL, "sagittal"),
+        ((1, 0, 0, 0, np.cos(np.radians(29)), np.sin(np.radians(29))), "axial"),
+        ((1, 0, 0, 0, np.cos(np.radians(31)), np.sin(np.radians(31))), "oblique"),
+    ],
+)
+def test_plane_names(orientation, name):
+    assert stack_geometry(planes([(0, 0, 0)], orientation))[0].plane == name
+
+
+@pytest.mark.parametrize(
+    ("stack", "message"),
+    [
+        ([], "no planes"),
+        (along_z(0) + planes([(0, 0, 1)], CORONAL), "differ in orientation"),
+        (along_z(0) + planes([(0, 0, 1)], spacing=(2.0, 1.0)), "pixel spacing"),
+        (along_z(0, 1, 1), "same place"),
+    ],
+)
+def test_refuses(stack, message):
+    with pytest.raises(PyrasegError, match=message):
+        stack_geometry(stack)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Public files from real scanners: orientation against a label, pairs of encodings, and files broken on purpose."""
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames
+from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.dicom.voi import apply_voi_lut, read_voi
+from bundle.pyraseg.errors import PyrasegError
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's about these files
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LIVER = 5
+# Pairs of one image in two encodings.
+PAIRS = [
+    ("MR2_UNCR", "MR2_J2KR"),
+    ("emri_small", "emri_small_RLE"),
+    ("emri_small", "emri_small_jpeg_2k_lossless"),
+    ("color-pl", "color-px"),
+    ("JLSL_RGB_ILV0", "JLSL_RGB_ILV2"),
+    ("US1_UNCI", "US1_J2KI"),
+    ("liver", "liver_j2k"),
+    ("liver_nonbyte_aligned", "liver_nonbyte_aligned_j2k"),
+    ("OBXXXX1A", "OBXXXX1A_expb"),
+    ("OBXXXX1A_rle_2frame", "OBXXXX1A_expb_2frame"),
+    ("SC_rgb_16bit", "SC_rgb_expb_16bit"),
+]
+REFUSED = {  # by read_series: truncated, or no image
+    "emri_small_jpeg_2k_lossless_too_short": "cut short",
+    **dict.fromkeys(("liver", "liver_deflate", "liver_j2k", "liver_nonbyte_aligned"), "SEG"),
+    **dict.fromkeys(("liver_nonbyte_aligned_j2k", "liver_nonbyte_aligned_rle"), "SEG"),
+}
+
+
+def test_jpeg_2000_series_without_uids_lies_under_its_label(real_data):
+    image = read_series(real_data / "ct_abdomen" / "dicom")
+    assert image.pixels.shape == (20, 512, 512)
+    assert (image.units, image.geometry.plane, image.geometry.slice_spacing) == ("HU", "axial", pytest.approx(2.0))
+    assert image.source["SliceThickness"] == 3.0
+    assert image.series_uid == ""
+    labels = nib.load(real_data / "ct_abdomen" / "labels.nii.gz")
+    kji = np.stack(np.meshgrid(*map(np.arange, image.pixels.shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    to_label = np.linalg.inv(labels.affine) @ LPS_TO_RAS @ image.geometry.affine
+    index = np.rint(kji[:, ::-1] @ to_label[:3, :3].T + to_label[:3, 3]).astype(int)
+    assert (index >= 0).all()
+    assert (index < labels.shape).all()
+    mapped = np.asarray(labels.dataobj)[tuple(index.T)].reshape(image.pixels.shape)
+    liver = image.pixels[mapped == LIVER]
+    assert liver.size > 10_000
+    assert liver.std() < 30  # 95.8 with the slices reversed, 375 with y flipped
+
+
+def test_padding_of_a_real_series(real_data):
+    folder = real_data / "ct_liver_dicom_seg" / "ct-3slice"
+    image = read_series(folder)
+    stored = np.stack([pydicom.dcmread(file).pixel_array for file in image.files])
+    assert image.padded == pytest.approx(0.213, abs=0.002)
+    assert image.padded == (stored == -2000).mean()
+    valid = stored != -2000
+    np.testing.assert_array_equal(image.pixels[valid], stored[valid] - 1024.0)
+    assert np.unique(image.pixels[~valid]).tolist() == [stored[valid].min() - 1024.0]
+    assert image.geometry.slice_spacing == pytest.approx(1.0)
+    assert image.source["SliceThickness"] == 1.25
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_pairs_are_equal(real_data, one, other):
+    first, second = (
+        decode_frames(pydicom.dcmread(real_data / "dicom_robustness" / f"{name}.dcm", force=True))
+        for name in (one, other)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_every_odd_file_is_read_or_refused(real_data):
+    refused = {}
+    for file in sorted((real_data / "dicom_robustness").iterdir()):
+        if file.suffix != ".dcm":
+            continue
+        try:
+            image = read_series(file)
+        except PyrasegError as error:
+            refused[file.stem] = str(error)
+            assert file.name in str(error)
+        else:
+            assert np.isfinite(image.pixels).all(), file.name
+            assert len(image.voi) == len(image.files) == len(image.pixels), file.name
+    assert refused.keys() == REFUSED.keys()
+    assert all(REFUSED[name] in message for name, message in refused.items())
+
+
+@pytest.mark.parametrize("name", ["liver_deflate", "liver_nonbyte_aligned_rle"])
+def test_what_no_decoder_knows_is_refused(real_data, name):
+    with pytest.raises(PyrasegError, match=f"{name}.*cannot be decoded.*transfer syntax"):
+        decode_frames(pydicom.dcmread(real_data / "dicom_robustness" / f"{name}.dcm"))
+
+
+def test_lut_modules_agree_with_pydicom(real_data):
+    # Within what pydicom does right: 16-bit output.
+    modality = pydicom.dcmread(real_data / "dicom_robustness" / "mlut_18.dcm")
+    stored = decode_frames(modality)[0]
+    np.testing.assert_array_equal(
+        apply_modality_lut(stored, modality), pydicom.pixels.apply_modality_lut(stored, modality)
+    )
+    voi = pydicom.dcmread(real_data / "dicom_robustness" / "vlut_04.dcm")
+    stored = decode_frames(voi)[0]
+    expected = pydicom.pixels.apply_voi(stored, voi) / 65535
+    np.testing.assert_allclose(apply_voi_lut(stored, read_voi(voi)[0]), expected, atol=1e-6)
+
+
+def test_multi_frame_equals_its_single_frames(real_data):
+    folder = real_data / "ct_liver_dicom_seg" / "23x38x3"
+    frames, single = read_series(folder / "multiframe"), read_series(folder / "image")
+    np.testing.assert_array_equal(frames.pixels, single.pixels)
+    np.testing.assert_allclose(frames.geometry.affine, single.geometry.affine)
+    assert frames.frame_numbers == (1, 2, 3)
+
+
+def test_enhanced_object_without_functional_groups_is_no_volume(real_data):
+    image = read_series(real_data / "dicom_robustness" / "emri_small.dcm")
+    assert image.geometry is None
+    assert image.pixels.shape == (10, 64, 64)
+
+
+def test_monochrome1_is_reported_and_not_applied(real_data):
+    file = real_data / "dicom_robustness" / "RG3_J2KR.dcm"
+    image = read_series(file)
+    assert image.inverted
+    np.testing.assert_array_equal(image.pixels[0], pydicom.dcmread(file).pixel_array)
+
+
+def test_oblique_series(real_data):
+    geometry = read_series(real_data / "ct_rtstruct" / "oriented_data").geometry
+    assert geometry.slice_spacing == pytest.approx(4.5, abs=1e-5)
+    np.testing.assert_allclose(geometry.positions[-1], [122.0159697, -428.1596334, 38.0798058])
+    assert not geometry.is_tilted
