@@ -81,7 +81,8 @@ class SkipHead(nn.Module):
 
     def forward(self, pyramid: Tensor, skips: list[Tensor]) -> Tensor:
         x = self.bottleneck(pyramid)
-        for skip, lateral, fusion in zip(skips, self.laterals, self.fusions):  # noqa: B905 TorchScript has no strict=
+        for index, (lateral, fusion) in enumerate(zip(self.laterals, self.fusions)):  # noqa: B905 TorchScript has no strict=
+            skip = skips[index]
             x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             x = fusion(x + lateral(skip))
         return self.classifier(self.dropout(x))

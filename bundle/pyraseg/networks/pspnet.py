@@ -37,6 +37,8 @@ class PSPNet(PartwiseNetwork):
     Shapes: (B, in_channels, H, W) of any H and W -> logits (B, out_channels, H, W).
     """
 
+    skips: list[int]  # declared for TorchScript, which cannot tell the type of an empty list
+
     def __init__(
         self,
         *,
@@ -65,7 +67,7 @@ class PSPNet(PartwiseNetwork):
         self.pyramid = PyramidPooling(channels[-1], pool_sizes=pool_sizes, norm=norm)
         options = {"bottleneck": bottleneck, "norm": norm, "dropout": dropout}
         if decoder == "plain":
-            self.skips: list[int] = []
+            self.skips = []
             self.head = PlainHead(self.pyramid.out_channels, out_channels, **options)
         else:
             finer = {stride: index for index, stride in enumerate(strides[:-1])}  # the deepest map of each stride
