@@ -3,8 +3,9 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from os.path import commonpath
 from pathlib import Path
 
 import pydicom
@@ -77,8 +78,8 @@ class Scan:
         return Counter({reason: len(files) for reason, files in self.skipped_files.items()})
 
 
-def find_series(path: str | Path, *, keywords: Iterable[str] = ()) -> Scan:
-    """Find the image series in a folder and its sub-folders, or in a single file of any name.
+def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[str] = ()) -> Scan:
+    """Find the image series in a folder and its sub-folders, in a single file of any name, or among given files.
 
     Files count as DICOM by their content, with or without preamble and meta header. Scouts, screen captures, and
     objects that are no images (SR, SEG, RTSTRUCT ...) are skipped and counted. Files without a Series Instance UID
@@ -86,16 +87,20 @@ def find_series(path: str | Path, *, keywords: Iterable[str] = ()) -> Scan:
     same; without a position each is a series of its own.
 
     Args:
-        path: a folder or a file.
+        path: a folder, a file, or several files.
         keywords: attributes to keep in the headers, besides those that reading needs.
 
     Raises:
         PyrasegError: the path does not exist, or there is no image; the message says what was found instead.
     """
-    path = Path(path)
-    if not path.exists():
-        raise PyrasegError(f"{path} does not exist. Give the folder of a DICOM series or a DICOM file.")
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    given = [Path(path)] if isinstance(path, str | Path) else sorted(map(Path, path))
+    absent = [path for path in given if not path.exists()]
+    if absent:
+        raise PyrasegError(f"{absent[0]} does not exist. Give the folder of a DICOM series or a DICOM file.")
+    path = given[0] if len(given) == 1 else Path(commonpath(given))
+    files = given
+    if len(given) == 1 and path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
         raise PyrasegError(f"{path} is an empty folder. Give the folder of a DICOM series or a DICOM file.")
     wanted = [*HEADER_KEYWORDS, *keywords]

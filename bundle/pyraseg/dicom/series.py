@@ -4,7 +4,7 @@
 import difflib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,15 +105,18 @@ class _Frame:
 
 
 def read_series(
-    path: str | Path, *, series_uid: str | None = None, select: Mapping[str, object] | None = None
+    path: str | Path | Sequence[str | Path],
+    *,
+    series_uid: str | None = None,
+    select: Mapping[str, object] | None = None,
 ) -> DicomImage:
-    """Read a series from a folder, a single file or a multi-frame object.
+    """Read a series from a folder, from given files, or from a multi-frame object.
 
     Padding is found on stored values and replaced, after rescaling, by the smallest valid value of the series, so that
     no resampling, percentile or deformation mixes it in. A stack with a missing slice is read, and a warning logged.
 
     Args:
-        path: a folder (searched recursively) or a file.
+        path: a folder (searched recursively), a file, or the files of a series.
         series_uid: which series to read where there are several (``find_series`` lists them).
         select: attributes that the slices must have, e.g. ``{"EchoTime": 4.6}``, where a series holds several phases,
             echoes or b-values. Keys are DICOM keywords.

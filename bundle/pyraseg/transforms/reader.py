@@ -24,8 +24,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 class MedicalImageReader(ImageReader):
     """Read whatever an item of a data list names; the format is told by the suffix, and DICOM is what remains.
 
-    A DICOM series, file or multi-frame object becomes (W, H, D) float32 in rescaled units (colour: (W, H, D, 3) uint8)
-    with the slices along the image plane's normal, neither windowed nor inverted. Its metadata hold what later
+    A DICOM series (a folder or several files), file or multi-frame object becomes (W, H, D) float32 in rescaled units
+    (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its metadata hold what later
     transforms need: `affine` (RAS mm), `slice_positions` (D, 3) in LPS mm where the image has a geometry, `voi` (for
     each slice the windows of the header, as mappings), `inverted`, `for_processing`, `modality`, `units`.
 
@@ -52,16 +52,14 @@ class MedicalImageReader(ImageReader):
         """Return the array and its metadata.
 
         Raises:
-            PyrasegError: several paths, a path that does not exist, a file that cannot be read, or a DICOM refusal.
+            PyrasegError: a path that does not exist, a file that cannot be read, or a DICOM refusal.
         """
-        if len(img) != 1:
-            raise PyrasegError(f"An image is one path; got {len(img)}, the first of them {img[0]}.")
         path = Path(img[0])
         if not path.exists():
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
         name = path.name.lower()
-        if path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
-            return _from_dicom(read_series(path, series_uid=self.series_uid, select=self.select))
+        if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
+            return _from_dicom(read_series(img, series_uid=self.series_uid, select=self.select))
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()

@@ -16,7 +16,7 @@ def plain_console() -> None:
     variable `PYRASEG_TRACEBACK` is set. The exit code is 1 either way.
     """
     sys.excepthook = print_plainly
-    # LoadImage builds every reader that MONAI knows, although our configs name theirs, and this one says that it cannot.
+    # LoadImage builds every reader that MONAI knows, although our configs name theirs; this one warns that it cannot be.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
