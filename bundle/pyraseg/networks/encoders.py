@@ -72,6 +72,14 @@ def load_encoder_weights(encoder: nn.Module, weights: dict[str, torch.Tensor], *
     encoder.load_state_dict(kept)
 
 
+def expected_normalization(name: str) -> dict[str, list[float]]:
+    """Return the `mean` and `std` of RGB, scaled to [0, 1], that an encoder's ImageNet weights were trained with."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise PyrasegError(f"timm has no pretrained weights for {name!r}, so their mean and std are unknown.")
+    return {"mean": list(config.mean), "std": list(config.std)}
+
+
 def build_encoder(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = True, output_stride: int = 16
 ) -> nn.Module:

@@ -32,6 +32,10 @@ class LoadLabeld(MapTransform):
         class_names: names of all classes, background first. Values of a label are indices into them; segments of a
             DICOM SEG are matched by their labels, without regard to case.
         reference: key of the loaded image.
+        mask_value: value that stands for class 1 in binary masks, usually 255. Values other than 0 and this one are an
+            error, unless a threshold is given.
+        threshold: values from here on are class 1 and smaller ones background, for masks that a lossy format or a
+            resampling has blurred.
         allow_missing_keys: skip keys that are not in the data.
 
     Raises:
@@ -44,11 +48,15 @@ class LoadLabeld(MapTransform):
         *,
         class_names: Sequence[str],
         reference: str = "image",
+        mask_value: int | None = None,
+        threshold: float | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.class_names = list(class_names)
         self.reference = reference
+        self.mask_value = mask_value
+        self.threshold = threshold
         self.reader = MedicalImageReader()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -63,18 +71,29 @@ class LoadLabeld(MapTransform):
         else:
             values, meta = self.reader.get_data([path])
             values = onto_grid(np.asarray(values), meta, image, path)
-            self._require_declared(values, path)
+            values = self._to_classes(values, path)
         label = torch.from_numpy(np.ascontiguousarray(values, dtype=np.uint8))[None]
         return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": str(path)})
 
-    def _require_declared(self, values: np.ndarray, path: Path) -> None:
+    def _to_classes(self, values: np.ndarray, path: Path) -> np.ndarray:
+        if self.threshold is not None:
+            return values >= self.threshold
         found = np.unique(values)
+        if self.mask_value is not None:
+            between = [f"{value:g}" for value in found if value not in (0, self.mask_value)]
+            if between:
+                raise PyrasegError(
+                    f"The mask {path} holds the values {', '.join(between[:8])} beside 0 and {self.mask_value}. "
+                    "Correct the mask, or set a threshold."
+                )
+            return values == self.mask_value
         unknown = [f"{value:g}" for value in found if value != round(value) or not 0 <= value < len(self.class_names)]
         if unknown:
             raise PyrasegError(
                 f"The label {path} holds the values {', '.join(unknown[:8])}, but {len(self.class_names)} classes are "
                 f"declared: {self.class_names}. Correct the label or class_names."
             )
+        return values
 
     def _from_segmentation(self, path: Path, image: MetaTensor) -> np.ndarray:
         positions = image.meta.get("slice_positions")

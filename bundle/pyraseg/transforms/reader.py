@@ -25,9 +25,10 @@ class MedicalImageReader(ImageReader):
     """Read whatever an item of a data list names; the format is told by the suffix, and DICOM is what remains.
 
     A DICOM series (a folder or several files), file or multi-frame object becomes (W, H, D) float32 in rescaled units
-    (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its metadata hold what later
-    transforms need: `affine` (RAS mm), `slice_positions` (D, 3) in LPS mm where the image has a geometry, `voi` (for
-    each slice the windows of the header, as mappings), `inverted`, `for_processing`, `modality`, `units`.
+    (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
+    metadata hold what later transforms need: `affine` (RAS mm), `slice_positions` (D, 3) in LPS mm where the image has
+    a geometry, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`, `modality`,
+    `units`.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as grey or RGB. None of the three knows windows or polarity.
@@ -35,11 +36,15 @@ class MedicalImageReader(ImageReader):
     Args:
         series_uid: which series to read where a path holds several DICOM series.
         select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
+        rgb: make every photograph RGB, grey ones too; without it they keep one channel or three.
     """
 
-    def __init__(self, *, series_uid: str | None = None, select: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, *, series_uid: str | None = None, select: dict[str, Any] | None = None, rgb: bool = False
+    ) -> None:
         self.series_uid = series_uid
         self.select = select
+        self.rgb = rgb
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -66,7 +71,7 @@ class MedicalImageReader(ImageReader):
             elif name.endswith(ITK):
                 reader = ITKReader()
             else:
-                reader = PILReader(converter=_grey_or_rgb)
+                reader = PILReader(converter=_to_rgb if self.rgb else _grey_or_rgb)
             return reader.get_data(reader.read(path))
         except (OSError, RuntimeError, ValueError, EOFError, UnidentifiedImageError) as error:
             if isinstance(error, PyrasegError):
@@ -96,6 +101,10 @@ def _from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
         meta["slice_positions"] = image.geometry.positions
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")
 
 
 def _grey_or_rgb(image: Image.Image) -> Image.Image:

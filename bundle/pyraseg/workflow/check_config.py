@@ -25,8 +25,8 @@ def check_config() -> None:
     """Refuse a config with a key that nothing uses, which is what MONAI makes of a mistyped override.
 
     It stands first in the run list and reads the merged config from the parser that builds it. Checked are the keys at
-    the top level (each is referred to somewhere, or one that MONAI reads) and the arguments of every component (each is
-    one that the component takes).
+    the top level (each is referred to somewhere, or one that MONAI reads; an overlay takes a knob of its base out of use
+    by setting it to null) and the arguments of every component (each is one that the component takes).
 
     Raises:
         PyrasegError: a key is not used; the message names the nearest one that is.
@@ -38,8 +38,8 @@ def check_config() -> None:
         )
     config = parser.get()
     used = MONAI_KEYS | set(references(config))
-    for key in config:
-        if key not in used:
+    for key, value in config.items():
+        if key not in used and value is not None:
             raise PyrasegError(_unknown(f"the option {key!r}", key, set(config) & used))
     for place, component in components(config):
         takes = arguments(component, parser)

@@ -6,7 +6,7 @@ import sys
 import warnings
 from types import TracebackType
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import mendable
 
 
 def plain_console() -> None:
@@ -16,15 +16,13 @@ def plain_console() -> None:
     variable `PYRASEG_TRACEBACK` is set. The exit code is 1 either way.
     """
     sys.excepthook = print_plainly
-    # LoadImage builds every reader that MONAI knows, although our configs name theirs; this one warns that it cannot be.
+    # LoadImage builds every reader that MONAI knows, although our configs name theirs; this one warns.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
 def print_plainly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print an error that ends the program; see `plain_console`."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, PyrasegError):
-        cause = cause.__cause__ or cause.__context__
+    cause = mendable(error)
     if cause is None or os.environ.get("PYRASEG_TRACEBACK"):
         sys.__excepthook__(kind, error, traceback)
     else:
