@@ -47,7 +47,8 @@ def test_hue_keeps_luma_and_grey_and_turns_back():
 
 
 def test_values_keep_their_range_and_draws_follow_seed_and_strength(image):
-    transform = RandColourJitterd("image", brightness=0.9, contrast=0.9, value_range=(-1, 1))
+    normalization = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    transform = RandColourJitterd("image", brightness=0.9, contrast=0.9, normalization=normalization)
     signed = 2 * image - 1
     transform.set_random_state(seed=3)
     first = transform({"image": signed})["image"]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from bundle.pyraseg.data.slice_cache import SliceCache
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.transforms.strength import set_strength
 
 logger = logging.getLogger(__name__)
@@ -105,11 +105,19 @@ class _Missing(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> str:
-        try:
-            self.cache.write(self.items[index])
-        except PyrasegError as error:
-            return str(error)
-        return ""
+        return _fault(lambda: self.cache.write(self.items[index]))
+
+
+def _fault(action: Callable[[], object]) -> str:
+    """Run an action; return what a user can mend where it fails, or "" where it does not."""
+    try:
+        action()
+    except Exception as error:  # MONAI's transforms wrap what they raise
+        cause = mendable(error)
+        if cause is None:
+            raise
+        return str(cause)
+    return ""
 
 
 def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dict]) -> None:
@@ -118,11 +126,7 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
     Raises:
         PyrasegError: names every case that fails.
     """
-    failures = []
-    for case in tqdm(cases, desc="Checking cases", unit="case", disable=None):
-        try:
-            transform(case)
-        except PyrasegError as error:
-            failures.append(str(error))
+    progress = tqdm(cases, desc="Checking cases", unit="case", disable=None)
+    failures = [fault for case in progress if (fault := _fault(lambda case=case: transform(case)))]
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))

@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from bundle.pyraseg.dicom.series import Series, find_series
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,11 @@ class InputDataset(IterableDataset):
                 continue
             try:
                 yield self.transform(dict(item))
-            except PyrasegError as error:
-                self.fail(item["name"], str(error))
+            except Exception as error:  # MONAI's transforms wrap what they raise
+                cause = mendable(error)
+                if cause is None:
+                    raise
+                self.fail(item["name"], str(cause))
 
     def fail(self, name: str, reason: str) -> None:
         """Remember and log that an input could not be segmented."""

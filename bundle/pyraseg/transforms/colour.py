@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vary the colours of photographs. Not for radiology, whose grey values carry meaning."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
     Brightness scales the colours, contrast scales their distance from the image's mean luma, saturation scales the
     chroma, and hue turns the chroma by an angle, in YIQ space. That is one affine map of RGB, unlike the detour through
     HSV that torchvision's ColorJitter takes for the hue; the amplitudes have the same meaning. Values are clamped to
-    the range, as a camera's are.
+    [0, 1], as a camera's are.
 
     Args:
         keys: images (3, W, H).
@@ -30,7 +30,8 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
         contrast: largest relative change of contrast.
         saturation: largest relative change of saturation.
         hue: largest turn of the hue, as a share of the full circle.
-        value_range: values of black and of full light.
+        normalization: `mean` and `std`, one value a channel, by which the images were normalised after they were scaled
+            to [0, 1]; None where they still lie there.
         allow_missing_keys: skip keys that are not in the data.
 
     Raises:
@@ -46,7 +47,7 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
         contrast: float = 0.2,
         saturation: float = 0.2,
         hue: float = 0.1,
-        value_range: tuple[float, float] = (0.0, 1.0),
+        normalization: Mapping[str, Sequence[float]] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -54,7 +55,8 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
         self.amplitudes = np.array([brightness, contrast, saturation, hue])
         if (self.amplitudes < 0).any():
             raise PyrasegError(f"RandColourJitterd: amplitudes must be 0 or more, got {self.amplitudes.tolist()}.")
-        self.low, self.high = value_range
+        normalization = normalization or {"mean": [0, 0, 0], "std": [1, 1, 1]}
+        self.mean, self.std = (torch.tensor(normalization[name]).view(3, 1, 1) for name in ("mean", "std"))
 
     def randomize(self, data: None = None) -> None:
         super().randomize(data)
@@ -74,10 +76,10 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
         gain = (1 + brightness) * (1 + contrast)
         matrix = torch.as_tensor(gain * colour_matrix(1 + saturation, 2 * np.pi * hue), dtype=image.dtype)
         luma = torch.as_tensor(RGB_TO_YIQ[0], dtype=image.dtype)
-        unit = image - self.low
+        unit = image * self.std + self.mean
         mean = (luma @ unit.flatten(1)).mean() * (1 + brightness)
         changed = torch.einsum("ij,jwh->iwh", matrix, unit) - contrast * mean
-        return changed.clamp(0, self.high - self.low) + self.low
+        return (changed.clamp(0, 1) - self.mean) / self.std
 
 
 def colour_matrix(saturation: float, hue: float) -> np.ndarray:

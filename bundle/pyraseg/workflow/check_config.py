@@ -25,8 +25,8 @@ def check_config() -> None:
     """Refuse a config with a key that nothing uses, which is what MONAI makes of a mistyped override.
 
     It stands first in the run list and reads the merged config from the parser that builds it. Checked are the keys at
-    the top level (each is referred to somewhere, or one that MONAI reads; an overlay takes a knob of its base out of use
-    by setting it to null) and the arguments of every component (each is one that the component takes).
+    the top level (each is referred to somewhere, or one that MONAI reads; an overlay takes a knob of its base out of
+    use by setting it to null) and the arguments of every component (each is one that the component takes).
 
     Raises:
         PyrasegError: a key is not used; the message names the nearest one that is.

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The phantom study, written once for all tests of this folder."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from bundle.pyraseg.data.phantom.study import write_phantom_study
+
+
+@pytest.fixture(scope="session")
+def phantom_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Write the default study; return its folder and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("phantom") / "study"
+    start = time.perf_counter()
+    write_phantom_study(folder)
+    return folder, time.perf_counter() - start
+
+
+@pytest.fixture(scope="session")
+def phantom_study(phantom_build: tuple[Path, float]) -> Path:
+    """Return the folder of the default phantom study (24 patients)."""
+    return phantom_build[0]
