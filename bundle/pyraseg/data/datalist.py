@@ -4,12 +4,14 @@
 import json
 import logging
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 
 from bundle.pyraseg.data.phantom.study import write_phantom_study
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,8 @@ def load_cases(
     Args:
         dataset_dir: folder of the data set.
         phantom_dir: where the phantom study is written when `dataset_dir` is that very folder and does not exist.
-        image_pattern: images below `dataset_dir` without a list; `{case}` stands for the name of a case, and a name
-            without a suffix matches every suffix.
+        image_pattern: images below `dataset_dir` without a list; `{case}` stands for the name of a case, and a pattern
+            that ends in it matches every suffix.
         label_pattern: their labels.
         split_shares: shares of the patients in training, validation and test without a list.
         seed: of the split without a list.
@@ -50,7 +52,8 @@ def load_cases(
         logger.info("There is no data set yet: writing the phantom CT study to %s", folder)
         write_phantom_study(folder)
     if not folder.is_dir():
-        raise PyrasegError(f"The data set folder {folder} does not exist. Correct dataset_dir.")
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise PyrasegError(f"The data set folder {folder} {what}. Correct dataset_dir.")
     if not any(folder.iterdir()):
         raise PyrasegError(
             f"The data set folder {folder} is empty. Put images and labels there, or correct dataset_dir."
@@ -71,6 +74,9 @@ def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
         raise PyrasegError(f"The data list {path} is not valid JSON: {error}.") from error
     if not isinstance(content, dict) or not content.get("training"):
         raise PyrasegError(f"The data list {path} has no cases under 'training'.")
+    for split in SPLITS:
+        if not isinstance(content.get(split, []), list):
+            raise PyrasegError(f"The data list {path} has under {split!r} no list of cases.")
     cases = {split: [_case(item, path) for item in content.get(split, [])] for split in SPLITS}
     absent = [item[key] for part in cases.values() for item in part for key in ("image", "label")]
     absent = [file for file in absent if not Path(file).exists()]
@@ -80,15 +86,18 @@ def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def _case(item: dict, listed: Path) -> dict[str, str]:
-    if not isinstance(item, dict) or not {"image", "label"} <= item.keys():
-        raise PyrasegError(f"An item of the data list {listed} lacks 'image' or 'label': {json.dumps(item)[:120]}.")
+    if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in ("image", "label")):
+        raise PyrasegError(
+            f"An item of the data list {listed} lacks the path 'image' or 'label': {json.dumps(item)[:120]}."
+        )
     folder = listed.parent
     paths = {key: str(folder / item[key]) for key in ("image", "label")}
     return {**item, **paths, "patient": str(item.get("patient", item["image"]))}
 
 
 def _pair(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, str]]:
-    images, labels = _match(folder, image_pattern), _match(folder, label_pattern)
+    images = _match(folder, image_pattern, "image_pattern")
+    labels = _match(folder, label_pattern, "label_pattern")
     pairs = [
         {"image": str(images[case]), "label": str(labels[case]), "patient": case}
         for case in sorted(images.keys() & labels.keys())
@@ -107,17 +116,27 @@ def _pair(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str
     return pairs
 
 
-def _match(folder: Path, pattern: str) -> dict[str, Path]:
-    """Return the files that match `pattern`, by the name that stands for `{case}`."""
-    before, _, after = pattern.partition("{case}")
+def _match(folder: Path, pattern: str, option: str) -> dict[str, Path]:
+    """Return the files and folders that match `pattern`, by the name that stands for `{case}`; hidden ones are none."""
+    if pattern.count("{case}") != 1:
+        raise PyrasegError(f"{option} must hold {{case}} once, in the place of a case's name, got {pattern!r}.")
+    before, after = pattern.split("{case}")
     found = {}
-    for path in sorted(folder.glob(f"{before}*{after or '*'}")):
+    for path in sorted(folder.glob(f"{escape(before)}*{escape(after)}")):
         name = path.relative_to(folder).as_posix()[len(before) :]
-        case = name[: -len(after)] if after else name.partition(".")[0]
+        case = name.removesuffix(after) if after else _without_suffix(name)
+        if name.startswith("."):
+            continue
         if case in found:
             raise PyrasegError(f"Two files of {folder} stand for the case {case}: {found[case].name} and {path.name}.")
         found[case] = path
     return found
+
+
+def _without_suffix(name: str) -> str:
+    """Drop the suffix of an image format; other dots are part of a name, as in a UID."""
+    suffixes = [suffix for suffix in (*NIFTI, *ITK, *PHOTOGRAPH, ".dcm") if name.lower().endswith(suffix)]
+    return name[: -len(max(suffixes, key=len))] if suffixes else name
 
 
 def _split(pairs: list[dict[str, str]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, str]]]:

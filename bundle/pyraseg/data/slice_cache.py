@@ -3,11 +3,13 @@
 
 import hashlib
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.data.utils import pickle_hashing
+from monai.transforms import Randomizable
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
@@ -29,7 +31,7 @@ class SliceCache:
     def __init__(self, folder: str | Path, transform: Callable[[dict], dict[str, Any]]) -> None:
         self.folder = Path(folder)
         self.transform = transform
-        self._transform_key = pickle_hashing(transform)
+        self._transform_key = _key_of(transform)
 
     def entry(self, item: dict[str, str]) -> Path:
         """Return the folder of an item's entry, whether or not it exists."""
@@ -76,3 +78,11 @@ class SliceCache:
     def present(entry: Path) -> np.ndarray:
         """Return which classes are in which slice, (D, K) bool."""
         return np.load(entry / "present.npy")
+
+
+def _key_of(transform: Callable) -> bytes:
+    """Return a hash of a deterministic transform and its parameters, the same in every process."""
+    if isinstance(transform, Randomizable):  # MONAI gives every Compose a random state, drawn anew in every process
+        transform = deepcopy(transform)
+        transform.set_random_state(seed=0)
+    return pickle_hashing(transform)

@@ -124,8 +124,10 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
     """Run the preprocessing of every case once, so that a case that cannot be read stops a run before it begins.
 
     Raises:
-        PyrasegError: names every case that fails.
+        PyrasegError: names every case that fails; or there is none at all.
     """
+    if not cases:
+        raise PyrasegError("There are no cases in this part of the data set's split. Add some to its datalist.json.")
     progress = tqdm(cases, desc="Checking cases", unit="case", disable=None)
     failures = [fault for case in progress if (fault := _fault(lambda case=case: transform(case)))]
     if failures:

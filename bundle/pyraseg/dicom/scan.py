@@ -103,6 +103,21 @@ def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[s
         files = sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
         raise PyrasegError(f"{path} is an empty folder. Give the folder of a DICOM series or a DICOM file.")
+    scan = scan_files(files, root=path, keywords=keywords)
+    if not scan.series:
+        found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
+        raise PyrasegError(f"{path} holds no image that can be read. Found instead: {found}. Check the path.")
+    return scan
+
+
+def scan_files(files: Sequence[Path], *, root: Path, keywords: Iterable[str] = ()) -> Scan:
+    """Sort files into series as `find_series` does, which also tells what counts; there may be none.
+
+    Args:
+        files: what to sort.
+        root: a folder above the files, or the only file.
+        keywords: attributes to keep in the headers, besides those that reading needs.
+    """
     wanted = [*HEADER_KEYWORDS, *keywords]
     groups: dict[tuple, list[tuple[Path, Dataset]]] = defaultdict(list)
     skipped: dict[str, list[Path]] = defaultdict(list)
@@ -112,12 +127,10 @@ def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[s
             skipped[reason].append(file)
         else:
             groups[key].append((file, header))
-    scan = Scan(path, _name(path, groups), {reason: tuple(names) for reason, names in sorted(skipped.items())})
-    found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
-    if not scan.series:
-        raise PyrasegError(f"{path} holds no image that can be read. Found instead: {found}. Check the path.")
-    if found:
-        LOGGER.info("%s: skipped %s", path, found)
+    scan = Scan(root, _name(root, groups), {reason: tuple(names) for reason, names in sorted(skipped.items())})
+    if skipped:
+        found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
+        LOGGER.info("%s: skipped %s", root, found)
     return scan
 
 

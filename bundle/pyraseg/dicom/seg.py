@@ -2,7 +2,6 @@
 """DICOM Segmentation objects (PS3.3 A.51): write a label mask, read frames, lay them on image slices by geometry."""
 
 import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.files import replacing
 
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -134,12 +134,8 @@ def write_segmentation(
     )
     if entropy:
         _fix_identity(segmentation, source, uid("dimensions"))
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with replacing(path) as partial:
         segmentation.save_as(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int) -> None:

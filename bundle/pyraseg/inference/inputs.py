@@ -9,13 +9,13 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from bundle.pyraseg.dicom.series import Series, find_series
+from bundle.pyraseg.dicom.scan import Series, scan_files
 from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
 
 logger = logging.getLogger(__name__)
 
-#: What find_series says of files that it cannot use. Scouts, reports and the like are left out without complaint.
+#: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
 
 
@@ -55,7 +55,7 @@ def find_inputs(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _dicom_inputs(files: Sequence[Path], root: Path) -> list[dict[str, Any]]:
-    scan = find_series(files)
+    scan = scan_files(files, root=root)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
     inputs = [
         {"image": [str(file) for file in series.files], "name": _series_name(series, root)} for series in scan.series

@@ -27,7 +27,8 @@ def save_atomically(content: Any, path: str | Path) -> None:
 class SaveBestAndLast:
     """Keep the weights of the best validated epoch and those of the last, as plain state dicts.
 
-    Attach it to the trainer behind the handler that validates. `best.pt` is that of the evaluator's key metric.
+    Attach it to the trainer behind the handler that validates. `best.pt` is that of the evaluator's key metric; one
+    that an earlier run left in the folder goes when a new run starts, so that it cannot be taken for this run's.
 
     Args:
         output_dir: folder of `best.pt` and `last.pt`.
@@ -41,8 +42,13 @@ class SaveBestAndLast:
         self.evaluator = evaluator
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._clear)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self._tell)
+
+    def _clear(self, engine: Engine) -> None:
+        if engine.state.epoch == 0:
+            (self.output_dir / "best.pt").unlink(missing_ok=True)
 
     def __call__(self, engine: Engine) -> None:
         save_atomically(self.network.state_dict(), self.output_dir / "last.pt")
@@ -51,6 +57,9 @@ class SaveBestAndLast:
 
     def _tell(self, engine: Engine) -> None:
         state = self.evaluator.state
+        if state.best_metric_epoch < 0:
+            logger.warning("No epoch was validated: there are no best weights. Let val_interval be at most epochs.")
+            return
         logger.info(
             "Best validation mean Dice %.3f at epoch %d: %s",
             state.best_metric,

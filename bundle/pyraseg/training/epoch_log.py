@@ -74,7 +74,8 @@ class EpochLog:
         logger.info(describe(row, max_epochs=engine.state.max_epochs))
         self._write_csv()
         if self._writer is None:
-            self._writer = SummaryWriter(str(self.output_dir / "tensorboard"))
+            # Hides what an earlier run in this folder logged of the same epochs.
+            self._writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=row["epoch"])
         for name, value in row.items():
             if name not in ("epoch", "stage"):
                 self._writer.add_scalar(name, value, row["epoch"])

@@ -57,7 +57,7 @@ class LoadLabeld(MapTransform):
         self.reference = reference
         self.mask_value = mask_value
         self.threshold = threshold
-        self.reader = MedicalImageReader()
+        self.reader = MedicalImageReader(palette_index=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         return {**data, **{key: self.load(Path(data[key]), data[self.reference]) for key in self.key_iterator(data)}}
@@ -130,7 +130,7 @@ def onto_grid(values: np.ndarray, meta: Mapping[str, Any], image: MetaTensor, pa
 
     Args:
         values: array of the label; a trailing axis of length 1 that the image lacks is dropped.
-        meta: its metadata, with `affine` to RAS mm.
+        meta: its metadata, with `affine` to RAS mm; a photograph has none and is matched by its size.
         image: (C, W, H[, D]).
         path: of the label, for messages.
 
@@ -139,14 +139,16 @@ def onto_grid(values: np.ndarray, meta: Mapping[str, Any], image: MetaTensor, pa
     """
     if image.ndim == 3:
         values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+    elif values.ndim == 2:
+        values = values[..., None]
+    if image.ndim == 3 or "affine" not in meta:
         if values.shape != tuple(image.shape[1:]):
             raise _mismatch(path, values.shape, image, "The label has another size than its image")
         return values
-    values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3:
         raise _mismatch(path, values.shape, image, "The label is no volume")
     to_image = np.linalg.inv(np.asarray(image.affine, float)) @ np.asarray(meta["affine"], float)
-    steps = np.rint(to_image[:3, :3])
+    steps = np.rint(to_image[:3, :3] / np.linalg.norm(to_image[:3, :3], axis=0))
     if not np.array_equal(np.abs(steps).sum(axis=0), np.ones(3)) or not np.array_equal(
         np.abs(steps).sum(axis=1), np.ones(3)
     ):

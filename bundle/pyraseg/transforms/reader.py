@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from bundle.pyraseg.dicom.series import DicomImage, read_series
 from bundle.pyraseg.errors import PyrasegError
@@ -26,9 +26,9 @@ class MedicalImageReader(ImageReader):
 
     A DICOM series (a folder or several files), file or multi-frame object becomes (W, H, D) float32 in rescaled units
     (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
-    metadata hold what later transforms need: `affine` (RAS mm), `slice_positions` (D, 3) in LPS mm where the image has
-    a geometry, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`, `modality`,
-    `units`.
+    metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
+    (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
+    `modality`, `units`.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as grey or RGB. None of the three knows windows or polarity.
@@ -37,14 +37,28 @@ class MedicalImageReader(ImageReader):
         series_uid: which series to read where a path holds several DICOM series.
         select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
         rgb: make every photograph RGB, grey ones too; without it they keep one channel or three.
+        palette_index: keep the index of a palette colour, in which label maps store their classes, not its RGB.
+
+    Raises:
+        PyrasegError: another argument was given.
     """
 
     def __init__(
-        self, *, series_uid: str | None = None, select: dict[str, Any] | None = None, rgb: bool = False
+        self,
+        *,
+        series_uid: str | None = None,
+        select: dict[str, Any] | None = None,
+        rgb: bool = False,
+        palette_index: bool = False,
+        **unknown: Any,
     ) -> None:
+        if unknown:  # a TypeError would make LoadImage build the reader without any argument
+            known = "series_uid, select, rgb and palette_index"
+            raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
         self.select = select
         self.rgb = rgb
+        self.palette_index = palette_index
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -71,22 +85,30 @@ class MedicalImageReader(ImageReader):
             elif name.endswith(ITK):
                 reader = ITKReader()
             else:
-                reader = PILReader(converter=_to_rgb if self.rgb else _grey_or_rgb)
+                reader = PILReader(converter=self._convert)
             return reader.get_data(reader.read(path))
-        except (OSError, RuntimeError, ValueError, EOFError, UnidentifiedImageError) as error:
-            if isinstance(error, PyrasegError):
-                raise
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        except Exception as error:  # Damaged files make the three libraries raise nearly every type there is.
+            lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
+            reason = " ".join(lines).strip()[:200] or type(error).__name__
             raise PyrasegError(
                 f"{path} cannot be read as an image: {reason}. Replace the file or leave it out."
             ) from error
+
+    def _convert(self, image: Image.Image) -> Image.Image:
+        """Drop the alpha channel, expand a palette, and keep 16-bit and floating-point grey values."""
+        if self.rgb:
+            return image.convert("RGB")
+        if image.mode in ("L", "RGB", "F") or image.mode.startswith("I") or (image.mode == "P" and self.palette_index):
+            return image
+        return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
 def _from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
     colour = image.pixels.ndim == 4
     array = np.ascontiguousarray(np.moveaxis(image.pixels, (0, 1, 2), (2, 1, 0)))
     meta = {
-        "affine": np.eye(4),
+        "affine": LPS_TO_RAS.copy(),  # without a geometry: as displayed, in pixels
+        "has_geometry": image.geometry is not None,
         "space": SpaceKeys.RAS.value,
         "spatial_shape": np.array(array.shape[:3]),
         "original_channel_dim": 3 if colour else "no_channel",
@@ -101,14 +123,3 @@ def _from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
         meta["slice_positions"] = image.geometry.positions
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")
-
-
-def _grey_or_rgb(image: Image.Image) -> Image.Image:
-    """Drop the alpha channel, expand a palette, and keep 16-bit grey values."""
-    if image.mode in ("L", "RGB") or image.mode.startswith("I"):
-        return image
-    return image.convert("L" if image.mode in ("1", "LA") else "RGB")

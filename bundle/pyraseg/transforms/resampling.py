@@ -4,11 +4,12 @@
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, Resize
-from monai.transforms.spatial.functional import resize
-from monai.utils import ensure_tuple_rep
+from monai.transforms.utils import scale_affine
+from monai.utils import TraceKeys, ensure_tuple_rep
 
 from bundle.pyraseg.errors import PyrasegError
 
@@ -16,8 +17,10 @@ from bundle.pyraseg.errors import PyrasegError
 class ResampleSlices(Resize):
     """Resample every slice of a volume to a pixel spacing; slices are neither added nor mixed.
 
-    That is exact for tilted and unevenly spaced stacks, which a resampling in three dimensions is not. It is MONAI's
-    `Resize` to the size that the spacing asks for, with its inverse.
+    That is exact for tilted and unevenly spaced stacks, which a resampling in three dimensions is not. The inverse is
+    that of MONAI's `Resize`; the way there is torch's antialiased bilinear filter, because the Gaussian of `Resize`
+    pads with zeros, which makes a bright rim around a dark image. Labels take the pixel at the nearest centre
+    ("nearest-exact"): torch's "nearest" is up to half a target pixel beside it.
 
     Args:
         spacing: mm between pixels, along both axes of the slice.
@@ -27,24 +30,35 @@ class ResampleSlices(Resize):
     """
 
     def __init__(self, spacing: float, *, mode: str = "trilinear") -> None:
-        super().__init__(spatial_size=-1, mode=mode)
+        super().__init__(spatial_size=-1, mode="nearest-exact" if mode == "nearest" else mode)
         if spacing <= 0:
             raise PyrasegError(f"The target spacing of slices must be positive, got {spacing} mm.")
         self.spacing = spacing
 
     def __call__(self, img: MetaTensor) -> MetaTensor:
-        if img.ndim != 4:
+        if img.ndim != 4 or not img.meta.get("has_geometry", True):
             raise PyrasegError(
-                f"{img.meta.get('filename_or_obj', 'An image')} has the shape {tuple(img.shape)}: a photograph has no "
-                "spacing in mm. Use Resized for photographs."
+                f"{img.meta.get('filename_or_obj', 'An image')} has the shape {tuple(img.shape)} and no place in the "
+                "patient, so no spacing in mm: a photograph or a projection. Use Resized for it."
             )
         width, height = (
             max(1, round(size * float(pixel) / self.spacing))
             for size, pixel in zip(img.shape[1:3], img.pixdim, strict=False)
         )
-        size = (width, height, img.shape[3])
-        smooth = self.mode != "nearest" and (width < img.shape[1] or height < img.shape[2])
-        return resize(img, size, self.mode, None, img.dtype, 3, smooth, None, False, self.get_transform_info())
+        tracked = self.track_transform_meta(
+            img,
+            sp_size=(width, height, img.shape[3]),
+            affine=scale_affine(img.shape[1:], (width, height, img.shape[3])),
+            extra_info={"mode": self.mode, "align_corners": TraceKeys.NONE, "dtype": "float32", "new_dim": 0},
+            orig_size=tuple(img.shape[1:]),
+            transform_info=self.get_transform_info(),
+        )
+        slices = img.as_tensor().float().permute(3, 0, 1, 2)
+        if self.mode == "nearest-exact":
+            resampled = F.interpolate(slices, (width, height), mode=self.mode)
+        else:
+            resampled = F.interpolate(slices, (width, height), mode="bilinear", antialias=True)
+        return MetaTensor(resampled.permute(1, 2, 3, 0).contiguous()).copy_meta_from(tracked)
 
 
 class ResampleSlicesd(MapTransform, InvertibleTransform):

@@ -4,8 +4,6 @@
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from bundle.pyraseg.data.phantom.cases import PhantomCase, phantom_case
 from bundle.pyraseg.data.phantom.dicom_writer import write_series
 from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.files import replacing
 
 VERSION = 1  # raise it whenever the same seed gives other bytes
 CLASSES = (
@@ -50,16 +49,12 @@ def write_phantom_study(
         raise PyrasegError(f"A study of {patients} patients cannot be split in three; ask for at least 3.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PyrasegError(f"{folder} exists and is not empty; the phantom study needs a new or an empty folder.")
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    partial.mkdir(parents=True)
-    try:
+    with replacing(folder) as partial:
+        partial.mkdir()
         with ThreadPoolExecutor(workers) as pool:
             items = list(pool.map(lambda index: _write_case(partial, seed, index, size), range(patients)))
         _write_json(partial / "datalist.json", _data_list(items))
         _write_json(partial / "manifest.json", _manifest(partial, seed, patients, size))
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_case(root: Path, seed: int, index: int, size: int) -> dict[str, str]:
