@@ -64,3 +64,18 @@ def test_skips_see_detail_that_the_plain_head_cannot():
         network.head.classifier.register_forward_hook(lambda module, args, output, seen=seen: seen.append(output.shape))
         network(image)
         assert seen[0][-2:] == (size, size)
+
+
+@pytest.mark.parametrize("decoder", ["plain", "fpn"])
+def test_content_stays_where_it_is_at_any_size(decoder):
+    """Cutting rows and columns off the right and the bottom moves nothing: strides see the same grid."""
+    network = PSPNet(bottleneck=16, decoder=decoder, pool_sizes=(1,)).eval()
+    network.pyramid.branches[0][0].weight.data.zero_()  # the global average sees what is cut off, wherever it is
+    image = torch.zeros(1, 3, 192, 192)
+    image[..., 40:70, 50:80] = 1.0
+    with torch.no_grad():
+        whole = network(image)
+        for height, width in [(191, 189), (177, 163), (161, 192)]:
+            cut = network(image[..., :height, :width])
+            difference = (cut - whole[..., :height, :width])[..., :100, :100].abs().max()
+            assert difference < 1e-3 * whole.std()
