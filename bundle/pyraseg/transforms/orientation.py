@@ -62,7 +62,7 @@ class OrientSlices(InvertibleTransform, Transform):
         if data.ndim == 3:
             return data
         affine = self.pop_transform(data)["extra_info"]["original_affine"]
-        back = nib.orientations.ornt_transform(slice_orientation(np.asarray(affine)), [[0, 1], [1, 1], [2, 1]])
+        back = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], slice_orientation(np.asarray(affine)))
         with self.trace_transform(False):
             return orientation(data, data.affine.numpy(), back, False, self.get_transform_info())
 

@@ -96,6 +96,8 @@ class MedicalImageReader(ImageReader):
 
     def _convert(self, image: Image.Image) -> Image.Image:
         """Drop the alpha channel, expand a palette, and keep 16-bit and floating-point grey values."""
+        if self.rgb and image.mode[0] in "IF":  # Pillow would clip them
+            raise ValueError("its pixels have more than 8 bits, those of an RGB photograph 8")
         if self.rgb:
             return image.convert("RGB")
         if image.mode in ("L", "RGB", "F") or image.mode.startswith("I") or (image.mode == "P" and self.palette_index):

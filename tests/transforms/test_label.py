@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels land on the voxels of their image, however they are stored; what does not fit is refused."""
+
+from itertools import permutations, product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged
+from PIL import Image
+from pydicom.pixels.utils import pack_bits
+
+from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.label import LoadLabeld
+from tests.dicom.files import AXIAL, CORONAL, write_image, write_series
+
+CLASSES = ["background", "spleen", "Liver", "lesion"]  # not in the order of the segments below
+SEGMENTS = [SegmentClass.organ("liver"), SegmentClass.lesion("liver"), SegmentClass.organ("spleen")]
+TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])
+OBLIQUE = (*TURN[:, 0], *TURN[:, 1])
+SPACING = (1.5, 0.75)  # rows, columns
+SHAPE = (4, 7, 5)  # slices, rows, columns
+NAMES = ["c.dcm", "a.dcm", "d.dcm", "b.dcm"]
+PATIENT = dict.fromkeys(["PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "ReferringPhysicianName"], "")
+PATIENT |= {"StudyDate": "20240101", "StudyTime": "120000", "SeriesNumber": 1}
+STACKS = {
+    "axial": (AXIAL, [0, 0, 3]),
+    "coronal": (CORONAL, [0, 3, 0]),
+    "oblique": (OBLIQUE, 3 * TURN[:, 2]),
+    "tilted": (AXIAL, [0, 0.9, 3]),
+}
+HEIGHTS = np.array([0, 3, 4.5, 10])  # of an unevenly spaced stack
+
+
+def make_series(folder: Path, stack: str = "oblique") -> list[Path]:
+    """Write a series under shuffled names and return its files in slice order."""
+    uneven = stack == "uneven"
+    orientation, step = STACKS["axial" if uneven else stack]
+    return write_series(
+        folder,
+        np.zeros(SHAPE, np.int16),
+        orientation=orientation,
+        slice_step=step,
+        origin=(-20.0, 30.0, 100.0),
+        spacing=SPACING,
+        names=NAMES,
+        per_slice=lambda k: {"ImagePositionPatient": [-20.0, 30.0, 100 + HEIGHTS[k]]} if uneven else {},
+        SliceThickness=3,
+        **PATIENT,
+    )
+
+
+def load(image: object, label: object, **options: object) -> tuple[MetaTensor, MetaTensor]:
+    reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+    chain = Compose([LoadImaged("image", reader=reader, ensure_channel_first=True)])
+    data = chain({"image": str(image), "label": str(label)})
+    data = LoadLabeld("label", **{"class_names": CLASSES, **options})(data)
+    return data["image"], data["label"]
+
+
+def letter_f() -> np.ndarray:
+    """Return a mask (slices, rows, columns) that no flip or transposition maps onto itself; slice 0 is empty."""
+    mask = np.zeros(SHAPE, np.uint8)
+    for k in range(1, SHAPE[0]):
+        mask[k, 1:6, 1] = 1
+        mask[k, 1, 1 : 5 - k % 2] = 1
+        mask[k, 3, 2 : 2 + k % 3] = 3
+    return mask
+
+
+def nifti(mask: np.ndarray, affine: np.ndarray, path: Path) -> Path:
+    nib.save(nib.Nifti1Image(mask, affine), path)
+    return path
+
+
+# --- volumes ---
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """Return the folder of an oblique series and its affine to RAS mm, worked out from PS3.3 C.7.6.2.1.1."""
+    folder = tmp_path_factory.mktemp("series")
+    make_series(folder)
+    affine = nib.affines.from_matvec(TURN @ np.diag([SPACING[1], SPACING[0], 3]), [-20, 30, 100])
+    return folder, np.diag([-1, -1, 1, 1]) @ affine
+
+
+@pytest.mark.parametrize("order", permutations(range(3)), ids=str)
+@pytest.mark.parametrize("flips", product((1, -1), repeat=3), ids=str)
+def test_axes_may_be_stored_in_any_order_and_direction(
+    series: tuple, tmp_path: Path, order: tuple, flips: tuple
+) -> None:
+    folder, affine = series
+    stored = nib.Nifti1Image(letter_f().transpose(2, 1, 0), affine).as_reoriented(np.stack([order, flips], axis=1))
+    nib.save(stored, tmp_path / "label.nii.gz")
+    image, label = load(folder, tmp_path / "label.nii.gz")
+    assert np.array_equal(label[0], letter_f().transpose(2, 1, 0))
+    assert np.array_equal(label.affine, image.affine)
+
+
+def shifted(affine: np.ndarray, *voxels: float) -> np.ndarray:
+    return affine @ nib.affines.from_matvec(np.eye(3), voxels)
+
+
+def turned(affine: np.ndarray, degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return nib.affines.from_matvec([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ affine
+
+
+F = letter_f().transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("mask", "move", "message"),
+    [
+        (F, lambda a: shifted(a, 0.5, 0, 0), "0.5 voxels beside its image"),
+        (F, lambda a: shifted(a, 0, 0, -1), "1.0 voxels beside its image"),
+        (F, lambda a: a @ np.diag([2, 2, 1, 1]), "6.0 voxels beside its image"),  # 2 * 6 - 6 at the far row
+        (F[::2, ::2], lambda a: a @ np.diag([2, 2, 1, 1]), "another size than its image: .* 3 x 4 x 4 voxels"),
+        (F[:4], lambda a: a, r"another size than its image: .*label\.nii has 4 x 7 x 4 voxels, .* has 5 x 7 x 4"),
+        (F[..., 1:], lambda a: a, "another size than its image"),
+        (F, lambda a: turned(a, 10), "voxels beside its image"),
+        (F, lambda a: np.diag([1.0, 1, 1, 1]), "lie askew"),
+        (np.stack([F, F], axis=3), lambda a: a, "The label is no volume"),
+    ],
+)
+def test_a_label_on_another_grid_is_refused(
+    series: tuple, tmp_path: Path, mask: np.ndarray, move: object, message: str
+) -> None:
+    folder, affine = series
+    with pytest.raises(PyrasegError, match=message):
+        load(folder, nifti(mask, move(affine), tmp_path / "label.nii"))
+
+
+def test_rounding_of_an_affine_is_tolerated(series: tuple, tmp_path: Path) -> None:
+    folder, affine = series
+    _, label = load(folder, nifti(F, shifted(affine, 0.04, -0.04, 0.04), tmp_path / "label.nii"))
+    assert np.array_equal(label[0], F)
+
+
+@pytest.mark.parametrize("thickness", [0.5, 1, 5])
+def test_a_lone_slice_has_no_slice_spacing_to_compare(tmp_path: Path, thickness: float) -> None:
+    file = make_series(tmp_path / "series", "axial")[1]
+    affine = np.diag([-1, -1, 1, 1]) @ nib.affines.from_matvec(np.diag([0.75, 1.5, thickness]), [-20, 30, 103])
+    _, label = load(file, nifti(F[..., 1:2], affine, tmp_path / "label.nii"))
+    assert np.array_equal(label[0], F[..., 1:2])
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (F + np.uint8(2), {}, r"holds the values 5, but 4 classes are declared"),
+        (F.astype(np.int16) - 1, {}, "holds the values -1,"),
+        (F * np.float32(0.5), {}, "holds the values 0.5, 1.5,"),
+        (F, {"class_names": ["background", "liver"]}, "holds the values 3, but 2 classes"),
+        (F, {"class_names": ["background", "liver"], "mask_value": 1}, "holds the values 3 beside 0 and 1"),
+    ],
+)
+def test_undeclared_values_are_refused(
+    series: tuple, tmp_path: Path, values: np.ndarray, options: dict, message: str
+) -> None:
+    folder, affine = series
+    with pytest.raises(PyrasegError, match=message) as caught:
+        load(folder, nifti(values, affine, tmp_path / "label.nii"), **options)
+    assert str(tmp_path / "label.nii") in str(caught.value)
+
+
+def test_a_missing_label_is_refused(series: tuple) -> None:
+    with pytest.raises(PyrasegError, match=r"There is no label at .*gone\.nii"):
+        load(series[0], series[0] / "gone.nii")
+
+
+# --- DICOM SEG ---
+
+
+def make_segmentation(files: list[Path], path: Path) -> np.ndarray:
+    """Write the letter as a SEG with shuffled frames; return the class indices that it stands for, (W, H, D)."""
+    write_segmentation(path, letter_f(), [pydicom.dcmread(file) for file in files], SEGMENTS)
+    dataset = pydicom.dcmread(path)
+    assert int(dataset.NumberOfFrames) < len(SEGMENTS) * SHAPE[0]  # only slices with segments
+    order = np.random.default_rng(3).permutation(int(dataset.NumberOfFrames))
+    dataset.PixelData = pack_bits(dataset.pixel_array[order].ravel())
+    dataset.PerFrameFunctionalGroupsSequence = [dataset.PerFrameFunctionalGroupsSequence[k] for k in order]
+    dataset.save_as(path)
+    by_name = {segment.label: number for number, segment in enumerate(SEGMENTS, 1)}
+    numbers = [0] + [by_name[name.lower()] for name in CLASSES[1:]]
+    return np.argsort(numbers)[letter_f()].transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("stack", [*STACKS, "uneven"])
+def test_segmentations_are_matched_by_place_and_name(tmp_path: Path, stack: str) -> None:
+    files = make_series(tmp_path / "series", stack)
+    expected = make_segmentation(files, tmp_path / "seg.dcm")
+    _, label = load(tmp_path / "series", tmp_path / "seg.dcm")
+    assert np.array_equal(label[0], expected)
+    assert set(np.unique(expected)) == {0, 1, 2}  # the declared lesion is absent
+
+
+def test_segments_must_be_declared(tmp_path: Path) -> None:
+    make_segmentation(make_series(tmp_path / "series"), tmp_path / "seg.dcm")
+    with pytest.raises(PyrasegError, match=r"seg\.dcm has segments named \['lesion', 'spleen'\]"):
+        load(tmp_path / "series", tmp_path / "seg.dcm", class_names=["background", "liver"])
+
+
+def test_a_segmentation_needs_its_series(series: tuple, tmp_path: Path) -> None:
+    make_segmentation(make_series(tmp_path / "series"), tmp_path / "seg.dcm")
+    image = nifti(F.astype(np.int16), series[1], tmp_path / "image.nii")
+    with pytest.raises(PyrasegError, match=r"seg\.dcm needs a DICOM series as its image"):
+        load(image, tmp_path / "seg.dcm")
+    make_series(tmp_path / "other", "axial")
+    with pytest.raises(PyrasegError, match=r"seg\.dcm lies"):
+        load(tmp_path / "other", tmp_path / "seg.dcm")
+
+
+# --- photographs ---
+
+PICTURE = letter_f()[1]  # rows, columns
+
+
+def write_picture(path: Path, values: np.ndarray, *, palette: bool = False) -> Path:
+    image = Image.fromarray(values)
+    if palette:
+        image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize("palette", [False, True], ids=["grey", "palette"])
+@pytest.mark.parametrize("suffix", ["png", "dcm"])
+def test_a_label_of_a_photograph_is_matched_by_size(tmp_path: Path, suffix: str, palette: bool) -> None:
+    photograph = tmp_path / f"image.{suffix}"
+    if suffix == "dcm":  # a projection, without a place in the patient
+        write_image(photograph, np.zeros(PICTURE.shape, np.int16), Modality="CR")
+    else:
+        write_picture(photograph, np.zeros((*PICTURE.shape, 3), np.uint8))
+    image, label = load(photograph, write_picture(tmp_path / "label.png", PICTURE, palette=palette))
+    assert label.shape == (1, *image.shape[1:])
+    assert np.array_equal(np.squeeze(label.numpy()), PICTURE.T)
+
+
+def test_a_label_of_another_size_or_with_colours_is_refused(tmp_path: Path) -> None:
+    photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
+    with pytest.raises(PyrasegError, match=r"another size than its image: .*label\.png has 4 x 7 voxels, .*has 5 x 7"):
+        load(photograph, write_picture(tmp_path / "label.png", PICTURE[:, 1:]))
+    with pytest.raises(PyrasegError, match="another size than its image"):
+        load(photograph, write_picture(tmp_path / "label.png", PICTURE.T))
+    with pytest.raises(PyrasegError, match="has 5 x 7 x 3 voxels"):
+        load(photograph, write_picture(tmp_path / "label.png", np.stack([PICTURE] * 3, axis=2)))
+
+
+def test_masks_of_255(tmp_path: Path) -> None:
+    binary = {"class_names": ["background", "lesion"], "mask_value": 255}
+    photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
+    whole = write_picture(tmp_path / "label.png", np.where(PICTURE == 1, 255, 0).astype(np.uint8))
+    assert np.array_equal(load(photograph, whole, **binary)[1][0], PICTURE.T == 1)
+    blurred = write_picture(tmp_path / "blurred.png", np.array([0, 128, 100, 200], np.uint8)[PICTURE])
+    with pytest.raises(PyrasegError, match="holds the values 128, 200 beside 0 and 255"):
+        load(photograph, blurred, **binary)
+    assert np.array_equal(load(photograph, blurred, **binary, threshold=150)[1][0], PICTURE.T == 3)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixel size of slices, against functions of patient millimetres that a resampling must not change."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd, LoadImaged
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.resampling import ResampleSlicesd
+from tests.dicom.files import write_image
+
+SHAPE = (48, 36, 3)
+PIXEL = (0.8, 1.2, 5.0)
+TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])
+TILT = np.eye(3) + np.outer([0, 0.3, 0], [0, 0, 1])
+AFFINES = {
+    name: nib.affines.from_matvec(directions @ np.diag(PIXEL), [3, -5, 7])
+    for name, directions in {"axial": np.diag([-1.0, -1, 1]), "oblique": TURN, "tilted": TILT}.items()
+}
+GRADIENT = np.array([0.3, -0.2, 0.5])  # per mm
+SPACINGS = [0.5, 0.8, 1.0, 1.2, 1.9, 3.0]
+
+
+def places(image: MetaTensor) -> np.ndarray:
+    """Return the patient coordinates of every voxel, (W, H, D, 3)."""
+    indices = np.stack(np.meshgrid(*map(range, image.shape[1:]), indexing="ij"), axis=-1)
+    return nib.affines.apply_affine(image.affine.numpy(), indices)
+
+
+def ramp(affine: np.ndarray) -> MetaTensor:
+    image = MetaTensor(torch.zeros(1, *SHAPE), affine=affine)
+    image[0] = torch.as_tensor(places(image) @ GRADIENT)
+    return image
+
+
+def resample(image: MetaTensor, spacing: float, mode: str = "trilinear") -> MetaTensor:
+    return ResampleSlicesd("image", spacing=spacing, mode=mode)({"image": image})["image"]
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+def test_a_ramp_stays_the_same_function_of_millimetres(affine: np.ndarray, spacing: float) -> None:
+    result = resample(ramp(affine), spacing)
+    width, height, depth = result.shape[1:]
+    assert (width, height, depth) == (round(48 * 0.8 / spacing), round(36 * 1.2 / spacing), 3)
+    extent = np.array(result.shape[1:]) * np.linalg.norm(result.affine.numpy()[:3, :3], axis=0)
+    assert np.allclose(extent, np.array(SHAPE) * np.linalg.norm(affine[:3, :3], axis=0))  # the same box in the patient
+    wrong = np.abs(result[0].numpy() - places(result) @ GRADIENT)
+    inside = wrong[2:-2, 2:-2]
+    # A digital filter that shrinks by a fraction reproduces a ramp to some hundredths of a pixel only.
+    assert inside.max() < 0.06 * max(PIXEL[:2]) * np.linalg.norm(GRADIENT)
+    assert abs(inside.mean()) < 0.02
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_slices_are_not_mixed_and_the_rim_keeps_its_value(spacing: float) -> None:
+    image = MetaTensor(torch.tensor([-1.0, 1.0, -0.25]).expand(1, *SHAPE), affine=AFFINES["axial"])
+    result = resample(image, spacing)
+    assert np.allclose(result, image[:, :1, :1], atol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_a_label_takes_the_nearest_pixel(spacing: float) -> None:
+    columns = torch.arange(48)[:, None, None].expand(SHAPE)
+    label = MetaTensor(columns[None].to(torch.uint8), affine=np.diag([*PIXEL, 1.0]))
+    result = resample(label, spacing, "nearest")
+    exact = places(result)[..., 0] / 0.8  # where the new centres lie, in old columns
+    assert np.abs(result[0].numpy() - exact).max() <= 0.5 + 1e-4
+    assert set(result.unique().tolist()) <= set(range(48))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_invertd_restores_size_affine_and_a_smooth_image(spacing: float) -> None:
+    transform = Compose([ResampleSlicesd("image", spacing=spacing)])
+    image = ramp(AFFINES["tilted"])
+    data = transform({"image": image})
+    data["pred"] = MetaTensor(torch.cat([data["image"].as_tensor()] * 4))
+    back = Invertd("pred", transform=transform, orig_keys="image", nearest_interp=False)(data)["pred"]
+    assert back.shape == (4, *SHAPE)
+    assert np.allclose(back.affine, image.affine)
+    inside = np.abs(back[3].numpy() - image[0].numpy())[6:-6, 6:-6]
+    assert inside.max() < 0.06 * max(PIXEL[:2]) * np.linalg.norm(GRADIENT) + 1e-4
+
+
+def test_keys_have_their_own_modes() -> None:
+    step = (torch.arange(48)[:, None, None] >= 24).expand(SHAPE)[None].float()
+    data = {key: MetaTensor(step, affine=AFFINES["axial"]) for key in ("image", "label")}
+    result = ResampleSlicesd(["image", "label"], spacing=2.0, mode=["trilinear", "nearest"])(data)
+    assert result["image"].shape == result["label"].shape
+    assert set(result["label"].unique().tolist()) == {0, 1}
+    assert len(result["image"].unique()) > 2
+
+
+def test_what_has_no_millimetres_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PyrasegError, match="a photograph or a projection"):
+        resample(MetaTensor(torch.zeros(3, 5, 4)), 1.0)
+    path = write_image(tmp_path / "cr.dcm", np.zeros((5, 4), np.int16), Modality="CR")
+    reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+    projection = LoadImaged("image", reader=reader, ensure_channel_first=True)({"image": path})["image"]
+    with pytest.raises(PyrasegError, match=r"cr\.dcm has the shape \(1, 4, 5, 1\) and no place in the patient"):
+        resample(projection, 1.0)
+    with pytest.raises(PyrasegError, match="must be positive, got 0"):
+        ResampleSlicesd("image", spacing=0)

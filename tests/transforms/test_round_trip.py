@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A letter F from DICOM through the inference config's own transforms and back, compared in patient millimetres.
+
+The truth is the set of voxel centres that pydicom and the formula of PS3.3 C.7.6.2.1.1 give for the files, so that a
+mistake made on the way in and undone on the way out does not pass.
+"""
+
+import subprocess
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from scipy.spatial import cKDTree
+
+from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+from bundle.pyraseg.inference.writers import write_label_map
+from tests.dicom.files import AXIAL, CORONAL, SAGITTAL, write_series
+
+CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
+TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])  # an exact rotation
+STEP = 4.0
+STACKS = {  # orientation, and from a slice to the next
+    "axial": (AXIAL, [0, 0, STEP]),
+    "rows flipped": ((1, 0, 0, 0, -1, 0), [0, 0, -STEP]),
+    "coronal": (CORONAL, [0, STEP, 0]),
+    "sagittal": (SAGITTAL, [-STEP, 0, 0]),
+    "oblique": ((*TURN[:, 0], *TURN[:, 1]), STEP * TURN[:, 2]),
+    "tilted gantry": (AXIAL, [0, 1.4, STEP]),
+    "quarter turn": ((0, -1, 0, 1, 0, 0), [0, 0, STEP]),  # rows run to the front: axes are swapped, and one flipped
+}
+SIZE = (4, 144, 112)  # slices, rows, columns
+NEARLY_SQUARE = (0.802, 0.799)  # rows, columns: at a spacing of 0.8 mm the size of these slices stays as it is
+OBLONG = (1.0, 0.8)
+MODEL_SPACINGS = [0.6, 1.2]  # finer than both pixel sizes, and coarser
+PATIENT = dict.fromkeys(["PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "ReferringPhysicianName"], "")
+PATIENT |= {"StudyDate": "20240101", "StudyTime": "120000", "SeriesNumber": 1}
+
+
+def letter_f() -> np.ndarray:
+    """Return (slices, rows, columns) bool: an F with strokes of 28 pixels, whose arms differ from slice to slice."""
+    mask = np.zeros(SIZE, bool)
+    for k in range(SIZE[0]):
+        mask[k, 8:132, 10:38] = True
+        mask[k, 8:36, 10 : 100 - 12 * k] = True
+        mask[k, 60:88, 10 : 60 + 8 * k] = True
+    return mask
+
+
+def make_series(folder: Path, stack: str, spacing: tuple[float, float]) -> list[Path]:
+    orientation, step = STACKS[stack]
+    stored = np.where(letter_f(), 1000, 0).astype(np.int16)
+    names = [f"{name}.dcm" for name in ("q", "b", "x", "a")]
+    where = {"orientation": orientation, "slice_step": step, "origin": (-31.5, 42.25, 100.75)}
+    return write_series(folder, stored, **where, spacing=spacing, names=names, SliceThickness=STEP, **PATIENT)
+
+
+def copy_mask(image: torch.Tensor) -> torch.Tensor:
+    """Stand in for a network: threshold windowed slices (B, 1, W, H) and return logits of background and letter."""
+    letter = (image > 0).float()
+    return 10 * torch.cat([1 - letter, letter], dim=1)
+
+
+def segment(folder: Path, spacing: float, **options: object) -> tuple[MetaTensor, MetaTensor]:
+    """Run the config's preprocessing, inferer and postprocessing; return the image of the network and the labels."""
+    parser = ConfigParser()
+    parser.read_config(CONFIG)
+    parser.update({"spacing": spacing, "windows": [{"center": 500, "width": 1001}], **options})
+    data = parser.get_parsed_content("preprocessing")({"image": str(folder)})
+    middle = data["image"].shape[0] // 2  # the slice itself, among its neighbours
+    inferer = parser.get_parsed_content("inferer")
+    data["pred"] = inferer(data["image"][None], lambda slices: copy_mask(slices[:, middle : middle + 1]))[0]
+    return data["image"], parser.get_parsed_content("postprocessing")(data)["pred"]
+
+
+def truth_in_mm(folder: Path) -> np.ndarray:
+    """Return the centres of the letter's voxels, (N, 3) LPS mm, from the files alone."""
+    points = []
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        row, column = np.nonzero(dataset.pixel_array > 500)
+        cosines = np.array(dataset.ImageOrientationPatient, float).reshape(2, 3)
+        offsets = np.outer(column * dataset.PixelSpacing[1], cosines[0])
+        offsets += np.outer(row * dataset.PixelSpacing[0], cosines[1])
+        points.append(np.array(dataset.ImagePositionPatient, float) + offsets)
+    return np.concatenate(points)
+
+
+def points_in_mm(labels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the centres of labelled voxels, (N, 3) LPS mm, from an array (W, H, D) and its affine to RAS."""
+    return nib.affines.apply_affine(affine, np.argwhere(labels)) * [-1, -1, 1]
+
+
+def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the intersection over union of two sets of voxel centres; centres within 0.02 mm are the same."""
+    distances, partners = cKDTree(theirs).query(ours)
+    shared = len(set(partners[distances < 0.02].tolist()))
+    return shared / (len(ours) + len(theirs) - shared)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_at_native_size_every_voxel_comes_back(tmp_path: Path, stack: str) -> None:
+    make_series(tmp_path, stack, NEARLY_SQUARE)
+    image, labels = segment(tmp_path, 0.8)
+    assert sorted(image.shape[1:3]) == sorted(SIZE[1:])
+    truth = truth_in_mm(tmp_path)
+    assert len(truth) == letter_f().sum()
+    assert overlap(points_in_mm(labels[0].numpy(), labels.affine.numpy()), truth) == 1.0
+    assert np.array_equal(labels[0], letter_f().transpose(2, 1, 0))  # the files' own rows, columns and slices
+
+
+@pytest.mark.parametrize("spacing", MODEL_SPACINGS)
+@pytest.mark.parametrize("stack", STACKS)
+def test_through_resizing_the_letter_comes_back(tmp_path: Path, stack: str, spacing: float) -> None:
+    make_series(tmp_path, stack, OBLONG)
+    image, labels = segment(tmp_path, spacing)
+    assert sorted(image.shape[1:3]) == sorted(round(n * mm / spacing) for n, mm in zip(SIZE[1:], OBLONG, strict=True))
+    assert labels.shape == (1, *SIZE[::-1])
+    assert overlap(points_in_mm(labels[0].numpy(), labels.affine.numpy()), truth_in_mm(tmp_path)) >= 0.98
+    found, stored = labels[0].numpy() > 0, letter_f().transpose(2, 1, 0)
+    assert (found & stored).sum() / (found | stored).sum() >= 0.98  # on the files' own grid, too
+
+
+def test_the_letter_tells_every_mirror_image_apart(tmp_path: Path) -> None:
+    make_series(tmp_path, "axial", OBLONG)
+    _, labels = segment(tmp_path, 1.2)
+    for axis in range(3):
+        mirrored = points_in_mm(np.flip(labels[0].numpy(), axis), labels.affine.numpy())
+        assert overlap(mirrored, truth_in_mm(tmp_path)) < 0.9
+
+
+@pytest.mark.parametrize("neighbours", [1, 2])
+def test_neighbouring_slices_as_channels_change_nothing(tmp_path: Path, neighbours: int) -> None:
+    make_series(tmp_path, "oblique", NEARLY_SQUARE)
+    image, labels = segment(tmp_path, 0.8, neighbours=neighbours)
+    assert image.shape[0] == 2 * neighbours + 1
+    assert overlap(points_in_mm(labels[0].numpy(), labels.affine.numpy()), truth_in_mm(tmp_path)) == 1.0
+
+
+@pytest.mark.parametrize("stack", ["sagittal", "oblique", "tilted gantry"])
+def test_the_nifti_that_is_written_lies_on_the_letter(tmp_path: Path, stack: str) -> None:
+    make_series(tmp_path / "series", stack, NEARLY_SQUARE)
+    _, labels = segment(tmp_path / "series", 0.8)
+    image = nib.load(write_label_map(labels, tmp_path / "labels"))
+    assert overlap(points_in_mm(np.asarray(image.dataobj), image.affine), truth_in_mm(tmp_path / "series")) == 1.0
+
+
+@pytest.mark.parametrize("stack", ["rows flipped", "oblique", "quarter turn"])
+def test_the_segmentation_object_that_is_written_lies_on_the_letter(tmp_path: Path, stack: str) -> None:
+    files = make_series(tmp_path / "series", stack, NEARLY_SQUARE)
+    _, labels = segment(tmp_path / "series", 0.8)
+    sources = [pydicom.dcmread(file) for file in files]  # in the order in which they lie along the normal
+    mask = np.ascontiguousarray(labels[0].numpy().transpose(2, 1, 0))
+    write_segmentation(tmp_path / "seg.dcm", mask, sources, [SegmentClass.organ("liver")])
+    command = ["segimage2itkimage", "--inputDICOM", "seg.dcm", "--outputDirectory", ".", "-t", "nrrd", "-p", "out"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    image = itk.imread(tmp_path / "out-1.nrrd")
+    to_mm = np.asarray(image.GetDirection()) * np.asarray(image.GetSpacing())
+    points = np.asarray(image.GetOrigin()) + np.argwhere(itk.array_from_image(image))[:, ::-1] @ to_mm.T
+    assert overlap(points, truth_in_mm(tmp_path / "series")) == 1.0

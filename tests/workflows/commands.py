@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the commands of the README as a user does: another process, another directory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def monai_bundle(command: str, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python -m monai.bundle COMMAND OPTIONS` in `cwd`; the caller looks at the return code."""
+    return subprocess.run(
+        [sys.executable, "-m", "monai.bundle", command, *options], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def config_files(*names: str, folder: Path = ROOT / "configs") -> str:
+    """Return the value of --config_file for one or several configs."""
+    paths = [str(folder / name) for name in names]
+    return paths[0] if len(paths) == 1 else str(paths)

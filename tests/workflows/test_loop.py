@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train, evaluate and infer through the real commands, and do the sums again with other libraries."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from monai.bundle import ConfigParser
+from PIL import Image
+
+from bundle.pyraseg.data.phantom.study import write_phantom_study
+from tests.workflows.commands import ROOT, config_files, monai_bundle
+
+CLASSES = {"liver": 1, "lesion": 2, "spleen": 3, "kidney": 4}
+
+
+@pytest.fixture(scope="module", params=["json", "yaml"])
+def trained(request, tmp_path_factory) -> dict[str, Path]:
+    """Train for two short epochs on a small study, evaluate and infer on its test part, from a foreign directory."""
+    work = tmp_path_factory.mktemp(f"loop_{request.param}")
+    places = {name: work / name for name in ("study", "cache", "runs", "scores", "out", "inputs")}
+    places |= {"model": work / "models" / "model.pt", "configs": ROOT / "configs"}
+    write_phantom_study(places["study"], patients=8, size=64)
+    if request.param == "yaml":
+        places["configs"] = work / "configs"
+        places["configs"].mkdir()
+        for name in ("train", "evaluate", "inference", "metadata"):
+            content = ConfigParser.load_config_file(ROOT / "configs" / f"{name}.json")
+            suffix = "json" if name == "metadata" else "yaml"
+            ConfigParser.export_config_file(content, str(places["configs"] / f"{name}.{suffix}"), fmt=suffix)
+        shutil.copy(ROOT / "configs" / "logging.conf", places["configs"])
+    files = [f"{name}.{request.param}" for name in ("train", "evaluate", "inference")]
+    common = ["--num_workers", "0", "--spacing", "5", "--slice_size", "[96,96]", "--dataset_dir", str(places["study"])]
+    common += ["--cache_dir", str(places["cache"]), "--model_file", str(places["model"])]
+    training = monai_bundle(
+        "run", "training", "--config_file", config_files(files[0], folder=places["configs"]), *common,
+        "--output_dir", str(places["runs"]), "--epochs", "2", "--samples_per_epoch", "64", "--val_interval", "1",
+        cwd=work,
+    )  # fmt: skip
+    assert training.returncode == 0, training.stdout + training.stderr
+    assert "Best validation mean Dice" in training.stdout
+    evaluating = monai_bundle(
+        "run", "evaluating", "--config_file", config_files(*files[:2], folder=places["configs"]), *common,
+        "--output_dir", str(places["scores"]), cwd=work,
+    )  # fmt: skip
+    assert evaluating.returncode == 0, evaluating.stdout + evaluating.stderr
+    for case in ConfigParser.load_config_file(places["study"] / "datalist.json")["test"]:
+        shutil.copytree(places["study"] / case["image"], places["inputs"] / case["image"])
+    inferring = monai_bundle(
+        "run", "inferring", "--config_file", config_files(files[2], folder=places["configs"]), "--spacing", "5",
+        "--dataset_dir", str(places["inputs"]), "--output_dir", str(places["out"]),
+        "--model_file", str(places["model"]), cwd=work,
+    )  # fmt: skip
+    assert inferring.returncode == 0, inferring.stdout + inferring.stderr
+    return places
+
+
+def truth_on(prediction: nib.Nifti1Image, label: Path) -> np.ndarray:
+    """Return the label on the voxels of the prediction, by millimetres, without any code of the package."""
+    if label.suffix == ".gz":
+        stored = nib.load(label)
+        to_stored = np.linalg.inv(stored.affine) @ prediction.affine
+        voxels = np.stack(np.meshgrid(*map(np.arange, prediction.shape), indexing="ij")).reshape(3, -1)
+        indices = np.rint(to_stored[:3, :3] @ voxels + to_stored[:3, 3:]).astype(int)
+        return np.asarray(stored.dataobj)[tuple(indices)].reshape(prediction.shape)
+    truth = np.zeros(prediction.shape, int)
+    segmentation = pydicom.dcmread(label)
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    row, column = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(float)
+    spacing = [float(value) for value in shared.PixelMeasuresSequence[0].PixelSpacing]
+    to_voxel = np.linalg.inv(prediction.affine) @ np.diag([-1, -1, 1, 1])  # LPS mm to indices
+    for frame, group in zip(segmentation.pixel_array, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+        rows, columns = np.nonzero(frame)
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        places = position + columns[:, None] * spacing[1] * row + rows[:, None] * spacing[0] * column
+        indices = np.rint(to_voxel[:3, :3] @ places.T + to_voxel[:3, 3:]).astype(int)
+        truth[tuple(indices)] = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    return truth
+
+
+def test_the_csv_equals_dice_recomputed_from_the_files(trained):
+    labels = {
+        case["image"]: case["label"]
+        for case in ConfigParser.load_config_file(trained["study"] / "datalist.json")["test"]
+    }
+    with (trained["scores"] / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["case"] for row in rows} == set(labels) and len(rows) == len(CLASSES) * len(labels)
+    scored = 0
+    for row in rows:
+        # A series is named after its folder, a lone multi-frame file after itself.
+        (path,) = (trained["out"] / row["case"]).parent.rglob("*.nii.gz")
+        prediction = nib.load(path)
+        predicted = np.asarray(prediction.dataobj) == CLASSES[row["class"]]
+        truth = truth_on(prediction, trained["study"] / labels[row["case"]]) == CLASSES[row["class"]]
+        assert (int(row["truth_voxels"]), int(row["predicted_voxels"])) == (truth.sum(), predicted.sum())
+        if truth.any() or predicted.any():
+            expected = 2 * (truth & predicted).sum() / (truth.sum() + predicted.sum())
+            assert float(row["dice"]) == pytest.approx(expected, abs=1e-6)
+            scored += expected > 0
+        else:
+            assert row["dice"] == ""
+    assert scored > 0  # two epochs find some liver: the comparison is not one of zeros
+
+
+def test_training_leaves_logs_checkpoints_and_a_promoted_model(trained):
+    assert (trained["model"]).read_bytes() == (trained["runs"] / "best.pt").read_bytes()
+    assert {path.name for path in trained["runs"].iterdir()} == {"best.pt", "last.pt", "log.csv", "tensorboard"}
+    with (trained["runs"] / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"] and float(rows[1]["dice"]) > 0
+
+
+def test_each_input_has_a_picture(trained):
+    for path in trained["out"].rglob("*.nii.gz"):
+        picture = np.asarray(Image.open(str(path).replace(".nii.gz", "_overlay.png")))
+        assert picture.std() > 10

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MONAI's own commands accept the bundle, for each task."""
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from tests.workflows.commands import ROOT, config_files, monai_bundle
+
+TASKS = {"phantom": ["inference.json"], "dermoscopy": ["inference.json", "dermoscopy_inference.json"]}
+
+
+def test_the_declared_shapes_are_the_networks():
+    run = monai_bundle(
+        "verify_net_in_out", "network_def", "--config_file", config_files("inference.json"),
+        "--meta_file", str(ROOT / "configs" / "metadata.json"), cwd=ROOT,
+    )  # fmt: skip
+    assert run.returncode == 0 and "verified with no error" in run.stdout + run.stderr, run.stderr
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ckpt_export_writes_a_torchscript_that_equals_the_network(task, tmp_path):
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "configs" / name) for name in TASKS[task]])
+    network = parser.get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    run = monai_bundle(
+        "ckpt_export", "network_def", "--config_file", config_files(*TASKS[task]),
+        "--meta_file", str(ROOT / "configs" / "metadata.json"),
+        "--ckpt_file", str(tmp_path / "model.pt"), "--filepath", str(tmp_path / "model.ts"), cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    image = torch.randn(2, 3, 97, 130)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(image), network(image), atol=1e-5, rtol=1e-4)
