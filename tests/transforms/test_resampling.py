@@ -9,9 +9,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged
+from PIL import Image
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.resampling import ResampleSlicesd
+from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
 from tests.dicom.files import write_image
 
 SHAPE = (48, 36, 3)
@@ -38,7 +39,7 @@ def ramp(affine: np.ndarray) -> MetaTensor:
     return image
 
 
-def resample(image: MetaTensor, spacing: float, mode: str = "trilinear") -> MetaTensor:
+def resample(image: MetaTensor, spacing: float, mode: str = "bilinear") -> MetaTensor:
     return ResampleSlicesd("image", spacing=spacing, mode=mode)({"image": image})["image"]
 
 
@@ -90,7 +91,7 @@ def test_invertd_restores_size_affine_and_a_smooth_image(spacing: float) -> None
 def test_keys_have_their_own_modes() -> None:
     step = (torch.arange(48)[:, None, None] >= 24).expand(SHAPE)[None].float()
     data = {key: MetaTensor(step, affine=AFFINES["axial"]) for key in ("image", "label")}
-    result = ResampleSlicesd(["image", "label"], spacing=2.0, mode=["trilinear", "nearest"])(data)
+    result = ResampleSlicesd(["image", "label"], spacing=2.0, mode=["bilinear", "nearest"])(data)
     assert result["image"].shape == result["label"].shape
     assert set(result["label"].unique().tolist()) == {0, 1}
     assert len(result["image"].unique()) > 2
@@ -106,3 +107,21 @@ def test_what_has_no_millimetres_is_refused(tmp_path: Path) -> None:
         resample(projection, 1.0)
     with pytest.raises(PyrasegError, match="must be positive, got 0"):
         ResampleSlicesd("image", spacing=0)
+
+
+@pytest.mark.parametrize("size", [(24, 50), (100, 20), (48, 36)])
+def test_a_photograph_takes_the_size_asked_for_and_goes_back(size: tuple[int, int]) -> None:
+
+    bytes_ = np.random.default_rng(0).integers(0, 255, (36, 48, 3), dtype=np.uint8)
+    transform = Compose([ResizePhotographd("image", size=size)])
+    data = transform({"image": MetaTensor(torch.from_numpy(bytes_).permute(2, 1, 0).float())})
+    expected = Image.fromarray(bytes_).resize(size, Image.Resampling.BILINEAR)  # antialiased, as Pillow always is
+    assert np.abs(data["image"].permute(2, 1, 0).numpy() - np.asarray(expected)).max() <= 1
+    data["pred"] = data["image"].clone()
+    back = Invertd("pred", transform=transform, orig_keys="image", nearest_interp=False)(data)["pred"]
+    assert back.shape == (3, 48, 36)
+
+
+def test_a_volume_is_no_photograph() -> None:
+    with pytest.raises(PyrasegError, match="a volume"):
+        ResizePhotographd("image", size=(8, 8))({"image": MetaTensor(torch.zeros(1, 4, 4, 4))})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give slices a common pixel size."""
+"""Give slices a common pixel size, and photographs a common size."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -14,23 +14,59 @@ from monai.utils import TraceKeys, ensure_tuple_rep
 from bundle.pyraseg.errors import PyrasegError
 
 
-class ResampleSlices(Resize):
+class AntialiasedResize(Resize):
+    """MONAI's `Resize`, with its inverse and its tracking, over torch's antialiased bilinear filter.
+
+    The Gaussian that `Resize` smooths with before it shrinks pads with zeros, which makes a bright rim around a dark
+    image. Labels take the pixel at the nearest centre ("nearest-exact"): torch's "nearest" is up to half a target pixel
+    beside it.
+
+    Args:
+        mode: "bilinear" for images, "nearest" for labels.
+    """
+
+    def __init__(self, *, mode: str) -> None:
+        if mode not in ("bilinear", "nearest"):
+            raise PyrasegError(f"The modes of a resize are 'bilinear' and 'nearest', not {mode!r}.")
+        super().__init__(spatial_size=-1, mode="nearest-exact")
+        self.smooth = mode == "bilinear"
+
+    def to_size(self, img: MetaTensor, width: int, height: int) -> MetaTensor:
+        """Return (C, W, H[, D]) with the new W and H, float32."""
+        size = (width, height, *img.shape[3:])
+        inverse_mode = "nearest-exact" if not self.smooth else "bilinear" if img.ndim == 3 else "trilinear"
+        tracked = self.track_transform_meta(
+            img,
+            sp_size=size,
+            affine=scale_affine(img.shape[1:], size),
+            extra_info={"mode": inverse_mode, "align_corners": TraceKeys.NONE, "dtype": "float32", "new_dim": 0},
+            orig_size=tuple(img.shape[1:]),
+            transform_info=self.get_transform_info(),
+        )
+        slices = img.as_tensor().float()
+        slices = slices[None] if img.ndim == 3 else slices.permute(3, 0, 1, 2)
+        if self.smooth:
+            resized = F.interpolate(slices, (width, height), mode="bilinear", antialias=True)
+        else:
+            resized = F.interpolate(slices, (width, height), mode="nearest-exact")
+        resized = resized[0] if img.ndim == 3 else resized.permute(1, 2, 3, 0)
+        return MetaTensor(resized.contiguous()).copy_meta_from(tracked)
+
+
+class ResampleSlices(AntialiasedResize):
     """Resample every slice of a volume to a pixel spacing; slices are neither added nor mixed.
 
-    That is exact for tilted and unevenly spaced stacks, which a resampling in three dimensions is not. The inverse is
-    that of MONAI's `Resize`; the way there is torch's antialiased bilinear filter, because the Gaussian of `Resize`
-    pads with zeros, which makes a bright rim around a dark image. Labels take the pixel at the nearest centre
-    ("nearest-exact"): torch's "nearest" is up to half a target pixel beside it.
+    That is exact for tilted and unevenly spaced stacks, which a resampling in three dimensions is not.
 
     Args:
         spacing: mm between pixels, along both axes of the slice.
-        mode: "trilinear" for images, "nearest" for labels.
+        mode: "bilinear" for images, "nearest" for labels.
 
     Shapes: (C, W, H, D) -> (C, W', H', D).
     """
 
-    def __init__(self, spacing: float, *, mode: str = "trilinear") -> None:
-        super().__init__(spatial_size=-1, mode="nearest-exact" if mode == "nearest" else mode)
+    def __init__(self, spacing: float, *, mode: str = "bilinear") -> None:
+        super().__init__(mode=mode)
         if spacing <= 0:
             raise PyrasegError(f"The target spacing of slices must be positive, got {spacing} mm.")
         self.spacing = spacing
@@ -39,29 +75,45 @@ class ResampleSlices(Resize):
         if img.ndim != 4 or not img.meta.get("has_geometry", True):
             raise PyrasegError(
                 f"{img.meta.get('filename_or_obj', 'An image')} has the shape {tuple(img.shape)} and no place in the "
-                "patient, so no spacing in mm: a photograph or a projection. Use Resized for it."
+                "patient, so no spacing in mm: a photograph or a projection. Use ResizePhotographd for it."
             )
-        width, height = (
-            max(1, round(size * float(pixel) / self.spacing))
-            for size, pixel in zip(img.shape[1:3], img.pixdim, strict=False)
-        )
-        tracked = self.track_transform_meta(
-            img,
-            sp_size=(width, height, img.shape[3]),
-            affine=scale_affine(img.shape[1:], (width, height, img.shape[3])),
-            extra_info={"mode": self.mode, "align_corners": TraceKeys.NONE, "dtype": "float32", "new_dim": 0},
-            orig_size=tuple(img.shape[1:]),
-            transform_info=self.get_transform_info(),
-        )
-        slices = img.as_tensor().float().permute(3, 0, 1, 2)
-        if self.mode == "nearest-exact":
-            resampled = F.interpolate(slices, (width, height), mode=self.mode)
-        else:
-            resampled = F.interpolate(slices, (width, height), mode="bilinear", antialias=True)
-        return MetaTensor(resampled.permute(1, 2, 3, 0).contiguous()).copy_meta_from(tracked)
+        pairs = zip(img.shape[1:3], img.pixdim, strict=False)
+        return self.to_size(img, *(max(1, round(size * float(pixel) / self.spacing)) for size, pixel in pairs))
 
 
-class ResampleSlicesd(MapTransform, InvertibleTransform):
+class ResizePhotograph(AntialiasedResize):
+    """Resize a photograph (C, W, H) to `size`, (W, H); its aspect ratio gives way."""
+
+    def __init__(self, size: Sequence[int], *, mode: str = "bilinear") -> None:
+        super().__init__(mode=mode)
+        self.size = tuple(size)
+
+    def __call__(self, img: MetaTensor) -> MetaTensor:
+        if img.ndim != 3:
+            raise PyrasegError(
+                f"{img.meta.get('filename_or_obj', 'An image')} has the shape {tuple(img.shape)}: a volume. "
+                "Use ResampleSlicesd for it."
+            )
+        return self.to_size(img, *self.size)
+
+
+class _Resizerd(MapTransform, InvertibleTransform):
+    """Apply one resizer a key, and its inverse."""
+
+    def __init__(self, keys: KeysCollection, resizers: Sequence[AntialiasedResize], allow_missing_keys: bool) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.resizers = resizers
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        pairs = self.key_iterator(data, self.resizers)
+        return {**data, **{key: resizer(data[key]) for key, resizer in pairs}}
+
+    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        pairs = self.key_iterator(data, self.resizers)
+        return {**data, **{key: resizer.inverse(data[key]) for key, resizer in pairs}}
+
+
+class ResampleSlicesd(_Resizerd):
     """Apply `ResampleSlices` to the keys, each with its mode."""
 
     def __init__(
@@ -69,16 +121,23 @@ class ResampleSlicesd(MapTransform, InvertibleTransform):
         keys: KeysCollection,
         *,
         spacing: float,
-        mode: str | Sequence[str] = "trilinear",
+        mode: str | Sequence[str] = "bilinear",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.resamplers = [ResampleSlices(spacing, mode=mode) for mode in ensure_tuple_rep(mode, len(self.keys))]
+        modes = ensure_tuple_rep(mode, len((keys,) if isinstance(keys, str) else keys))
+        super().__init__(keys, [ResampleSlices(spacing, mode=m) for m in modes], allow_missing_keys)
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        pairs = self.key_iterator(data, self.resamplers)
-        return {**data, **{key: resample(data[key]) for key, resample in pairs}}
 
-    def inverse(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        pairs = self.key_iterator(data, self.resamplers)
-        return {**data, **{key: resample.inverse(data[key]) for key, resample in pairs}}
+class ResizePhotographd(_Resizerd):
+    """Apply `ResizePhotograph` to the keys, each with its mode."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        size: Sequence[int],
+        mode: str | Sequence[str] = "bilinear",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        modes = ensure_tuple_rep(mode, len((keys,) if isinstance(keys, str) else keys))
+        super().__init__(keys, [ResizePhotograph(size, mode=m) for m in modes], allow_missing_keys)
