@@ -3,7 +3,6 @@
 
 import hashlib
 import logging
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,10 @@ def load_model(network: nn.Module, path: str | Path, *, remedy: str) -> nn.Modul
         raise PyrasegError(f"There is no trained model at {path}. {remedy}")
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a file that is no state dict makes torch raise nearly every type there is
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise PyrasegError(
-            f"The model {path} does not fit the network of this config ({str(error).strip().splitlines()[0]}). "
+            f"The model {path} does not fit the network of this config ({reason}). "
             "Use the config, with the encoder and the classes, that the model was trained with."
         ) from error
     return network

@@ -13,8 +13,9 @@ from bundle.pyraseg.errors import PyrasegError
 class StagedSampler(Sampler[Draw]):
     """Draw a fixed number of slices an epoch, patient by patient, from the share of the patients that the stage allows.
 
-    Every draw picks a patient, then one of the patient's cases, then a slice: all patients weigh the same, however many
-    slices they have. Draws depend on the seed and the epoch alone.
+    Every draw picks a patient, then one of the patient's cases, then a class that the case holds, then a slice that
+    shows it: all patients weigh the same, however many slices they have, and so do the classes of a case, however few
+    of its slices show them. Draws depend on the seed and the epoch alone.
 
     Args:
         dataset: slices to draw from.
@@ -38,9 +39,9 @@ class StagedSampler(Sampler[Draw]):
         shuffled = np.random.default_rng(seed).permutation(len(names))
         #: Cases of each patient, in an order whose first share is the share of every stage: smaller ones are nested.
         self.patients = [[i for i, p in enumerate(dataset.patients) if p == names[n]] for n in shuffled]
-        foreground = [present[:, 1:].any(axis=1) for present in dataset.present]
-        #: Slices of each case without and with foreground.
-        self.slices = [(np.flatnonzero(~slices), np.flatnonzero(slices)) for slices in foreground]
+        #: Slices of each case without foreground, and with each class that it holds.
+        self.empty = [np.flatnonzero(~present[:, 1:].any(axis=1)) for present in dataset.present]
+        self.showing = [[np.flatnonzero(c) for c in present[:, 1:].T if c.any()] for present in dataset.present]
         self.set_epoch(1, data=1.0, strength=1.0)
 
     def set_epoch(self, epoch: int, *, data: float, strength: float) -> None:
@@ -57,7 +58,7 @@ class StagedSampler(Sampler[Draw]):
         for _ in range(self.samples_per_epoch):
             cases = self.allowed[random.integers(len(self.allowed))]
             case = cases[random.integers(len(cases))]
-            empty, foreground = self.slices[case]
+            empty, showing = self.empty[case], self.showing[case]
             wants_empty = random.random() < self.empty_share
-            choices = empty if len(empty) and (wants_empty or not len(foreground)) else foreground
-            yield Draw(case, int(random.choice(choices)), int(random.integers(2**31)), self.strength)
+            slices = empty if len(empty) and (wants_empty or not showing) else showing[random.integers(len(showing))]
+            yield Draw(case, int(random.choice(slices)), int(random.integers(2**31)), self.strength)

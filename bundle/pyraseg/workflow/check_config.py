@@ -14,19 +14,19 @@ from monai.utils.module import locate
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.workflow.callers import calling
 
-#: Top-level keys that MONAI reads or adds itself: run ids, settings of its experiment tracking, metadata.
+#: Ids that MONAI reads or adds itself: run ids, settings of its experiment tracking, properties of a workflow.
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
-PROPERTIES = {item["id"].partition("#")[0] for item in (*TrainProperties.values(), *InferProperties.values())}
-MONAI_KEYS = RUN_IDS | TRACKING | PROPERTIES | {"imports", "displayable_configs", "_meta_"}
+PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
+MONAI_IDS = RUN_IDS | TRACKING | PROPERTIES | {"imports", "displayable_configs", "_meta_"}
 
 
 def check_config() -> None:
     """Refuse a config with a key that nothing uses, which is what MONAI makes of a mistyped override.
 
     It stands first in the run list and reads the merged config from the parser that builds it. Checked are the keys at
-    the top level (each is referred to somewhere, or one that MONAI reads; an overlay takes a knob of its base out of
-    use by setting it to null) and the arguments of every component (each is one that the component takes).
+    the top level and in its sections (each is referred to somewhere, or one that MONAI reads; an overlay takes a knob
+    of its base out of use by setting it to null) and the arguments of every component (each is one that it takes).
 
     Raises:
         PyrasegError: a key is not used; the message names the nearest one that is.
@@ -37,10 +37,11 @@ def check_config() -> None:
             "check_config finds its config through the parser that calls it: list it in a config's `run`."
         )
     config = parser.get()
-    used = MONAI_KEYS | set(references(config))
-    for key, value in config.items():
-        if key not in used and value is not None:
-            raise PyrasegError(_unknown(f"the option {key!r}", key, set(config) & used))
+    used = MONAI_IDS | set(references(config))
+    is_used = {place: any(_overlap(place, other) for other in used) for place in sections(config)}
+    for place, fine in is_used.items():
+        if not fine:
+            raise PyrasegError(_unknown(f"the option {place!r}", place, {other for other in is_used if is_used[other]}))
     for place, component in components(config):
         takes = arguments(component, parser)
         for key in component:
@@ -55,13 +56,28 @@ def _unknown(what: str, key: str, known: Iterable[str]) -> str:
 
 
 def references(config: Any) -> Iterator[str]:
-    """Yield the top-level ids that the values of a config refer to, as `@id` or `%id`."""
+    """Yield the ids that the values of a config refer to, as `@id` or `%id`, with `#` between their parts."""
     if isinstance(config, str):
         if config.startswith(("@", "$", "%")):
-            yield from re.findall(r"[@%](\w+)", config)
+            yield from (found.replace("::", "#") for found in re.findall(r"[@%](\w+(?:(?:#|::)\w+)*)", config))
     elif isinstance(config, dict | list):
         for value in config.values() if isinstance(config, dict) else config:
             yield from references(value)
+
+
+def sections(config: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield the id of every key that has a value and is neither an argument of a component nor in a list."""
+    for key, value in config.items():
+        here = f"{place}#{key}" if place else key
+        if value is not None:
+            yield here
+        if isinstance(value, dict) and not ConfigComponent.is_instantiable(value):
+            yield from sections(value, here)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two ids are the same or one is a part of the other."""
+    return f"{one}#".startswith(f"{other}#") or f"{other}#".startswith(f"{one}#")
 
 
 def components(config: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -326,7 +326,7 @@ class Anatomy:
         rng, points = self.rng, canvas.at(where)
         placed: list[tuple[np.ndarray, float]] = []
         for number in range(int(rng.integers(1, 5))):
-            radius = rng.uniform(12, 20) if number == 0 else rng.uniform(6.5, 15)
+            radius = rng.uniform(13, 20) if number == 0 else rng.uniform(8, 15)
             candidates = np.array([], int)
             while candidates.size == 0 and radius > 6:  # where there is no room, it shrinks, or is dropped
                 free = liver < -np.float32(0.6 * radius)

@@ -34,7 +34,7 @@ def draw_tissues(rng: np.random.Generator, phase: str) -> SimpleNamespace:
     if rng.random() < 0.3:  # a fatty liver is darker than the spleen
         hu["liver"] -= rng.uniform(12, 26)
     sign = 1 if rng.random() < 0.2 else -1
-    return SimpleNamespace(**hu, lesion_contrast=sign * rng.uniform(18, 30))
+    return SimpleNamespace(**hu, lesion_contrast=sign * rng.uniform(28, 44))
 
 
 def add_scanner(hu: np.ndarray, rng: np.random.Generator, *, streak: bool) -> np.ndarray:
