@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training on MONAI's own engines whose scores are known beforehand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
+from monai.transforms import AsDiscreted
+from torch import nn
+from torch.utils.data import DataLoader
+
+from bundle.pyraseg.evaluation.scores import CaseOverlap
+from bundle.pyraseg.training.checkpoints import SaveBestAndLast
+from bundle.pyraseg.training.epoch_log import EpochLog
+from bundle.pyraseg.training.stages import StagePlan
+
+CLASSES = ["background", "lesion"]
+
+
+class Threshold(nn.Module):
+    """Classify a pixel as lesion where it is smaller than the only weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([image - self.weight, self.weight - image], dim=1)
+
+
+class ThresholdRun:
+    """Train for some epochs, in each of which the weight becomes the number of the epoch n.
+
+    Of a row of pixels 0.5, 1.5 ... 9.5, the first 3 are lesion and the first n are predicted: Dice is
+    2 min(n, 3) / (n + 3), IoU min(n, 3) / max(n, 3). A second case has pixels 4 to 13 and no lesion: a false alarm from
+    epoch 5 on. The loss of iteration i of 3 is n + i / 10.
+    """
+
+    def __init__(self, output_dir: Path, *, epochs: int, interval: int) -> None:
+        self.output_dir = output_dir
+        self.network = Threshold()
+        row = torch.arange(10.0)[None, None]
+        cases = [{"image": row + 0.5, "label": (row < 3).float()}, {"image": row + 4, "label": torch.zeros_like(row)}]
+        metric = IgniteMetricHandler(
+            metric_fn=CaseOverlap(CLASSES), output_transform=from_engine(["pred", "label"]), save_details=True
+        )
+        self.evaluator = SupervisedEvaluator(
+            device="cpu",
+            val_data_loader=DataLoader(cases),
+            network=self.network,
+            postprocessing=AsDiscreted("pred", argmax=True),
+            key_val_metric={"val_mean_dice": metric},
+        )
+        group = {"name": "head", "params": list(self.network.parameters()), "lr": 0.1}
+        plan = StagePlan(
+            [
+                {"name": "first", "epochs": 0.5, "rates": {"head": 0.1}},
+                {"name": "second", "epochs": 0.5, "rates": {"head": 0.1}},
+            ]
+        )
+        optimizer = torch.optim.SGD([group])
+        log = EpochLog(output_dir, plan=plan, optimizer=optimizer, evaluator=self.evaluator, class_names=CLASSES)
+        self.trainer = SupervisedTrainer(
+            device="cpu",
+            max_epochs=epochs,
+            train_data_loader=[0, 1, 2],
+            network=self.network,
+            optimizer=optimizer,
+            loss_function=nn.MSELoss(),
+            iteration_update=self.iteration,
+            decollate=False,
+            train_handlers=[
+                ValidationHandler(interval=interval, validator=self.evaluator),
+                SaveBestAndLast(output_dir, network=self.network, evaluator=self.evaluator),
+                log,
+            ],
+        )
+
+    def iteration(self, engine: SupervisedTrainer, batch: int) -> dict[str, torch.Tensor]:
+        nn.init.constant_(self.network.weight, engine.state.epoch)
+        return {"loss": torch.tensor(engine.state.epoch + batch / 10)}
+
+    def run(self) -> "ThresholdRun":
+        self.trainer.run()
+        return self
+
+
+@pytest.fixture
+def threshold_run(tmp_path) -> Callable[..., ThresholdRun]:
+    """Return a function that runs such a training in a folder for all tests of one test function."""
+    return lambda **options: ThresholdRun(tmp_path / "run", **options).run()

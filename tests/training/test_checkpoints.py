@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Best and last weights of a run, and the one step that changes the bundle's model."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.training.checkpoints import load_model, promote, save_atomically
+
+REMEDY = "Train one first."
+
+
+def weight(path: Path) -> float:
+    return torch.load(path, weights_only=True)["weight"].item()
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# --- best and last ---
+
+
+@pytest.mark.parametrize(("interval", "best"), [(1, 3), (2, 4), (5, 5)])
+def test_best_is_the_best_of_the_validated_epochs(threshold_run, interval, best, caplog):
+    with caplog.at_level("INFO"):
+        run = threshold_run(epochs=5, interval=interval)
+    assert weight(run.output_dir / "best.pt") == best
+    assert weight(run.output_dir / "last.pt") == 5
+    dice = 2 * min(best, 3) / (best + 3)
+    assert f"Best validation mean Dice {dice:.3f} at epoch {best}: {run.output_dir / 'best.pt'}" in caplog.text
+
+
+def test_weights_are_plain_state_dicts(threshold_run):
+    run = threshold_run(epochs=1, interval=1)
+    for name in ("best.pt", "last.pt"):
+        assert torch.load(run.output_dir / name, weights_only=True).keys() == run.network.state_dict().keys()
+
+
+def test_a_run_without_validation_has_no_best_weights_not_even_those_of_an_earlier_run(threshold_run, caplog):
+    threshold_run(epochs=2, interval=1)
+    run = threshold_run(epochs=1, interval=2)
+    assert not (run.output_dir / "best.pt").exists()
+    assert weight(run.output_dir / "last.pt") == 1
+    assert "No epoch was validated" in caplog.text and "-1" not in caplog.text
+    with pytest.raises(PyrasegError, match=r"There are no weights at .*best.pt to promote"):
+        promote(run.output_dir / "best.pt", run.output_dir / "model.pt")
+
+
+def test_a_kill_while_saving_leaves_the_weights_before(tmp_path):
+    path = tmp_path / "last.pt"
+    save_atomically({"weight": torch.tensor(1.0)}, path)
+    program = """
+import os, pickle, signal, sys, torch
+from bundle.pyraseg.training.checkpoints import save_atomically
+class Deadly:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+save_atomically({"weight": torch.zeros(1000), "then": Deadly()}, sys.argv[1])
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert weight(path) == 1
+
+
+# --- loading ---
+
+
+def test_a_model_comes_back_as_it_was_saved(tmp_path):
+    saved = nn.Linear(3, 2)
+    save_atomically(saved.state_dict(), tmp_path / "model.pt")
+    network = nn.Linear(3, 2)
+    assert load_model(network, tmp_path / "model.pt", remedy=REMEDY) is network
+    assert torch.equal(network.weight, saved.weight) and torch.equal(network.bias, saved.bias)
+
+
+def test_a_model_that_is_not_there_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(PyrasegError, match=r"There is no trained model at .*model.pt. Train one first."):
+        load_model(nn.Linear(3, 2), tmp_path / "model.pt", remedy=REMEDY)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [nn.Linear(3, 4).state_dict(), nn.Conv2d(1, 1, 1, bias=False).state_dict(), nn.Linear(3, 2), [1, 2], b"text", b""],
+    ids=["another size", "other names", "a whole module", "no state dict", "no torch file", "an empty file"],
+)
+def test_a_file_that_is_no_model_of_this_network_is_refused(tmp_path, content):
+    path = tmp_path / "model.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(
+        PyrasegError, match=r"The model .*model.pt does not fit the network of this config \(.+\)\. Use"
+    ):
+        load_model(nn.Linear(3, 2), path, remedy=REMEDY)
+
+
+# --- promotion ---
+
+
+def test_promotion_copies_the_weights_and_keeps_the_run(tmp_path):
+    save_atomically({"weight": torch.tensor(1.0)}, tmp_path / "run" / "best.pt")
+    promote(tmp_path / "run" / "best.pt", tmp_path / "models" / "model.pt")
+    assert listed(tmp_path) == ["models/model.pt", "run/best.pt"]
+    assert weight(tmp_path / "models" / "model.pt") == 1
+
+
+def test_promotion_keeps_every_replaced_model_under_its_hash(tmp_path):
+    model, digests = tmp_path / "models" / "model.pt", []
+    for value in (1.0, 2.0, 1.0, 1.0, 3.0):  # also one that comes back, and one that replaces itself
+        save_atomically({"weight": torch.tensor(value)}, tmp_path / "best.pt")
+        digests.append(hashlib.sha256((tmp_path / "best.pt").read_bytes()).hexdigest()[:12])
+        promote(tmp_path / "best.pt", model)
+    assert weight(model) == 3
+    assert listed(model.parent) == sorted(["model.pt", *{f"replaced/model-{digest}.pt" for digest in digests[:4]}])
+    assert weight(model.parent / "replaced" / f"model-{digests[1]}.pt") == 2
+
+
+def test_promotion_without_weights_leaves_the_model_alone(tmp_path):
+    model = tmp_path / "models" / "model.pt"
+    save_atomically({"weight": torch.tensor(1.0)}, model)
+    with pytest.raises(PyrasegError, match="train with validation first"):
+        promote(tmp_path / "best.pt", model)
+    assert weight(model) == 1 and listed(tmp_path) == ["models/model.pt"]
