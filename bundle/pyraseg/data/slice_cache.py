@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from bundle.pyraseg.files import replacing
 class SliceCache:
     """Keep what a deterministic transform makes of a case as arrays whose slices are read one at a time.
 
-    An entry is a folder named after a hash of the transform and of the case's files (paths, sizes, times of change), so
-    that a change to either makes a new one. It is written aside and renamed: a run that dies leaves none half-written.
-    An entry holds `image.npy` (D, C, W, H) float32, `label.npy` (D, 1, W, H) uint8 and `present.npy` (D, K) bool, which
-    tells the classes that are in each slice. A photograph is a volume of one slice.
+    An entry is a folder named after a hash of the transform, of the code that it runs and of the case's files (paths,
+    sizes, times of change), so that a change to any of them makes a new one. It is written aside and renamed: a run
+    that dies leaves none half-written. An entry holds `image.npy` (D, C, W, H) float32, `label.npy` (D, 1, W, H) uint8
+    and `present.npy` (D, K) bool, which tells the classes that are in each slice. A photograph is a volume of one slice.
 
     Args:
         folder: where entries are kept.
@@ -85,4 +86,12 @@ def _key_of(transform: Callable) -> bytes:
     if isinstance(transform, Randomizable):  # MONAI gives every Compose a random state, drawn anew in every process
         transform = deepcopy(transform)
         transform.set_random_state(seed=0)
-    return pickle_hashing(transform)
+    return pickle_hashing(transform) + _code()
+
+
+@cache
+def _code() -> bytes:
+    """Return the source of everything that a transform of this package may run: a change to it outdates the cache."""
+    package = Path(__file__).resolve().parents[1]
+    sources = sorted(path for room in ("dicom", "transforms") for path in (package / room).glob("*.py"))
+    return b"".join(path.read_bytes() for path in sources)

@@ -121,14 +121,21 @@ def _fault(action: Callable[[], object]) -> str:
 
 
 def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dict]) -> None:
-    """Run the preprocessing of every case once, so that a case that cannot be read stops a run before it begins.
+    """Run the preprocessing of every case once, so that what cannot be evaluated stops a run before it begins.
 
     Raises:
-        PyrasegError: names every case that fails; or there is none at all.
+        PyrasegError: names every case that fails; or there is none at all, or no foreground in any label.
     """
     if not cases:
         raise PyrasegError("There are no cases in this part of the data set's split. Add some to its datalist.json.")
     progress = tqdm(cases, desc="Checking cases", unit="case", disable=None)
-    failures = [fault for case in progress if (fault := _fault(lambda case=case: transform(case)))]
+    holding: list[bool] = []  # whether the label of a case holds any class
+
+    def check(case: dict[str, str]) -> None:
+        holding.append(bool((transform(case)["label"] > 0).any()))
+
+    failures = [fault for case in progress if (fault := _fault(lambda case=case: check(case)))]
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))
+    if not any(holding):
+        raise PyrasegError("No label in this part of the split holds any class, so no Dice can be computed from it.")
