@@ -183,3 +183,16 @@ def test_a_part_that_the_network_lacks_is_refused(sampler):
     plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"encoder": 0.1}}])
     with pytest.raises(PyrasegError, match=r"'a' gives a rate to \['encoder'\]; the network's parts are \['body', 'he"):
         StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)
+
+
+def test_rates_fall_along_half_a_cosine():
+    stages = [
+        {"name": "level", "epochs": 0.5, "rates": {"head": 1.0}},
+        {"name": "falling", "epochs": 0.5, "rates": {"encoder": 0.2, "head": 1.0}, "falls_to": 0.1},
+    ]
+    plan = StagePlan(stages)
+    assert [plan.rates(epoch, 8) for epoch in range(1, 5)] == [{"head": 1.0}] * 4
+    for epoch in range(5, 9):
+        passed = (epoch - 4.5) / 4  # the middle of the epoch, within the stage
+        share = 0.1 + 0.9 * (1 + np.cos(np.pi * passed)) / 2
+        assert plan.rates(epoch, 8) == pytest.approx({"encoder": 0.2 * share, "head": share})

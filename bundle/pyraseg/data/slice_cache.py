@@ -22,7 +22,7 @@ class SliceCache:
     An entry is a folder named after a hash of the transform, of the code that it runs and of the case's files (paths,
     sizes, times of change), so that a change to any of them makes a new one. It is written aside and renamed: a run
     that dies leaves none half-written. An entry holds `image.npy` (D, C, W, H) float32, `label.npy` (D, 1, W, H) uint8
-    and `present.npy` (D, K) bool, which tells the classes that are in each slice. A photograph is a volume of one slice.
+    and `present.npy` (D, K) bool, which tells the classes in each slice. A photograph is a volume of one slice.
 
     Args:
         folder: where entries are kept.

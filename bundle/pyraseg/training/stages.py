@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import cos, pi
 
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
@@ -22,6 +23,7 @@ class Stage:
         rates: learning rate of each part of the network that learns; the others are frozen.
         data: share of the training patients; smaller shares lie inside larger ones.
         strength: of the augmentation, 0 to 1.
+        falls_to: share of its rates that the stage ends with, reached along half a cosine; 1 keeps them.
     """
 
     name: str
@@ -29,12 +31,15 @@ class Stage:
     rates: Mapping[str, float]
     data: float = 1.0
     strength: float = 1.0
+    falls_to: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.rates or min(self.rates.values()) <= 0:
             raise PyrasegError(f"Stage {self.name!r}: `rates` must give a positive rate to at least one part.")
         if not 0 < self.data <= 1 or not 0 < self.epochs <= 1 or not 0 <= self.strength <= 1:
             raise PyrasegError(f"Stage {self.name!r}: `epochs` and `data` lie in (0, 1], `strength` in [0, 1].")
+        if not 0 <= self.falls_to <= 1:
+            raise PyrasegError(f"Stage {self.name!r}: `falls_to` lies in [0, 1], not at {self.falls_to}.")
 
 
 class StagePlan:
@@ -59,12 +64,22 @@ class StagePlan:
 
     def at(self, epoch: int, max_epochs: int) -> Stage:
         """Return the stage that rules `epoch`, counted from 1: the one in which the epoch's middle lies."""
+        return self._locate(epoch, max_epochs)[0]
+
+    def rates(self, epoch: int, max_epochs: int) -> dict[str, float]:
+        """Return the learning rate of every part that learns in `epoch`, counted from 1."""
+        stage, passed = self._locate(epoch, max_epochs)
+        share = stage.falls_to + (1 - stage.falls_to) * (1 + cos(pi * passed)) / 2
+        return {part: rate * share for part, rate in stage.rates.items()}
+
+    def _locate(self, epoch: int, max_epochs: int) -> tuple[Stage, float]:
+        """Return the stage in which the middle of an epoch lies, and the share of the stage that has passed by then."""
         position, end = (epoch - 0.5) / max_epochs, 0.0
         for stage in self.stages:
             end += stage.epochs
             if position < end:
-                return stage
-        return self.stages[-1]
+                break
+        return stage, min(1.0, 1 - (end - position) / stage.epochs)
 
 
 class StageHandler:
@@ -93,7 +108,8 @@ class StageHandler:
 
     def __call__(self, engine: Engine) -> None:
         stage = self.plan.at(engine.state.epoch, engine.state.max_epochs)
-        self.network.learn_only(stage.rates)
+        rates = self.plan.rates(engine.state.epoch, engine.state.max_epochs)
+        self.network.learn_only(rates)
         for group in self.optimizer.param_groups:
-            group["lr"] = stage.rates.get(group["name"], 0.0)
+            group["lr"] = rates.get(group["name"], 0.0)
         self.sampler.set_epoch(engine.state.epoch, data=stage.data, strength=stage.strength)
