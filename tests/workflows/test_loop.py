@@ -119,3 +119,34 @@ def test_each_input_has_a_picture(trained):
     for path in trained["out"].rglob("*.nii.gz"):
         picture = np.asarray(Image.open(str(path).replace(".nii.gz", "_overlay.png")))
         assert picture.std() > 10
+
+
+def test_a_folder_of_everything(trained, tmp_path):
+    """The good are segmented, the broken and the strange are named, and the exit code tells."""
+    folder = tmp_path / "in"
+    (case,) = {path.parent.parent.name for path in trained["inputs"].rglob("*.dcm")} - {"case_07"}
+    shutil.copytree(trained["inputs"] / case / "ct", folder / "series")
+    nameless = next((folder / "series").iterdir())
+    shutil.copy(nameless, folder / "nameless")
+    dataset = pydicom.dcmread(folder / "nameless")
+    dataset.SeriesInstanceUID = pydicom.uid.generate_uid()
+    dataset.save_as(folder / "nameless")
+    volume = nib.load(next(trained["out"].rglob("*.nii.gz")))
+    nib.save(nib.Nifti1Image(np.zeros(volume.shape, np.int16), volume.affine), folder / "volume.nii.gz")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "broken.nii.gz").write_bytes(b"cut short")
+    (folder / "empty").mkdir()
+    run = monai_bundle(
+        "run", "inferring", "--config_file", config_files("inference.json"), "--spacing", "5",
+        "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--model_file", str(trained["model"]),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stdout + run.stderr
+    assert "3 of 6 inputs were not segmented, the others are done" in run.stderr
+    for name in ("broken: ", "empty: is an empty folder", "notes.txt: is not DICOM"):
+        assert name in run.stderr
+    written = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    names = ("series", "nameless", "volume")
+    assert written == {f"{name}{suffix}" for name in names for suffix in (".nii.gz", "_overlay.png")}

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the network is shown: the same in training, validation and inference, and what the formulas say."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from PIL import Image
+
+from tests.configs.test_configs import PROGRAMS, TASKS, merged
+from tests.dicom.files import write_series
+
+ROWS, COLUMNS = 20, 24
+
+
+def ct_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """Write an axial series at the target spacing; return it, what its windows give, and the settings."""
+    hu = np.random.default_rng(1).integers(-900, 900, (3, ROWS, COLUMNS)).astype(np.int16)
+    write_series(folder / "ct", hu, spacing=(2.0, 2.0), RescaleSlope=1, RescaleIntercept=0)
+    nib.save(nib.Nifti1Image(np.zeros((COLUMNS, ROWS, 3), np.uint8), affine_of(folder)), folder / "label.nii.gz")
+    channels = []
+    for centre, width in ((90, 180), (40, 400), (0, 1000)):  # PS3.3 C.11.2.1.2.1, scaled to [-1, 1]
+        channels.append(np.clip((hu - (centre - 0.5)) / (width - 1) + 0.5, 0, 1) * 2 - 1)
+    expected = np.stack(channels).transpose(0, 3, 2, 1)
+    return {"image": str(folder / "ct"), "label": str(folder / "label.nii.gz")}, expected, {"spacing": 2.0}
+
+
+def affine_of(folder: Path) -> np.ndarray:
+    """Return the RAS affine of the series as pydicom's headers give it."""
+    import pydicom
+
+    headers = sorted((pydicom.dcmread(p) for p in (folder / "ct").iterdir()), key=lambda h: h.ImagePositionPatient[2])
+    step = np.subtract(headers[1].ImagePositionPatient, headers[0].ImagePositionPatient)
+    row, column = np.reshape(headers[0].ImageOrientationPatient, (2, 3))
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([2.0 * row, 2.0 * column, step, headers[0].ImagePositionPatient])
+    return np.diag([-1, -1, 1, 1]) @ affine
+
+
+def photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """Write a photograph of the target size; return it, what the encoder's normalisation gives, and the settings."""
+    values = np.random.default_rng(2).integers(0, 256, (ROWS, COLUMNS, 3)).astype(np.uint8)
+    Image.fromarray(values).save(folder / "photo.png")
+    Image.fromarray(np.zeros((ROWS, COLUMNS), np.uint8)).save(folder / "mask.png")
+    expected = (values.transpose(2, 1, 0) / 255 - 0.5) / 0.5  # EfficientNet-Lite0's weights: mean = std = 0.5
+    items = {"image": str(folder / "photo.png"), "label": str(folder / "mask.png")}
+    return items, expected, {"slice_size": [COLUMNS, ROWS]}
+
+
+@pytest.mark.parametrize(("programs", "case"), zip(TASKS, (ct_case, photograph), strict=True), ids=("ct", "photograph"))
+def test_one_array_through_every_chain(programs, case, tmp_path):
+    item, expected, settings = case(tmp_path)
+    arrays = {}
+    for program, key in ((0, "train#preprocessing"), (0, "validate#preprocessing"), (1, "preprocessing")):
+        parser: ConfigParser = merged(PROGRAMS[programs[program]])
+        parser.update(settings)
+        arrays[key] = np.asarray(parser.get_parsed_content(key)(dict(item))["image"])
+    reference = arrays["preprocessing"]
+    np.testing.assert_allclose(reference, expected, atol=2e-6)
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(array, reference, err_msg=key)
