@@ -23,8 +23,10 @@ def ct_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]
     channels = []
     for centre, width in ((90, 180), (40, 400), (0, 1000)):  # PS3.3 C.11.2.1.2.1, scaled to [-1, 1]
         channels.append(np.clip((hu - (centre - 0.5)) / (width - 1) + 0.5, 0, 1) * 2 - 1)
-    expected = np.stack(channels).transpose(0, 3, 2, 1)
-    return {"image": str(folder / "ct"), "label": str(folder / "label.nii.gz")}, expected, {"spacing": 2.0}
+    windowed = np.stack(channels).transpose(0, 3, 2, 1)
+    before, after = (windowed[..., order] for order in ([0, 0, 1], [1, 2, 2]))  # the rim stands in for what is beyond
+    expected = np.concatenate([before, windowed, after])
+    return {"image": str(folder / "ct"), "label": str(folder / "label.nii.gz")}, expected, {"spacing": 2.0, "neighbours": 1}
 
 
 def affine_of(folder: Path) -> np.ndarray:

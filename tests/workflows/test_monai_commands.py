@@ -30,6 +30,6 @@ def test_ckpt_export_writes_a_torchscript_that_equals_the_network(task, tmp_path
         "--ckpt_file", str(tmp_path / "model.pt"), "--filepath", str(tmp_path / "model.ts"), cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    image = torch.randn(2, 3, 97, 130)
+    image = torch.randn(2, parser.get_parsed_content("network_def#in_channels"), 97, 130)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(image), network(image), atol=1e-5, rtol=1e-4)
