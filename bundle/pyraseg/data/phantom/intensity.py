@@ -33,7 +33,7 @@ def draw_tissues(rng: np.random.Generator, phase: str) -> SimpleNamespace:
     hu = {name: means[column] + rng.uniform(-spread, spread) for name, (means, spread) in TISSUES.items()}
     if rng.random() < 0.3:  # a fatty liver is darker than the spleen
         hu["liver"] -= rng.uniform(12, 26)
-    sign = 1 if rng.random() < 0.2 else -1
+    sign = 1 if rng.random() < 0.1 else -1
     return SimpleNamespace(**hu, lesion_contrast=sign * rng.uniform(28, 44))
 
 
