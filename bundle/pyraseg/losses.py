@@ -80,10 +80,11 @@ class DiceFocalLoss(nn.Module):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         self._check(input, target)
         logits = input.to(torch.promote_types(input.dtype, torch.float32))  # half precision overflows in the sums
-        counted = torch.ones_like(target, dtype=torch.bool)
+        known = None
         if self.ignore_index is not None:
-            counted = target != self.ignore_index
-            target = target.masked_fill(~counted, 0)
+            ignored = target == self.ignore_index
+            target = target.masked_fill(ignored, 0)
+            known = 1 - ignored.to(logits.dtype)
         weight = None if self.weight is None else self.weight.to(logits)
         if self.sigmoid:
             truth = target.to(logits.dtype)
@@ -97,25 +98,26 @@ class DiceFocalLoss(nn.Module):
             probability = log_softmax.exp()
             log_p = log_softmax.gather(1, classes)
             pixel_weight = None if weight is None else weight[classes]
-        dice = self._dice(probability, truth, counted, weight)
-        return self.lambda_dice * dice + self.lambda_focal * self._focal(log_p, counted, pixel_weight)
+        dice = self._dice(probability, truth, known, weight)
+        return self.lambda_dice * dice + self.lambda_focal * self._focal(log_p, known, pixel_weight)
 
-    def _dice(self, probability: Tensor, truth: Tensor, counted: Tensor, weight: Tensor | None) -> Tensor:
+    def _dice(self, probability: Tensor, truth: Tensor, known: Tensor | None, weight: Tensor | None) -> Tensor:
         """Return the mean of 1 - Dice over the classes, and over the samples unless they are pooled."""
         shown = slice(0 if probability.shape[1] == 1 else self.first, None)
-        counted = counted.expand_as(probability)[:, shown]
-        losses = self.dice(probability[:, shown] * counted, truth[:, shown] * counted)
-        scored = counted.flatten(2).any(dim=2)
-        scored = scored.any(dim=0) if self.batch else scored
-        losses = losses.reshape(scored.shape)
+        scored = None
+        if known is not None:
+            probability, truth = probability * known, truth * known
+            scored = known.flatten(2).amax(dim=2).expand(probability.shape[:2])[:, shown]
+            scored = scored.amax(dim=0) if self.batch else scored
+        losses = self.dice(probability[:, shown], truth[:, shown]).flatten(0 if self.batch else 1)
         return _mean(losses if weight is None else losses * weight[shown], scored)
 
-    def _focal(self, log_p: Tensor, counted: Tensor, weight: Tensor | None) -> Tensor:
+    def _focal(self, log_p: Tensor, known: Tensor | None, weight: Tensor | None) -> Tensor:
         """Return the mean of -(1 - p)^gamma log p, with p the probability of what is true at a pixel."""
         # An exponent below 1 has no finite slope at p = 1, where the loss is 0 and its own slope is 0 as well.
         missing = (-log_p.expm1()).clamp_min(torch.finfo(log_p.dtype).tiny)
         losses = -missing.pow(self.gamma) * log_p
-        return _mean(losses if weight is None else losses * weight, counted)
+        return _mean(losses if weight is None else losses * weight, known)
 
     def _check(self, input: Tensor, target: Tensor) -> None:
         channels = input.shape[1]
@@ -167,6 +169,6 @@ class DiceCELoss(DiceFocalLoss):
         )
 
 
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean of the values that count, 0 where none does."""
-    return (values * counted).sum() / counted.sum().clamp_min(1)
+def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the mean of the values that count (1, others 0), or of all of them; 0 where none counts."""
+    return values.mean() if counted is None else (values * counted).sum() / counted.sum().clamp_min(1)
