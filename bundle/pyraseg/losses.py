@@ -139,8 +139,8 @@ class DiceFocalLoss(nn.Module):
 class DiceCELoss(DiceFocalLoss):
     """Dice plus cross entropy, by default half of each.
 
-    With softmax over two classes and `include_background=False` this is the sum of binary cross entropy and the Dice of
-    the foreground, on the difference of the two logits; with `sigmoid=True` and one channel it is that on the channel.
+    With two exclusive classes and `include_background=False` this is binary cross entropy plus the Dice of the
+    foreground, on the difference of the two logits. With `sigmoid=True` and one channel it is the same on that channel.
 
     Args:
         lambda_ce: factor of the cross entropy; the others are those of `DiceFocalLoss`.
