@@ -1,54 +1,186 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder weights come from where they should, and mean what they should."""
+"""Encoders have uniform stages; their weights come from where they should, and mean what they should."""
 
+import huggingface_hub.constants
 import pytest
 import torch
+from safetensors.torch import save_file
 from skimage import data
 from skimage.transform import resize
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.networks.encoders import PACKAGED_ENCODER, build_encoder, packaged_weights, timm
+from bundle.pyraseg.networks.encoders import PACKAGED_ENCODER, build_encoder, timm
+from bundle.pyraseg.networks.torchvision_ops import import_torchvision
+from bundle.pyraseg.networks.weights import load_weights, read_packaged_weights
+
+torchvision = import_torchvision()
+
+SMALL = ["mobilenetv3_large_100", "tf_efficientnet_lite0", "resnet18"]
+BIG = ["efficientnet_b0", "resnet50", "resnet101", "convnext_tiny"]
+ENCODERS = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in BIG)]
 
 
 def test_packaged_weights_recognise_a_photograph():
     """A wrong mapping would not: ImageNet's class 967 is espresso, 281 to 285 are cats."""
     classifier = timm.create_model(PACKAGED_ENCODER, pretrained=False).eval()
-    classifier.load_state_dict(packaged_weights())
+    load_weights(classifier, read_packaged_weights())
     for photograph, classes in [(data.coffee(), {967}), (data.cat(), set(range(281, 286)))]:
         image = torch.from_numpy(resize(photograph, (224, 224))).float().movedim(-1, 0)[None] * 2 - 1
         with torch.no_grad():
             assert classifier(image).argmax().item() in classes
 
 
-def test_feature_maps_shrink_to_the_output_stride():
-    for stride in (8, 16, 32):
-        encoder = build_encoder(PACKAGED_ENCODER, pretrained=False, output_stride=stride)
-        assert encoder(torch.zeros(1, 3, 64, 96))[-1].shape[-2:] == (64 // stride, 96 // stride)
+def test_the_packaged_weights_reach_the_encoder():
+    classifier = timm.create_model(PACKAGED_ENCODER, pretrained=False).eval()
+    load_weights(classifier, read_packaged_weights())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = classifier.forward_intermediates(image, intermediates_only=True)[-1]
+        torch.testing.assert_close(build_encoder(PACKAGED_ENCODER, output_stride=32).eval()(image)[-1], expected)
 
 
-def test_grey_input_sees_the_sum_of_the_colour_weights():
+# --- structure ---
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_four_stages_from_stride_four_to_the_output_stride(name, stride):
+    encoder = build_encoder(name, pretrained=False, output_stride=stride).eval()
+    with torch.no_grad():
+        maps = encoder(torch.zeros(1, 3, 64, 96))
+    assert len(encoder.stages) == 4
+    assert encoder.strides == [min(4 * 2**index, stride) for index in range(4)]
+    for features, channels, each in zip(maps, encoder.channels, encoder.strides, strict=True):
+        assert features.shape == (1, channels, 64 // each, 96 // each)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_maps_are_those_of_timm(name):
+    """Dividing an extractor into stages, and padding it statically, changes nothing."""
+    extractor = timm.create_model(name, pretrained=False, features_only=True).eval()
+    encoder = build_encoder(name, pretrained=False, output_stride=32).eval()
+    for own, theirs in zip(encoder.state_dict().values(), extractor.state_dict().values(), strict=False):
+        own.copy_(theirs)
+    image = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        for own, theirs in zip(encoder(image), extractor(image)[-4:], strict=True):
+            torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_depth_keeps_the_first_stages():
+    whole, half = (build_encoder("resnet18", pretrained=False, depth=depth) for depth in (None, 2))
+    half.load_state_dict({name: whole.state_dict()[name] for name in half.state_dict()})
+    assert half.strides == [4, 8]
+    image = torch.randn(1, 3, 64, 64)
+    for own, theirs in zip(half.eval()(image), whole.eval()(image)[:2], strict=True):
+        torch.testing.assert_close(own, theirs)
+
+
+@pytest.mark.parametrize(("name", "stride"), [("regnetx_002", 16), ("densenet121", 32), ("hrnet_w18_small", 32)])
+def test_other_encoders_of_timm(name, stride):
+    encoder = build_encoder(name, pretrained=False, output_stride=stride).eval()
+    with torch.no_grad():
+        shapes = [tuple(features.shape) for features in encoder(torch.zeros(1, 3, 64, 64))]
+    assert shapes == [(1, c, 64 // s, 64 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)]
+    assert encoder.strides[0] == 4 and encoder.strides[-1] == stride
+
+
+# --- weights ---
+
+
+def test_grey_input_sees_the_sum_of_the_colour_weights(caplog):
     colour = build_encoder(PACKAGED_ENCODER).eval()
-    grey = build_encoder(PACKAGED_ENCODER, in_channels=1).eval()
+    with caplog.at_level("INFO"):
+        grey = build_encoder(PACKAGED_ENCODER, in_channels=1).eval()
+    assert "adapted from 3 to 1 input channels" in caplog.text
     image = torch.randn(1, 1, 64, 64)
     torch.testing.assert_close(grey(image)[-1], colour(image.expand(1, 3, 64, 64))[-1], atol=1e-4, rtol=1e-4)
 
 
+def test_six_channels_see_a_repeated_image_as_three_do():
+    three, six = build_encoder(PACKAGED_ENCODER).eval(), build_encoder(PACKAGED_ENCODER, in_channels=6).eval()
+    image = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(six(image.repeat(1, 2, 1, 1))[-1], three(image)[-1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("convnext_tiny", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_from_a_file(tmp_path, suffix):
-    from safetensors.torch import save_file
-
-    source = build_encoder("resnet18", pretrained=False)
+def test_weights_of_a_classifier_of_timm_from_a_file(tmp_path, suffix, name):
+    classifier = timm.create_model(name, pretrained=False).eval()
     path = tmp_path / f"weights{suffix}"
-    (save_file if suffix == ".safetensors" else torch.save)(source.state_dict(), path)
-    loaded = build_encoder("resnet18", pretrained=str(path))
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in source.state_dict().items())
+    (save_file if suffix == ".safetensors" else torch.save)(classifier.state_dict(), path)
+    encoder = build_encoder(name, pretrained=str(path), output_stride=32).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = classifier.forward_intermediates(image, norm=False, intermediates_only=True)[-1]
+        torch.testing.assert_close(encoder(image)[-1], expected)
 
 
-def test_refusals(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("resnet18", "resnet18"),
+        ("mobilenetv3_large_100", "mobilenet_v3_large"),
+        pytest.param("efficientnet_b0", "efficientnet_b0", marks=pytest.mark.slow),
+        pytest.param("resnet50", "resnet50", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", "convnext_tiny", marks=pytest.mark.slow),
+    ],
+)
+def test_weights_in_torchvisions_layout_compute_the_same(tmp_path, name, architecture):
+    """Independent truth: torchvision's own network with the same weights, batch statistics and epsilons included."""
+    network = torchvision.models.get_model(architecture, weights=None)
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():  # trained networks have statistics, and small variances that show an epsilon
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1, generator=generator)
+            module.running_var.uniform_(0.01, 0.05, generator=generator)
+            module.weight.data.fill_(0.15)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "weights.pth")
+    encoder = build_encoder(name, pretrained=tmp_path / "weights.pth", output_stride=32).eval()
+    image = torch.randn(1, 3, 64, 96)
+    layers = torch.nn.Sequential(*list(network.children())[:-2]) if "resnet" in name else network.features
+    with torch.no_grad():
+        expected = layers.eval()(image)
+        if name == "efficientnet_b0":  # its last layer lies behind timm's feature maps
+            expected = layers[:-1](image)
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(encoder(image)[-1], expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-4)
+
+
+# --- refusals ---
+
+
+def test_refuses_unknown_names_and_options():
     with pytest.raises(PyrasegError, match=r"no encoder named 'resnet-18'.*resnet18"):
         build_encoder("resnet-18")
+    with pytest.raises(PyrasegError, match="`output_stride` is 8, 16 or 32, not 4"):
+        build_encoder("resnet18", pretrained=False, output_stride=4)
+    with pytest.raises(PyrasegError, match="densenet121 has an output stride of 32 and no other"):
+        build_encoder("densenet121", pretrained=False, output_stride=16)
+    with pytest.raises(PyrasegError, match="lies in 1 to 4, not at 5"):
+        build_encoder("resnet18", pretrained=False, depth=5)
+    with pytest.raises(PyrasegError, match="Choose a convolutional encoder"):
+        build_encoder("swin_tiny_patch4_window7_224", pretrained=False, output_stride=32)
+
+
+def test_refuses_weights_that_do_not_fit(tmp_path):
     with pytest.raises(PyrasegError, match="no file of encoder weights"):
         build_encoder("resnet18", pretrained=tmp_path / "absent.pth")
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(PyrasegError, match="lack"):
+    with pytest.raises(PyrasegError, match="lack 100 of the encoder's 100 tensors"):
         build_encoder("resnet18", pretrained=tmp_path / "other.pth")
+    torch.save(torchvision.models.mobilenet_v3_large().state_dict(), tmp_path / "mobile.pth")
+    with pytest.raises(PyrasegError, match=r"do not fit the encoder: where it has 'conv1.weight' of shape \(64, 3, 7"):
+        build_encoder("resnet18", pretrained=tmp_path / "mobile.pth")
+    scrambled = timm.create_model("resnet18", pretrained=False).state_dict()
+    scrambled = {f"x.{name}": scrambled[name] for name in sorted(scrambled, key=lambda n: ("bn1.bias" not in n, n))}
+    torch.save(scrambled, tmp_path / "scrambled.pth")
+    with pytest.raises(PyrasegError, match="do not fit the encoder"):
+        build_encoder("resnet18", pretrained=tmp_path / "scrambled.pth")
+
+
+def test_without_a_network_both_other_ways_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(PyrasegError, match=r"could not be downloaded.*tf_efficientnet_lite0.*package.*weights file"):
+        build_encoder("resnet18", pretrained=True)

@@ -1,76 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PSPNet runs at any size, scripts, and keeps frozen parts still."""
+"""What is PSPNet's and DeepLabV3+'s own: skips, depth, the auxiliary head, and content that stays where it is."""
 
 import pytest
 import torch
+from monai.losses import DeepSupervisionLoss
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.losses import DiceFocalLoss
+from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
 from bundle.pyraseg.networks.pspnet import PSPNet
 
-
-@pytest.fixture(scope="module", params=["plain", "fpn"])
-def network(request):
-    return PSPNet(out_channels=5, pretrained=False, bottleneck=32, decoder=request.param)
+HEADS = {"plain": (PSPNet, {}), "fpn": (PSPNet, {"decoder": "fpn"}), "deeplab": (DeepLabV3Plus, {})}
 
 
-@pytest.mark.parametrize("size", [(33, 47), (64, 64), (160, 113)])
-def test_logits_have_the_size_of_the_image(network, size):
-    assert network.eval()(torch.randn(1, 3, *size)).shape == (1, 5, *size)
+def build(head: str, **options):
+    network_class, own = HEADS[head]
+    return network_class(**{"encoder": "resnet18", "pretrained": False, "bottleneck": 16} | own | options)
 
 
-def test_scripted_equals_eager(network):
-    scripted = torch.jit.script(network.eval())
-    image = torch.randn(2, 3, 70, 91)
-    torch.testing.assert_close(scripted(image), network(image))
-
-
-def test_frozen_parts_keep_parameters_and_statistics(network):
-    network.learn_only(["pyramid", "head"])
-    optimizer = torch.optim.AdamW(network.parameter_groups(), lr=0.1, weight_decay=0.1)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    for _ in range(2):
-        network.train()  # as a trainer does in every iteration
-        optimizer.zero_grad(set_to_none=True)
-        network(torch.randn(2, 3, 64, 64)).square().mean().backward()
-        optimizer.step()
-    changed = {name.partition(".")[0] for name, value in network.state_dict().items() if not value.equal(before[name])}
-    assert changed == {"pyramid", "head"}
-    network.learn_only(network.part_names())
-    assert all(parameter.requires_grad for parameter in network.parameters())
-    assert network.train().encoder.training
-
-
-def test_every_parameter_is_in_exactly_one_group(network):
-    grouped = [id(p) for group in network.parameter_groups() for p in group["params"]]
-    assert sorted(grouped) == sorted(id(p) for p in network.parameters())
-
-
-def test_an_unknown_part_is_named(network):
-    with pytest.raises(PyrasegError, match=r"no part decoder.*encoder.*pyramid.*head"):
-        network.learn_only(["decoder"])
-
-
-def test_an_unknown_decoder_is_refused():
+def test_options_are_refused():
     with pytest.raises(PyrasegError, match="'plain' and 'fpn'"):
         PSPNet(decoder="unet")
+    with pytest.raises(PyrasegError, match="2 or 3, not 4"):
+        PSPNet(spatial_dims=4)
+    with pytest.raises(PyrasegError, match="Raise `depth`"):
+        build("deeplab", depth=1)
+    with pytest.raises(PyrasegError, match="raise `depth`"):
+        build("plain", depth=1, auxiliary=True)
 
 
-def test_skips_see_detail_that_the_plain_head_cannot():
-    """The finest map that reaches the classifier has stride 4, against the pyramid's 16."""
+@pytest.mark.parametrize(
+    ("head", "options", "size"),
+    [
+        ("plain", {}, 4),
+        ("plain", {"output_stride": 8}, 8),
+        ("plain", {"depth": 2}, 8),
+        ("fpn", {}, 16),
+        ("fpn", {"output_stride": 32}, 16),
+        ("deeplab", {}, 16),
+        ("deeplab", {"output_stride": 8}, 16),
+    ],
+)
+def test_the_classifier_sees_the_map_of_its_stride(head, options, size):
+    network = build(head, **options).eval()
+    seen = []
+    network.head.classifier.register_forward_hook(lambda module, args, output: seen.append(output.shape[-2:]))
+    network(torch.randn(1, 3, 64, 64))
+    assert seen == [(size, size)]
+
+
+def test_dilations_see_the_same_share_of_the_image_at_every_stride():
+    for stride, rates in [(8, (12, 24, 36)), (16, (6, 12, 18)), (32, (3, 6, 9))]:
+        pyramid = build("deeplab", output_stride=stride).pyramid
+        assert tuple(branch[0].dilation[0] for branch in pyramid.branches[1:]) == rates
+    assert [branch[0].dilation[0] for branch in build("deeplab", atrous_rates=(2, 4)).pyramid.branches] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_an_auxiliary_head_has_a_say_in_training_only(head):
+    network = build(head, auxiliary=True, output_stride=16)
+    assert network.part_names()[0] == "encoder" and "auxiliary" in network.part_names()
+    image, label = torch.randn(2, 3, 50, 70), torch.randint(0, 2, (2, 1, 50, 70))
+    network.train()
+    outputs = network(image)
+    assert [tuple(output.shape) for output in outputs] == [(2, 2, 50, 70)] * 2
+    loss = DiceFocalLoss()
+    weighted = DeepSupervisionLoss(loss, weights=[1.0, 0.4])
+    torch.testing.assert_close(weighted(outputs, label), loss(outputs[0], label) + 0.4 * loss(outputs[1], label))
+    weighted(outputs, label).backward()
+    assert all(parameter.grad is not None for parameter in network.auxiliary.parameters())
+    network.eval()
+    with torch.no_grad():
+        logits = network(image)
+        assert logits.shape == (2, 2, 50, 70)
+        torch.testing.assert_close(weighted(logits, label), loss(logits, label))
+        torch.testing.assert_close(torch.jit.script(network)(image), logits)
+
+
+def test_the_auxiliary_head_reads_the_last_but_one_stage():
+    network = build("plain", auxiliary=True)
+    _, auxiliary = network.train()(torch.randn(2, 3, 64, 64))
+    auxiliary.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.encoder.stages[2].parameters())
+    assert all(parameter.grad is None for parameter in network.encoder.stages[3].parameters())
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_dropout_works_in_training_only(head):
+    network = build(head, dropout=0.5, norm=("group", {"num_groups": 4}))
     image = torch.randn(1, 3, 64, 64)
-    for decoder, size in (("plain", 4), ("fpn", 16)):
-        network = PSPNet(pretrained=False, bottleneck=16, decoder=decoder).eval()
-        seen = []
-        network.head.classifier.register_forward_hook(lambda module, args, output, seen=seen: seen.append(output.shape))
-        network(image)
-        assert seen[0][-2:] == (size, size)
+    with torch.no_grad():
+        network.eval()
+        assert torch.equal(network(image), network(image))
+        network.train()
+        assert not torch.equal(network(image), network(image))
 
 
-@pytest.mark.parametrize("decoder", ["plain", "fpn"])
-def test_content_stays_where_it_is_at_any_size(decoder):
+@pytest.mark.parametrize("head", HEADS)
+def test_content_stays_where_it_is_at_any_size(head):
     """Cutting rows and columns off the right and the bottom moves nothing: strides see the same grid."""
-    network = PSPNet(bottleneck=16, decoder=decoder, pool_sizes=(1,)).eval()
-    network.pyramid.branches[0][0].weight.data.zero_()  # the global average sees what is cut off, wherever it is
+    own = {"pool_sizes": (1,)} if head != "deeplab" else {"atrous_rates": (1, 2)}
+    network = build(head, encoder="tf_efficientnet_lite0", pretrained=True, **own).eval()
+    average = network.pyramid.pooled if head == "deeplab" else network.pyramid.branches[0]
+    average[0].weight.data.zero_()  # the global average sees what is cut off, wherever it is
     image = torch.zeros(1, 3, 192, 192)
     image[..., 40:70, 50:80] = 1.0
     with torch.no_grad():

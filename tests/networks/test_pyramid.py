@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.pyramid import PyramidPooling, averaging_matrix
 
 
@@ -16,23 +17,34 @@ def test_matrices_equal_adaptive_pooling(size, bins):
     torch.testing.assert_close(rows @ features @ columns.T, F.adaptive_avg_pool2d(features, bins), atol=1e-12, rtol=0)
 
 
-def test_exported_graph_holds_for_sizes_that_were_not_traced():
-    pyramid = PyramidPooling(8, pool_sizes=(1, 3, 5, 7)).eval()
-    height, width = torch.export.Dim("height", min=4, max=64), torch.export.Dim("width", min=4, max=64)
-    example = torch.randn(2, 8, 12, 16)
-    exported = torch.export.export(pyramid, (example,), dynamic_shapes=({2: height, 3: width},)).module()
-    for size in [(5, 6), (7, 7), (31, 18)]:
-        features = torch.randn(2, 8, *size)
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_exported_graph_holds_for_sizes_that_were_not_traced(spatial_dims):
+    pyramid = PyramidPooling(8, pool_sizes=(1, 3, 5), spatial_dims=spatial_dims).eval()
+    dynamic = {axis: torch.export.Dim(f"side_{axis}", min=2, max=64) for axis in range(2, 2 + spatial_dims)}
+    example = torch.randn(2, 8, *(12, 16, 10)[:spatial_dims])
+    exported = torch.export.export(pyramid, (example,), dynamic_shapes=(dynamic,)).module()
+    for size in [(5, 6, 2), (7, 7, 7), (31, 18, 4)]:
+        features = torch.randn(2, 8, *size[:spatial_dims])
         torch.testing.assert_close(exported(features), pyramid(features), atol=1e-5, rtol=0)
 
 
-def test_channels_are_the_map_and_one_share_a_level():
+def test_levels_share_the_channels_of_the_map():
     pyramid = PyramidPooling(10, pool_sizes=(1, 2, 3))
-    assert pyramid.out_channels == 10 + 3 * 3
-    assert pyramid(torch.randn(2, 10, 6, 4)).shape == (2, 19, 6, 4)
+    assert [level.shape for level in pyramid(torch.randn(2, 10, 6, 4))] == [(2, 3, b, b) for b in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("pool_sizes", [(), (0, 3)])
 def test_refuses_no_bins(pool_sizes):
     with pytest.raises(ValueError, match="pool_sizes"):
         PyramidPooling(8, pool_sizes=pool_sizes)
+
+
+def test_one_image_cannot_train_batch_norm_behind_a_global_average():
+    image = torch.randn(1, 8, 6, 6)
+    with pytest.raises(PyrasegError, match="`batch_size` of at least 2"):
+        PyramidPooling(8, pool_sizes=(1, 3))(image)
+    PyramidPooling(8, pool_sizes=(1, 3)).eval()(image)
+    PyramidPooling(8, pool_sizes=(2, 3))(image)
+    PyramidPooling(8, pool_sizes=(1, 3), norm=("group", {"num_groups": 2}))(image)
+    with pytest.raises(PyrasegError, match="Instance norm makes zero of a global average"):
+        PyramidPooling(8, pool_sizes=(1, 3), norm="instance")(image)

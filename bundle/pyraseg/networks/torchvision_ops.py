@@ -8,6 +8,7 @@ operator schemas is enough for the import. Calling them still fails, which nothi
 """
 
 import sys
+from types import ModuleType
 
 import torch
 
@@ -19,8 +20,8 @@ _SCHEMAS = (
 _library: torch.library.Library | None = None
 
 
-def import_torchvision() -> None:
-    """Import torchvision, declaring its missing operators first where its compiled part does not load.
+def import_torchvision() -> ModuleType:
+    """Import and return torchvision, declaring its missing operators first where its compiled part does not load.
 
     Does nothing more than an import where torchvision is sound.
 
@@ -38,4 +39,5 @@ def import_torchvision() -> None:
         _library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             _library.define(schema)
-        import torchvision  # noqa: F401
+        import torchvision
+    return torchvision

@@ -20,7 +20,8 @@ class Stage:
     Args:
         name: shown in the log.
         epochs: share of the training's epochs.
-        rates: learning rate of each part of the network that learns; the others are frozen.
+        rates: learning rate of each part of the network that learns; the others are frozen. A finer part
+            (`encoder.stages.3`) takes the rate of the finest name that holds it.
         data: share of the training patients; smaller shares lie inside larger ones.
         strength: of the augmentation, 0 to 1.
         falls_to: share of its rates that the stage ends with, reached along half a cosine; 1 keeps them.
@@ -62,6 +63,11 @@ class StagePlan:
         if abs(sum(stage.epochs for stage in self.stages) - 1) > 1e-6:
             raise PyrasegError(f"The stages' shares of the epochs, {[s.epochs for s in self.stages]}, do not sum to 1.")
 
+    @property
+    def parts(self) -> list[str]:
+        """Return the names of all parts that a stage gives a rate to: `parameter_groups` makes groups of them."""
+        return list(dict.fromkeys(part for stage in self.stages for part in stage.rates))
+
     def at(self, epoch: int, max_epochs: int) -> Stage:
         """Return the stage that rules `epoch`, counted from 1: the one in which the epoch's middle lies."""
         return self._locate(epoch, max_epochs)[0]
@@ -86,7 +92,8 @@ class StageHandler:
     """Put the stage of every epoch into force when the epoch starts.
 
     Sets which parts of the network learn, the rate of each optimizer group (0 where the part is frozen) and the draws
-    of the sampler. Groups are matched to parts by their `name`.
+    of the sampler. Groups are matched to parts by their `name`: each takes the rate of the finest part that
+    holds it.
     """
 
     def __init__(
@@ -96,11 +103,13 @@ class StageHandler:
         self.network = network
         self.optimizer = optimizer
         self.sampler = sampler
+        groups = [group["name"] for group in optimizer.param_groups]
         for stage in plan.stages:
-            unknown = sorted(set(stage.rates) - set(network.part_names()))
+            unknown = sorted(part for part in stage.rates if not any(_holds(part, group) for group in groups))
             if unknown:
                 raise PyrasegError(
-                    f"Stage {stage.name!r} gives a rate to {unknown}; the network's parts are {network.part_names()}."
+                    f"Stage {stage.name!r} gives a rate to {unknown}; the network's parts are {network.part_names()} "
+                    f"and the optimizer's groups {groups}. Finer parts get groups by `parameter_groups(plan.parts)`."
                 )
 
     def attach(self, engine: Engine) -> None:
@@ -111,5 +120,11 @@ class StageHandler:
         rates = self.plan.rates(engine.state.epoch, engine.state.max_epochs)
         self.network.learn_only(rates)
         for group in self.optimizer.param_groups:
-            group["lr"] = rates.get(group["name"], 0.0)
+            holders = [part for part in rates if _holds(part, group["name"])]
+            group["lr"] = rates[max(holders, key=len)] if holders else 0.0
         self.sampler.set_epoch(engine.state.epoch, data=stage.data, strength=stage.strength)
+
+
+def _holds(part: str, finer: str) -> bool:
+    """Return whether a part is `finer` or holds it."""
+    return f"{finer}.".startswith(f"{part}.")

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many pixels each class has in the labels, and the class weights of a loss that follow."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from bundle.pyraseg.errors import PyrasegError
+
+#: The ways to weigh classes, see `class_weights`.
+METHODS = ("inverse_frequency", "median_frequency")
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Pixels of K classes over a list of cases; the arrays have shape (K,) and type int64.
+
+    Attributes:
+        class_names: background first.
+        pixels: pixels (voxels) of each class.
+        images: number of images that hold the class.
+        pixels_of_images: pixels of any class in those images.
+    """
+
+    class_names: tuple[str, ...]
+    pixels: np.ndarray
+    images: np.ndarray
+    pixels_of_images: np.ndarray
+
+    @property
+    def absent(self) -> list[str]:
+        """Return the names of the classes without a pixel."""
+        return [name for name, pixels in zip(self.class_names, self.pixels, strict=True) if not pixels]
+
+
+def count_pixels(
+    cases: Sequence[dict[str, str]],
+    transform: Callable[[dict], dict],
+    *,
+    class_names: Sequence[str],
+    spatial_dims: int = 2,
+    ignore_index: int | None = None,
+) -> ClassCounts:
+    """Count the pixels of each class in the labels of a data list.
+
+    Args:
+        cases: items of one part of the data list, {"image": path, "label": path}.
+        transform: loads a case; its `label` is (1, W, H[, D]) with class indices.
+        class_names: background first.
+        spatial_dims: 2 takes every slice of a volume for an image of its own, as slice-wise training does; 3 takes the
+            volume for one.
+        ignore_index: value that is no class; its pixels are counted nowhere.
+
+    Raises:
+        PyrasegError: there are no cases, a label cannot be read, it holds something else than the classes, or nothing
+            at all was counted.
+    """
+    if not cases:
+        raise PyrasegError("There are no cases whose pixels could be counted. Add some to the data list.")
+    if spatial_dims not in (2, 3):
+        raise PyrasegError(
+            f"Labels are counted by slices or by volumes: spatial_dims must be 2 or 3, not {spatial_dims}."
+        )
+    rows = []
+    for case in tqdm(cases, desc="Counting pixels", unit="case", disable=None):
+        label = np.asarray(transform(case)["label"])[0]
+        planes = np.moveaxis(label, 2, 0) if spatial_dims == 2 and label.ndim == 3 else [label]
+        rows += [_histogram(plane, len(class_names), ignore_index, case["label"]) for plane in planes]
+    counts = np.stack(rows)  # (images, K)
+    if not counts.any():
+        raise PyrasegError(f"The labels of {len(cases)} cases hold no pixel of any class.")
+    holds = counts > 0
+    return ClassCounts(
+        tuple(class_names),
+        counts.sum(axis=0),
+        holds.sum(axis=0),
+        (counts.sum(axis=1, keepdims=True) * holds).sum(axis=0),
+    )
+
+
+def _histogram(label: np.ndarray, classes: int, ignore_index: int | None, path: str) -> np.ndarray:
+    values = label.ravel() if ignore_index is None else label[label != ignore_index]
+    indices = values.astype(np.int64)
+    if indices.size and ((indices != values).any() or indices.min() < 0 or indices.max() >= classes):
+        raise PyrasegError(
+            f"The label {path} holds values from {values.min():g} to {values.max():g}, but classes are the whole "
+            f"numbers from 0 to {classes - 1}. Correct the label or class_names."
+        )
+    return np.bincount(indices, minlength=classes)
+
+
+def class_weights(
+    counts: ClassCounts, *, method: str = "inverse_frequency", max_ratio: float | None = None
+) -> list[float]:
+    """Return one weight a class, of mean 1: the rarer a class, the larger.
+
+    "inverse_frequency" is 1 / frequency, the frequency being the class's share of all pixels. "median_frequency" is the
+    median of the frequencies / frequency, the frequency being the class's share of the pixels of those images that
+    hold it (Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common Multi-Scale
+    Convolutional Architecture", ICCV 2015); the median is a common factor and drops out of weights of mean 1. It does
+    not raise a class for being in few images.
+
+    An absent class, whose weight would be infinite, has the largest weight of the classes that are present. With
+    `max_ratio`, no weight is more than that many times the smallest.
+
+    Raises:
+        PyrasegError: there is no such method, or max_ratio is below 1.
+    """
+    if method not in METHODS:
+        raise PyrasegError(f"There is no method {method!r} for class weights; there are {', '.join(METHODS)}.")
+    if max_ratio is not None and not max_ratio >= 1:
+        raise PyrasegError(f"The largest ratio of two class weights must be at least 1, got {max_ratio}.")
+    present = counts.pixels > 0
+    total = counts.pixels.sum() if method == "inverse_frequency" else counts.pixels_of_images
+    weights = np.divide(total, counts.pixels, out=np.zeros(len(present)), where=present)
+    weights[~present] = weights.max()
+    if max_ratio is not None:
+        weights = np.minimum(weights, max_ratio * weights.min())
+    return (weights / weights.mean()).tolist()

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The 3x3 convolution behind pyramid pooling, applied without building the pyramid."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bundle.pyraseg.networks.layers import ConvNormAct, resize
+
+
+class PyramidBottleneck(ConvNormAct):
+    """Mix a map and its pyramid levels: convolution of width 3, normalisation, ReLU.
+
+    In the plain form, the levels are upsampled, appended to the map and convolved. In 2-D that is folded: upsampling
+    and convolution are both linear, so each level is multiplied with its slice of the weight at its own few bins, and
+    upsampled afterwards. Both forms have the same parameters and, to rounding, the same results and gradients.
+
+    Args:
+        in_channels: channels of the map.
+        level_channels: channels of all levels together.
+
+    Shapes: (B, in_channels, H, W[, D]) and levels (B, C_k, b_k, b_k[, b_k]) -> (B, out_channels, H, W[, D]).
+    """
+
+    def __init__(
+        self, in_channels: int, level_channels: int, out_channels: int, *, norm: str | tuple, spatial_dims: int = 2
+    ) -> None:
+        super().__init__(
+            in_channels + level_channels, out_channels, kernel_size=3, norm=norm, spatial_dims=spatial_dims
+        )
+        self.folded = spatial_dims == 2
+
+    def forward(self, features: Tensor, levels: list[Tensor]) -> Tensor:
+        if self.folded:
+            mixed = folded_convolution(features, levels, self[0].weight)
+        else:
+            mixed = self[0](torch.cat([features] + [resize(level, features) for level in levels], dim=1))
+        return self[2](self[1](mixed))
+
+
+def folded_convolution(features: Tensor, levels: list[Tensor], weight: Tensor) -> Tensor:
+    """Convolve a map and its upsampled pyramid levels with a 3x3 kernel and a zero border, without upsampling them.
+
+    With U the matrices that upsample a level p along rows and columns, and S_i the shift by i - 1 that brings in zeros,
+    the convolution of the upsampled level is the sum over taps (i, j) of S_i U (w_ij p) (S_j U)^T: the taps' products
+    w_ij p at b x b, then one product with [S_0 U | S_1 U | S_2 U] along rows and one along columns.
+
+    Args:
+        features: (B, C, H, W).
+        levels: square maps (B, C_k, b_k, b_k), in the order of the weight's channels.
+        weight: (out_channels, C + sum of C_k, 3, 3).
+
+    Returns:
+        (B, out_channels, H, W), as `conv2d(cat([features, *upsampled]), weight, padding=1)`.
+    """
+    outputs, first = weight.shape[0], features.shape[1]
+    height, width = features.shape[-2:]
+    along_rows: list[Tensor] = []
+    columns: list[Tensor] = []
+    for level in levels:
+        bins, channels = level.shape[-1], level.shape[1]
+        taps = weight[:, first : first + channels].permute(2, 3, 0, 1).reshape(9 * outputs, channels, 1, 1)
+        first += channels
+        products = F.conv2d(level, taps).reshape(-1, 3, 3, outputs, bins, bins)
+        products = products.permute(0, 3, 1, 4, 2, 5).reshape(-1, outputs, 3 * bins, 3 * bins)
+        along_rows.append(shifted_interpolation(height, bins, level) @ products)
+        columns.append(shifted_interpolation(width, bins, level))
+    pyramid = torch.cat(along_rows, dim=-1) @ torch.cat(columns, dim=1).transpose(0, 1)
+    return F.conv2d(features, weight[:, : features.shape[1]], padding=1) + pyramid
+
+
+def shifted_interpolation(size: int, bins: int, like: Tensor) -> Tensor:
+    """Return the three matrices that upsample `bins` values linearly to `size` and shift them, side by side.
+
+    Args:
+        size: number of positions; may be symbolic while a graph is exported.
+        bins: number of values.
+        like: tensor whose device and floating type the result takes.
+
+    Returns:
+        Tensor of shape (size, 3 * bins): row r of the block for tap i interpolates at position r + i - 1, and is zero
+        outside the positions.
+    """
+    # Positions as torch.nn.functional.interpolate has them (corners not aligned); in float32 even for a half type.
+    precise = torch.promote_types(like.dtype, torch.float32)
+    position = (2 * torch.arange(size, device=like.device) + 1).to(precise) * bins / (2 * size) - 0.5
+    distance = position.clamp(0, bins - 1).unsqueeze(1) - torch.arange(bins, device=like.device)
+    upsampling = F.pad((1 - distance.abs()).clamp(min=0), [0, 0, 1, 1])
+    return torch.cat([upsampling[:-2], upsampling[1:-1], upsampling[2:]], dim=1).to(like.dtype)

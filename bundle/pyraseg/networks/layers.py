@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small layers that pyramids and heads share, for 2-D and 3-D maps, written so that every exporter takes them."""
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv
+from monai.networks.layers.utils import get_act_layer, get_norm_layer
+from torch import Tensor, nn
+
+from bundle.pyraseg.errors import PyrasegError
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, normalisation, ReLU; `separable` makes it a depthwise and a pointwise convolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        norm: str | tuple,
+        spatial_dims: int = 2,
+        dilation: int = 1,
+        separable: bool = False,
+    ) -> None:
+        convolution = Conv[Conv.CONV, spatial_dims]
+        wide = {"kernel_size": kernel_size, "padding": dilation * (kernel_size // 2), "dilation": dilation}
+        layers: list[nn.Module] = [
+            convolution(in_channels, out_channels, bias=False, **({"kernel_size": 1} if separable else wide)),
+            get_norm_layer(norm, spatial_dims=spatial_dims, channels=out_channels),
+            get_act_layer(("relu", {"inplace": True})),
+        ]
+        if separable:
+            layers.insert(0, convolution(in_channels, in_channels, bias=False, groups=in_channels, **wide))
+        super().__init__(*layers)
+
+
+def resize(features: Tensor, like: Tensor) -> Tensor:
+    """Interpolate a map linearly to the size of another; pixels are areas (corners are not aligned)."""
+    mode = "trilinear" if features.dim() == 5 else "bilinear"
+    return F.interpolate(features, size=like.shape[2:], mode=mode, align_corners=False)
+
+
+def pad_to_multiple(image: Tensor, multiple: int = 32) -> Tensor:
+    """Repeat the last row and column (and slice) of an image until all sides are multiples of `multiple`.
+
+    Strided convolutions with TensorFlow's padding (timm's `tf_` encoders) pad one side or both, depending on whether a
+    side is odd. Where training and use differ in that, every level adds half a pixel of its own to a shift of the
+    result: 2 to 3 pixels at 137 x 140, measured on a network that was trained at 160 x 160. On multiples of the
+    coarsest stride all sizes are alike, and maps grow back by whole factors.
+    """
+    if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
+        if torch.compiler.is_exporting():
+            for axis in range(2, image.dim()):
+                size = image.shape[axis]
+                image = _read(image, axis, (size + multiple - 1) // multiple * multiple, last=size - 1)
+            return image
+    padding: list[int] = []
+    for axis in range(image.dim() - 1, 1, -1):
+        padding += [0, -image.shape[axis] % multiple]
+    return F.pad(image, padding, mode="replicate")
+
+
+def crop(padded: Tensor, like: Tensor) -> Tensor:
+    """Cut a padded map back to the size of the image."""
+    if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
+        if torch.compiler.is_exporting():
+            for axis in range(2, like.dim()):
+                padded = _read(padded, axis, like.shape[axis], last=like.shape[axis] - 1)
+            return padded
+    for axis in range(2, like.dim()):
+        padded = padded.narrow(axis, 0, like.shape[axis])
+    return padded
+
+
+def _read(features: Tensor, axis: int, size: int, *, last: int) -> Tensor:
+    """Read `size` positions along an axis, those behind the last position from there.
+
+    Pads and crops without conditions on a symbolic size, which `torch.export` could not prove for every size.
+    """
+    return features.index_select(axis, torch.arange(size, device=features.device).clamp(max=last))
+
+
+def check_batch(pooled: Tensor, branch: ConvNormAct) -> None:
+    """Refuse a global average that a normalisation cannot work on: it leaves one value a channel and image.
+
+    Raises:
+        PyrasegError: says how to go on.
+    """
+    norm = branch[1]
+    if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and pooled[0, 0].numel() == 1:
+        raise PyrasegError(
+            "Instance norm makes zero of a global average. Use another `norm`, such as ('group', {'num_groups': 8}), "
+            "or a pyramid without the pool size 1."
+        )
+    if norm.training and isinstance(norm, nn.modules.batchnorm._BatchNorm) and pooled[:, 0].numel() == 1:
+        raise PyrasegError(
+            "A batch of one image cannot train batch norm behind a global average. Use a `batch_size` of at least 2 "
+            "with `drop_last`, a pyramid without the pool size 1, or a `norm` such as ('group', {'num_groups': 8})."
+        )
+
+
+def is_exporting() -> bool:
+    """Return whether the network is being traced into a graph for another runtime."""
+    return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
