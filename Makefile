@@ -7,7 +7,7 @@ INSTALL := python -m pip install --quiet --constraint constraints.txt --editable
 .PHONY: help train test test-all lint benchmark clean
 
 help:
-	@echo "make train      train the default task (a phantom CT study, written on first use) in about 4 minutes"
+	@echo "make train      train the default task (a phantom CT study, written on first use) in about 5 minutes"
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
 	@echo "make lint       check style and formatting"
