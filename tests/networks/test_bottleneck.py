@@ -18,8 +18,8 @@ def test_matrices_interpolate_as_torch_does_and_shift(size, bins):
     values = torch.randn(1, 1, bins, dtype=torch.float64)
     upsampled = F.interpolate(values, size=size, mode="linear", align_corners=False)
     expected = F.pad(upsampled, (1, 1)).unfold(-1, size, 1)[0, 0]  # what taps 0, 1 and 2 of a convolution see
-    blocks = shifted_interpolation(size, bins, values).reshape(size, 3, bins)
-    torch.testing.assert_close(torch.einsum("sib,b->is", blocks, values[0, 0]), expected, atol=1e-12, rtol=0)
+    blocks = shifted_interpolation(size, bins, values).reshape(size, bins, 3)
+    torch.testing.assert_close(torch.einsum("sbi,b->is", blocks, values[0, 0]), expected, atol=1e-12, rtol=0)
 
 
 def both_forms(size, dtype, *, training):

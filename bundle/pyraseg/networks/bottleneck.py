@@ -43,7 +43,7 @@ def folded_convolution(features: Tensor, levels: list[Tensor], weight: Tensor) -
 
     With U the matrices that upsample a level p along rows and columns, and S_i the shift by i - 1 that brings in zeros,
     the convolution of the upsampled level is the sum over taps (i, j) of S_i U (w_ij p) (S_j U)^T: the taps' products
-    w_ij p at b x b, then one product with [S_0 U | S_1 U | S_2 U] along rows and one along columns.
+    w_ij p at b x b, then one matrix product along rows and one along columns.
 
     Args:
         features: (B, C, H, W).
@@ -53,16 +53,15 @@ def folded_convolution(features: Tensor, levels: list[Tensor], weight: Tensor) -
     Returns:
         (B, out_channels, H, W), as `conv2d(cat([features, *upsampled]), weight, padding=1)`.
     """
-    outputs, first = weight.shape[0], features.shape[1]
+    first = features.shape[1]
     height, width = features.shape[-2:]
     along_rows: list[Tensor] = []
     columns: list[Tensor] = []
     for level in levels:
         bins, channels = level.shape[-1], level.shape[1]
-        taps = weight[:, first : first + channels].permute(2, 3, 0, 1).reshape(9 * outputs, channels, 1, 1)
+        # A transposed convolution of stride 3 puts the products of a bin with all taps side by side.
+        products = F.conv_transpose2d(level, weight[:, first : first + channels].transpose(0, 1), stride=3)
         first += channels
-        products = F.conv2d(level, taps).reshape(-1, 3, 3, outputs, bins, bins)
-        products = products.permute(0, 3, 1, 4, 2, 5).reshape(-1, outputs, 3 * bins, 3 * bins)
         along_rows.append(shifted_interpolation(height, bins, level) @ products)
         columns.append(shifted_interpolation(width, bins, level))
     pyramid = torch.cat(along_rows, dim=-1) @ torch.cat(columns, dim=1).transpose(0, 1)
@@ -70,7 +69,7 @@ def folded_convolution(features: Tensor, levels: list[Tensor], weight: Tensor) -
 
 
 def shifted_interpolation(size: int, bins: int, like: Tensor) -> Tensor:
-    """Return the three matrices that upsample `bins` values linearly to `size` and shift them, side by side.
+    """Return the matrices that upsample `bins` values linearly to `size` and shift the result by one either way.
 
     Args:
         size: number of positions; may be symbolic while a graph is exported.
@@ -78,12 +77,12 @@ def shifted_interpolation(size: int, bins: int, like: Tensor) -> Tensor:
         like: tensor whose device and floating type the result takes.
 
     Returns:
-        Tensor of shape (size, 3 * bins): row r of the block for tap i interpolates at position r + i - 1, and is zero
-        outside the positions.
+        Tensor of shape (size, 3 * bins): row r of column 3 k + i is the weight of value k at position r + i - 1, and
+        zero outside the positions.
     """
     # Positions as torch.nn.functional.interpolate has them (corners not aligned); in float32 even for a half type.
     precise = torch.promote_types(like.dtype, torch.float32)
     position = (2 * torch.arange(size, device=like.device) + 1).to(precise) * bins / (2 * size) - 0.5
     distance = position.clamp(0, bins - 1).unsqueeze(1) - torch.arange(bins, device=like.device)
     upsampling = F.pad((1 - distance.abs()).clamp(min=0), [0, 0, 1, 1])
-    return torch.cat([upsampling[:-2], upsampling[1:-1], upsampling[2:]], dim=1).to(like.dtype)
+    return torch.stack([upsampling[:-2], upsampling[1:-1], upsampling[2:]], dim=2).flatten(1).to(like.dtype)
