@@ -26,7 +26,8 @@ def ct_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]
     windowed = np.stack(channels).transpose(0, 3, 2, 1)
     before, after = (windowed[..., order] for order in ([0, 0, 1], [1, 2, 2]))  # the rim stands in for what is beyond
     expected = np.concatenate([before, windowed, after])
-    return {"image": str(folder / "ct"), "label": str(folder / "label.nii.gz")}, expected, {"spacing": 2.0, "neighbours": 1}
+    items = {"image": str(folder / "ct"), "label": str(folder / "label.nii.gz")}
+    return items, expected, {"spacing": 2.0, "neighbours": 1}
 
 
 def affine_of(folder: Path) -> np.ndarray:
