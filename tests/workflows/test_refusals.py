@@ -66,7 +66,7 @@ def write_study(root: Path, **parts: list[str]) -> Path:
 
 
 def write_case(root: Path, name: str, *, label: np.ndarray | None = None) -> list[Path]:
-    write_label(root / f"{name}.nii.gz", np.zeros(SHAPE) if label is None else label)
+    write_label(root / f"{name}.nii.gz", np.ones(SHAPE) if label is None else label)
     return write_series(root / name / "ct", np.zeros(SHAPE, np.int16))
 
 
