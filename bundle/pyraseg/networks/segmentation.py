@@ -67,7 +67,7 @@ class SegmentationNetwork(PartwiseNetwork):
         """Return logits of any size from the encoder's maps, given from fine to coarse."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:  # or a list in training; TorchScript, which reads this, knows one type
         padded = pad_to_multiple(image)
         maps = self.encoder(padded)
         logits = crop(resize(self.decode(maps), padded), image)
