@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the commands of the README as a user does: another process, another directory."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -13,6 +16,17 @@ def monai_bundle(command: str, *options: str, cwd: Path) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", "monai.bundle", command, *options], cwd=cwd, capture_output=True, text=True, check=False
     )
+
+
+def as_yaml(folder: Path, *names: str) -> Path:
+    """Export configs as YAML into a new folder, with the metadata and the logging settings; return the folder."""
+    folder.mkdir()
+    for name in names:
+        content = ConfigParser.load_config_file(ROOT / "configs" / f"{name}.json")
+        ConfigParser.export_config_file(content, str(folder / f"{name}.yaml"), fmt="yaml")
+    for name in ("metadata.json", "logging.conf"):
+        shutil.copy(ROOT / "configs" / name, folder)
+    return folder
 
 
 def config_files(*names: str, folder: Path = ROOT / "configs") -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dermoscopy task on real photographs, through the real commands."""
+"""The dermoscopy task on real photographs, through the real commands, from its configs exported as YAML."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.workflows.commands import config_files, monai_bundle
+from tests.workflows.commands import as_yaml, config_files, monai_bundle
 
 PHOTOGRAPHS = 48
 
@@ -18,14 +18,15 @@ def trained(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """Train for an epoch in each stage on some photographs at 96 x 96."""
     work = tmp_path_factory.mktemp("dermoscopy")
     places = {name: work / name for name in ("study", "cache", "runs", "out", "inputs")} | {"model": work / "model.pt"}
+    places["configs"] = as_yaml(work / "configs", "train", "dermoscopy", "inference", "dermoscopy_inference")
     source = real_data / "dermoscopy_isic2017"
     for name in ("images", "masks"):
         (places["study"] / name).mkdir(parents=True)
         for path in sorted((source / name).iterdir())[:PHOTOGRAPHS]:
             shutil.copy(path, places["study"] / name)
     run = monai_bundle(
-        "run", "training", "--config_file", config_files("train.json", "dermoscopy.json"), "--num_workers", "0",
-        "--epochs", "2", "--samples_per_epoch", "64", "--slice_size", "[96,96]",
+        "run", "training", "--config_file", config_files("train.yaml", "dermoscopy.yaml", folder=places["configs"]),
+        "--num_workers", "0", "--epochs", "2", "--samples_per_epoch", "64", "--slice_size", "[96,96]",
         "--dataset_dir", str(places["study"]), "--cache_dir", str(places["cache"]),
         "--output_dir", str(places["runs"]), "--model_file", str(places["model"]), cwd=work,
     )  # fmt: skip
@@ -40,9 +41,9 @@ def test_photographs_of_every_size_get_masks_of_their_own(trained, tmp_path):
         trained["inputs"].mkdir(exist_ok=True)
         Image.open(originals[0]).resize(size).save(trained["inputs"] / name)
     run = monai_bundle(
-        "run", "inferring", "--config_file", config_files("inference.json", "dermoscopy_inference.json"),
-        "--slice_size", "[96,96]", "--dataset_dir", str(trained["inputs"]), "--output_dir", str(trained["out"]),
-        "--model_file", str(trained["model"]), cwd=tmp_path,
+        "run", "inferring", "--slice_size", "[96,96]", "--dataset_dir", str(trained["inputs"]),
+        "--output_dir", str(trained["out"]), "--model_file", str(trained["model"]), "--config_file",
+        config_files("inference.yaml", "dermoscopy_inference.yaml", folder=trained["configs"]), cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     for path in trained["inputs"].iterdir():

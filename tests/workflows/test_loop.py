@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from bundle.pyraseg.data.phantom.study import write_phantom_study
-from tests.workflows.commands import ROOT, config_files, monai_bundle
+from tests.workflows.commands import ROOT, as_yaml, config_files, monai_bundle
 
 CLASSES = {"liver": 1, "lesion": 2, "spleen": 3, "kidney": 4}
 
@@ -26,13 +26,7 @@ def trained(request, tmp_path_factory) -> dict[str, Path]:
     places |= {"model": work / "models" / "model.pt", "configs": ROOT / "configs"}
     write_phantom_study(places["study"], patients=8, size=64)
     if request.param == "yaml":
-        places["configs"] = work / "configs"
-        places["configs"].mkdir()
-        for name in ("train", "evaluate", "inference", "metadata"):
-            content = ConfigParser.load_config_file(ROOT / "configs" / f"{name}.json")
-            suffix = "json" if name == "metadata" else "yaml"
-            ConfigParser.export_config_file(content, str(places["configs"] / f"{name}.{suffix}"), fmt=suffix)
-        shutil.copy(ROOT / "configs" / "logging.conf", places["configs"])
+        places["configs"] = as_yaml(work / "configs", "train", "evaluate", "inference")
     files = [f"{name}.{request.param}" for name in ("train", "evaluate", "inference")]
     common = ["--num_workers", "0", "--spacing", "5", "--slice_size", "[96,96]", "--dataset_dir", str(places["study"])]
     common += ["--cache_dir", str(places["cache"]), "--model_file", str(places["model"])]
