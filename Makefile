@@ -11,7 +11,7 @@ help:
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
 	@echo "make lint       check style and formatting"
-	@echo "make benchmark  measure the fused deformation against MONAI's"
+	@echo "make benchmark  measure the deformation and the networks beside those of others (half an hour)"
 	@echo "make clean      remove the environment, the phantom study, its cache and runs; models/ stays"
 
 train: .venv/installed
@@ -27,8 +27,9 @@ lint: .venv/installed-dev
 	ruff check .
 	ruff format --check .
 
-benchmark: .venv/installed-dev
+benchmark: .venv/installed-benchmark
 	python -m benchmarks.deformation
+	python -m benchmarks.networks
 
 clean:
 	rm -rf .venv data/phantom runs
@@ -41,6 +42,10 @@ clean:
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing Pyraseg into .venv (a few minutes, once) ..."
 	$(INSTALL) .
+	@touch $@
+
+.venv/installed-benchmark: .venv/installed-dev
+	$(INSTALL) ".[benchmark]"
 	@touch $@
 
 .venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt

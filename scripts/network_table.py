@@ -36,10 +36,10 @@ ENCODERS = (
     "resnet101",
     "convnext_tiny",
 )
-#: Each head as the configs and constructors have it; all with two classes.
+#: Each head with its constructor's defaults, which the configs share; all with two classes.
 HEADS = {
-    "PSPNet, plain": (PSPNet, {"decoder": "plain", "bottleneck": 512}),
-    "PSPNet, fpn": (PSPNet, {"decoder": "fpn", "bottleneck": 128}),
+    "PSPNet, plain": (PSPNet, {}),
+    "PSPNet, fpn": (PSPNet, {"decoder": "fpn"}),
     "DeepLabV3+": (DeepLabV3Plus, {}),
 }
 #: Millions of parameters and billions of multiply-adds at 224 that the recipe behind this project gives.

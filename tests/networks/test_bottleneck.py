@@ -18,7 +18,7 @@ def test_matrices_interpolate_as_torch_does_and_shift(size, bins):
     values = torch.randn(1, 1, bins, dtype=torch.float64)
     upsampled = F.interpolate(values, size=size, mode="linear", align_corners=False)
     expected = F.pad(upsampled, (1, 1)).unfold(-1, size, 1)[0, 0]  # what taps 0, 1 and 2 of a convolution see
-    blocks = shifted_interpolation(size, bins, values).reshape(size, bins, 3)
+    blocks = shifted_interpolation(size, [bins], values).reshape(size, bins, 3)
     torch.testing.assert_close(torch.einsum("sbi,b->is", blocks, values[0, 0]), expected, atol=1e-12, rtol=0)
 
 
@@ -66,6 +66,6 @@ def test_folded_equals_plain_in_the_whole_network(decoder):
 
 def test_half_precision_keeps_the_positions():
     """Positions beyond 256 are not numbers of bfloat16: the matrices are computed in float32."""
-    exact = shifted_interpolation(400, 7, torch.zeros(1))
-    rounded = shifted_interpolation(400, 7, torch.zeros(1, dtype=torch.bfloat16))
+    exact = shifted_interpolation(400, [7], torch.zeros(1))
+    rounded = shifted_interpolation(400, [7], torch.zeros(1, dtype=torch.bfloat16))
     torch.testing.assert_close(rounded.float(), exact, atol=4e-3, rtol=0)

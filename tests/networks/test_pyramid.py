@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.networks.pyramid import PyramidPooling, averaging_matrix
+from bundle.pyraseg.networks.matrices import averaging_matrix, numbered
+from bundle.pyraseg.networks.pyramid import PyramidPooling
 
 
 @pytest.mark.parametrize("bins", [1, 3, 5, 7])
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (7, 7), (10, 13), (33, 20)])
 def test_matrices_equal_adaptive_pooling(size, bins):
     features = torch.randn(2, 3, *size, dtype=torch.float64)
-    rows, columns = (averaging_matrix(length, bins, features) for length in size)
+    number, count = numbered([bins], features)
+    rows, columns = (averaging_matrix(length, number, count, features) for length in size)
     torch.testing.assert_close(rows @ features @ columns.T, F.adaptive_avg_pool2d(features, bins), atol=1e-12, rtol=0)
 
 

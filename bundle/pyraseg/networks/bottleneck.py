@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bundle.pyraseg.networks.layers import ConvNormAct, resize
+from bundle.pyraseg.networks.matrices import interpolation_matrix, numbered
 
 
 class PyramidBottleneck(ConvNormAct):
@@ -43,7 +44,7 @@ def folded_convolution(features: Tensor, levels: list[Tensor], weight: Tensor) -
 
     With U the matrices that upsample a level p along rows and columns, and S_i the shift by i - 1 that brings in zeros,
     the convolution of the upsampled level is the sum over taps (i, j) of S_i U (w_ij p) (S_j U)^T: the taps' products
-    w_ij p at b x b, then one matrix product along rows and one along columns.
+    w_ij p at b x b, then one matrix product along rows and one along columns, which sums over the levels as well.
 
     Args:
         features: (B, C, H, W).
@@ -53,36 +54,39 @@ def folded_convolution(features: Tensor, levels: list[Tensor], weight: Tensor) -
     Returns:
         (B, out_channels, H, W), as `conv2d(cat([features, *upsampled]), weight, padding=1)`.
     """
-    first = features.shape[1]
+    # One split, so that the gradients of the slices are joined by one copy.
+    slices = weight.split_with_sizes([features.shape[1]] + [level.shape[1] for level in levels], dim=1)
     height, width = features.shape[-2:]
+    bins = [level.shape[-1] for level in levels]
+    rows = shifted_interpolation(height, bins, features)
+    columns = shifted_interpolation(width, bins, features)
     along_rows: list[Tensor] = []
-    columns: list[Tensor] = []
-    for level in levels:
-        bins, channels = level.shape[-1], level.shape[1]
-        # A transposed convolution of stride 3 puts the products of a bin with all taps side by side.
-        products = F.conv_transpose2d(level, weight[:, first : first + channels].transpose(0, 1), stride=3)
-        first += channels
-        along_rows.append(shifted_interpolation(height, bins, level) @ products)
-        columns.append(shifted_interpolation(width, bins, level))
-    pyramid = torch.cat(along_rows, dim=-1) @ torch.cat(columns, dim=1).transpose(0, 1)
-    return F.conv2d(features, weight[:, : features.shape[1]], padding=1) + pyramid
+    column = 0
+    for index, level in enumerate(levels):
+        batch, _, count = level.shape[:3]
+        taps = slices[index + 1].permute(0, 2, 3, 1).flatten(0, 2)  # a view of a weight whose channels are last
+        products = level.flatten(2).transpose(1, 2) @ taps.transpose(0, 1)
+        # (B, rows, columns, out, i, j) -> (B, rows and i, columns and j and out): channels last, as the map is.
+        products = products.reshape(batch, count, count, -1, 3, 3).permute(0, 1, 4, 2, 5, 3)
+        products = rows[:, column : column + 3 * count] @ products.reshape(batch, 3 * count, -1)
+        along_rows.append(products.reshape(batch, height, 3 * count, -1))
+        column += 3 * count
+    pyramid = (columns @ torch.cat(along_rows, dim=2)).permute(0, 3, 1, 2)
+    return F.conv2d(features, slices[0], padding=1) + pyramid
 
 
-def shifted_interpolation(size: int, bins: int, like: Tensor) -> Tensor:
-    """Return the matrices that upsample `bins` values linearly to `size` and shift the result by one either way.
+def shifted_interpolation(size: int, bins: list[int], like: Tensor) -> Tensor:
+    """Return the matrices that upsample values linearly to `size` and shift the result by one either way.
 
     Args:
         size: number of positions; may be symbolic while a graph is exported.
-        bins: number of values.
+        bins: number of values of each level.
         like: tensor whose device and floating type the result takes.
 
     Returns:
-        Tensor of shape (size, 3 * bins): row r of column 3 k + i is the weight of value k at position r + i - 1, and
-        zero outside the positions.
+        Tensor of shape (size, 3 * sum(bins)): row r of column 3 k + i is the weight of value k at position r + i - 1,
+        and zero outside the positions.
     """
-    # Positions as torch.nn.functional.interpolate has them (corners not aligned); in float32 even for a half type.
-    precise = torch.promote_types(like.dtype, torch.float32)
-    position = (2 * torch.arange(size, device=like.device) + 1).to(precise) * bins / (2 * size) - 0.5
-    distance = position.clamp(0, bins - 1).unsqueeze(1) - torch.arange(bins, device=like.device)
-    upsampling = F.pad((1 - distance.abs()).clamp(min=0), [0, 0, 1, 1])
-    return torch.stack([upsampling[:-2], upsampling[1:-1], upsampling[2:]], dim=2).flatten(1).to(like.dtype)
+    number, count = numbered(bins, like)
+    upsampling = F.pad(interpolation_matrix(size, number, count, like, kept=size), [0, 0, 1, 1])
+    return torch.stack([upsampling[:-2], upsampling[1:-1], upsampling[2:]], dim=2).flatten(1)

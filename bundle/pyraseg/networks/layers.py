@@ -8,6 +8,7 @@ from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, nn
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.networks.matrices import interpolation_matrix, multiply_along
 
 
 class ConvNormAct(nn.Sequential):
@@ -50,36 +51,28 @@ def pad_to_multiple(image: Tensor, multiple: int = 32) -> Tensor:
     result: 2 to 3 pixels at 137 x 140, measured on a network that was trained at 160 x 160. On multiples of the
     coarsest stride all sizes are alike, and maps grow back by whole factors.
     """
-    if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
-        if torch.compiler.is_exporting():
-            for axis in range(2, image.dim()):
-                size = image.shape[axis]
-                image = _read(image, axis, (size + multiple - 1) // multiple * multiple, last=size - 1)
-            return image
     padding: list[int] = []
     for axis in range(image.dim() - 1, 1, -1):
-        padding += [0, -image.shape[axis] % multiple]
+        size = image.shape[axis]
+        # Not `-size % multiple`: for this form, `torch.export` can prove that a padded side is a whole multiple.
+        padding += [0, (size + multiple - 1) // multiple * multiple - size]
     return F.pad(image, padding, mode="replicate")
 
 
-def crop(padded: Tensor, like: Tensor) -> Tensor:
-    """Cut a padded map back to the size of the image."""
+def enlarge(logits: Tensor, padded: Tensor, image: Tensor) -> Tensor:
+    """Interpolate logits to the size of the padded image and cut them back to the image."""
     if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
-        if torch.compiler.is_exporting():
-            for axis in range(2, like.dim()):
-                padded = _read(padded, axis, like.shape[axis], last=like.shape[axis] - 1)
-            return padded
-    for axis in range(2, like.dim()):
-        padded = padded.narrow(axis, 0, like.shape[axis])
-    return padded
-
-
-def _read(features: Tensor, axis: int, size: int, *, last: int) -> Tensor:
-    """Read `size` positions along an axis, those behind the last position from there.
-
-    Pads and crops without conditions on a symbolic size, which `torch.export` could not prove for every size.
-    """
-    return features.index_select(axis, torch.arange(size, device=features.device).clamp(max=last))
+        if torch.compiler.is_exporting():  # which cannot prove for every size that the image lies inside
+            for axis in range(2, image.dim()):
+                number = torch.arange(logits.shape[axis], device=logits.device)
+                count = torch.full((1,), logits.shape[axis], device=logits.device)
+                matrix = interpolation_matrix(padded.shape[axis], number, count, logits, kept=image.shape[axis])
+                logits = multiply_along(axis, matrix, logits)
+            return logits
+    logits = resize(logits, padded)
+    for axis in range(2, image.dim()):
+        logits = logits.narrow(axis, 0, image.shape[axis])
+    return logits
 
 
 def check_batch(pooled: Tensor, branch: ConvNormAct) -> None:

@@ -30,7 +30,7 @@ class PSPNet(SegmentationNetwork):
         pool_sizes: bins along each side, one entry a level of the pyramid.
         decoder: "plain" classifies the pooled map, as the original does; "fpn" carries it down to stride 4 first,
             through light lateral connections to the encoder's finer maps, and so follows boundaries.
-        bottleneck: channels between pyramid and classifier.
+        bottleneck: channels between pyramid and classifier. (The paper has 512, which most of the time goes into.)
         auxiliary: whether the encoder's last but one map has a head of its own; the network then returns
             [logits, auxiliary logits] in training mode, which `monai.losses.DeepSupervisionLoss` weights.
         norm: normalisation in pyramid and heads, in MONAI's notation.
@@ -53,7 +53,7 @@ class PSPNet(SegmentationNetwork):
         depth: int | None = None,
         pool_sizes: Sequence[int] = (1, 3, 5, 7),
         decoder: str = "plain",
-        bottleneck: int = 512,
+        bottleneck: int = 128,
         auxiliary: bool = False,
         norm: str | tuple = "batch",
         dropout: float = 0.2,

@@ -9,7 +9,7 @@ from torch import Tensor
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
 from bundle.pyraseg.networks.heads import AuxiliaryHead
-from bundle.pyraseg.networks.layers import crop, pad_to_multiple, resize
+from bundle.pyraseg.networks.layers import enlarge, pad_to_multiple
 from bundle.pyraseg.networks.parts import PartwiseNetwork
 
 
@@ -70,10 +70,10 @@ class SegmentationNetwork(PartwiseNetwork):
     def forward(self, image: Tensor) -> Tensor:  # or a list in training; TorchScript, which reads this, knows one type
         padded = pad_to_multiple(image)
         maps = self.encoder(padded)
-        logits = crop(resize(self.decode(maps), padded), image)
+        logits = enlarge(self.decode(maps), padded, image)
         if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
             if self.auxiliary is not None and self.training:
-                return [logits, crop(resize(self.auxiliary(maps[-2]), padded), image)]
+                return [logits, enlarge(self.auxiliary(maps[-2]), padded, image)]
         return logits
 
     def skip_indices(self, strides: tuple[int, ...]) -> list[int]:
