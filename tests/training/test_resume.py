@@ -67,6 +67,7 @@ def died(threshold_run, tmp_path) -> Path:
 
 def test_a_resumed_run_goes_on_and_logs_every_epoch_once(threshold_run, died, caplog):
     before = (died / "log.csv").read_text().splitlines()
+    (died / "checkpoints" / ".epoch_0005.pt.01234567.tmp").write_text("half a file, as a killed run leaves it")
     with caplog.at_level("INFO"):
         run = threshold_run(epochs=6, interval=1, resume=True, record={"config": {"epochs": 6}})
     assert "Resuming after epoch 4 of 6." in caplog.text
@@ -74,6 +75,7 @@ def test_a_resumed_run_goes_on_and_logs_every_epoch_once(threshold_run, died, ca
     assert (run.evaluator.state.best_metric_epoch, run.stopping.waited) == (3, 3)
     assert (died / "log.csv").read_text().splitlines()[:5] == before
     assert epochs_in_logs(died) == ([1, 2, 3, 4, 5, 6],) * 2
+    assert not list(died.rglob(".*"))
 
 
 @pytest.mark.parametrize(

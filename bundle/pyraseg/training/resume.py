@@ -136,7 +136,7 @@ class Checkpoints:
                 logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
         elif self.resume:
             self._restore(engine, content)
-            self._write_record()
+            self._begin()
             return
         elif not content["over"]:
             done, planned = content["trainer"]["iteration"], content["trainer"]["epoch_length"]
@@ -145,10 +145,9 @@ class Checkpoints:
                 f"{content['trainer']['max_epochs']}. Add --resume true to go on with it, or give another output_dir. "
                 f"To drop it, delete {self.folder}."
             )
-        for path in [*self.files(), *self.folder.glob(".epoch_*.tmp")]:
-            path.unlink()
-        self.best.unlink(missing_ok=True)  # an earlier run's must not be taken for this one's
-        self._write_record()
+        for path in [*self.files(), self.best]:  # an earlier run's must not be taken for this one's
+            path.unlink(missing_ok=True)
+        self._begin()
 
     def _restore(self, engine: Engine, content: dict) -> None:
         before = content["record"]
@@ -174,7 +173,10 @@ class Checkpoints:
         else:
             logger.info("Resuming after epoch %d of %d.", engine.state.epoch, engine.state.max_epochs)
 
-    def _write_record(self) -> None:
+    def _begin(self) -> None:
+        """Remove what a killed run had not finished writing, and write what this one is made of."""
+        for path in self.folder.parent.rglob(".*.tmp"):
+            path.unlink()
         with replacing(self.folder.parent / "run.json") as temporary:
             temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
 
