@@ -2,6 +2,7 @@
 """Best weights, checkpoints, and what a run finds in its folder when it starts."""
 
 import csv
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def died(threshold_run, tmp_path) -> Path:
     """Return the folder of a run of six epochs that died in its fifth; the best epoch so far is the third."""
     with pytest.raises(ZeroDivisionError):
         threshold_run(epochs=6, interval=1, fails_in=5, record={"config": {"epochs": 6}})
+    time.sleep(1.1)  # TensorBoard orders its files by the second in their names
     return tmp_path / "run"
 
 
@@ -110,6 +112,7 @@ def test_an_unfinished_run_is_not_overwritten(threshold_run, died):
 
 def test_a_finished_run_is_left_as_it_is_when_resumed_and_replaced_by_a_new_one(threshold_run, caplog):
     threshold_run(epochs=4, interval=1)
+    time.sleep(1.1)
     with caplog.at_level("INFO"):
         resumed = threshold_run(epochs=4, interval=1, resume=True)
     assert "is finished: there is nothing to resume" in caplog.text
