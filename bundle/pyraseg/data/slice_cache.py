@@ -14,6 +14,7 @@ from monai.transforms import Randomizable
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
+from bundle.pyraseg.transforms.label import UNKNOWN
 
 
 class SliceCache:
@@ -55,9 +56,10 @@ class SliceCache:
             )
         image, label = (array[..., None] if array.ndim == 3 else array for array in (image, label))
         image, label = (np.ascontiguousarray(np.moveaxis(array, -1, 0)) for array in (image, label.astype(np.uint8)))
-        present = np.zeros((len(label), int(label.max()) + 1), bool)
+        classes = label[label != UNKNOWN]
+        present = np.zeros((len(label), int(classes.max(initial=0)) + 1), bool)
         for row, values in zip(present, label, strict=True):
-            row[np.unique(values)] = True
+            row[np.unique(values[values != UNKNOWN])] = True
         entry = self.entry(item)
         with replacing(entry) as folder:
             folder.mkdir()
