@@ -9,7 +9,6 @@ Run ``python -m benchmarks.dermoscopy networks --dataset-dir DIR`` from the repo
 
 import argparse
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,6 @@ def main(argv: list[str] | None = None) -> None:
     if given.score_test:
         for trial in chosen:
             bench.score(trial, "test")
-    logging.shutdown()
     print(f"Kept in {given.results / given.comparison}")
 
 
