@@ -159,8 +159,10 @@ def main(argv: list[str] | None = None) -> None:
     for part in ("validation", "test"):
         page = replace_between_markers(page, f"networks {part}", networks_table(given.results, part))
         page = replace_between_markers(page, f"differences {part}", differences_table(given.results, part))
-        compared = json.dumps(compare(given.results, part), indent=2) + "\n"
-        (given.results / f"networks_{part}.json").write_text(compared, encoding="utf-8")
+        compared = compare(given.results, part)
+        if compared["means"]:
+            path = given.results / f"networks_{part}.json"
+            path.write_text(json.dumps(compared, indent=2) + "\n", encoding="utf-8")
     for comparison in BASES:
         page = replace_between_markers(page, comparison, repeats_table(given.results, comparison))
     given.page.write_text(page, encoding="utf-8")
