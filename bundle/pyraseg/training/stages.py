@@ -25,6 +25,7 @@ class Stage:
         data: share of the training patients; smaller shares lie inside larger ones.
         strength: of the augmentation, 0 to 1.
         falls_to: share of its rates that the stage ends with, reached along half a cosine; 1 keeps them.
+        keep_statistics: parts whose batch-norm statistics stand still though they learn; see `PartwiseNetwork`.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Stage:
     data: float = 1.0
     strength: float = 1.0
     falls_to: float = 1.0
+    keep_statistics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.rates or min(self.rates.values()) <= 0:
@@ -118,7 +120,7 @@ class StageHandler:
     def __call__(self, engine: Engine) -> None:
         stage = self.plan.at(engine.state.epoch, engine.state.max_epochs)
         rates = self.plan.rates(engine.state.epoch, engine.state.max_epochs)
-        self.network.learn_only(rates)
+        self.network.learn_only(rates, keep_statistics=stage.keep_statistics)
         for group in self.optimizer.param_groups:
             holders = [part for part in rates if _holds(part, group["name"])]
             group["lr"] = rates[max(holders, key=len)] if holders else 0.0
