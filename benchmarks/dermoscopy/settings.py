@@ -12,17 +12,36 @@ def two_stages(first: float, encoder: float, rest: float, *, share: float = 0.25
             {
                 "name": "all parts",
                 "epochs": 1 - share,
-                "falls_to": 0.02,
                 "rates": {"encoder": encoder, "pyramid": rest, "head": rest},
-                **last,
+                **{"falls_to": 0.02, **last},
             },
         ]
     }
 
 
+KEPT = {"keep_statistics": ["encoder"]}
+MIDDLE = two_stages(2e-3, 3e-4, 1e-3)
+HIGH = two_stages(2e-3, 1e-3, 2e-3)
+CROSS_ENTROPY = {"loss": {"_target_": "bundle.pyraseg.losses.DiceCELoss", "include_background": False, "batch": True}}
+DEFORM = {
+    "_target_": "bundle.pyraseg.transforms.deformation.RandDeformd",
+    "keys": ["image", "label"],
+    "prob": 0.8,
+    "rotation": 45,
+    "scale": 0.3,
+    "translation": 0.1,
+    "elastic_magnitude": 6,
+    "elastic_spacing": 32,
+    "mode": ["bilinear", "nearest"],
+}
 #: Overrides of the config by name.
 SETTINGS: dict[str, dict[str, Any]] = {
     "as configured": {},
-    "encoder 1e-3, rest 2e-3": two_stages(2e-3, 1e-3, 2e-3),
-    "encoder 3e-4, rest 1e-3": two_stages(2e-3, 3e-4, 1e-3),
+    "encoder 1e-3, rest 2e-3": HIGH,
+    "encoder 3e-4, rest 1e-3": MIDDLE,
+    "encoder 3e-4, rest 1e-3, statistics kept": two_stages(2e-3, 3e-4, 1e-3, **KEPT),
+    "encoder 1e-5, rest 1e-4, statistics kept": two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0, **KEPT),
+    "encoder 1e-3, rest 2e-3, cross entropy": HIGH | CROSS_ENTROPY,
+    "encoder 1e-3, rest 2e-3, batches of 8": HIGH | {"batch_size": 8},
+    "encoder 1e-3, rest 2e-3, deformed": HIGH | {"train#augmentation#transforms#2": DEFORM},
 }

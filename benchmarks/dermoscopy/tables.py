@@ -115,13 +115,25 @@ def repeats_table(results: Path, comparison: str) -> str:
     Scores are those of the epoch with the best Dice. The difference is to the comparison's base trained with the same
     seeds, case by case; with several seeds, every case has its mean over them.
     """
-    groups: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    groups: dict[tuple, list[dict[str, Any]]] = {}
     for record in records(results, comparison):
-        groups.setdefault((record["name"], record["training_cases"], record["epochs"]), []).append(record)
+        length = f"{record['epochs']} x {record['samples_per_epoch']}"
+        size = " x ".join(map(str, record["slice_size"]))
+        groups.setdefault((record["name"], record["training_cases"], length, size), []).append(record)
     if not groups:
         return NOTHING
     base = BASES[comparison]
-    head = ["name", "cases", "epochs", "seeds", "Jaccard", "Dice", f"Jaccard, minus that of {base!r}", "s an epoch"]
+    head = [
+        "name",
+        "cases",
+        "samples",
+        "pixels",
+        "seeds",
+        "Jaccard",
+        "Dice",
+        f"Jaccard, minus that of {base!r}",
+        "s an epoch",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
 
     def figures(group: list[dict[str, Any]], figure: str) -> list[float]:
@@ -130,13 +142,11 @@ def repeats_table(results: Path, comparison: str) -> str:
     def jaccard(group: list[dict[str, Any]]) -> np.ndarray:
         return np.mean([case_scores(record["folder"] / "validation.csv")["jaccard"] for record in group], axis=0)
 
-    for (name, cases, epochs), group in sorted(
-        groups.items(), key=lambda g: -statistics.mean(figures(g[1], "jaccard"))
-    ):
+    for (name, *budget), group in sorted(groups.items(), key=lambda g: -statistics.mean(figures(g[1], "jaccard"))):
         seeds = [record["seed"] for record in group]
-        cells = [name, f"{cases}", f"{epochs}", f"{len(seeds)}"]
+        cells = [name, *map(str, budget), f"{len(seeds)}"]
         cells += [range_text(figures(group, figure)) for figure in FIGURES]
-        like = [record for record in groups.get((base, cases, epochs), ()) if record["seed"] in seeds]
+        like = [record for record in groups.get((base, *budget), ()) if record["seed"] in seeds]
         paired = name != base and len(like) == len(group)
         cells += [interval_text(vars(difference_interval(jaccard(group), jaccard(like))), sign=True) if paired else ""]
         cells += [f"{statistics.median(record['median_seconds_per_epoch'] for record in group):.0f}"]

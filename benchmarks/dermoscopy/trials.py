@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import shutil
 import statistics
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from benchmarks.dermoscopy.networks import count_parameters
 from benchmarks.networks import processor
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 #: Keys of the config that say where and on what a training runs, not what it computes.
-PLACES = ("dataset_dir", "output_dir", "cache_dir", "model_file", "device", "num_workers")
+PLACES = ("dataset_dir", "output_dir", "cache_dir", "model_file", "device", "num_workers", "resume")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Trial:
     @property
     def folder(self) -> str:
         """Return the path of this trial below any root."""
-        return f"{self.comparison}/{self.name.replace(' ', '_')}-seed{self.seed}"
+        name = re.sub(r"[^\w.+-]+", "_", self.name)
+        return f"{self.comparison}/{name}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Bench:
     def train(self, trial: Trial) -> dict[str, Any]:
         """Train unless that was done, score the best epoch on validation cases, and return the trial's record.
 
-        The record, `run.json`, is written last: a trial that was killed has none and starts anew.
+        The record, `run.json`, is written last: a trial that was killed has none and is trained.
 
         Raises:
             PyrasegError: the record is that of a training with other settings.
@@ -95,8 +97,9 @@ class Bench:
         record = {"name": trial.name, "seed": trial.seed, "config_hash": digest, "overrides": dict(trial.overrides)}
         record |= {"options": {key: value for key, value in self.options.items() if key not in PLACES}}
         record |= summary(log) | {"training_cases": len(parser.get_parsed_content("train#dataset#data"))}
-        device, size = parser.get_parsed_content("device"), parser.get_parsed_content("slice_size")
-        image = torch.zeros(2, 3, *size, device=device)
+        record |= {key: parser.get_parsed_content(key) for key in ("slice_size", "samples_per_epoch", "batch_size")}
+        device = parser.get_parsed_content("device")
+        image = torch.zeros(2, 3, *record["slice_size"], device=device)
         record |= {"parameters": count_parameters(parser.get_parsed_content("network"), image)}
         record |= {"split": split_hashes(parser.get_parsed_content("cases")), "versions": versions()}
         cuda = torch.device(device).type == "cuda"
@@ -128,6 +131,8 @@ class Bench:
         keys = {"dataset_dir": str(self.dataset_dir), "cache_dir": str(self.cache_dir), "output_dir": str(output)}
         keys |= {"model_file": str(output / "model.pt"), "seed": trial.seed}
         keys |= {"cases#seed": 0}  # one split, whatever the seed of a training is
+        if "resume" in ConfigParser.load_config_file(CONFIGS / "train.json"):
+            keys |= {"resume": True}  # from the last whole checkpoint of a trial that was killed
         if self.every > 1:
             keys |= {"train#dataset#data": f"$@cases['training'][::{self.every}]"}
         return ConfigWorkflow(
