@@ -23,7 +23,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "dermoscopy.md"
 FIGURES = ("jaccard", "dice")
 #: What the others of a comparison are compared with.
 BASES = {"plans": "everything at once", "settings": "as configured"}
-NOTHING = "No training of this comparison was kept yet."
+NOTHING = "Nothing was kept of this comparison yet."
 
 
 def records(results: Path, comparison: str) -> list[dict[str, Any]]:
@@ -154,6 +154,16 @@ def repeats_table(results: Path, comparison: str) -> str:
     return "\n".join(lines)
 
 
+def unfreezing_table(results: Path) -> str:
+    """Return the validation Dice after batches in training mode that nothing learnt from, in Markdown."""
+    path = results / "unfreezing.json"
+    if not path.is_file():
+        return NOTHING
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"| batches | Dice of {found['validation_cases']} validation cases |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {batches} | {dice:.3f} |" for batches, dice in found["dice"].items())])
+
+
 def range_text(values: list[float]) -> str:
     """Return a mean, with its range where there are several values."""
     mean = f"{statistics.mean(values):.3f}"
@@ -175,6 +185,7 @@ def main(argv: list[str] | None = None) -> None:
             path.write_text(json.dumps(compared, indent=2) + "\n", encoding="utf-8")
     for comparison in BASES:
         page = replace_between_markers(page, comparison, repeats_table(given.results, comparison))
+    page = replace_between_markers(page, "unfreezing", unfreezing_table(given.results))
     given.page.write_text(page, encoding="utf-8")
     print(f"Wrote the tables of {given.page} and the comparisons as data to {given.results}")
 

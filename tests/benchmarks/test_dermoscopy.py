@@ -15,7 +15,7 @@ if find_spec("segmentation_models_pytorch") is None:
     pytest.skip("the peers come with the extra `benchmark`", allow_module_level=True)
 
 from benchmarks.dermoscopy import __main__ as program
-from benchmarks.dermoscopy import tables
+from benchmarks.dermoscopy import tables, unfreezing
 from benchmarks.dermoscopy.networks import NETWORKS, PeerNetwork, count_parameters
 from benchmarks.dermoscopy.plans import plans
 from benchmarks.dermoscopy.trials import compact, config_hash, split_hashes
@@ -122,12 +122,31 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
     program.main([*places, "--only", "smp U-Net", *TINY, "--score-test"])
     assert len(tables.case_scores(folders[1] / "test.csv")["case"]) == 3
     page = tmp_path / "page.md"
-    names = ["networks validation", "differences validation", "networks test", "differences test", "plans", "settings"]
+    names = [
+        "networks validation",
+        "differences validation",
+        "networks test",
+        "differences test",
+        "plans",
+        "settings",
+        "unfreezing",
+    ]
     page.write_text("\n".join(f"<!-- begin {name} -->\n<!-- end {name} -->" for name in names))
     tables.main(["--results", str(tmp_path / "results"), "--page", str(page)])
     text = page.read_text()
     assert "| PSPNet fpn | smp U-Net |" in text and text.count("| smp U-Net | 5") == 2
-    assert text.count(tables.NOTHING) == 3  # differences on test, plans, settings
+    assert text.count(tables.NOTHING) == 4  # differences on test, plans, settings, unfreezing
+
+
+def test_statistics_move_where_nothing_learns(study, tmp_path):
+    stage = {"name": "new parts", "epochs": 1.0, "rates": {"pyramid": 1e-3, "head": 1e-3}}
+    found = unfreezing.measure(**{
+        "dataset_dir": str(study), "cache_dir": str(tmp_path / "cache"), "output_dir": str(tmp_path / "run"),
+        "model_file": str(tmp_path / "model.pt"), "plan#stages": [stage], "epochs": 1, "samples_per_epoch": 32,
+        "batch_size": 2, "slice_size": [64, 64], "num_workers": 0,
+    })  # fmt: skip
+    assert list(found["dice"]) == [0, *unfreezing.BATCHES] and found["validation_cases"] == 3
+    assert len(set(found["dice"].values())) > 1
 
 
 def test_a_name_that_is_none_is_refused(tmp_path):
