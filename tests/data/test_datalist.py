@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which cases a data set has, how they are split, and what is refused."""
 
-import hashlib
 import json
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -226,22 +224,13 @@ def test_refused_patient_patterns(eyes, pattern, message):
         load_cases(eyes, patient_pattern=pattern)
 
 
-# --- the hash of a split ---
+# --- the log ---
 
 
-def test_hash_of_a_split_by_hand():
-    cases = {"training": [{"image": "/d/i/b", "label": "/d/l/b"}, {"image": "/d/i/a", "label": "/d/l/a"}], "test": []}
-    text = b'{"test": [], "training": [["i/a", "l/a"], ["i/b", "l/b"]]}'
-    assert split_hash(cases, "/d") == hashlib.sha256(text).hexdigest()
-
-
-def test_hash_tells_splits_apart_and_does_not_know_the_folder(pairs, tmp_path_factory, caplog):
-    copy = tmp_path_factory.mktemp("elsewhere") / "study"
-    shutil.copytree(pairs, copy)
+def test_the_split_is_logged_with_its_hash(pairs, caplog):
     with caplog.at_level("INFO"):
-        hashes = [split_hash(load_cases(folder, seed=seed), folder) for folder in (pairs, copy) for seed in (0, 1)]
-    assert hashes[0] == hashes[2] and hashes[1] == hashes[3] and hashes[0] != hashes[1]
-    assert f"20 patients: 14 training, 3 validation, 3 test; split {hashes[0][:16]}" in caplog.text
+        cases = load_cases(pairs)
+    assert f"Cases of 20 patients: 14 training, 3 validation, 3 test; split {split_hash(cases)}" in caplog.text
 
 
 # --- the folder ---

@@ -4,10 +4,10 @@
 import hashlib
 import json
 import logging
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape
+from os.path import commonpath
 from pathlib import Path
 
 import numpy as np
@@ -74,23 +74,21 @@ def load_cases(
     _refuse_leakage(cases, folder)
     counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
     patients = len({item["patient"] for part in cases.values() for item in part})
-    logger.info("Cases of %d patients: %s; split %s", patients, counts, split_hash(cases, folder)[:16])
+    logger.info("Cases of %d patients: %s; split %s", patients, counts, split_hash(cases))
     return cases
 
 
-def split_hash(cases: dict[str, list[dict[str, str]]], dataset_dir: str | Path) -> str:
-    """Return the SHA-256, in hexadecimal digits, of which images and labels are in which part of a split.
+def split_hash(cases: Mapping[str, Sequence[dict[str, str]]]) -> str:
+    """Return a hash of which case is in which part of the split, by the names of the images: the same on every machine.
 
-    Paths count as they are below `dataset_dir`, and their order does not count: the same split has the same hash on
-    every machine.
+    Two runs may be compared only where it is the same.
     """
-    folder = Path(dataset_dir).expanduser().resolve()
-
-    def below(path: str) -> str:
-        return Path(os.path.relpath(path, folder)).as_posix()
-
-    names = {split: sorted([below(item["image"]), below(item["label"])] for item in cases[split]) for split in cases}
-    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
+    images = [item["image"] for items in cases.values() for item in items]
+    root = Path(commonpath(images)) if len(set(images)) > 1 else Path(images[0]).parent
+    lines = [
+        f"{part} {Path(i['image']).relative_to(root).as_posix()}\n" for part, items in cases.items() for i in items
+    ]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
 
 
 def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
