@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 
@@ -27,7 +28,8 @@ class SaveBestAndLast:
     """Keep the weights of the best validated epoch and those of the last, as plain state dicts.
 
     Attach it to the trainer behind the handler that validates. `best.pt` is that of the evaluator's key metric; one
-    that an earlier run left in the folder goes when a new run starts, so that it cannot be taken for this run's.
+    that an earlier run left in the folder goes when a new run starts, so that it cannot be taken for this run's. Of
+    several processes the first one writes.
 
     Args:
         output_dir: folder of `best.pt` and `last.pt`.
@@ -41,6 +43,8 @@ class SaveBestAndLast:
         self.evaluator = evaluator
 
     def attach(self, engine: Engine) -> None:
+        if processes.rank() > 0:
+            return
         engine.add_event_handler(Events.STARTED, self._clear)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self._tell)
@@ -96,11 +100,13 @@ def promote(weights: str | Path, model: str | Path) -> None:
     """Make `weights` the bundle's model, in one rename, and keep the model that it replaces.
 
     The replaced model goes to `replaced/` beside `model`, under a name made of its content's hash: it stays selectable,
-    and a folder listing shows one model only.
+    and a folder listing shows one model only. Of several processes the first one does it.
 
     Raises:
         PyrasegError: there are no weights at that path.
     """
+    if processes.rank() > 0:
+        return
     weights, model = Path(weights), Path(model)
     if not weights.is_file():
         raise PyrasegError(f"There are no weights at {weights} to promote: train with validation first.")

@@ -48,12 +48,15 @@ class StagePlan:
 
     Args:
         stages: one mapping a stage, with the fields of `Stage`; their `epochs` sum to 1.
+        epochs: length of the whole training where the trainer does not know it: in federated learning its `max_epochs`
+            is the end of the current round.
 
     Raises:
         PyrasegError: an unknown or missing field, or shares that do not sum to 1.
     """
 
-    def __init__(self, stages: Sequence[Mapping]) -> None:
+    def __init__(self, stages: Sequence[Mapping], *, epochs: int | None = None) -> None:
+        self.epochs = epochs
         known = [field.name for field in fields(Stage)]
         for stage in stages:
             unknown, missing = sorted(set(stage) - set(known)), sorted({"name", "epochs", "rates"} - set(stage))
@@ -80,7 +83,7 @@ class StagePlan:
 
     def _locate(self, epoch: int, max_epochs: int) -> tuple[Stage, float]:
         """Return the stage in which the middle of an epoch lies, and the share of the stage that has passed by then."""
-        position, end = (epoch - 0.5) / max_epochs, 0.0
+        position, end = (epoch - 0.5) / (self.epochs or max_epochs), 0.0
         for stage in self.stages:
             end += stage.epochs
             if position < end:
