@@ -94,6 +94,16 @@ def test_every_knob_and_argument_is_used(program):
     assert keys - used - RUN_IDS == set()
 
 
+@pytest.mark.parametrize("program", ["train", "train in several processes", "train in a federation"])
+def test_what_monai_label_and_monai_fl_set_is_allowed(program):
+    parser = merged(PROGRAMS[program])
+    parser["train#trainer#max_epochs"] = 2
+    parser["train#dataset#data"] = parser["validate#dataset#data"] = [{"image": "a.nii", "label": "b.nii"}]
+    parser["device"] = "cpu"
+    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config.check_config"}]
+    parser.get_parsed_content("initialize#0")
+
+
 @overlays
 def test_every_key_of_an_overlay_has_a_place(program):
     *base, last = PROGRAMS[program]

@@ -72,7 +72,7 @@ def train_in_two(folder: Path, name: str, **content: object) -> Path:
         torchrun("--config_file", str([*files, path])), cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("epoch 3/3") == 1 and "2 processes, joined by gloo" in done.stdout
+    assert done.stdout.count("epoch 1/") == 1 and "2 processes, joined by gloo" in done.stdout
     return Path(output)
 
 
@@ -130,6 +130,14 @@ def test_losses_and_scores_are_those_of_one_process(study):
         assert float(log(two)[-1][f"dice/{name}"]) == pytest.approx(means[-1], abs=1e-7, nan_ok=True)
     assert float(log(two)[-1]["dice"]) == pytest.approx(fmean(m for m in means if m == m), abs=1e-7)
     assert fmean(m for m in means if m == m) > 0
+
+
+@pytest.mark.slow
+def test_an_early_stop_reaches_both(study):
+    content = {**SAMPLEWISE, "plan#stages": [{"name": "still", "epochs": 1.0, "rates": {"head": 1e-12}}]}
+    output = train_in_two(study, "stopped", batch_size=8, epochs=5, patience=1, samples_per_epoch=16, **content)
+    assert [row["epoch"] for row in log(output)] == ["1", "2"]  # the second epoch is no better than the first
+    assert identical(output / "rank_0.pt", output / "rank_1.pt")
 
 
 @pytest.mark.slow

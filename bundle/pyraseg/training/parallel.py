@@ -42,7 +42,7 @@ def distribute(network: nn.Module) -> DistributedDataParallel:
     return DistributedDataParallel(
         convert_sync_batchnorm(network) if on_gpu else network,
         device_ids=[device] if on_gpu else None,
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         find_unused_parameters=True,
     )
 
