@@ -7,7 +7,7 @@ INSTALL := python -m pip install --quiet --constraint constraints.txt --editable
 .PHONY: help train test test-all lint benchmark clean
 
 help:
-	@echo "make train      train the default task (a phantom CT study, written on first use) in about 5 minutes"
+	@echo "make train      train the default task (a phantom CT study, written on first use) in about 5 minutes; ARGS=\"--resume true\" goes on"
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
 	@echo "make lint       check style and formatting"
@@ -15,7 +15,7 @@ help:
 	@echo "make clean      remove the environment, the phantom study, its cache and runs; models/ stays"
 
 train: .venv/installed
-	python -m monai.bundle run training --config_file configs/train.json
+	python -m monai.bundle run training --config_file configs/train.json $(ARGS)
 
 test: .venv/installed-dev
 	python -m pytest

@@ -31,11 +31,13 @@ from bundle.pyraseg.networks.bottleneck import PyramidBottleneck
 from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.networks.torchvision_ops import import_torchvision
+from scripts.network_table import replace_between_markers
 
 import_torchvision()  # the next two import torchvision and must find it sound
 import segmentation_models_pytorch as smp  # noqa: E402
 from torchvision.models import segmentation  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[1]
 MODES = ("eager", "onnxruntime", "training")
 VERSIONS = ("torch", "torchvision", "timm", "monai", "segmentation-models-pytorch", "onnx", "onnxscript", "onnxruntime")
 PEER = "torchvision DeepLabV3 mobilenet_v3_large"
@@ -272,6 +274,20 @@ def compare(rows: list[dict]) -> list[dict]:
     return found
 
 
+def speed_table(report: dict) -> str:
+    """Return the medians of a report as Markdown, one line a network, each with its ratio to the peer's."""
+    rows = {
+        f"{row['mode']}, {row['threads']} thread{'s' * (row['threads'] > 1)}": row["median_ms"]
+        for row in report["results"]
+    }
+    lines = ["| network | " + " | ".join(rows) + " |", "|---" * (1 + len(rows)) + "|"]
+    first = rows.get("onnxruntime, 1 thread") or next(iter(rows.values()))
+    for name in sorted(first, key=first.get):
+        cells = (f"{medians[name]:.0f} ms ({medians[PEER] / medians[name]:.2f})" for medians in rows.values())
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=30, help="timed calls per network; a third for training steps")
@@ -282,7 +298,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="of a training step")
     parser.add_argument("--memory-format", choices=("channels_last", "contiguous_format"), default="channels_last")
     parser.add_argument("--only", nargs="+", metavar="PART", help="networks whose name holds one of these")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "networks.json")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "networks.json")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # the exporter's remarks
     torch.set_flush_denormal(True)
@@ -298,6 +314,12 @@ def main() -> None:
         )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=2) + "\n")
+    if not options.only:
+        page = ROOT / "docs" / "networks.md"
+        page.write_text(
+            replace_between_markers(page.read_text(encoding="utf-8"), "speed", speed_table(report)), encoding="utf-8"
+        )
+        print(f"The table in {page} is that of this run")
     print(f"Written to {options.output}")
 
 

@@ -4,7 +4,7 @@
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -109,6 +109,15 @@ def gather(value: T) -> list[T]:
     values: list[T] = [value] * count()
     dist.all_gather_object(values, value)
     return values
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Return what `make` returns in the first process. All must call this; the others do not call `make`."""
+    if _store is None:
+        return make()
+    values = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def first_to_fail() -> bool:

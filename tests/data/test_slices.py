@@ -19,7 +19,7 @@ from bundle.pyraseg.data.slices import Draw, SliceDataset, check_cases
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandNoised
-from bundle.pyraseg.transforms.label import LoadLabeld
+from bundle.pyraseg.transforms.label import UNKNOWN, LoadLabeld
 from bundle.pyraseg.transforms.orientation import OrientSlicesd
 from bundle.pyraseg.transforms.windowing import Windowd
 from tests.dicom.files import write_series
@@ -92,6 +92,23 @@ def test_present_tells_the_classes_of_every_slice(dataset):
     assert len(dataset) == 6
     for present in dataset.present:
         np.testing.assert_array_equal(present, [[True] * 3, [True, False, False], [True] * 3])
+
+
+def with_unknown_pixels(item: dict) -> dict:
+    """Leave the first slice unlabelled and one pixel of the second."""
+    made = preprocessing()(item)
+    made["label"][..., 0] = UNKNOWN
+    made["label"][0, 0, 0, 1] = UNKNOWN
+    return made
+
+
+def test_unknown_pixels_are_no_class_of_a_slice(cases, tmp_path):
+    dataset = SliceDataset(cases, with_unknown_pixels, augmentation=augmentation(), cache_dir=tmp_path / "cache")
+    for present in dataset.present:
+        np.testing.assert_array_equal(present, [[False] * 3, [True, False, False], [True] * 3])
+    check_cases(cases, with_unknown_pixels)
+    with pytest.raises(PyrasegError, match="No label"):
+        check_cases(cases, lambda item: {"label": torch.full((1, 2, 2), UNKNOWN)})
 
 
 def test_a_photograph_is_a_volume_of_one_slice(tmp_path):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.evaluation.scores import CaseOverlap, count_overlap, mean_dice, ratios, summarise
+from bundle.pyraseg.transforms.label import UNKNOWN
 
 CLASSES = ["background", "liver", "lesion", "spleen"]
 
@@ -37,6 +38,13 @@ def test_ratios_of_a_case_are_those_of_scikit_learn(seed):
     for column, score in enumerate((f1_score, jaccard_score, precision_score, recall_score)):
         expected = score(truth.ravel(), prediction.ravel(), labels=[1, 2, 3], average=None)
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-12)
+
+
+def test_unknown_pixels_count_as_if_they_were_cut_out():
+    prediction, truth = random_maps(0)
+    unknown = torch.from_numpy(np.random.default_rng(1).random(truth.shape) < 0.3)
+    expected = count_overlap(prediction[~unknown], truth[~unknown], len(CLASSES))
+    assert torch.equal(count_overlap(prediction, truth.masked_fill(unknown, UNKNOWN), len(CLASSES)), expected)
 
 
 def test_means_are_over_cases_not_over_voxels():

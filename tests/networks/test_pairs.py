@@ -59,6 +59,7 @@ def test_onnx_by_torch_export_of_one_pair(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("head", HEADS)
 def test_compiled_equals_eager(head):
     network = build("resnet18", head).eval()

@@ -51,7 +51,8 @@ def test_two_sites_finish_two_rounds(python, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"The model of 2 sites after 2 rounds is {tmp_path / 'model.pt'}" in done.stdout
     model = torch.load(tmp_path / "model.pt", weights_only=True)
-    sites = [torch.load(tmp_path / f"site-{n}" / "last.pt", weights_only=True) for n in (1, 2)]
+    last = [tmp_path / f"site-{n}" / "checkpoints" / "epoch_0002.pt" for n in (1, 2)]
+    sites = [torch.load(path, weights_only=True)["parts"]["network"] for path in last]
     assert model.keys() == sites[0].keys()
     assert any(not torch.equal(value, sites[1][name]) for name, value in sites[0].items())
     for name, value in model.items():

@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
+from monai.handlers import IgniteMetricHandler, from_engine
 from monai.transforms import AsDiscreted
 from torch import nn
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.evaluation.scores import CaseOverlap
-from bundle.pyraseg.training.checkpoints import SaveBestAndLast
+from bundle.pyraseg.training.early_stopping import EarlyStopping
 from bundle.pyraseg.training.epoch_log import EpochLog
+from bundle.pyraseg.training.resume import Checkpoints
 from bundle.pyraseg.training.stages import StagePlan
+from bundle.pyraseg.training.validation import ValidationHandler
 
 CLASSES = ["background", "lesion"]
 
@@ -36,11 +38,23 @@ class ThresholdRun:
 
     Of a row of pixels 0.5, 1.5 ... 9.5, the first 3 are lesion and the first n are predicted: Dice is
     2 min(n, 3) / (n + 3), IoU min(n, 3) / max(n, 3). A second case has pixels 4 to 13 and no lesion: a false alarm from
-    epoch 5 on. The loss of iteration i of 3 is n + i / 10.
+    epoch 5 on. The loss of iteration i of 3 is n + i / 10. At the start of epoch `fails_in` the training dies.
     """
 
-    def __init__(self, output_dir: Path, *, epochs: int, interval: int) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        *,
+        epochs: int,
+        interval: int | None,
+        resume: bool = False,
+        record: dict | None = None,
+        fails_in: int | None = None,
+        patience: int | None = None,
+        patience_in_first: int | None = None,
+    ) -> None:
         self.output_dir = output_dir
+        self.fails_in = fails_in
         self.network = Threshold()
         row = torch.arange(10.0)[None, None]
         cases = [{"image": row + 0.5, "label": (row < 3).float()}, {"image": row + 4, "label": torch.zeros_like(row)}]
@@ -57,11 +71,13 @@ class ThresholdRun:
         group = {"name": "head", "params": list(self.network.parameters()), "lr": 0.1}
         plan = StagePlan(
             [
-                {"name": "first", "epochs": 0.5, "rates": {"head": 0.1}},
+                {"name": "first", "epochs": 0.5, "rates": {"head": 0.1}, "patience": patience_in_first},
                 {"name": "second", "epochs": 0.5, "rates": {"head": 0.1}},
             ]
         )
         optimizer = torch.optim.SGD([group])
+        early_stopping = EarlyStopping(plan, evaluator=self.evaluator, patience=patience)
+        self.plan, self.stopping = plan, early_stopping
         log = EpochLog(output_dir, plan=plan, optimizer=optimizer, evaluator=self.evaluator, class_names=CLASSES)
         self.trainer = SupervisedTrainer(
             device="cpu",
@@ -73,13 +89,25 @@ class ThresholdRun:
             iteration_update=self.iteration,
             decollate=False,
             train_handlers=[
-                ValidationHandler(interval=interval, validator=self.evaluator),
-                SaveBestAndLast(output_dir, network=self.network, evaluator=self.evaluator),
+                *([ValidationHandler(interval=interval, validator=self.evaluator)] if interval else []),
+                early_stopping,
                 log,
+                Checkpoints(
+                    output_dir,
+                    network=self.network,
+                    kept=self.network,
+                    optimizer=optimizer,
+                    evaluator=self.evaluator,
+                    others={"early_stopping": early_stopping, "log": log},
+                    record=record,
+                    resume=resume,
+                ),
             ],
         )
 
     def iteration(self, engine: SupervisedTrainer, batch: int) -> dict[str, torch.Tensor]:
+        if engine.state.epoch == self.fails_in:
+            raise ZeroDivisionError
         nn.init.constant_(self.network.weight, engine.state.epoch)
         return {"loss": torch.tensor(engine.state.epoch + batch / 10)}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Best and last weights of a run, and the one step that changes the bundle's model."""
+"""Files of weights, and the one step that changes the bundle's model."""
 
 import hashlib
 import signal
@@ -23,35 +23,6 @@ def weight(path: Path) -> float:
 
 def listed(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-# --- best and last ---
-
-
-@pytest.mark.parametrize(("interval", "best"), [(1, 3), (2, 4), (5, 5)])
-def test_best_is_the_best_of_the_validated_epochs(threshold_run, interval, best, caplog):
-    with caplog.at_level("INFO"):
-        run = threshold_run(epochs=5, interval=interval)
-    assert weight(run.output_dir / "best.pt") == best
-    assert weight(run.output_dir / "last.pt") == 5
-    dice = 2 * min(best, 3) / (best + 3)
-    assert f"Best validation mean Dice {dice:.3f} at epoch {best}: {run.output_dir / 'best.pt'}" in caplog.text
-
-
-def test_weights_are_plain_state_dicts(threshold_run):
-    run = threshold_run(epochs=1, interval=1)
-    for name in ("best.pt", "last.pt"):
-        assert torch.load(run.output_dir / name, weights_only=True).keys() == run.network.state_dict().keys()
-
-
-def test_a_run_without_validation_has_no_best_weights_not_even_those_of_an_earlier_run(threshold_run, caplog):
-    threshold_run(epochs=2, interval=1)
-    run = threshold_run(epochs=1, interval=2)
-    assert not (run.output_dir / "best.pt").exists()
-    assert weight(run.output_dir / "last.pt") == 1
-    assert "No epoch was validated" in caplog.text and "-1" not in caplog.text
-    with pytest.raises(PyrasegError, match=r"There are no weights at .*best.pt to promote"):
-        promote(run.output_dir / "best.pt", run.output_dir / "model.pt")
 
 
 def test_a_kill_while_saving_leaves_the_weights_before(tmp_path):

@@ -3,6 +3,7 @@
 
 import csv
 import re
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -46,6 +47,7 @@ def test_tensorboard_has_the_same_figures_as_scalars(threshold_run):
 
 def test_a_second_run_in_the_same_folder_replaces_the_logs_of_the_first(threshold_run):
     threshold_run(epochs=3, interval=1)
+    time.sleep(1.1)  # TensorBoard orders its files by the second in their names
     run = threshold_run(epochs=2, interval=1)
     assert [step for step, _ in scalars(run)["loss"]] == [1, 2]
     assert len((run.output_dir / "log.csv").read_text().splitlines()) == 1 + 2

@@ -37,9 +37,10 @@ def learns(name: str, epoch: int) -> bool:
 
 
 def test_parameters_and_statistics_are_identical_after_every_epoch(ranks):
-    first, second = (rank["training"]["states"] for rank in ranks)
-    for epoch in range(EPOCHS):
-        assert all(torch.equal(value, second[epoch][name]) for name, value in first[epoch].items())
+    for kind in ("states", "averages"):
+        first, second = (rank["training"][kind] for rank in ranks)
+        for epoch in range(EPOCHS):
+            assert all(torch.equal(value, second[epoch][name]) for name, value in first[epoch].items())
 
 
 def test_a_part_moves_in_the_epochs_in_which_it_learns(ranks):

@@ -13,6 +13,7 @@ from torch import nn
 from bundle.pyraseg.data.slices import SliceDataset
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.parts import PartwiseNetwork
+from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.training.samplers import StagedSampler
 from bundle.pyraseg.training.stages import StageHandler, StagePlan
 
@@ -83,6 +84,12 @@ def test_what_a_stage_leaves_open_is_everything():
         ([{"name": "a", "epochs": 1.0, "rates": {"head": 0}}], "'a': `rates` must give a positive rate"),
         ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "data": 0}], "'a': `epochs` and `data` lie in"),
         ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "strength": 2}], r"`strength` in \[0, 1\]"),
+        ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "warm_up": 1}], r"`warm_up` in \[0, 1\)"),
+        (
+            [{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "schedule": "step"}],
+            "one of .'cosine', 'poly'., not 'step'",
+        ),
+        ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "patience": 0}], "`patience` is a number of validations"),
         ([{"name": "a", "epochs": 1.2, "rates": {"head": 1}}], "'a': `epochs` and `data` lie in"),
     ],
 )
@@ -135,6 +142,7 @@ class Run:
         self.changed: dict[int, set[str]] = {}
         self.draws: dict[int, list] = {}
         self.engine.add_event_handler(Events.EPOCH_STARTED, self.before)
+        self.engine.add_event_handler(Events.ITERATION_STARTED, self.note_rates)
         self.engine.add_event_handler(Events.EPOCH_COMPLETED, self.after)
 
     def step(self, engine: Engine, batch: torch.Tensor) -> None:
@@ -145,8 +153,10 @@ class Run:
 
     def before(self, engine: Engine) -> None:
         self.state = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.rates[engine.state.epoch] = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         self.draws[engine.state.epoch] = list(self.sampler)
+
+    def note_rates(self, engine: Engine) -> None:
+        self.rates[engine.state.epoch] = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
 
     def after(self, engine: Engine) -> None:
         now = self.network.state_dict()
@@ -195,17 +205,61 @@ def test_a_part_that_the_network_lacks_is_refused(sampler):
         StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)
 
 
-def test_rates_fall_along_half_a_cosine():
-    stages = [
-        {"name": "level", "epochs": 0.5, "rates": {"head": 1.0}},
-        {"name": "falling", "epochs": 0.5, "rates": {"encoder": 0.2, "head": 1.0}, "falls_to": 0.1},
-    ]
-    plan = StagePlan(stages)
-    assert [plan.rates(epoch, 8) for epoch in range(1, 5)] == [{"head": 1.0}] * 4
+LEVEL = {"name": "level", "epochs": 0.5, "rates": {"head": 1.0}}
+FALLING = {"name": "falling", "epochs": 0.5, "rates": {"body": 0.2, "head": 1.0}}
+
+
+def test_rates_stay_where_a_stage_says_nothing():
+    plan = StagePlan([LEVEL, FALLING])
+    assert {plan.rates(epoch, 8, done=done)["head"] for epoch in range(1, 9) for done in (0, 0.5, 1)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shape"), [("cosine", lambda t: (1 + np.cos(np.pi * t)) / 2), ("poly", lambda t: (1 - t) ** 0.9)]
+)
+@pytest.mark.parametrize("warm_up", [0.0, 0.25])
+def test_rates_rise_and_fall_within_a_stage(schedule, shape, warm_up):
+    plan = StagePlan([LEVEL, {**FALLING, "falls_to": 0.1, "warm_up": warm_up, "schedule": schedule}])
+    assert plan.rates(4, 8) == {"head": 1.0}
     for epoch in range(5, 9):
-        passed = (epoch - 4.5) / 4  # the middle of the epoch, within the stage
-        share = 0.1 + 0.9 * (1 + np.cos(np.pi * passed)) / 2
-        assert plan.rates(epoch, 8) == pytest.approx({"encoder": 0.2 * share, "head": share})
+        for done in (0.01, 0.5, 1.0):
+            passed = (epoch - 5 + done) / 4
+            fallen = 0.1 + 0.9 * shape((passed - warm_up) / (1 - warm_up)) if passed >= warm_up else passed / warm_up
+            assert plan.rates(epoch, 8, done=done) == pytest.approx({"body": 0.2 * fallen, "head": fallen})
+    assert plan.rates(8, 8, done=1.0)["head"] == pytest.approx(0.1)
+
+
+def test_the_rate_of_an_iteration_is_that_of_its_middle(sampler):
+    plan = StagePlan([{"name": "only", "epochs": 1.0, "rates": {"head": 1.0}, "warm_up": 0.5}])
+    network = Network()
+    optimizer = torch.optim.AdamW(plan.parameter_groups(network))
+    rates: list[float] = []
+    engine = Engine(lambda engine, batch: rates.append(optimizer.param_groups[1]["lr"]))
+    StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler).attach(engine)
+    engine.run([0, 1], max_epochs=4)
+    assert rates == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1, 1, 1])
+
+
+def test_layers_of_the_encoder_learn_the_slower_the_nearer_they_are_to_the_image(sampler):
+    network = PSPNet(encoder="resnet18", pretrained=False, bottleneck=8)
+    plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"encoder": 1.0, "head": 3.0}, "layer_decay": 0.5}])
+    optimizer = torch.optim.AdamW(plan.parameter_groups(network))
+    engine = Engine(lambda engine, batch: None)
+    StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler).attach(engine)
+    engine.run([0], max_epochs=1)
+    stages = {f"encoder.stages.{n}": 0.5 ** (3 - n) for n in range(4)}
+    expected = {"pyramid": 0.0, "head": 3.0, "encoder.stem": 0.5**4, **stages}
+    assert {group["name"]: group["lr"] for group in optimizer.param_groups} == pytest.approx(expected)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize("max_epochs", [3, 12, 40])
+def test_epochs_left_lead_to_the_next_stage(max_epochs):
+    plan = StagePlan(STAGES)
+    for epoch in range(1, max_epochs + 1):
+        left = plan.epochs_left(epoch, max_epochs)
+        assert plan.at(epoch + left, max_epochs) is plan.at(epoch, max_epochs)
+        assert epoch + left == max_epochs or plan.at(epoch + left + 1, max_epochs) is not plan.at(epoch, max_epochs)
 
 
 def test_a_finer_part_takes_the_rate_of_the_finest_name_that_holds_it(sampler):
@@ -214,24 +268,26 @@ def test_a_finer_part_takes_the_rate_of_the_finest_name_that_holds_it(sampler):
         {"name": "all", "epochs": 0.5, "rates": {"head": 0.3, "body": 0.1}},
     ]
     plan, network = StagePlan(stages), Network()
-    assert plan.parts == ["head", "body.1", "body"]
-    optimizer = torch.optim.AdamW(network.parameter_groups(plan.parts))
-    handler = StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)
-    for epoch, rates in [
-        (1, {"body": 0.0, "head": 0.3, "body.1": 0.2}),
-        (2, {"body": 0.1, "head": 0.3, "body.1": 0.1}),
-    ]:
-        engine = Engine(lambda engine, batch: None)
-        engine.state.epoch, engine.state.max_epochs = epoch, 2
-        handler(engine)
-        assert {group["name"]: group["lr"] for group in optimizer.param_groups} == rates
-        assert network.body[0].weight.requires_grad == (epoch == 2)
-        assert network.body[1].weight.requires_grad
+    optimizer = torch.optim.AdamW(plan.parameter_groups(network))
+    assert [group["name"] for group in optimizer.param_groups] == ["body", "head", "body.1"]
+    found: list[tuple[dict[str, float], bool, bool]] = []
+
+    def step(engine: Engine, batch: int) -> None:
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        found.append((rates, network.body[0].weight.requires_grad, network.body[1].weight.requires_grad))
+
+    engine = Engine(step)
+    StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler).attach(engine)
+    engine.run([0], max_epochs=2)
+    assert found == [
+        ({"body": 0.0, "head": 0.3, "body.1": 0.2}, False, True),
+        ({"body": 0.1, "head": 0.3, "body.1": 0.1}, True, True),
+    ]
 
 
 def test_a_finer_part_without_a_group_of_its_own_is_refused(sampler):
     plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"body.1": 0.1}}])
     network = Network()
-    with pytest.raises(PyrasegError, match=r"gives a rate to \['body.1'\].*parameter_groups\(plan.parts\)"):
+    with pytest.raises(PyrasegError, match=r"gives a rate to \['body.1'\].*plan.parameter_groups\(network\)"):
         optimizer = torch.optim.AdamW(network.parameter_groups())
         StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)

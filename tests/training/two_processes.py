@@ -16,6 +16,8 @@ from bundle.pyraseg import processes
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.scores import CaseOverlap
 from bundle.pyraseg.networks.parts import PartwiseNetwork
+from bundle.pyraseg.training.averaging import AveragedWeights
+from bundle.pyraseg.training.iterations import SeedEpochs
 from bundle.pyraseg.training.parallel import CaseShare, KeepInStep, distribute
 from bundle.pyraseg.workflow.console import plain_console
 
@@ -44,12 +46,12 @@ def batches() -> torch.Tensor:
 
 
 def train() -> dict:
-    """Train with parts that come and go; return the states of the epochs and the dropout of the first."""
+    """Train with parts that come and go; return what each epoch ends with: weights, their average, a random number."""
     torch.manual_seed(0)
     network = Network()
     wrapped = distribute(network)
     optimizer = torch.optim.AdamW(network.parameter_groups(), lr=0.01)
-    states, drawn = [], []
+    states, averages, drawn = [], [], []
 
     def step(engine: Engine, batch: torch.Tensor) -> None:
         wrapped.train()
@@ -58,19 +60,23 @@ def train() -> dict:
         optimizer.step()
 
     trainer = Engine(step)
-    KeepInStep(network, seed=0).attach(trainer)
+    averaged = AveragedWeights(network, keep=0.5)
+    averaged.attach(trainer)
+    SeedEpochs(0).attach(trainer)
+    KeepInStep(network, average=averaged.network).attach(trainer)
 
     @trainer.on(Events.EPOCH_STARTED)
     def _start(engine: Engine) -> None:
         network.learn_only(LEARNING[engine.state.epoch - 1])
-        drawn.append(torch.rand(1).item())
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def _keep(engine: Engine) -> None:
+        drawn.append(torch.rand(1).item())
         states.append({name: value.clone() for name, value in network.state_dict().items()})
+        averages.append({name: value.clone() for name, value in averaged.network.state_dict().items()})
 
     trainer.run(list(batches()), max_epochs=EPOCHS)
-    return {"states": states, "drawn": drawn}
+    return {"states": states, "averages": averages, "drawn": drawn}
 
 
 def cases() -> list[dict[str, torch.Tensor]]:

@@ -15,7 +15,7 @@ from pydicom.pixels.utils import pack_bits
 
 from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.label import LoadLabeld
+from bundle.pyraseg.transforms.label import UNKNOWN, LoadLabeld
 from tests.dicom.files import AXIAL, CORONAL, write_image, write_series
 
 CLASSES = ["background", "spleen", "Liver", "lesion"]  # not in the order of the segments below
@@ -261,3 +261,12 @@ def test_masks_of_255(tmp_path: Path) -> None:
     with pytest.raises(PyrasegError, match="holds the values 128, 200 beside 0 and 255"):
         load(photograph, blurred, **binary)
     assert np.array_equal(load(photograph, blurred, **binary, threshold=150)[1][0], PICTURE.T == 3)
+
+
+@pytest.mark.parametrize("options", [{"class_names": CLASSES}, {"class_names": CLASSES[:2], "threshold": 0.5}])
+def test_pixels_that_nobody_labelled_are_told_apart(tmp_path: Path, options: dict) -> None:
+    photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
+    stored = np.where(PICTURE == 3, 9, np.minimum(PICTURE, 1)).astype(np.uint8)
+    label = write_picture(tmp_path / "label.png", stored)
+    found = load(photograph, label, unknown_value=9, **options)[1][0]
+    assert np.array_equal(found, np.where(stored == 9, UNKNOWN, stored).T)

@@ -103,7 +103,13 @@ def test_the_csv_equals_dice_recomputed_from_the_files(trained):
 
 def test_training_leaves_logs_checkpoints_and_a_promoted_model(trained):
     assert (trained["model"]).read_bytes() == (trained["runs"] / "best.pt").read_bytes()
-    assert {path.name for path in trained["runs"].iterdir()} == {"best.pt", "last.pt", "log.csv", "tensorboard"}
+    assert {path.name for path in trained["runs"].iterdir()} == {
+        "best.pt",
+        "checkpoints",
+        "log.csv",
+        "run.json",
+        "tensorboard",
+    }
     with (trained["runs"] / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"] and float(rows[1]["dice"]) > 0

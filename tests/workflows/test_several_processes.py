@@ -4,9 +4,12 @@
 import csv
 import json
 import math
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import fmean
 
@@ -81,8 +84,14 @@ def log(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the network's weights in a file of weights or a checkpoint."""
+    content = torch.load(path, weights_only=True)
+    return content["parts"]["network"] if "parts" in content else content
+
+
 def identical(one: Path, other: Path) -> bool:
-    first, second = (torch.load(path, weights_only=True) for path in (one, other))
+    first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -91,10 +100,10 @@ def identical(one: Path, other: Path) -> bool:
 def test_weights_and_statistics_are_identical_at_the_end_and_one_process_writes(study):
     output = train_in_two(study, "batch_norm", batch_size=8)
     assert identical(output / "rank_0.pt", output / "rank_1.pt")
-    assert identical(output / "rank_0.pt", output / "last.pt")
-    ours = {"best.pt", "last.pt", "log.csv", "tensorboard"}
+    assert identical(output / "rank_0.pt", output / "checkpoints" / "epoch_0003.pt")
+    ours = {"best.pt", "checkpoints", "log.csv", "previews", "run.json", "tensorboard"}
     assert {path.name for path in output.iterdir()} == ours | {"rank_0.pt", "rank_1.pt"}
-    assert len(list((output / "tensorboard").iterdir())) == 1
+    assert len(list((output / "previews").iterdir())) == 2 * 3  # two of the three cases are the first process's
     assert [row["epoch"] for row in log(output)] == ["1", "2", "3"]
     assert (output.parent / "models" / "model.pt").read_bytes() == (output / "best.pt").read_bytes()
     assert [path.name for path in (output.parent / "models").iterdir()] == ["model.pt"]
@@ -112,6 +121,7 @@ def test_losses_and_scores_are_those_of_one_process(study):
     assert losses[0][2] < losses[0][1] < losses[0][0]
     # The scores of three cases, 2 + 1, from the same weights.
     path, output = overlay(study, "scores", **SAMPLEWISE)
+    torch.save(weights(two / "checkpoints" / "epoch_0003.pt"), two / "last.pt")
     content = json.loads(Path(path).read_text()) | {"model_file": str(two / "last.pt")}
     content |= {"validate#dataset#data": "$@cases['validation']"}
     for key in ("epochs", "samples_per_epoch", "val_interval", "plan#stages", "loss#batch"):
@@ -138,6 +148,34 @@ def test_an_early_stop_reaches_both(study):
     output = train_in_two(study, "stopped", batch_size=8, epochs=5, patience=1, samples_per_epoch=16, **content)
     assert [row["epoch"] for row in log(output)] == ["1", "2"]  # the second epoch is no better than the first
     assert identical(output / "rank_0.pt", output / "rank_1.pt")
+
+
+@pytest.mark.slow
+def test_a_killed_training_of_two_is_resumed_bit_for_bit(study):
+    content = {"batch_size": 4, "epochs": 4}
+    whole = train_in_two(study, "whole", **content)
+    path, output = overlay(study, "killed", **content)
+    files = str([str(ROOT / "configs" / config) for config in ("train.json", "multi_gpu_train.json")] + [path])
+    run = subprocess.Popen(
+        torchrun("--config_file", files), cwd=study, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    waited = time.monotonic() + 120
+    while not Path(output, "checkpoints", "epoch_0002.pt").exists():
+        assert time.monotonic() < waited and run.poll() is None
+        time.sleep(0.05)
+    *_, last = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(last), signal.SIGKILL)
+    errors = run.communicate(timeout=60)[1]  # the launcher ends the other process
+    assert run.returncode != 0 and b"SIGKILL" in errors and b"pyraseg: " not in errors
+    assert not Path(output, "checkpoints", "epoch_0004.pt").exists()
+    done = subprocess.run(
+        torchrun("--config_file", files, "--resume", "true"), cwd=study, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Resuming after epoch") == 1
+    assert identical(Path(output, "checkpoints", "epoch_0004.pt"), whole / "checkpoints" / "epoch_0004.pt")
+    assert [row["epoch"] for row in log(Path(output))] == ["1", "2", "3", "4"]
+    assert [row["loss"] for row in log(Path(output))] == [row["loss"] for row in log(whole)]
 
 
 @pytest.mark.slow

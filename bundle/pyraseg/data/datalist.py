@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data lists: which image belongs to which label, which patient and which part of the split."""
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape
+from os.path import commonpath
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,19 @@ def load_cases(
         cases = _split(_pair(folder, image_pattern, label_pattern), split_shares, seed)
     _refuse_leakage(cases, folder)
     return cases
+
+
+def split_hash(cases: Mapping[str, Sequence[dict[str, str]]]) -> str:
+    """Return a hash of which case is in which part of the split, by the names of the images: the same on every machine.
+
+    Two runs may be compared only where it is the same.
+    """
+    images = [item["image"] for items in cases.values() for item in items]
+    root = Path(commonpath(images)) if len(set(images)) > 1 else Path(images[0]).parent
+    lines = [
+        f"{part} {Path(i['image']).relative_to(root).as_posix()}\n" for part, items in cases.items() for i in items
+    ]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
 
 
 def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:

@@ -14,6 +14,7 @@ from monai.transforms import Randomizable
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
+from bundle.pyraseg.transforms.label import UNKNOWN
 
 
 class SliceCache:
@@ -37,11 +38,7 @@ class SliceCache:
     def entry(self, item: dict[str, str]) -> Path:
         """Return the folder of an item's entry, whether or not it exists."""
         key = hashlib.sha256(self._transform_key)
-        for root in (item["image"], item["label"]):
-            files = sorted(path for path in Path(root).rglob("*") if path.is_file()) if Path(root).is_dir() else [root]
-            for path in map(Path, files):
-                status = path.stat()
-                key.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        key.update(state_of_files(item).encode())
         return self.folder / key.hexdigest()[:24]
 
     def write(self, item: dict[str, str]) -> Path:
@@ -59,9 +56,10 @@ class SliceCache:
             )
         image, label = (array[..., None] if array.ndim == 3 else array for array in (image, label))
         image, label = (np.ascontiguousarray(np.moveaxis(array, -1, 0)) for array in (image, label.astype(np.uint8)))
-        present = np.zeros((len(label), int(label.max()) + 1), bool)
+        classes = label[label != UNKNOWN]
+        present = np.zeros((len(label), int(classes.max(initial=0)) + 1), bool)
         for row, values in zip(present, label, strict=True):
-            row[np.unique(values)] = True
+            row[np.unique(values[values != UNKNOWN])] = True
         entry = self.entry(item)
         with replacing(entry) as folder:
             folder.mkdir()
@@ -79,6 +77,17 @@ class SliceCache:
     def present(entry: Path) -> np.ndarray:
         """Return which classes are in which slice, (D, K) bool."""
         return np.load(entry / "present.npy")
+
+
+def state_of_files(item: dict[str, str]) -> str:
+    """Return a hash of the paths, sizes and times of change of a case's files: it tells when one of them changes."""
+    key = hashlib.sha256()
+    for root in (item["image"], item["label"]):
+        files = sorted(path for path in Path(root).rglob("*") if path.is_file()) if Path(root).is_dir() else [root]
+        for path in map(Path, files):
+            status = path.stat()
+            key.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return key.hexdigest()[:24]
 
 
 def _key_of(transform: Callable) -> bytes:

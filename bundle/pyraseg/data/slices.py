@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bundle.pyraseg import processes
 from bundle.pyraseg.data.slice_cache import SliceCache
 from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg.transforms.label import UNKNOWN
 from bundle.pyraseg.transforms.strength import set_strength
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,8 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
     holding: list[bool] = []  # whether the label of a case holds any class
 
     def check(case: dict[str, str]) -> None:
-        holding.append(bool((transform(case)["label"] > 0).any()))
+        label = transform(case)["label"]
+        holding.append(bool(((label > 0) & (label != UNKNOWN)).any()))
 
     faults = [fault for case in progress if (fault := _fault(lambda case=case: check(case)))]
     failures = [fault for found in processes.gather(faults) for fault in found]

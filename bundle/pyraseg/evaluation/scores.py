@@ -8,13 +8,15 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from bundle.pyraseg.transforms.label import UNKNOWN
+
 
 def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     """Count true positives, false positives and false negatives of every foreground class over a whole case.
 
     Args:
         prediction: class indices of any shape.
-        truth: class indices of the same shape.
+        truth: class indices of the same shape; what is `UNKNOWN` there counts nowhere.
         classes: number of classes, background included.
 
     Returns:
@@ -22,7 +24,8 @@ def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape.")
-    pairs = truth.reshape(-1).long() * classes + prediction.reshape(-1).long()
+    known = truth != UNKNOWN
+    pairs = truth[known].long() * classes + prediction[known].long()
     confusion = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     hits = confusion.diagonal()
     return torch.stack([hits, confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits], dim=1)[1:]

@@ -14,8 +14,8 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from PIL import Image
 
+from bundle.pyraseg.evaluation.overlay import draw
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.inference.overlay import draw
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of a network that learn or stand still by name."""
 
+import re
 from collections.abc import Iterable
 
 from torch import nn
@@ -23,6 +24,11 @@ class PartwiseNetwork(nn.Module):
     def part_names(self) -> list[str]:
         """Return the names of the parts that have parameters, in order."""
         return [name for name, part in self.named_children() if any(True for _ in part.parameters())]
+
+    def encoder_layers(self) -> list[str]:
+        """Return the names of the encoder's stem and stages, from the image on; one name for an undivided encoder."""
+        finer = [name for name, _ in self.named_modules() if re.fullmatch(r"encoder\.(stem|stages\.\d+)", name)]
+        return [name for name in finer if any(True for _ in self.get_submodule(name).parameters())] or ["encoder"]
 
     def check_parts(self, names: Iterable[str]) -> None:
         """Raise PyrasegError unless every name is that of a part, or of a finer part, that has parameters."""

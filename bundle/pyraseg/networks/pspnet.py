@@ -12,7 +12,7 @@ from bundle.pyraseg.networks.pyramid import PyramidPooling
 from bundle.pyraseg.networks.segmentation import SegmentationNetwork
 
 #: Strides of the maps that the skips of `decoder="fpn"` reach, from coarse to fine.
-SKIP_STRIDES = (8, 4)
+SKIP_STRIDES = (16, 8, 4)
 
 
 class PSPNet(SegmentationNetwork):

@@ -77,6 +77,6 @@ class SegmentationNetwork(PartwiseNetwork):
         return logits
 
     def skip_indices(self, strides: tuple[int, ...]) -> list[int]:
-        """Return where the encoder's maps of these strides are, leaving out strides that only its last map has."""
+        """Return where the encoder's maps of these strides are, those finer than its last one."""
         finer = {stride: index for index, stride in enumerate(self.encoder.strides[:-1])}  # the deepest of each stride
-        return [finer[stride] for stride in strides if stride in finer]
+        return [finer[stride] for stride in strides if stride in finer and stride < self.encoder.strides[-1]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are whole or absent, and the one step that changes the bundle's model."""
+"""Files of weights that are whole or absent, and the one step that changes the bundle's model."""
 
 import hashlib
 import logging
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from torch import nn
 
 from bundle.pyraseg import processes
@@ -22,53 +21,6 @@ def save_atomically(content: Any, path: str | Path) -> None:
     """Write `content` with `torch.save`; `path` holds the old content or the whole new one at every moment."""
     with replacing(path) as temporary:
         torch.save(content, temporary)
-
-
-class SaveBestAndLast:
-    """Keep the weights of the best validated epoch and those of the last, as plain state dicts.
-
-    Attach it to the trainer behind the handler that validates. `best.pt` is that of the evaluator's key metric; one
-    that an earlier run left in the folder goes when a new run starts, so that it cannot be taken for this run's. Of
-    several processes the first one writes.
-
-    Args:
-        output_dir: folder of `best.pt` and `last.pt`.
-        network: whose weights are kept.
-        evaluator: engine that validated.
-    """
-
-    def __init__(self, output_dir: str | Path, *, network: nn.Module, evaluator: Engine) -> None:
-        self.output_dir = Path(output_dir)
-        self.network = network
-        self.evaluator = evaluator
-
-    def attach(self, engine: Engine) -> None:
-        if processes.rank() > 0:
-            return
-        engine.add_event_handler(Events.STARTED, self._clear)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self._tell)
-
-    def _clear(self, engine: Engine) -> None:
-        if engine.state.epoch == 0:
-            (self.output_dir / "best.pt").unlink(missing_ok=True)
-
-    def __call__(self, engine: Engine) -> None:
-        save_atomically(self.network.state_dict(), self.output_dir / "last.pt")
-        if self.evaluator.state.best_metric_epoch == engine.state.epoch:
-            save_atomically(self.network.state_dict(), self.output_dir / "best.pt")
-
-    def _tell(self, engine: Engine) -> None:
-        state = self.evaluator.state
-        if state.best_metric_epoch < 0:
-            logger.warning("No epoch was validated: there are no best weights. Let val_interval be at most epochs.")
-            return
-        logger.info(
-            "Best validation mean Dice %.3f at epoch %d: %s",
-            state.best_metric,
-            state.best_metric_epoch,
-            self.output_dir / "best.pt",
-        )
 
 
 def load_model(network: nn.Module, path: str | Path, *, remedy: str) -> nn.Module:

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from bundle.pyraseg import processes
 from bundle.pyraseg.evaluation.scores import mean_dice, summarise
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.training.stages import StagePlan
+from bundle.pyraseg.training.stages import StagePlan, planned_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,15 @@ class EpochLog:
         ProgressBar(desc="Epoch", disable=None).attach(engine, output_transform=lambda output: {"loss": _loss(output)})
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def state_dict(self) -> dict[str, list]:
+        """Return the rows of the epochs so far."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, list]) -> None:
+        """Go on behind the rows of a `state_dict`: what was logged after them is of an epoch that is run again."""
+        self._rows = list(state["rows"])
 
     def _start(self, engine: Engine) -> None:
         self._started = time.perf_counter()
@@ -82,10 +90,11 @@ class EpochLog:
         for name, value in row.items():
             if name not in ("epoch", "stage"):
                 self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
 
     def _row(self, engine: Engine) -> dict[str, float | str]:
         row: dict[str, float | str] = {"epoch": engine.state.epoch}
-        row["stage"] = self.plan.at(engine.state.epoch, engine.state.max_epochs).name
+        row["stage"] = self.plan.at(planned_epoch(engine), engine.state.max_epochs).name
         row |= {f"rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         row["loss"] = engine.state.metrics[LOSS]
         if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch
@@ -111,11 +120,9 @@ class EpochLog:
             table.writeheader()
             table.writerows(self._rows)
 
-    def _close(self, engine: Engine, *exception: Exception) -> None:
+    def _close(self, engine: Engine) -> None:
         if self._writer is not None:
             self._writer.close()
-        if exception:
-            raise exception[0]
 
 
 def _loss(output: dict | list[dict]) -> float:

@@ -3,7 +3,6 @@
 
 from collections.abc import Iterator, Sized
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
@@ -61,7 +60,7 @@ class CaseShare(Sampler[int]):
 
     def __init__(self, data_source: Sized, *, rank: int, processes: int) -> None:
         total = len(data_source)
-        first, end = (total * number // processes for number in (rank, rank + 1))
+        first, end = (-(-total * number // processes) for number in (rank, rank + 1))  # the first have more
         if 0 < total < processes:
             first = min(rank, total - 1)
             end = first + 1
@@ -75,39 +74,34 @@ class CaseShare(Sampler[int]):
 
 
 class KeepInStep:
-    """Keep in step what the average of the gradients does not.
+    """Average the statistics of batch norm, which each process takes from its own batches, over the processes.
 
-    At the start of an epoch, dropout's random numbers are seeded from the seed, the epoch and the process. After the
-    last iteration of an epoch, before anything validates or saves, the statistics of batch norm that each process took
-    from its own batches are averaged over the processes. (The mean of the means is that of all batches; the mean of the
-    variances lacks the spread between the means.) Parts in evaluation mode, and so frozen ones, are left as they are.
+    This happens after the last iteration of an epoch, before anything validates or saves. (The mean of the means is
+    that of all batches; the mean of the variances lacks the spread between the means.) Parts in evaluation mode, and so
+    frozen ones, have none to average, and SyncBatchNorm keeps its own in step.
 
     Args:
-        network: whose statistics are averaged.
-        seed: of the run.
+        network: that is trained.
+        average: a moving average of it, which follows the same statistics; the network itself where there is none.
     """
 
-    def __init__(self, network: nn.Module, *, seed: int) -> None:
+    def __init__(self, network: nn.Module, *, average: nn.Module) -> None:
         self.network = network
-        self.seed = seed
+        self.average = average
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, self._seed)
         # The last iteration, not the end of the epoch: handlers of that may validate or save before this one's turn.
         engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=_is_last), self)
 
-    def _seed(self, engine: Engine) -> None:
-        sequence = np.random.SeedSequence([self.seed, engine.state.epoch, processes.rank()])
-        torch.manual_seed(int(sequence.generate_state(1)[0]))
-
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
-        for module in self.network.modules():
+        for module, averaged in zip(self.network.modules(), self.average.modules(), strict=True):
             if isinstance(module, _NormBase) and module.training and not isinstance(module, nn.SyncBatchNorm):
-                for statistic in (module.running_mean, module.running_var):
-                    if statistic is not None:
-                        dist.all_reduce(statistic)
-                        statistic /= processes.count()
+                for owner in dict.fromkeys((module, averaged)):
+                    for statistic in (owner.running_mean, owner.running_var):
+                        if statistic is not None:
+                            dist.all_reduce(statistic)
+                            statistic /= processes.count()
 
 
 def _is_last(engine: Engine, iteration: int) -> bool:

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import cos, pi
+from math import ceil, cos, pi
 
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
@@ -11,6 +11,12 @@ from torch.optim import Optimizer
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.parts import PartwiseNetwork
 from bundle.pyraseg.training.samplers import StagedSampler
+
+#: How the rates fall within a stage, from 1 to 0, by the share of the stage that has passed.
+SCHEDULES = {
+    "cosine": lambda passed: (1 + cos(pi * passed)) / 2,
+    "poly": lambda passed: (1 - passed) ** 0.9,  # the power of Zhao et al., CVPR 2017
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,12 @@ class Stage:
             (`encoder.stages.3`) takes the rate of the finest name that holds it.
         data: share of the training patients; smaller shares lie inside larger ones.
         strength: of the augmentation, 0 to 1.
-        falls_to: share of its rates that the stage ends with, reached along half a cosine; 1 keeps them.
+        warm_up: share of the stage in which the rates rise from 0, evenly.
+        schedule: how they fall afterwards, "cosine" or "poly".
+        falls_to: share of its rates that the stage ends with; 1 keeps them.
+        layer_decay: factor between the rates of neighbouring layers of the encoder, from the deepest, which keeps the
+            rate of the part, to the stem. 1 gives all of them the same.
+        patience: validations in a row without a better score after which the next stage begins; None stays to the end.
     """
 
     name: str
@@ -32,15 +43,33 @@ class Stage:
     rates: Mapping[str, float]
     data: float = 1.0
     strength: float = 1.0
+    warm_up: float = 0.0
+    schedule: str = "cosine"
     falls_to: float = 1.0
+    layer_decay: float = 1.0
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if not self.rates or min(self.rates.values()) <= 0:
             raise PyrasegError(f"Stage {self.name!r}: `rates` must give a positive rate to at least one part.")
         if not 0 < self.data <= 1 or not 0 < self.epochs <= 1 or not 0 <= self.strength <= 1:
             raise PyrasegError(f"Stage {self.name!r}: `epochs` and `data` lie in (0, 1], `strength` in [0, 1].")
-        if not 0 <= self.falls_to <= 1:
-            raise PyrasegError(f"Stage {self.name!r}: `falls_to` lies in [0, 1], not at {self.falls_to}.")
+        if not 0 <= self.falls_to <= 1 or not 0 <= self.warm_up < 1 or not 0 < self.layer_decay <= 1:
+            raise PyrasegError(
+                f"Stage {self.name!r}: `falls_to` lies in [0, 1], `warm_up` in [0, 1), `layer_decay` in (0, 1]; they "
+                f"are {self.falls_to}, {self.warm_up} and {self.layer_decay}."
+            )
+        if self.schedule not in SCHEDULES:
+            raise PyrasegError(f"Stage {self.name!r}: `schedule` is one of {list(SCHEDULES)}, not {self.schedule!r}.")
+        if self.patience is not None and self.patience < 1:
+            raise PyrasegError(f"Stage {self.name!r}: `patience` is a number of validations, 1 or more.")
+
+    def share_of_rates(self, passed: float) -> float:
+        """Return the factor of the rates when a share of the stage has passed."""
+        if passed < self.warm_up:
+            return passed / self.warm_up
+        fallen = SCHEDULES[self.schedule]((passed - self.warm_up) / (1 - self.warm_up))
+        return self.falls_to + (1 - self.falls_to) * fallen
 
 
 class StagePlan:
@@ -52,7 +81,7 @@ class StagePlan:
             is the end of the current round.
 
     Raises:
-        PyrasegError: an unknown or missing field, or shares that do not sum to 1.
+        PyrasegError: an unknown or missing field, shares that do not sum to 1, or a stage's `patience` in a federation.
     """
 
     def __init__(self, stages: Sequence[Mapping], *, epochs: int | None = None) -> None:
@@ -63,36 +92,50 @@ class StagePlan:
             if unknown or missing:
                 raise PyrasegError(f"A stage has unknown fields {unknown} and lacks {missing}; its fields are {known}.")
         self.stages = [Stage(**stage) for stage in stages]
+        if epochs is not None and any(stage.patience is not None for stage in self.stages):
+            raise PyrasegError("In a federation, stages end at all sites together: take `patience` out of them.")
         if abs(sum(stage.epochs for stage in self.stages) - 1) > 1e-6:
             raise PyrasegError(f"The stages' shares of the epochs, {[s.epochs for s in self.stages]}, do not sum to 1.")
 
-    @property
-    def parts(self) -> list[str]:
-        """Return the names of all parts that a stage gives a rate to: `parameter_groups` makes groups of them."""
-        return list(dict.fromkeys(part for stage in self.stages for part in stage.rates))
+    def parameter_groups(self, network: PartwiseNetwork) -> list[dict]:
+        """Return one optimizer group for every part that may get a rate of its own.
+
+        Raises:
+            PyrasegError: a stage names a part that the network does not have, or its encoder has no layers to decay.
+        """
+        finer = [part for stage in self.stages for part in stage.rates]
+        if any(stage.layer_decay != 1 for stage in self.stages):
+            finer += network.encoder_layers()
+        return network.parameter_groups(dict.fromkeys(finer))
 
     def at(self, epoch: int, max_epochs: int) -> Stage:
         """Return the stage that rules `epoch`, counted from 1: the one in which the epoch's middle lies."""
         return self._locate(epoch, max_epochs)[0]
 
-    def rates(self, epoch: int, max_epochs: int) -> dict[str, float]:
-        """Return the learning rate of every part that learns in `epoch`, counted from 1."""
-        stage, passed = self._locate(epoch, max_epochs)
-        share = stage.falls_to + (1 - stage.falls_to) * (1 + cos(pi * passed)) / 2
-        return {part: rate * share for part, rate in stage.rates.items()}
+    def rates(self, epoch: int, max_epochs: int, *, done: float = 0.5) -> dict[str, float]:
+        """Return the learning rate of every part that learns when a share of `epoch`, counted from 1, is done."""
+        stage, before, last = self._locate(epoch, max_epochs)
+        passed = (epoch - 1 + done - before) / (last - before)
+        return {part: rate * stage.share_of_rates(passed) for part, rate in stage.rates.items()}
 
-    def _locate(self, epoch: int, max_epochs: int) -> tuple[Stage, float]:
-        """Return the stage in which the middle of an epoch lies, and the share of the stage that has passed by then."""
-        position, end = (epoch - 0.5) / (self.epochs or max_epochs), 0.0
+    def epochs_left(self, epoch: int, max_epochs: int) -> int:
+        """Return how many epochs the stage of `epoch`, counted from 1, has after it."""
+        return self._locate(epoch, max_epochs)[2] - epoch
+
+    def _locate(self, epoch: int, max_epochs: int) -> tuple[Stage, int, int]:
+        """Return the stage that rules an epoch, the epoch before its first, and its last one."""
+        max_epochs = self.epochs or max_epochs
+        share, before, last = 0.0, 0, 0
         for stage in self.stages:
-            end += stage.epochs
-            if position < end:
+            share += stage.epochs
+            before, last = last, ceil(share * max_epochs - 0.5 - 1e-9)
+            if epoch <= last:
                 break
-        return stage, min(1.0, 1 - (end - position) / stage.epochs)
+        return stage, before, max(last, epoch)
 
 
 class StageHandler:
-    """Put the stage of every epoch into force when the epoch starts.
+    """Put the stage of every epoch into force when the epoch starts, and its rates at every iteration.
 
     Sets which parts of the network learn, the rate of each optimizer group (0 where the part is frozen) and the draws
     of the sampler. Groups are matched to parts by their `name`: each takes the rate of the finest part that
@@ -112,20 +155,35 @@ class StageHandler:
             if unknown:
                 raise PyrasegError(
                     f"Stage {stage.name!r} gives a rate to {unknown}; the network's parts are {network.part_names()} "
-                    f"and the optimizer's groups {groups}. Finer parts get groups by `parameter_groups(plan.parts)`."
+                    f"and the optimizer's groups {groups}. Make the groups by `plan.parameter_groups(network)`."
                 )
+        decays = any(stage.layer_decay != 1 for stage in plan.stages)
+        #: How far above the deepest layer of the encoder each group lies.
+        self.height = {name: n for n, name in enumerate(reversed(network.encoder_layers()))} if decays else {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._set_rates)
 
     def __call__(self, engine: Engine) -> None:
-        stage = self.plan.at(engine.state.epoch, engine.state.max_epochs)
-        rates = self.plan.rates(engine.state.epoch, engine.state.max_epochs)
-        self.network.learn_only(rates)
+        stage = self.plan.at(planned_epoch(engine), engine.state.max_epochs)
+        self.network.learn_only(stage.rates)
+        self.sampler.set_epoch(engine.state.epoch, data=stage.data, strength=stage.strength)
+
+    def _set_rates(self, engine: Engine) -> None:
+        iteration = (engine.state.iteration - 1) % engine.state.epoch_length
+        epoch, max_epochs = planned_epoch(engine), engine.state.max_epochs
+        decay = self.plan.at(epoch, max_epochs).layer_decay
+        rates = self.plan.rates(epoch, max_epochs, done=(iteration + 0.5) / engine.state.epoch_length)
         for group in self.optimizer.param_groups:
             holders = [part for part in rates if _holds(part, group["name"])]
-            group["lr"] = rates[max(holders, key=len)] if holders else 0.0
-        self.sampler.set_epoch(engine.state.epoch, data=stage.data, strength=stage.strength)
+            rate = rates[max(holders, key=len)] if holders else 0.0
+            group["lr"] = rate * decay ** self.height.get(group["name"], 0)
+
+
+def planned_epoch(engine: Engine) -> int:
+    """Return the epoch of the plan that a trainer is in: its own, and those that stages without progress left out."""
+    return engine.state.epoch + getattr(engine.state, "skipped", 0)
 
 
 def _holds(part: str, finer: str) -> bool:

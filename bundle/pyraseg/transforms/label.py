@@ -18,6 +18,8 @@ from bundle.pyraseg.transforms.reader import LPS_TO_RAS, MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.
 GRID_TOLERANCE = 0.1
+#: What a loaded label holds where nobody knows the class, as in Pascal VOC's masks: give it to a loss as ignore_index.
+UNKNOWN = 255
 
 
 class LoadLabeld(MapTransform):
@@ -36,6 +38,8 @@ class LoadLabeld(MapTransform):
             error, unless a threshold is given.
         threshold: values from here on are class 1 and smaller ones background, for masks that a lossy format or a
             resampling has blurred.
+        unknown_value: value of a file for pixels that nobody has labelled; they become `UNKNOWN`. Losses leave them
+            out by their `ignore_index`, samplers and scores always.
         allow_missing_keys: skip keys that are not in the data.
 
     Raises:
@@ -50,6 +54,7 @@ class LoadLabeld(MapTransform):
         reference: str = "image",
         mask_value: int | None = None,
         threshold: float | None = None,
+        unknown_value: int | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -57,6 +62,7 @@ class LoadLabeld(MapTransform):
         self.reference = reference
         self.mask_value = mask_value
         self.threshold = threshold
+        self.unknown_value = unknown_value
         self.reader = MedicalImageReader(palette_index=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -71,7 +77,8 @@ class LoadLabeld(MapTransform):
         else:
             values, meta = self.reader.get_data([path])
             values = onto_grid(np.asarray(values), meta, image, path)
-            values = self._to_classes(values, path)
+            unknown = np.zeros(values.shape, bool) if self.unknown_value is None else values == self.unknown_value
+            values = np.where(unknown, UNKNOWN, self._to_classes(np.where(unknown, 0, values), path))
         label = torch.from_numpy(np.ascontiguousarray(values, dtype=np.uint8))[None]
         return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": str(path)})
 

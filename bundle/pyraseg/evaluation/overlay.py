@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a segmentation: original, prediction and overlay side by side."""
+"""Pictures of a segmentation: original, truth, prediction and overlay side by side."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,12 @@ def telling_slices(labels: np.ndarray, most: int = 4) -> list[int]:
 
 
 def draw(
-    original: MetaTensor, labels: MetaTensor, class_names: Sequence[str], *, windows: Sequence | None
+    original: MetaTensor,
+    labels: MetaTensor,
+    class_names: Sequence[str],
+    *,
+    windows: Sequence | None,
+    truth: MetaTensor | None = None,
 ) -> Image.Image:
     """Draw the picture of one input.
 
@@ -50,52 +55,59 @@ def draw(
         labels: class indices on the same grid, (1, W, H[, D]).
         class_names: names of all classes, background first.
         windows: as for `Windowd`, the first of which shows the original; None where it needs none.
+        truth: true classes on the same grid, where they are known; they then choose the slices.
 
     Returns:
-        RGB picture: a row a slice, with original, prediction and overlay as columns.
+        RGB picture: a row a slice, with original, truth where it is known, prediction and overlay as columns.
     """
-    affine = original.affine
+    affine, shown = original.affine, [original, *([] if truth is None else [truth]), labels]
     if original.ndim == 4:
-        chosen = telling_slices(np.asarray(labels[0]))
-        original, labels = (volume[..., chosen] for volume in (original, labels))
-        original.affine = labels.affine = affine
+        chosen = telling_slices(np.asarray(shown[1][0]))
+        shown = [volume[..., chosen] for volume in shown]
+        for volume in shown:
+            volume.affine = affine
     if windows is not None:
         first = windows if isinstance(windows, str | dict) else windows[0]
-        original = Windowd("image", windows=first, output_range=(0, 255))({"image": original})["image"]
-    original, labels = (OrientSlices()(volume) for volume in (original, labels))
-    spacing = original.pixdim.tolist() if original.ndim == 4 else [1.0, 1.0]
+        shown[0] = Windowd("image", windows=first, output_range=(0, 255))({"image": shown[0]})["image"]
+    shown = [OrientSlices()(volume) for volume in shown]
+    spacing = shown[0].pixdim.tolist() if original.ndim == 4 else [1.0, 1.0]
     rows = []
-    for index in range(original.shape[3]) if original.ndim == 4 else [None]:
-        grey, classes = (np.asarray(v if index is None else v[..., index]) for v in (original, labels))
-        rows.append(_row(grey, classes[0], spacing))
-    picture = Image.fromarray(np.concatenate(rows))
-    return _captioned(picture, class_names, np.unique(np.asarray(labels)))
+    for index in range(shown[0].shape[3]) if original.ndim == 4 else [None]:
+        grey, *maps = (np.asarray(volume if index is None else volume[..., index]) for volume in shown)
+        rows.append(_row(grey, [classes[0] for classes in maps], spacing))
+    captions = ["original", *([] if truth is None else ["truth"]), "prediction", "overlay"]
+    found = np.unique(np.concatenate([np.unique(np.asarray(classes)) for classes in shown[1:]]))
+    return _captioned(Image.fromarray(np.concatenate(rows)), captions, class_names, found)
 
 
-def _row(image: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Return one slice three times, side by side, with square pixels; arrays are MONAI's (C, W, H) and (W, H)."""
+def _row(image: np.ndarray, maps: Sequence[np.ndarray], spacing: Sequence[float]) -> np.ndarray:
+    """Return an image, its label maps and the last one laid over it, side by side, with square pixels.
+
+    Arrays are MONAI's (C, W, H) and (W, H).
+    """
     grey = np.moveaxis(np.clip(np.nan_to_num(image), 0, 255).astype(np.uint8), 0, -1).swapaxes(0, 1)
     grey = np.repeat(grey, 3, axis=2) if grey.shape[2] == 1 else grey[..., :3]
-    labels = labels.T
+    width, height = maps[0].shape
     unit = min(spacing[0], spacing[1])
-    size = np.array([labels.shape[1] * spacing[0] / unit, labels.shape[0] * spacing[1] / unit])
+    size = np.array([width * spacing[0] / unit, height * spacing[1] / unit])
     size = tuple(np.rint(size * max(1.0, NARROWEST / size.min())).astype(int).tolist())
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(grey)).resize(size, Image.Resampling.BILINEAR))
-    labels = np.asarray(
-        Image.fromarray(np.ascontiguousarray(labels.astype(np.uint8))).resize(size, Image.Resampling.NEAREST)
-    )
-    colours = colour_of(labels)
-    found = (labels > 0)[..., None]
-    blended = np.where(found, (1 - OPACITY) * grey + OPACITY * colours, grey).astype(np.uint8)
-    return np.concatenate([grey, colours, blended], axis=1)
+    pictures = [Image.fromarray(np.ascontiguousarray(labels.T.astype(np.uint8))) for labels in maps]
+    maps = [np.asarray(picture.resize(size, Image.Resampling.NEAREST)) for picture in pictures]
+    colours = [colour_of(labels) for labels in maps]
+    found = (maps[-1] > 0)[..., None]
+    blended = np.where(found, (1 - OPACITY) * grey + OPACITY * colours[-1], grey).astype(np.uint8)
+    return np.concatenate([grey, *colours, blended], axis=1)
 
 
-def _captioned(picture: Image.Image, class_names: Sequence[str], found: np.ndarray) -> Image.Image:
+def _captioned(
+    picture: Image.Image, captions: Sequence[str], class_names: Sequence[str], found: np.ndarray
+) -> Image.Image:
     canvas = Image.new("RGB", (picture.width, picture.height + 2 * MARGIN))
     canvas.paste(picture, (0, MARGIN))
     pen = ImageDraw.Draw(canvas)
-    for column, caption in enumerate(("original", "prediction", "overlay")):
-        pen.text((column * picture.width // 3 + 4, 3), caption, fill=(255, 255, 255))
+    for column, caption in enumerate(captions):
+        pen.text((column * picture.width // len(captions) + 4, 3), caption, fill=(255, 255, 255))
     place = 4
     for value in found[found > 0].astype(int):
         colour = tuple(colour_of(np.array(value)).tolist())

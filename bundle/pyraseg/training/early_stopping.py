@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""End a stage, or the training, that no longer gets better."""
+
+import logging
+
+from ignite.engine import Engine, Events
+
+from bundle.pyraseg.training.stages import StagePlan, planned_epoch
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyStopping:
+    """Count the validations in a row without a better score, in the stage and in all.
+
+    A stage that has a `patience` of its own and runs out of it gives way to the next one, whose epochs keep their
+    number: the training gets shorter. The training ends when the overall patience runs out, or with the last stage.
+    Attach it to the trainer behind the handler that validates. (Ignite's class of this name knows no stages.)
+
+    Args:
+        plan: the stages.
+        evaluator: engine whose key metric is the score.
+        patience: validations without a better score after which the training ends; None never does.
+    """
+
+    def __init__(self, plan: StagePlan, *, evaluator: Engine, patience: int | None) -> None:
+        self.plan = plan
+        self.evaluator = evaluator
+        self.patience = patience
+        self.best = float("-inf")
+        self.waited = 0
+        self.stage = ""
+        self.best_of_stage = float("-inf")
+        self.waited_in_stage = 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.state.skipped = 0
+        engine.state_dict_user_keys.append("skipped")  # a resumed trainer knows how far its plan is ahead
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        epoch, max_epochs = planned_epoch(engine), engine.state.max_epochs
+        stage = self.plan.at(epoch, max_epochs)
+        if stage.name != self.stage:
+            self.stage, self.best_of_stage, self.waited_in_stage = stage.name, float("-inf"), 0
+        if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch
+            self._count(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
+            if self.patience is not None and self.waited >= self.patience:
+                logger.info("No better score in %d validations: the training ends here.", self.waited)
+                engine.terminate()
+            elif stage.patience is not None and self.waited_in_stage >= stage.patience:
+                left = self.plan.epochs_left(epoch, max_epochs)
+                logger.info(
+                    "No better score in %d validations: %r ends %d epochs early.",
+                    self.waited_in_stage,
+                    stage.name,
+                    left,
+                )
+                engine.state.skipped += left
+        if planned_epoch(engine) >= max_epochs:
+            engine.terminate()
+
+    def _count(self, score: float) -> None:
+        self.waited = 0 if score > self.best else self.waited + 1
+        self.waited_in_stage = 0 if score > self.best_of_stage else self.waited_in_stage + 1
+        self.best, self.best_of_stage = max(self.best, score), max(self.best_of_stage, score)
+
+    def state_dict(self) -> dict[str, float | int | str]:
+        """Return what has been counted."""
+        kept = ("best", "waited", "stage", "best_of_stage", "waited_in_stage")
+        return {name: getattr(self, name) for name in kept}
+
+    def load_state_dict(self, state: dict[str, float | int | str]) -> None:
+        """Go on counting from a `state_dict`."""
+        vars(self).update(state)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Go on with a run that died, as if it had not."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.optim import Optimizer
+
+from bundle.pyraseg import processes
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.files import replacing
+from bundle.pyraseg.training.checkpoints import save_atomically
+
+logger = logging.getLogger(__name__)
+
+#: What a resumed run must share with the one that died.
+FIXED = ("config", "data")
+
+
+class Stateful(Protocol):
+    """What has a state that a resumed run takes over."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class Checkpoints:
+    """Write all that a run is after every epoch, and start from the last whole file where a run is to be resumed.
+
+    A checkpoint holds the weights, the optimizer, the epoch, the best score, the gradient scaler of mixed precision and
+    the states of `others`, as tensors and plain values that are read without running code. Random states are not among
+    them: draws, augmentation and dropout are functions of seed and epoch (`StagedSampler`, `SeedEpochs`). The last two
+    files stay, so that one that a disk has spoilt costs an epoch.
+
+    Beside them, `best.pt` holds the weights of the best validated epoch as a plain state dict. Of several processes the
+    first one reads and writes; all start from what it has read.
+
+    Attach it to the trainer last: whatever else an epoch writes is then on disk before the checkpoint says so, and an
+    epoch that is repeated writes the same again.
+
+    Args:
+        output_dir: folder of `best.pt` and of `checkpoints/` with `epoch_0001.pt`, `epoch_0002.pt` ...
+        network: that is trained.
+        kept: whose weights are validated and become `best.pt`: the network, or the average of its weights.
+        optimizer: of the network.
+        evaluator: engine that validates; it knows the best score.
+        others: more that has a state, by name.
+        record: what the run is made of, see `workflow.record.run_record`; it is written as `run.json`. A resumed run
+            must have the same `config` and `data`; other `versions` or another `revision` are told.
+        resume: whether to go on with the run in `output_dir`; where it holds none, it begins.
+
+    Raises:
+        PyrasegError: `output_dir` holds an unfinished run and `resume` is false, or a run of another kind and it is
+            true. The run starts (and this is raised) before anything is written.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        network: nn.Module,
+        kept: nn.Module,
+        optimizer: Optimizer,
+        evaluator: Engine,
+        others: Mapping[str, Stateful] | None = None,
+        record: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.best = Path(output_dir) / "best.pt"
+        self.folder = Path(output_dir) / "checkpoints"
+        self.kept = kept
+        self.parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, **(others or {})}
+        self.evaluator = evaluator
+        self.record = dict(record or {})
+        self.resume = resume
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._tell)
+
+    def files(self) -> list[Path]:
+        """Return the checkpoints, the newest first."""
+        found = [path for path in self.folder.glob("epoch_*.pt") if re.fullmatch(r"epoch_\d+\.pt", path.name)]
+        return sorted(found, reverse=True)
+
+    def newest(self) -> dict | None:
+        """Return the content of the newest checkpoint that can be read, or None where there is none at all.
+
+        Raises:
+            PyrasegError: there are files and none of them can be read.
+        """
+        files = self.files()
+        for path in files:
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # a spoilt file makes torch raise nearly every type there is
+                logger.warning(
+                    "The checkpoint %s cannot be read (%s): trying the one before.", path, type(error).__name__
+                )
+        if files:
+            raise PyrasegError(
+                f"None of the checkpoints in {self.folder} can be read. Delete the folder to begin anew."
+            )
+        return None
+
+    def __call__(self, engine: Engine) -> None:
+        if processes.rank() > 0:
+            return
+        if self.evaluator.state.best_metric_epoch == engine.state.epoch:
+            save_atomically(self.kept.state_dict(), self.best)
+        over = engine.should_terminate or engine.state.epoch >= engine.state.max_epochs
+        scaler = getattr(engine, "scaler_", None)
+        content = {
+            "over": bool(over),
+            "trainer": dict(engine.state_dict()),
+            "best": [self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch],
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "record": self.record,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+        }
+        save_atomically(content, self.folder / f"epoch_{engine.state.epoch:04d}.pt")
+        for path in self.files()[2:]:
+            path.unlink()
+
+    def _start(self, engine: Engine) -> None:
+        if engine.state.epoch > 0:
+            return  # the same engine runs on, as a federated client does round after round
+        content = processes.from_first(self.newest)
+        if content is None:
+            if self.resume:
+                logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
+        elif self.resume:
+            self._restore(engine, content)
+            self._begin()
+            return
+        elif not content["over"]:
+            done, planned = content["trainer"]["iteration"], content["trainer"]["epoch_length"]
+            raise PyrasegError(
+                f"{self.folder.parent} holds a run that ended after epoch {done // planned} of "
+                f"{content['trainer']['max_epochs']}. Add --resume true to go on with it, or give another output_dir. "
+                f"To drop it, delete {self.folder}."
+            )
+        if processes.rank() == 0:
+            for path in [*self.files(), self.best]:  # an earlier run's must not be taken for this one's
+                path.unlink(missing_ok=True)
+        self._begin()
+
+    def _restore(self, engine: Engine, content: dict) -> None:
+        before = content["record"]
+        changes = [line for key in FIXED for line in differences(before.get(key, {}), self.record.get(key, {}), key)]
+        if changes:
+            shown = "\n  ".join(changes[:10]) + ("\n  ..." if len(changes) > 10 else "")
+            raise PyrasegError(
+                f"The run in {self.folder.parent} cannot be resumed, because it is not the same any more:\n  {shown}\n"
+                "Undo the changes, or start a new run in another output_dir."
+            )
+        for key in ("versions", "revision"):
+            for line in differences(before.get(key), self.record.get(key), key):
+                logger.warning("The run was begun with other software: %s. Its weights may differ by rounding.", line)
+        engine.load_state_dict(content["trainer"])
+        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = content["best"]
+        if content["scaler"]:
+            engine.scaler_.load_state_dict(content["scaler"])
+        for name, part in self.parts.items():
+            part.load_state_dict(content["parts"][name])
+        if content["over"]:
+            logger.info("The run in %s is finished: there is nothing to resume.", self.folder.parent)
+            engine.terminate()
+        else:
+            logger.info("Resuming after epoch %d of %d.", engine.state.epoch, engine.state.max_epochs)
+
+    def _begin(self) -> None:
+        """Remove what a killed run had not finished writing, and write what this one is made of."""
+        if processes.rank() > 0:
+            return
+        for path in self.folder.parent.rglob(".*.tmp"):
+            path.unlink()
+        with replacing(self.folder.parent / "run.json") as temporary:
+            temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+
+    def _tell(self, engine: Engine) -> None:
+        state = self.evaluator.state
+        if state.best_metric_epoch < 0:
+            logger.warning("No epoch was validated: there are no best weights. Let val_interval be at most epochs.")
+        else:
+            where = f"Best validation mean Dice {state.best_metric:.3f} at epoch {state.best_metric_epoch}"
+            logger.info("%s: %s", where, self.best)
+
+
+def differences(before: Any, now: Any, place: str = "") -> list[str]:
+    """Return a line for every value that two nested mappings do not share."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = list(dict.fromkeys([*before, *now]))
+        nested = ((before.get(key), now.get(key), f"{place}: {key}" if place else str(key)) for key in keys)
+        return [line for one, other, where in nested for line in differences(one, other, where)]
+    if before == now:
+        return []
+    return [f"{place}: {_short(before)} then, {_short(now)} now"]
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
