@@ -11,7 +11,7 @@ help:
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
 	@echo "make lint       check style and formatting"
-	@echo "make benchmark  measure the deformation and the networks beside those of others (half an hour)"
+	@echo "make benchmark  measure the deformation and the networks beside those of others (20 minutes)"
 	@echo "make clean      remove the environment, the phantom study, its cache and runs; models/ stays"
 
 train: .venv/installed

@@ -291,3 +291,20 @@ def test_a_finer_part_without_a_group_of_its_own_is_refused(sampler):
     with pytest.raises(PyrasegError, match=r"gives a rate to \['body.1'\].*plan.parameter_groups\(network\)"):
         optimizer = torch.optim.AdamW(network.parameter_groups())
         StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)
+
+
+def test_a_stage_keeps_the_statistics_that_it_names(sampler):
+    network = Network()
+    optimizer = torch.optim.AdamW(network.parameter_groups())
+    plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"body": 0.1, "head": 0.1}, "keep_statistics": ["body"]}])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def step(engine: Engine, batch: torch.Tensor) -> None:
+        network.train()(batch).square().mean().backward()
+        optimizer.step()
+
+    engine = Engine(step)
+    StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler).attach(engine)
+    engine.run(torch.randn(3, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1)) + 1)
+    kept = {name for name, value in network.state_dict().items() if torch.equal(value, before[name])}
+    assert kept == {"body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"}

@@ -59,7 +59,7 @@ class Checkpoints:
 
     Raises:
         PyrasegError: `output_dir` holds an unfinished run and `resume` is false, or a run of another kind and it is
-            true. The run starts (and this is raised) before anything is written.
+            true; nothing is written then.
     """
 
     def __init__(
@@ -131,30 +131,26 @@ class Checkpoints:
         for path in self.files()[2:]:
             path.unlink()
 
-    def _start(self, engine: Engine) -> None:
-        if engine.state.epoch > 0:
-            return  # the same engine runs on, as a federated client does round after round
+    def check(self) -> dict | None:
+        """Return the checkpoint that the run goes on from, or None where it begins.
+
+        It is asked when the run starts; a config asks it before data are prepared as well.
+
+        Raises:
+            PyrasegError: the folder holds a run that this one would destroy, or that it cannot go on with.
+        """
         content = processes.from_first(self.newest)
         if content is None:
-            if self.resume:
-                logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
-        elif self.resume:
-            self._restore(engine, content)
-            self._begin()
-            return
-        elif not content["over"]:
-            done, planned = content["trainer"]["iteration"], content["trainer"]["epoch_length"]
+            return None
+        if not self.resume:
+            if content["over"]:
+                return None
+            done, length = content["trainer"]["iteration"], content["trainer"]["epoch_length"]
             raise PyrasegError(
-                f"{self.folder.parent} holds a run that ended after epoch {done // planned} of "
+                f"{self.folder.parent} holds a run that ended after epoch {done // length} of "
                 f"{content['trainer']['max_epochs']}. Add --resume true to go on with it, or give another output_dir. "
                 f"To drop it, delete {self.folder}."
             )
-        if processes.rank() == 0:
-            for path in [*self.files(), self.best]:  # an earlier run's must not be taken for this one's
-                path.unlink(missing_ok=True)
-        self._begin()
-
-    def _restore(self, engine: Engine, content: dict) -> None:
         before = content["record"]
         changes = [line for key in FIXED for line in differences(before.get(key, {}), self.record.get(key, {}), key)]
         if changes:
@@ -163,8 +159,32 @@ class Checkpoints:
                 f"The run in {self.folder.parent} cannot be resumed, because it is not the same any more:\n  {shown}\n"
                 "Undo the changes, or start a new run in another output_dir."
             )
+        return content
+
+    def _start(self, engine: Engine) -> None:
+        if engine.state.epoch > 0:
+            return  # the same engine runs on, as a federated client does round after round
+        content = self.check()
+        if content is not None:
+            self._restore(engine, content)
+        elif self.resume:
+            logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
+        if processes.rank() == 0:
+            self._prepare_folder(anew=content is None)
+
+    def _prepare_folder(self, *, anew: bool) -> None:
+        """Remove what is no part of this run, and write what it is made of."""
+        if anew:
+            for path in [*self.files(), self.best]:  # an earlier run's must not be taken for this one's
+                path.unlink(missing_ok=True)
+        for path in self.folder.parent.rglob(".*.tmp"):  # what a killed run had not finished writing
+            path.unlink()
+        with replacing(self.folder.parent / "run.json") as temporary:
+            temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+
+    def _restore(self, engine: Engine, content: dict) -> None:
         for key in ("versions", "revision"):
-            for line in differences(before.get(key), self.record.get(key), key):
+            for line in differences(content["record"].get(key), self.record.get(key), key):
                 logger.warning("The run was begun with other software: %s. Its weights may differ by rounding.", line)
         engine.load_state_dict(content["trainer"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = content["best"]
@@ -177,15 +197,6 @@ class Checkpoints:
             engine.terminate()
         else:
             logger.info("Resuming after epoch %d of %d.", engine.state.epoch, engine.state.max_epochs)
-
-    def _begin(self) -> None:
-        """Remove what a killed run had not finished writing, and write what this one is made of."""
-        if processes.rank() > 0:
-            return
-        for path in self.folder.parent.rglob(".*.tmp"):
-            path.unlink()
-        with replacing(self.folder.parent / "run.json") as temporary:
-            temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
 
     def _tell(self, engine: Engine) -> None:
         state = self.evaluator.state

@@ -36,6 +36,7 @@ class Stage:
         layer_decay: factor between the rates of neighbouring layers of the encoder, from the deepest, which keeps the
             rate of the part, to the stem. 1 gives all of them the same.
         patience: validations in a row without a better score after which the next stage begins; None stays to the end.
+        keep_statistics: parts whose batch-norm statistics stand still though they learn; see `PartwiseNetwork`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stage:
     falls_to: float = 1.0
     layer_decay: float = 1.0
     patience: int | None = None
+    keep_statistics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.rates or min(self.rates.values()) <= 0:
@@ -167,7 +169,7 @@ class StageHandler:
 
     def __call__(self, engine: Engine) -> None:
         stage = self.plan.at(planned_epoch(engine), engine.state.max_epochs)
-        self.network.learn_only(stage.rates)
+        self.network.learn_only(stage.rates, keep_statistics=stage.keep_statistics)
         self.sampler.set_epoch(engine.state.epoch, data=stage.data, strength=stage.strength)
 
     def _set_rates(self, engine: Engine) -> None:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the dermoscopy task that were tried on its validation part."""
+
+from typing import Any
+
+
+def two_stages(first: float, encoder: float, rest: float, *, share: float = 0.25, **last: Any) -> dict[str, Any]:
+    """Return the override of a plan: new parts at a rate for a share of the epochs, then all parts, falling to 2 %."""
+    return {
+        "plan#stages": [
+            {"name": "new parts", "epochs": share, "rates": {"pyramid": first, "head": first}},
+            {
+                "name": "all parts",
+                "epochs": 1 - share,
+                "rates": {"encoder": encoder, "pyramid": rest, "head": rest},
+                **{"falls_to": 0.02, **last},
+            },
+        ]
+    }
+
+
+KEPT = {"keep_statistics": ["encoder"]}
+MIDDLE = two_stages(2e-3, 3e-4, 1e-3)
+MIDDLE_KEPT = two_stages(2e-3, 3e-4, 1e-3, **KEPT)
+HIGH = two_stages(2e-3, 1e-3, 2e-3)
+HIGH_KEPT = two_stages(2e-3, 1e-3, 2e-3, **KEPT)
+CROSS_ENTROPY = {"loss": {"_target_": "bundle.pyraseg.losses.DiceCELoss", "include_background": False, "batch": True}}
+DEFORM = {
+    "_target_": "bundle.pyraseg.transforms.deformation.RandDeformd",
+    "keys": ["image", "label"],
+    "prob": 0.8,
+    "rotation": 45,
+    "scale": 0.3,
+    "translation": 0.1,
+    "elastic_magnitude": 6,
+    "elastic_spacing": 32,
+    "mode": ["bilinear", "nearest"],
+}
+#: Overrides of the config by name.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as configured": {},
+    "encoder 1e-3, rest 2e-3": HIGH,
+    "encoder 3e-4, rest 1e-3": MIDDLE,
+    "encoder 3e-4, rest 1e-3, statistics kept": MIDDLE_KEPT,
+    "encoder 1e-5, rest 1e-4, statistics kept": two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0, **KEPT),
+    "encoder 1e-3, rest 2e-3, statistics kept": HIGH_KEPT,
+    "encoder 1e-4, rest 1e-3, statistics kept": two_stages(2e-3, 1e-4, 1e-3, **KEPT),
+    "encoder 3e-4, rest 1e-3, statistics kept, cross entropy": MIDDLE_KEPT | CROSS_ENTROPY,
+    "encoder 3e-4, rest 1e-3, statistics kept, batches of 8": MIDDLE_KEPT | {"batch_size": 8},
+    "encoder 3e-4, rest 1e-3, statistics kept, deformed": MIDDLE_KEPT | {"train#augmentation#transforms#2": DEFORM},
+}

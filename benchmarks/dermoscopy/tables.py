@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the tables of docs/dermoscopy.md from what the trainings left, and the comparisons as data beside them.
+
+Run ``python -m benchmarks.dermoscopy.tables``; a table without any results says so.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.dermoscopy.latency import MODES, RESULTS
+from benchmarks.dermoscopy.networks import OURS
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.evaluation.bootstrap import difference_interval, mean_interval
+from scripts.network_table import replace_between_markers
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "dermoscopy.md"
+FIGURES = ("jaccard", "dice")
+#: What the others of a comparison are compared with.
+BASES = {"plans": "everything at once", "settings": "as configured"}
+NOTHING = "Nothing was kept of this comparison yet."
+
+
+def records(results: Path, comparison: str) -> list[dict[str, Any]]:
+    """Return the records of a comparison's trainings, each with its `folder`, in the order of their names."""
+    files = sorted((results / comparison).glob("*/run.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) | {"folder": file.parent} for file in files]
+
+
+def case_scores(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a part's scores: `case`, `dice` and `jaccard`, in the order of the names."""
+    with path.open(encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["case"])
+    figures = {figure: np.array([float(row[figure]) for row in rows]) for figure in FIGURES}
+    return {"case": np.array([row["case"] for row in rows]), **figures}
+
+
+def compare(results: Path, part: str) -> dict[str, Any]:
+    """Return every network's mean scores on a part, and the paired differences of each of ours to every other.
+
+    Raises:
+        PyrasegError: two networks were scored on different cases.
+    """
+    scores = {}
+    for record in records(results, "networks"):
+        if (record["folder"] / f"{part}.csv").is_file():
+            name = record["name"] if record["seed"] == 0 else f"{record['name']}, seed {record['seed']}"
+            scores[name] = case_scores(record["folder"] / f"{part}.csv")
+    if any(not np.array_equal(each["case"], other["case"]) for each in scores.values() for other in scores.values()):
+        raise PyrasegError(f"The networks in {results} were scored on different cases: train them on one split.")
+    means = {
+        name: {figure: vars(mean_interval(of_one[figure])) for figure in FIGURES} for name, of_one in scores.items()
+    }
+    differences = [
+        {"first": ours, "second": other, "figure": figure}
+        | vars(difference_interval(scores[ours][figure], scores[other][figure]))
+        for ours in scores
+        if ours.partition(", seed")[0] in OURS
+        for other in scores
+        if other != ours
+        for figure in FIGURES
+    ]
+    cases = len(next(iter(scores.values()))["case"]) if scores else 0
+    return {"part": part, "cases": cases, "means": means, "differences": differences}
+
+
+def interval_text(interval: dict[str, float], *, sign: bool = False) -> str:
+    """Return a mean with its interval, as tables write it."""
+    shown = "{:+.3f}" if sign else "{:.3f}"
+    return f"{shown} [{shown}, {shown}]".format(interval["mean"], interval["low"], interval["high"])
+
+
+def networks_table(results: Path, part: str) -> str:
+    """Return parameters, pace, latency and scores of every network, best Jaccard first, in Markdown."""
+    compared = compare(results, part)
+    if not compared["means"]:
+        return NOTHING
+    of_name = {record["name"]: record for record in records(results, "networks") if record["seed"] == 0}
+    latency_file = results / "latency.json"
+    latency = json.loads(latency_file.read_text(encoding="utf-8")) if latency_file.is_file() else None
+    head = ["network", "parameters", "s an epoch", *(f"{mode} ms" for mode in MODES), "Jaccard", "Dice"]
+    lines = [f"{compared['cases']} cases.", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, means in sorted(compared["means"].items(), key=lambda item: -item[1]["jaccard"]["mean"]):
+        record = of_name[name.partition(", seed")[0]]
+        cells = [name, f"{record['parameters'] / 1e6:.2f} M", f"{record['median_seconds_per_epoch']:.0f}"]
+        cells += [f"{latency[mode]['median_ms'][record['name']]:.1f}" if latency else "" for mode in MODES]
+        cells += [interval_text(means[figure]) for figure in FIGURES]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def differences_table(results: Path, part: str) -> str:
+    """Return the paired differences of ours to every other network in Markdown."""
+    compared = compare(results, part)
+    if not compared["differences"]:
+        return NOTHING
+    by_pair: dict[tuple[str, str], dict[str, dict]] = {}
+    for row in compared["differences"]:
+        by_pair.setdefault((row["first"], row["second"]), {})[row["figure"]] = row
+    lines = ["| ours | minus | Jaccard | Dice |", "|---|---|---|---|"]
+    for (ours, other), rows in by_pair.items():
+        cells = [ours, other, *(interval_text(rows[figure], sign=True) for figure in FIGURES)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def repeats_table(results: Path, comparison: str) -> str:
+    """Return every plan or setting with its seeds, means and ranges on validation, best Jaccard first, in Markdown.
+
+    Scores are those of the epoch with the best Dice. The difference is to the comparison's base trained with the same
+    seeds, case by case; with several seeds, every case has its mean over them.
+    """
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for record in records(results, comparison):
+        length = f"{record['epochs']} x {record['samples_per_epoch']}"
+        size = " x ".join(map(str, record["slice_size"]))
+        groups.setdefault((record["name"], record["training_cases"], length, size), []).append(record)
+    if not groups:
+        return NOTHING
+    base = BASES[comparison]
+    head = [
+        "name",
+        "cases",
+        "samples",
+        "pixels",
+        "seeds",
+        "Jaccard",
+        "Dice",
+        f"Jaccard, minus that of {base!r}",
+        "s an epoch",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+
+    def figures(group: list[dict[str, Any]], figure: str) -> list[float]:
+        return [record["validation"][figure] for record in group]
+
+    def jaccard(group: list[dict[str, Any]]) -> np.ndarray:
+        return np.mean([case_scores(record["folder"] / "validation.csv")["jaccard"] for record in group], axis=0)
+
+    for (name, *budget), group in sorted(groups.items(), key=lambda g: -statistics.mean(figures(g[1], "jaccard"))):
+        seeds = [record["seed"] for record in group]
+        cells = [name, *map(str, budget), f"{len(seeds)}"]
+        cells += [range_text(figures(group, figure)) for figure in FIGURES]
+        like = [record for record in groups.get((base, *budget), ()) if record["seed"] in seeds]
+        paired = name != base and len(like) == len(group)
+        cells += [interval_text(vars(difference_interval(jaccard(group), jaccard(like))), sign=True) if paired else ""]
+        cells += [f"{statistics.median(record['median_seconds_per_epoch'] for record in group):.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def unfreezing_table(results: Path) -> str:
+    """Return the validation Dice after batches in training mode that nothing learnt from, in Markdown."""
+    path = results / "unfreezing.json"
+    if not path.is_file():
+        return NOTHING
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"| batches | Dice of {found['validation_cases']} validation cases |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {batches} | {dice:.3f} |" for batches, dice in found["dice"].items())])
+
+
+def range_text(values: list[float]) -> str:
+    """Return a mean, with its range where there are several values."""
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else mean
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    given = parser.parse_args(argv)
+    page = given.page.read_text(encoding="utf-8")
+    for part in ("validation", "test"):
+        page = replace_between_markers(page, f"networks {part}", networks_table(given.results, part))
+        page = replace_between_markers(page, f"differences {part}", differences_table(given.results, part))
+        compared = compare(given.results, part)
+        if compared["means"]:
+            path = given.results / f"networks_{part}.json"
+            path.write_text(json.dumps(compared, indent=2) + "\n", encoding="utf-8")
+    for comparison in BASES:
+        page = replace_between_markers(page, comparison, repeats_table(given.results, comparison))
+    page = replace_between_markers(page, "unfreezing", unfreezing_table(given.results))
+    given.page.write_text(page, encoding="utf-8")
+    print(f"Wrote the tables of {given.page} and the comparisons as data to {given.results}")
+
+
+if __name__ == "__main__":
+    main()

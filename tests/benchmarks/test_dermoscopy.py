@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dermoscopy benchmark: peers start alike, trainings are made once, tables come from what was kept."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+if find_spec("segmentation_models_pytorch") is None:
+    pytest.skip("the peers come with the extra `benchmark`", allow_module_level=True)
+
+from benchmarks.dermoscopy import __main__ as program
+from benchmarks.dermoscopy import tables, unfreezing
+from benchmarks.dermoscopy.networks import NETWORKS, PeerNetwork, count_parameters
+from benchmarks.dermoscopy.plans import plans
+from benchmarks.dermoscopy.trials import compact, config_hash, split_hashes
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.networks.encoders import build_encoder
+
+ENCODER = "tf_efficientnet_lite0"
+TINY = ["--epochs", "1", "--set", "samples_per_epoch=4", "batch_size=2", "slice_size=[64,64]", "num_workers=0"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """Write photographs of dark ellipses on skin, in names and sizes like those of ISIC."""
+    folder = tmp_path_factory.mktemp("study")
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for number in range(20):
+        centre, radius = generator.uniform(24, 40, 2), generator.uniform(8, 20, 2)
+        inside = ((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2 < 1
+        photograph = np.where(inside[..., None], (90, 50, 40), (200, 160, 140)) + generator.normal(0, 5, (64, 64, 3))
+        Image.fromarray(photograph.astype(np.uint8)).save(folder / "images" / f"ISIC_{number:07}.jpg")
+        mask = Image.fromarray((inside * 255).astype(np.uint8))
+        mask.save(folder / "masks" / f"ISIC_{number:07}_segmentation.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("smp")])
+def test_a_peer_starts_from_the_weights_of_ours(name):
+    options = {key: NETWORKS[name]["network_def"][key] for key in ("architecture", "encoder_depth", "upsampling")
+               if key in NETWORKS[name]["network_def"]}  # fmt: skip
+    peer = PeerNetwork(encoder=ENCODER, **options).eval()
+    stride = peer.encoder.model.feature_info.reduction()[-1] if "DeepLab" not in name else 16
+    ours = build_encoder(ENCODER, output_stride=max(16, stride)).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        theirs = peer.encoder(image)[-1]
+        same = next(each for each in ours(image) if each.shape == theirs.shape)
+        torch.testing.assert_close(theirs, same, rtol=1e-4, atol=1e-4)
+        assert peer(image).shape == (1, 2, 64, 96)
+
+
+def test_a_peer_freezes_as_ours_does():
+    peer = PeerNetwork("Unet", encoder=ENCODER, pretrained=False)
+    assert peer.part_names() == ["encoder", "pyramid", "head"]
+    assert [group["name"] for group in peer.parameter_groups()] == ["encoder", "pyramid", "head"]
+    peer.learn_only(["pyramid", "head"])
+    before = {name: value.clone() for name, value in peer.encoder.state_dict().items()}
+    peer.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in peer.encoder.state_dict().items())
+    assert all(parameter.grad is None for parameter in peer.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in peer.pyramid.parameters())
+
+
+def test_stages_that_nothing_runs_are_no_parameters():
+    cut = PeerNetwork("PSPNet", encoder=ENCODER, pretrained=False)
+    whole = PeerNetwork("PSPNet", encoder=ENCODER, pretrained=False, encoder_depth=5, upsampling=32)
+    image = torch.zeros(2, 3, 64, 64)
+    assert count_parameters(whole, image) == sum(parameter.numel() for parameter in whole.parameters())
+    blocks = cut.encoder.model.blocks
+    unused = sum(parameter.numel() for block in blocks[3:] for parameter in block.parameters())
+    assert count_parameters(cut, image) == sum(parameter.numel() for parameter in cut.parameters()) - unused
+
+
+def test_plans_of_one_stage_keep_rates_and_end():
+    stages = [
+        {"name": "new parts", "epochs": 0.2, "strength": 0.5, "rates": {"pyramid": 2e-3, "head": 1e-3}},
+        {"name": "all", "epochs": 0.8, "falls_to": 0.1, "rates": {"encoder.stages.3": 1e-4, "pyramid": 1e-3}},
+    ]
+    found = plans(stages)
+    rates = {"pyramid": 2e-3, "head": 1e-3}
+    whole = {"name": "all parts", "epochs": 1.0, "falls_to": 0.1, "rates": rates | {"encoder.stages.3": 1e-4}}
+    assert found["staged"] == {}
+    assert found["everything at once"] == {"plan#stages": [whole]}
+    assert found["encoder frozen throughout"] == {"plan#stages": [{**whole, "name": "new parts", "rates": rates}]}
+
+
+def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, capsys):
+    places = ["--dataset-dir", str(study), "--work", str(tmp_path / "work"), "--cache", str(tmp_path / "cache")]
+    places += ["--results", str(tmp_path / "results")]
+    chosen = ["--only", "PSPNet fpn", "smp U-Net", *TINY]
+    program.main([*places, *chosen])
+    folders = [tmp_path / "results" / "networks" / f"{name}-seed0" for name in ("PSPNet_fpn", "smp_U-Net")]
+    kept = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    assert [record["name"] for record in kept] == ["PSPNet fpn", "smp U-Net"]
+    assert kept[0]["split"] == kept[1]["split"] and kept[0]["training_cases"] == 14
+    assert all(
+        {file.name for file in folder.iterdir()} == {"run.json", "log.csv", "validation.csv"} for folder in folders
+    )
+    first = tables.case_scores(folders[0] / "validation.csv")
+    assert first["dice"].mean() == pytest.approx(kept[0]["validation"]["dice"], abs=1e-5)
+
+    shutil.rmtree(tmp_path / "work" / "networks" / "PSPNet_fpn-seed0")  # nothing of it is needed again
+    written = (folders[0] / "run.json").stat().st_mtime_ns
+    (folders[1] / "run.json").unlink()  # as if killed
+    program.main([*places, *chosen])
+    assert (folders[0] / "run.json").stat().st_mtime_ns == written
+    again = json.loads((folders[1] / "run.json").read_text())
+    assert again["validation"] == kept[1]["validation"], "the same seed gives the same training"
+    with pytest.raises(PyrasegError, match="other settings"):
+        program.main([*places, *chosen[:-1], "dropout=0.5"])
+
+    program.main([*places, "--only", "smp U-Net", *TINY, "--score-test"])
+    assert len(tables.case_scores(folders[1] / "test.csv")["case"]) == 3
+    page = tmp_path / "page.md"
+    names = [
+        "networks validation",
+        "differences validation",
+        "networks test",
+        "differences test",
+        "plans",
+        "settings",
+        "unfreezing",
+    ]
+    page.write_text("\n".join(f"<!-- begin {name} -->\n<!-- end {name} -->" for name in names))
+    tables.main(["--results", str(tmp_path / "results"), "--page", str(page)])
+    text = page.read_text()
+    assert "| PSPNet fpn | smp U-Net |" in text and text.count("| smp U-Net | 5") == 2
+    assert text.count(tables.NOTHING) == 4  # differences on test, plans, settings, unfreezing
+
+
+def test_statistics_move_where_nothing_learns(study, tmp_path):
+    stage = {"name": "new parts", "epochs": 1.0, "rates": {"pyramid": 1e-3, "head": 1e-3}}
+    found = unfreezing.measure(**{
+        "dataset_dir": str(study), "cache_dir": str(tmp_path / "cache"), "output_dir": str(tmp_path / "run"),
+        "model_file": str(tmp_path / "model.pt"), "plan#stages": [stage], "epochs": 1, "samples_per_epoch": 32,
+        "batch_size": 2, "slice_size": [64, 64], "num_workers": 0,
+    })  # fmt: skip
+    assert list(found["dice"]) == [0, *unfreezing.BATCHES] and found["validation_cases"] == 3
+    assert len(set(found["dice"].values())) > 1
+
+
+def test_a_name_that_is_none_is_refused(tmp_path):
+    with pytest.raises(PyrasegError, match="there is no"):
+        program.main(["settings", "--dataset-dir", str(tmp_path), "--only", "no such setting"])
+
+
+def test_hashes_tell_what_matters():
+    cases = {"test": [{"image": "/a/b.jpg"}, {"image": "/a/c.jpg"}]}
+    moved = {"test": [{"image": "/elsewhere/c.jpg"}, {"image": "/elsewhere/b.jpg"}]}
+    assert split_hashes(cases) == split_hashes(moved)
+    assert split_hashes(cases)["test"]["cases"] == 2
+    assert split_hashes(cases) != split_hashes({"test": [{"image": "/a/b.jpg"}]})
+    assert config_hash({"epochs": 1, "device": "cpu"}) == config_hash({"device": "cuda", "epochs": 1})
+    assert config_hash({"epochs": 1}) != config_hash({"epochs": 2})
+
+
+def test_scores_are_kept_by_the_name_of_the_photograph(tmp_path):
+    scores = tmp_path / "scores.csv"
+    scores.write_text("case,class,dice,iou\nimages/ISIC_1.jpg,lesion,0.80000000,0.66666667\n")
+    assert compact(scores) == "case,dice,jaccard\nISIC_1,0.800000,0.666667\n"
