@@ -14,6 +14,8 @@ from bundle.pyraseg.data.phantom.study import write_phantom_study
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 
+#: Tasks beside the default one: each is an overlay on train.json and one on inference.json.
+OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "ultrasound")
 #: What is run, and the files it is made of: a base, then overlays.
 PROGRAMS = {
     "train": ["train.json"],
@@ -21,17 +23,17 @@ PROGRAMS = {
     "infer": ["inference.json"],
     "train in several processes": ["train.json", "multi_gpu_train.json"],
     "train in a federation": ["train.json", "federated.json"],
-    "train dermoscopy": ["train.json", "dermoscopy.json"],
     "train dermoscopy in several processes": ["train.json", "dermoscopy.json", "multi_gpu_train.json"],
     "train dermoscopy in a federation": ["train.json", "dermoscopy.json", "federated.json"],
-    "evaluate dermoscopy": ["train.json", "dermoscopy.json", "evaluate.json"],
-    "infer dermoscopy": ["inference.json", "dermoscopy_inference.json"],
+    **{f"train {task}": ["train.json", f"{task}.json"] for task in OVERLAYS},
+    **{f"evaluate {task}": ["train.json", f"{task}.json", "evaluate.json"] for task in OVERLAYS},
+    **{f"infer {task}": ["inference.json", f"{task}_inference.json"] for task in OVERLAYS},
 }
 #: The training and the inference of each task.
-TASKS = [("train", "infer"), ("train dermoscopy", "infer dermoscopy")]
+TASKS = [("train", "infer"), *((f"train {task}", f"infer {task}") for task in OVERLAYS)]
 
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "inferring"}
-FILES = sorted(path.name for path in CONFIGS.glob("*.json") if path.name != "metadata.json")
+FILES = sorted(path.name for path in CONFIGS.glob("*.json") if not path.name.endswith("metadata.json"))
 programs = pytest.mark.parametrize("program", PROGRAMS)
 overlays = pytest.mark.parametrize("program", [name for name, files in PROGRAMS.items() if len(files) > 1])
 
@@ -87,7 +89,7 @@ def test_every_reference_resolves(program):
 @programs
 def test_every_knob_and_argument_is_used(program):
     parser = merged(PROGRAMS[program])
-    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config.check_config"}]
+    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config.check_config"}, *parser["initialize"]]
     parser.get_parsed_content("initialize#0")
     keys = {key for key, value in parser.get().items() if value is not None and key != "_meta_"}
     used = {ReferenceResolver.split_id(id)[0] for id in references(parser.get())}

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the network is shown: the same in training, validation and inference, and what the formulas say."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
+from monai.transforms import ScaleIntensityRangePercentiles
 from PIL import Image
 
 from tests.configs.test_configs import PROGRAMS, TASKS, merged
@@ -15,13 +17,15 @@ from tests.dicom.files import write_series
 ROWS, COLUMNS = 20, 24
 
 
-def ct_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+def ct_case(
+    folder: Path, windows: Sequence[tuple[float, float]] = ((90, 180), (40, 400), (0, 1000))
+) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
     """Write an axial series at the target spacing; return it, what its windows give, and the settings."""
     hu = np.random.default_rng(1).integers(-900, 900, (3, ROWS, COLUMNS)).astype(np.int16)
     write_series(folder / "ct", hu, spacing=(2.0, 2.0), RescaleSlope=1, RescaleIntercept=0)
     nib.save(nib.Nifti1Image(np.zeros((COLUMNS, ROWS, 3), np.uint8), affine_of(folder)), folder / "label.nii.gz")
     channels = []
-    for centre, width in ((90, 180), (40, 400), (0, 1000)):  # PS3.3 C.11.2.1.2.1, scaled to [-1, 1]
+    for centre, width in windows:  # PS3.3 C.11.2.1.2.1, scaled to [-1, 1]
         channels.append(np.clip((hu - (centre - 0.5)) / (width - 1) + 0.5, 0, 1) * 2 - 1)
     windowed = np.stack(channels).transpose(0, 3, 2, 1)
     before, after = (windowed[..., order] for order in ([0, 0, 1], [1, 2, 2]))  # the rim stands in for what is beyond
@@ -52,7 +56,55 @@ def photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, obje
     return items, expected, {"slice_size": [COLUMNS, ROWS]}
 
 
-@pytest.mark.parametrize(("programs", "case"), zip(TASKS, (ct_case, photograph), strict=True), ids=("ct", "photograph"))
+def grey_photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """Write a grey photograph of the target size; return it, what its percentiles give, and the settings."""
+    values = np.random.default_rng(3).integers(0, 256, (ROWS, COLUMNS)).astype(np.uint8)
+    Image.fromarray(values).save(folder / "photo.png")
+    Image.fromarray(np.zeros((ROWS, COLUMNS), np.uint8)).save(folder / "mask.png")
+    items = {"image": str(folder / "photo.png"), "label": str(folder / "mask.png")}
+    return items, between_percentiles(values).T[None], {"slice_size": [COLUMNS, ROWS]}
+
+
+def magnified_photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """As `photograph`, with the name that a task gives to the size before it cuts patches."""
+    items, expected, settings = photograph(folder)
+    return items, expected, {"photograph_size": settings["slice_size"]}
+
+
+def mr_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """Write an MR volume at the target spacing, in RAS; return it, what its percentiles give, and the settings."""
+    values = np.random.default_rng(4).gamma(2, 1e5, (COLUMNS, ROWS, 3)).astype(np.float32)
+    affine = np.diag([0.5, 0.5, 1.0, 1.0])
+    nib.save(nib.Nifti1Image(values, affine), folder / "mr.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(values.shape, np.uint8), affine), folder / "label.nii.gz")
+    displayed = between_percentiles(values)[::-1, ::-1]  # as a radiologist sees it: the patient's right on the left
+    before, after = (displayed[..., order] for order in ([0, 0, 1], [1, 2, 2]))
+    items = {"image": str(folder / "mr.nii.gz"), "label": str(folder / "label.nii.gz")}
+    return items, np.stack([before, displayed, after]), {"spacing": 0.5, "neighbours": 1}
+
+
+def between_percentiles(values: np.ndarray) -> np.ndarray:
+    """Return values with their 1st percentile at -1 and their 99th at 1, as MONAI has it."""
+    scale = ScaleIntensityRangePercentiles(1, 99, -1, 1, clip=True)
+    return np.asarray(scale(values.astype(np.float32)))
+
+
+def lung_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    return ct_case(folder, windows=((-600, 1500), (50, 350), (-200, 2000)))
+
+
+CASES = {
+    "train": ct_case,
+    "train dermoscopy": photograph,
+    "train chest_xray": grey_photograph,
+    "train hippocampus": mr_case,
+    "train retina": magnified_photograph,
+    "train lung_ct": lung_case,
+    "train ultrasound": photograph,
+}
+
+
+@pytest.mark.parametrize(("programs", "case"), [(task, CASES[task[0]]) for task in TASKS], ids=list(CASES))
 def test_one_array_through_every_chain(programs, case, tmp_path):
     item, expected, settings = case(tmp_path)
     arrays = {}

@@ -7,14 +7,30 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, verify_net_in_out
+
+from tests.configs.test_configs import PROGRAMS, merged, paths
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Tasks whose metadata are an overlay on the bundle's, as their configs are on its configs.
+TASKS = sorted(path.name.removesuffix("_metadata.json") for path in (ROOT / "configs").glob("*_metadata.json"))
 
 
 @pytest.fixture(scope="module")
 def metadata() -> dict:
     return json.loads((ROOT / "configs" / "metadata.json").read_text())
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def task(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def task_metadata(task: str) -> dict:
+    return ConfigParser.load_config_files(
+        [ROOT / "configs" / name for name in ("metadata.json", f"{task}_metadata.json")]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +73,39 @@ def test_channels_are_the_windows_of_the_config(metadata, train):
     assert image["num_channels"] == len(image["channel_def"]) == len(train["windows"]) * (2 * train["neighbours"] + 1)
     (windowing,) = [step for step in train["train"]["preprocessing"]["transforms"] if "windows" in step]
     assert image["value_range"] == windowing["output_range"]
+
+
+# --- tasks ---
+
+
+def test_metadata_of_a_task_are_valid(task_metadata, metadata, real_data):
+    schema = json.loads((real_data / "monai_meta_schema_20240725.json").read_text())
+    jsonschema.validate(task_metadata, schema)
+    assert task_metadata.keys() == metadata.keys()
+
+
+def test_metadata_of_a_task_are_those_of_its_config(task, task_metadata):
+    parser = merged(PROGRAMS[f"infer {task}"])
+    names, channels = (parser.get_parsed_content(key) for key in ("class_names", "network_def#in_channels"))
+    image, output = (task_metadata["network_data_format"][key] for key in ("inputs", "outputs"))
+    assert image["image"]["num_channels"] == len(image["image"]["channel_def"]) == channels
+    assert output["pred"]["num_channels"] == len(names)
+    assert output["pred"]["channel_def"] == {str(index): name for index, name in enumerate(names)}
+    assert task_metadata["label_classes"] == ", ".join(f"{index} {name}" for index, name in enumerate(names))
+
+
+def test_the_network_of_a_task_takes_what_its_metadata_say(task):
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=[str(ROOT / "configs" / name) for name in ("metadata.json", f"{task}_metadata.json")],
+        config_file=paths(PROGRAMS[f"infer {task}"]),
+    )
+
+
+def test_a_task_without_a_figure_says_that_it_is_untried(task, task_metadata):
+    untried = not task_metadata["eval_metrics"]
+    assert task_metadata["intended_use"].startswith("Untried") == untried
+    for program in (f"train {task}", f"infer {task}"):
+        config = merged(PROGRAMS[program])
+        assert ("note" in config and config["note"].startswith("Untried")) == untried
+        assert any("@note" in step.values() for step in config["initialize"] if isinstance(step, dict)) == untried

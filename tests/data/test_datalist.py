@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundle.pyraseg.data import datalist
-from bundle.pyraseg.data.datalist import SPLITS, load_cases
+from bundle.pyraseg.data.datalist import SPLITS, load_cases, split_hash
 from bundle.pyraseg.data.phantom.study import write_phantom_study
 from bundle.pyraseg.errors import PyrasegError
 
@@ -177,6 +177,60 @@ def test_images_without_any_label_are_refused(tmp_path):
 def test_a_pattern_names_the_case_once(pairs, pattern):
     with pytest.raises(PyrasegError, match=r"image_pattern must hold {case} once"):
         load_cases(pairs, image_pattern=pattern)
+
+
+# --- patients in the names of cases ---
+
+
+@pytest.fixture
+def eyes(tmp_path: Path) -> Path:
+    """Return a folder of both eyes of ten patients, and one eye of another."""
+    names = [f"Image_{n:02}{eye}" for n in range(10) for eye in "LR"] + ["Image_99L"]
+    touch(tmp_path, *(f"images/{name}.jpg" for name in names), *(f"labels/{name}.png" for name in names))
+    return tmp_path
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cases_of_a_patient_stay_together(eyes, seed):
+    cases = load_cases(eyes, patient_pattern="^(.+)[LR]$", split_shares=(0.5, 0.25, 0.25), seed=seed)
+    patients = {split: {case["patient"] for case in cases[split]} for split in SPLITS}
+    assert [len(patients[split]) for split in SPLITS] == [6, 2, 3]  # of 11: up to 5.5 and up to 8.25, rounded
+    assert set.union(*patients.values()) == {*(f"Image_{n:02}" for n in range(10)), "Image_99"}
+    for split in SPLITS:
+        names = sorted(Path(case["image"]).stem for case in cases[split])
+        assert names == sorted(f"{p}{eye}" for p in patients[split] for eye in ("L" if p == "Image_99" else "LR"))
+
+
+def test_without_a_pattern_each_pair_is_a_patient(eyes):
+    cases = load_cases(eyes)
+    assert len({case["patient"] for split in SPLITS for case in cases[split]}) == 21
+
+
+def test_a_pattern_that_tells_each_case_apart_changes_no_split(pairs):
+    assert load_cases(pairs, patient_pattern="(.*)") == load_cases(pairs)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(", "is no regular expression"),
+        ("[LR]$", "has no group"),
+        ("^(.+)R$", "finds no patient in the names of 11 cases, such as .*Image_00L.jpg"),
+        ("^(X?)", "finds no patient in the names of 21 cases"),
+    ],
+)
+def test_refused_patient_patterns(eyes, pattern, message):
+    with pytest.raises(PyrasegError, match=message):
+        load_cases(eyes, patient_pattern=pattern)
+
+
+# --- the log ---
+
+
+def test_the_split_is_logged_with_its_hash(pairs, caplog):
+    with caplog.at_level("INFO"):
+        cases = load_cases(pairs)
+    assert f"Cases of 20 patients: 14 training, 3 validation, 3 test; split {split_hash(cases)}" in caplog.text
 
 
 # --- the folder ---

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor, list_data_collate
-from monai.transforms import Flip
+from monai.transforms import Flip, ScaleIntensityRangePercentiles
 from pydicom import dcmread
 from pydicom.pixels import apply_rescale, apply_windowing
 
@@ -87,6 +87,41 @@ def test_header_window_of_a_real_slice_is_that_of_pydicom(real_data: Path) -> No
     result = window("header", data)
     assert 0.05 < result.float().mean() < 0.95
     assert np.allclose(result[0].numpy().T, (expected - low) / (high - low), atol=1e-5)
+
+
+# --- percentiles ---
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e5])
+@pytest.mark.parametrize("percentiles", [(1, 99), (0, 100), (0.5, 90)])
+def test_percentiles_are_those_of_monai(scale: float, percentiles: tuple[float, float]) -> None:
+    data = MetaTensor(scale * torch.from_numpy(np.random.default_rng(0).gamma(2, 1, (1, 9, 8, 7))).float())
+    result = window({"percentiles": list(percentiles)}, data, output_range=(-1.0, 1.0))
+    expected = ScaleIntensityRangePercentiles(*percentiles, -1, 1, clip=True)(data)
+    assert torch.allclose(result, expected, atol=1e-5)
+    assert result.min() == pytest.approx(-1) and result.max() == pytest.approx(1)
+
+
+def test_percentiles_by_hand() -> None:
+    # Of 0, 1 ... 100 the 10th percentile is 10 and the 90th 90: the middle lies at 50, a quarter at 30.
+    result = window({"percentiles": [10, 90]}, image(list(range(101))))
+    assert result[0, [0, 10, 30, 50, 90, 100], 0].tolist() == pytest.approx([0, 0, 0.25, 0.5, 1, 1])
+
+
+def test_a_constant_image_is_grey() -> None:
+    assert values_of(window({"percentiles": [1, 99]}, image([7.0, 7.0, 7.0]))) == [0.5, 0.5, 0.5]
+
+
+def test_percentiles_are_inverted_too() -> None:
+    assert values_of(window({"percentiles": [0, 100]}, image([0.0, 1.0, 4.0], inverted=True))) == [1, 0.75, 0]
+
+
+@pytest.mark.parametrize("percentiles", [[99, 1], [50, 50], [-1, 99], [1, 101], [1], [1, 50, 99], 5, ["a", "b"]])
+def test_refused_percentiles(percentiles: object) -> None:
+    with pytest.raises(PyrasegError, match="two numbers from 0 to 100, the smaller one first"):
+        Windowd("image", windows={"percentiles": percentiles})
+    with pytest.raises(PyrasegError, match="is not understood"):
+        Windowd("image", windows={"percentiles": [1, 99], "center": 40})
 
 
 # --- polarity ---
@@ -174,7 +209,7 @@ def test_missing_header_window(item: str, voi: object, found: str) -> None:
 
 def test_for_processing_has_no_display_window() -> None:
     data = image([1.0], for_processing=True, voi=[(VoiWindow(40, 400),)])
-    with pytest.raises(PyrasegError, match=r"FOR PROCESSING.*Normalise it explicitly"):
+    with pytest.raises(PyrasegError, match=r"FOR PROCESSING.*from its values"):
         window("header", data)
     assert window({"center": 1, "width": 2}, data).shape == (1, 1, 1)  # an explicit window is an explicit choice
 

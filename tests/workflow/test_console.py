@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg.workflow.console import warn
 
 #: An error as MONAI's `instantiate` and `apply_transform` wrap it.
 WRAPPED = """
@@ -72,3 +73,10 @@ def test_mendable_follows_what_an_error_was_raised_from():
     wrapped.__cause__ = cause
     assert mendable(cause) is mendable(wrapped) is cause
     assert mendable(RuntimeError("b")) is None
+
+
+def test_a_note_is_logged_as_a_warning(caplog):
+    warn("Untried on real data.")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "Untried on real data.")
+    ]

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from glob import escape
 from os.path import commonpath
@@ -28,6 +29,7 @@ def load_cases(
     phantom_dir: str | Path | None = None,
     image_pattern: str = "images/{case}",
     label_pattern: str = "labels/{case}",
+    patient_pattern: str | None = None,
     split_shares: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
 ) -> dict[str, list[dict[str, str]]]:
@@ -35,7 +37,8 @@ def load_cases(
 
     `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. Without that
-    file, images and labels are paired by name and split at random from `seed`, each pair a patient of its own.
+    file, images and labels are paired by name and the patients split at random from `seed`. The split is logged with
+    its hash.
 
     Args:
         dataset_dir: folder of the data set.
@@ -43,12 +46,14 @@ def load_cases(
         image_pattern: images below `dataset_dir` without a list; `{case}` stands for the name of a case, and a pattern
             that ends in it matches every suffix.
         label_pattern: their labels.
+        patient_pattern: regular expression without a list; its first group, found in the name of a case, is the patient
+            whom the case belongs to, such as "^(.+)[LR]$" for two eyes. None makes each pair a patient of its own.
         split_shares: shares of the patients in training, validation and test without a list.
         seed: of the split without a list.
 
     Raises:
-        PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, or a patient
-            is in two parts of the split.
+        PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, a case does not
+            tell its patient, or a patient is in two parts of the split.
     """
     folder = Path(dataset_dir).expanduser().resolve()
     if phantom_dir is not None and folder == Path(phantom_dir).expanduser().resolve():
@@ -67,8 +72,12 @@ def load_cases(
     if listed.is_file():
         cases = _read_list(listed)
     else:
-        cases = _split(_pair(folder, image_pattern, label_pattern), split_shares, seed)
+        pairs = _pair(folder, image_pattern, label_pattern)
+        cases = _split(_group(pairs, patient_pattern), split_shares, seed)
     _refuse_leakage(cases, folder)
+    counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
+    patients = len({item["patient"] for part in cases.values() for item in part})
+    logger.info("Cases of %d patients: %s; split %s", patients, counts, split_hash(cases))
     return cases
 
 
@@ -157,13 +166,33 @@ def _without_suffix(name: str) -> str:
     return name[: -len(max(suffixes, key=len))] if suffixes else name
 
 
+def _group(pairs: list[dict[str, str]], pattern: str | None) -> list[dict[str, str]]:
+    """Return the pairs with the patient that `pattern` finds in the name of each; without one they stay as they are."""
+    if pattern is None:
+        return pairs
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise PyrasegError(f"patient_pattern {pattern!r} is no regular expression: {error}.") from error
+    if expression.groups < 1:
+        raise PyrasegError(f"patient_pattern {pattern!r} has no group: put what names the patient in parentheses.")
+    found = [expression.search(pair["patient"]) for pair in pairs]
+    silent = [pair["image"] for pair, match in zip(pairs, found, strict=True) if not (match and match.group(1))]
+    if silent:
+        raise PyrasegError(
+            f"patient_pattern {pattern!r} finds no patient in the names of {len(silent)} cases, such as {silent[0]}."
+        )
+    return [{**pair, "patient": match.group(1)} for pair, match in zip(pairs, found, strict=True)]
+
+
 def _split(pairs: list[dict[str, str]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, str]]]:
     if len(shares) != len(SPLITS) or min(shares) < 0 or not np.isclose(sum(shares), 1):
         raise PyrasegError(f"split_shares must be three shares that sum to 1, got {list(shares)}.")
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    ends = np.rint(np.cumsum(shares) * len(pairs)).astype(int)
-    parts = np.split(order, ends[:-1])
-    return {split: [pairs[index] for index in sorted(part)] for split, part in zip(SPLITS, parts, strict=True)}
+    patients = np.array(sorted({pair["patient"] for pair in pairs}))
+    order = np.random.default_rng(seed).permutation(len(patients))
+    ends = np.rint(np.cumsum(shares) * len(patients)).astype(int)
+    parts = zip(SPLITS, np.split(order, ends[:-1]), strict=True)
+    return {split: [pair for pair in pairs if pair["patient"] in patients[part]] for split, part in parts}
 
 
 def _refuse_leakage(cases: dict[str, list[dict[str, str]]], folder: Path) -> None:

@@ -3,7 +3,7 @@
 
 import difflib
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,21 @@ PRESETS: dict[str, tuple[float, float, str]] = {
     "temporal_bone": (600, 2800, RADIOPAEDIA),
 }
 
-Window = VoiWindow | int  # an explicit window, or the index of a header item
+
+class Percentiles(NamedTuple):
+    """Percentiles of an image between which its window lies, for intensities without a unit, as those of MR."""
+
+    low: float
+    high: float
+
+    def window(self, values: np.ndarray) -> VoiWindow:
+        """Return the window from one percentile of the values to the other; it has width 1 where they coincide."""
+        black, white = np.percentile(values, self)
+        width = float(white - black) or 1.0
+        return VoiWindow(float(black + white) / 2, width, "LINEAR_EXACT")
+
+
+Window = VoiWindow | Percentiles | int  # an explicit window, percentiles, or the index of a header item
 
 
 class Windowd(MapTransform):
@@ -48,7 +62,8 @@ class Windowd(MapTransform):
     Args:
         keys: images to window, (1, W, H[, D]).
         windows: one item or a list of them, one output channel each. An item is the name of a preset of ``PRESETS``;
-            ``{"center": c, "width": w, "function": "LINEAR"}`` (``function`` may be left out); or ``"header"``, the
+            ``{"center": c, "width": w, "function": "LINEAR"}`` (``function`` may be left out);
+            ``{"percentiles": [1, 99]}``, from the one percentile to the other of the whole image; or ``"header"``, the
             first window of each slice's header (``"header:1"``: the second).
         output_range: the values of black and white, before the inversion.
         allow_missing_keys: skip keys that are not in the data.
@@ -91,8 +106,9 @@ class Windowd(MapTransform):
         values = np.asarray(image, dtype=np.float32)[0]
         out = np.empty((len(self.windows), *values.shape), dtype=np.float32)
         for channel, window in zip(out, self.windows, strict=True):
-            if isinstance(window, VoiWindow):
-                channel[:] = apply_voi_lut(values, window)
+            if isinstance(window, VoiWindow | Percentiles):
+                fixed = window if isinstance(window, VoiWindow) else window.window(values)
+                channel[:] = apply_voi_lut(values, fixed)
             else:
                 apply_header(values, header_items(meta, window, values.shape, place), channel)
         if meta.get("inverted", False):
@@ -107,11 +123,13 @@ class Windowd(MapTransform):
 
 def parse_window(item: str | Mapping[str, Any]) -> Window:
     """Return the window that an item of ``windows`` stands for."""
+    if isinstance(item, Mapping) and "percentiles" in item:
+        return parse_percentiles(item)
     if isinstance(item, Mapping):
         if not {"center", "width"} <= set(item) <= {"center", "width", "function"}:
             raise PyrasegError(
                 f"Windowd: the window {dict(item)} is not understood. "
-                'Write {"center": 40, "width": 400}, and "function" if it is not LINEAR.'
+                'Write {"center": 40, "width": 400}, and "function" if it is not LINEAR, or {"percentiles": [1, 99]}.'
             )
         window = VoiWindow(float(item["center"]), float(item["width"]), item.get("function", "LINEAR"))
         window.require_valid()
@@ -130,13 +148,27 @@ def parse_window(item: str | Mapping[str, Any]) -> Window:
     )
 
 
+def parse_percentiles(item: Mapping[str, Any]) -> Percentiles:
+    """Return the percentiles of an item ``{"percentiles": [low, high]}``."""
+    try:
+        percentiles = Percentiles(*map(float, item["percentiles"]))
+    except (TypeError, ValueError):
+        percentiles = None
+    if percentiles is None or len(item) > 1 or not 0 <= percentiles.low < percentiles.high <= 100:
+        raise PyrasegError(
+            f"Windowd: the window {dict(item)} is not understood. "
+            'Write {"percentiles": [1, 99]}: two numbers from 0 to 100, the smaller one first.'
+        )
+    return percentiles
+
+
 def header_items(meta: Mapping[str, Any], index: int, shape: Sequence[int], place: str) -> list[VoiWindow | VoiLut]:
     """Return the header's item of this index for each slice, or a list of one if all slices share it."""
     name = "header" if index == 0 else f"header:{index}"
     if meta.get("for_processing", False):
         raise PyrasegError(
             f"Windowd: the image{place} is FOR PROCESSING, so its header has no window for display ({name!r}). "
-            "Normalise it explicitly, for example with ScaleIntensityRangePercentilesd."
+            'Take one from its values: {"percentiles": [1, 99]}.'
         )
     slices = meta.get("voi", [])
     fewest = min((len(views) for views in slices), default=0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user sees of a run: errors that can be mended without a traceback, and no notices about unused readers."""
+"""What a user sees of a run: errors that can be mended without a traceback, notes, no notices about unused readers."""
 
+import logging
 import os
 import sys
 import warnings
@@ -8,6 +9,8 @@ from types import TracebackType
 
 from bundle.pyraseg import processes
 from bundle.pyraseg.errors import mendable
+
+logger = logging.getLogger(__name__)
 
 
 def plain_console() -> None:
@@ -31,3 +34,8 @@ def print_plainly(kind: type[BaseException], error: BaseException, traceback: Tr
         sys.__excepthook__(kind, error, traceback)
     else:
         print(f"pyraseg: {cause}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Log what a config has to say against itself, such as that nobody has tried it."""
+    logger.warning(message)
