@@ -20,10 +20,9 @@ def two_stages(first: float, encoder: float, rest: float, *, share: float = 0.25
 
 
 KEPT = {"keep_statistics": ["encoder"]}
-MIDDLE = two_stages(2e-3, 3e-4, 1e-3)
-MIDDLE_KEPT = two_stages(2e-3, 3e-4, 1e-3, **KEPT)
+RECIPE = two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0)
 HIGH = two_stages(2e-3, 1e-3, 2e-3)
-HIGH_KEPT = two_stages(2e-3, 1e-3, 2e-3, **KEPT)
+MIDDLE_KEPT = two_stages(2e-3, 3e-4, 1e-3, **KEPT)
 CROSS_ENTROPY = {"loss": {"_target_": "bundle.pyraseg.losses.DiceCELoss", "include_background": False, "batch": True}}
 DEFORM = {
     "_target_": "bundle.pyraseg.transforms.deformation.RandDeformd",
@@ -36,16 +35,19 @@ DEFORM = {
     "elastic_spacing": 32,
     "mode": ["bilinear", "nearest"],
 }
-#: Overrides of the config by name.
+#: Overrides of the config by name; each says all that the others have otherwise.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "as configured": {},
-    "encoder 1e-3, rest 2e-3": HIGH,
-    "encoder 3e-4, rest 1e-3": MIDDLE,
-    "encoder 3e-4, rest 1e-3, statistics kept": MIDDLE_KEPT,
-    "encoder 1e-5, rest 1e-4, statistics kept": two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0, **KEPT),
-    "encoder 1e-3, rest 2e-3, statistics kept": HIGH_KEPT,
-    "encoder 1e-4, rest 1e-3, statistics kept": two_stages(2e-3, 1e-4, 1e-3, **KEPT),
-    "encoder 3e-4, rest 1e-3, statistics kept, cross entropy": MIDDLE_KEPT | CROSS_ENTROPY,
-    "encoder 3e-4, rest 1e-3, statistics kept, batches of 8": MIDDLE_KEPT | {"batch_size": 8},
-    "encoder 3e-4, rest 1e-3, statistics kept, deformed": MIDDLE_KEPT | {"train#augmentation#transforms#2": DEFORM},
+    name: {"batch_size": 16, **overrides}
+    for name, overrides in {
+        "encoder 1e-5, rest 1e-4": RECIPE,
+        "encoder 1e-3, rest 2e-3": HIGH,
+        "encoder 3e-4, rest 1e-3": two_stages(2e-3, 3e-4, 1e-3),
+        "encoder 1e-3, rest 2e-3, statistics kept": two_stages(2e-3, 1e-3, 2e-3, **KEPT),
+        "encoder 3e-4, rest 1e-3, statistics kept": MIDDLE_KEPT,
+        "encoder 1e-4, rest 1e-3, statistics kept": two_stages(2e-3, 1e-4, 1e-3, **KEPT),
+        "encoder 1e-5, rest 1e-4, statistics kept": two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0, **KEPT),
+        "encoder 3e-4, rest 1e-3, statistics kept, cross entropy": MIDDLE_KEPT | CROSS_ENTROPY,
+        "encoder 3e-4, rest 1e-3, statistics kept, deformed": MIDDLE_KEPT | {"train#augmentation#transforms#2": DEFORM},
+        "encoder 3e-4, rest 1e-3, statistics kept, batches of 8": MIDDLE_KEPT | {"batch_size": 8},
+    }.items()
 }

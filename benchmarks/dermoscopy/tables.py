@@ -22,7 +22,7 @@ from scripts.network_table import replace_between_markers
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "dermoscopy.md"
 FIGURES = ("jaccard", "dice")
 #: What the others of a comparison are compared with.
-BASES = {"plans": "everything at once", "settings": "as configured"}
+BASES = {"plans": "everything at once", "settings": "encoder 1e-5, rest 1e-4"}
 NOTHING = "Nothing was kept of this comparison yet."
 
 
@@ -112,8 +112,8 @@ def differences_table(results: Path, part: str) -> str:
 def repeats_table(results: Path, comparison: str) -> str:
     """Return every plan or setting with its seeds, means and ranges on validation, best Jaccard first, in Markdown.
 
-    Scores are those of the epoch with the best Dice. The difference is to the comparison's base trained with the same
-    seeds, case by case; with several seeds, every case has its mean over them.
+    Scores are those of the epoch with the best Dice. The difference is to the comparison's base, case by case, over
+    the seeds that both were trained with; with several of them, every case has its mean over them.
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for record in records(results, comparison):
@@ -143,12 +143,14 @@ def repeats_table(results: Path, comparison: str) -> str:
         return np.mean([case_scores(record["folder"] / "validation.csv")["jaccard"] for record in group], axis=0)
 
     for (name, *budget), group in sorted(groups.items(), key=lambda g: -statistics.mean(figures(g[1], "jaccard"))):
-        seeds = [record["seed"] for record in group]
+        seeds = {record["seed"] for record in group}
         cells = [name, *map(str, budget), f"{len(seeds)}"]
         cells += [range_text(figures(group, figure)) for figure in FIGURES]
-        like = [record for record in groups.get((base, *budget), ()) if record["seed"] in seeds]
-        paired = name != base and len(like) == len(group)
-        cells += [interval_text(vars(difference_interval(jaccard(group), jaccard(like))), sign=True) if paired else ""]
+        of_base = groups.get((base, *budget), [])
+        both = seeds & {record["seed"] for record in of_base}
+        pair = ([record for record in each if record["seed"] in both] for each in (group, of_base))
+        paired = name != base and both
+        cells += [interval_text(vars(difference_interval(*map(jaccard, pair))), sign=True) if paired else ""]
         cells += [f"{statistics.median(record['median_seconds_per_epoch'] for record in group):.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -3,16 +3,12 @@
 
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-if find_spec("segmentation_models_pytorch") is None:
-    pytest.skip("the peers come with the extra `benchmark`", allow_module_level=True)
 
 from benchmarks.dermoscopy import __main__ as program
 from benchmarks.dermoscopy import tables, unfreezing

@@ -127,3 +127,23 @@ def test_an_epoch_has_a_fixed_number_of_draws_with_seeds_of_their_own(dataset):
 def test_refused_options(dataset, options):
     with pytest.raises(PyrasegError, match="empty_share must lie in"):
         StagedSampler(dataset, **{"samples_per_epoch": 1, **options})
+
+
+@pytest.mark.parametrize(("samples", "processes"), [(64, 2), (67, 3), (64, 1)])
+def test_the_batches_of_all_processes_are_the_batch_of_one(dataset, samples, processes):
+    def draws(rank: int, count: int) -> list:
+        sampler = StagedSampler(dataset, samples_per_epoch=samples, seed=1, rank=rank, processes=count)
+        sampler.set_epoch(2, data=0.6, strength=0.5)
+        assert len(list(sampler)) == len(sampler) == samples // count
+        return list(sampler)
+
+    shares = [draws(rank, processes) for rank in range(processes)]
+    whole, batch = draws(0, 1), 4
+    for step in range(samples // processes // batch):
+        together = {draw for share in shares for draw in share[step * batch : (step + 1) * batch]}
+        assert together == set(whole[step * batch * processes : (step + 1) * batch * processes])
+
+
+def test_more_processes_than_samples_are_refused(dataset):
+    with pytest.raises(PyrasegError, match="3 processes cannot share 2 samples_per_epoch"):
+        StagedSampler(dataset, samples_per_epoch=2, processes=3)

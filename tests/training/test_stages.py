@@ -58,6 +58,16 @@ def test_the_stage_of_an_epoch_does_not_depend_on_what_was_asked_before():
     assert plan.at(11, 10).name == "fine"  # a run that is prolonged stays in the last stage
 
 
+def test_the_length_of_the_training_may_be_more_than_the_trainer_knows():
+    plan = StagePlan(STAGES, epochs=10)
+    assert [plan.at(epoch, epoch + 1).name for epoch in (1, 2, 3, 6, 7, 10)] == [
+        "new",
+        "new",
+        *["all"] * 2,
+        *["fine"] * 2,
+    ]
+
+
 def test_what_a_stage_leaves_open_is_everything():
     stage = StagePlan(STAGES).at(10, 10)
     assert (stage.data, stage.strength) == (1.0, 1.0)

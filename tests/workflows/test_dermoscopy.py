@@ -15,7 +15,7 @@ PHOTOGRAPHS = 48
 
 @pytest.fixture(scope="module")
 def trained(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Train for an epoch in each stage on some photographs at 96 x 96."""
+    """Train through both stages on some photographs at 96 x 96."""
     work = tmp_path_factory.mktemp("dermoscopy")
     places = {name: work / name for name in ("study", "cache", "runs", "out", "inputs")} | {"model": work / "model.pt"}
     places["configs"] = as_yaml(work / "configs", "train", "dermoscopy", "inference", "dermoscopy_inference")
@@ -26,12 +26,12 @@ def trained(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             shutil.copy(path, places["study"] / name)
     run = monai_bundle(
         "run", "training", "--config_file", config_files("train.yaml", "dermoscopy.yaml", folder=places["configs"]),
-        "--num_workers", "0", "--epochs", "2", "--samples_per_epoch", "64", "--slice_size", "[96,96]",
+        "--num_workers", "0", "--epochs", "4", "--samples_per_epoch", "32", "--slice_size", "[96,96]",
         "--dataset_dir", str(places["study"]), "--cache_dir", str(places["cache"]),
         "--output_dir", str(places["runs"]), "--model_file", str(places["model"]), cwd=work,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "epoch 1/2 new parts" in run.stdout and "epoch 2/2 all parts" in run.stdout
+    assert "epoch 1/4 new parts" in run.stdout and "epoch 2/4 all parts" in run.stdout
     return places
 
 

@@ -107,6 +107,7 @@ def test_training_leaves_logs_checkpoints_and_a_promoted_model(trained):
         "best.pt",
         "checkpoints",
         "log.csv",
+        "previews",
         "run.json",
         "tensorboard",
     }

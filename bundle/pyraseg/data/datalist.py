@@ -14,6 +14,7 @@ import numpy as np
 
 from bundle.pyraseg.data.phantom.study import write_phantom_study
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.processes import in_turn
 from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,11 @@ def load_cases(
             tell its patient, or a patient is in two parts of the split.
     """
     folder = Path(dataset_dir).expanduser().resolve()
-    if not folder.exists() and phantom_dir is not None and folder == Path(phantom_dir).expanduser().resolve():
-        logger.info("There is no data set yet: writing the phantom CT study to %s", folder)
-        write_phantom_study(folder)
+    if phantom_dir is not None and folder == Path(phantom_dir).expanduser().resolve():
+        with in_turn():
+            if not folder.exists():
+                logger.info("There is no data set yet: writing the phantom CT study to %s", folder)
+                write_phantom_study(folder)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise PyrasegError(f"The data set folder {folder} {what}. Correct dataset_dir.")

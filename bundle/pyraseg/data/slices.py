@@ -12,6 +12,7 @@ from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.data.slice_cache import SliceCache
 from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.transforms.label import UNKNOWN
@@ -56,7 +57,8 @@ class SliceDataset(Dataset):
         self.augmentation = augmentation
         cache = SliceCache(cache_dir, transform)
         self.entries = [cache.entry(item) for item in self.data]
-        self._fill(cache, num_workers)
+        with processes.in_turn():
+            self._fill(cache, num_workers)
         #: Which classes are in which slice of each case, (D, K) bool.
         self.present = [cache.present(entry) for entry in self.entries]
         #: The patient of each case.
@@ -124,20 +126,24 @@ def _fault(action: Callable[[], object]) -> str:
 def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dict]) -> None:
     """Run the preprocessing of every case once, so that what cannot be evaluated stops a run before it begins.
 
+    Several processes share the work and all find what one of them finds.
+
     Raises:
         PyrasegError: names every case that fails; or there is none at all, or no foreground in any label.
     """
     if not cases:
         raise PyrasegError("There are no cases in this part of the data set's split. Add some to its datalist.json.")
-    progress = tqdm(cases, desc="Checking cases", unit="case", disable=None)
+    mine = cases[processes.rank() :: processes.count()]
+    progress = tqdm(mine, desc="Checking cases", unit="case", disable=processes.rank() > 0 or None)
     holding: list[bool] = []  # whether the label of a case holds any class
 
     def check(case: dict[str, str]) -> None:
         label = transform(case)["label"]
         holding.append(bool(((label > 0) & (label != UNKNOWN)).any()))
 
-    failures = [fault for case in progress if (fault := _fault(lambda case=case: check(case)))]
+    faults = [fault for case in progress if (fault := _fault(lambda case=case: check(case)))]
+    failures = [fault for found in processes.gather(faults) for fault in found]
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))
-    if not any(holding):
+    if not any(map(any, processes.gather(holding))):
         raise PyrasegError("No label in this part of the split holds any class, so no Dice can be computed from it.")

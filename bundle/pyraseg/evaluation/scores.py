@@ -92,14 +92,19 @@ class CaseOverlap(CumulativeIterationMetric):
 
     Args:
         class_names: names of all classes, background first.
+        cases: how many there are; what several processes gather beyond them, in order, is a repetition and dropped.
     """
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    def __init__(self, class_names: Sequence[str], *, cases: int | None = None) -> None:
         super().__init__()
         self.class_names = list(class_names)
+        self.cases = cases
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor, **kwargs) -> Tensor:
         return torch.stack([count_overlap(p, t, len(self.class_names)) for p, t in zip(y_pred, y, strict=True)])
+
+    def get_buffer(self) -> Tensor:
+        return super().get_buffer()[: self.cases]
 
     def aggregate(self) -> Tensor:
         return torch.tensor(mean_dice(summarise(self.get_buffer(), self.class_names)))

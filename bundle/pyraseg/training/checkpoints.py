@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 
@@ -51,11 +52,13 @@ def promote(weights: str | Path, model: str | Path) -> None:
     """Make `weights` the bundle's model, in one rename, and keep the model that it replaces.
 
     The replaced model goes to `replaced/` beside `model`, under a name made of its content's hash: it stays selectable,
-    and a folder listing shows one model only.
+    and a folder listing shows one model only. Of several processes the first one does it.
 
     Raises:
         PyrasegError: there are no weights at that path.
     """
+    if processes.rank() > 0:
+        return
     weights, model = Path(weights), Path(model)
     if not weights.is_file():
         raise PyrasegError(f"There are no weights at {weights} to promote: train with validation first.")

@@ -14,6 +14,7 @@ from ignite.metrics import Average
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.evaluation.scores import mean_dice, summarise
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.training.stages import StagePlan, planned_epoch
@@ -28,7 +29,7 @@ class EpochLog:
     """Gather the figures of every epoch and tell them four ways.
 
     Attach it to the trainer behind the handler that validates, so that it finds the epoch's scores. An epoch without
-    validation has a loss and no scores.
+    validation has a loss and no scores. Of several processes the first one tells; the loss is the mean over all.
 
     Args:
         output_dir: folder of `log.csv` and `tensorboard/`.
@@ -58,6 +59,8 @@ class EpochLog:
 
     def attach(self, engine: Engine) -> None:
         Average(output_transform=_loss).attach(engine, LOSS)
+        if processes.rank() > 0:
+            return
         ProgressBar(desc="Epoch", disable=None).attach(engine, output_transform=lambda output: {"loss": _loss(output)})
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)

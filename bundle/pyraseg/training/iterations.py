@@ -9,6 +9,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.errors import PyrasegError
 
 
@@ -20,12 +21,12 @@ class SeedEpochs:
 
     Args:
         seed: of the run.
-        rank: of the process, whose dropout is its own.
+        rank: of the process, whose dropout is its own; None asks for it.
     """
 
-    def __init__(self, seed: int, *, rank: int = 0) -> None:
+    def __init__(self, seed: int, *, rank: int | None = None) -> None:
         self.seed = seed
-        self.rank = rank
+        self.rank = processes.rank() if rank is None else rank
 
     def attach(self, engine: Engine) -> None:
         # Behind the making of the batch: the data loader itself draws a number whenever its workers are started.

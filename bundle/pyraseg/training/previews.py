@@ -9,6 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.evaluation.overlay import draw
 from bundle.pyraseg.files import replacing
 
@@ -17,7 +18,7 @@ class Previews:
     """Draw the first cases of every validation with truth and prediction, as files and into TensorBoard.
 
     Attach it to the evaluator. Files are named after the epoch and the number of the case, since the names of cases may
-    be those of patients: `previews/epoch_0004_case_1.png`.
+    be those of patients: `previews/epoch_0004_case_1.png`. Of several processes the first one draws cases of its own.
 
     Args:
         output_dir: of the run.
@@ -35,6 +36,8 @@ class Previews:
         self.windows = windows
 
     def attach(self, engine: Engine) -> None:
+        if processes.rank() > 0:
+            return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.training.checkpoints import save_atomically
@@ -39,7 +40,8 @@ class Checkpoints:
     them: draws, augmentation and dropout are functions of seed and epoch (`StagedSampler`, `SeedEpochs`). The last two
     files stay, so that one that a disk has spoilt costs an epoch.
 
-    Beside them, `best.pt` holds the weights of the best validated epoch as a plain state dict.
+    Beside them, `best.pt` holds the weights of the best validated epoch as a plain state dict. Of several processes the
+    first one reads and writes; all start from what it has read.
 
     Attach it to the trainer last: whatever else an epoch writes is then on disk before the checkpoint says so, and an
     epoch that is repeated writes the same again.
@@ -111,6 +113,8 @@ class Checkpoints:
         return None
 
     def __call__(self, engine: Engine) -> None:
+        if processes.rank() > 0:
+            return
         if self.evaluator.state.best_metric_epoch == engine.state.epoch:
             save_atomically(self.kept.state_dict(), self.best)
         over = engine.should_terminate or engine.state.epoch >= engine.state.max_epochs
@@ -135,7 +139,7 @@ class Checkpoints:
         Raises:
             PyrasegError: the folder holds a run that this one would destroy, or that it cannot go on with.
         """
-        content = self.newest()
+        content = processes.from_first(self.newest)
         if content is None:
             return None
         if not self.resume:
@@ -163,9 +167,14 @@ class Checkpoints:
         content = self.check()
         if content is not None:
             self._restore(engine, content)
-        else:
-            if self.resume:
-                logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
+        elif self.resume:
+            logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
+        if processes.rank() == 0:
+            self._prepare_folder(anew=content is None)
+
+    def _prepare_folder(self, *, anew: bool) -> None:
+        """Remove what is no part of this run, and write what it is made of."""
+        if anew:
             for path in [*self.files(), self.best]:  # an earlier run's must not be taken for this one's
                 path.unlink(missing_ok=True)
         for path in self.folder.parent.rglob(".*.tmp"):  # what a killed run had not finished writing

@@ -2,6 +2,7 @@
 """Which slices an epoch sees."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -15,24 +16,38 @@ class StagedSampler(Sampler[Draw]):
 
     Every draw picks a patient, then one of the patient's cases, then a class that the case holds, then a slice that
     shows it: all patients weigh the same, however many slices they have, and so do the classes of a case, however few
-    of its slices show them. Draws depend on the seed and the epoch alone.
+    of its slices show them. Draws depend on the seed and the epoch alone. Of n processes each takes every n-th, so that
+    their batches of a step, taken together, are the batch that one process of n times the batch size would see.
 
     Args:
         dataset: slices to draw from.
         samples_per_epoch: number of draws.
         empty_share: share of the draws that show no foreground, where a case has such slices.
         seed: of the order of the patients and of the draws.
+        rank: number of this process, from 0 on.
+        processes: how many share the draws; what they do not share evenly is left out.
     """
 
     def __init__(
-        self, dataset: SliceDataset, *, samples_per_epoch: int, empty_share: float = 0.2, seed: int = 0
+        self,
+        dataset: SliceDataset,
+        *,
+        samples_per_epoch: int,
+        empty_share: float = 0.2,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         if not 0 <= empty_share <= 1 or samples_per_epoch < 1:
             raise PyrasegError(
                 "empty_share must lie in [0, 1] and samples_per_epoch be positive, "
                 f"got {empty_share} and {samples_per_epoch}."
             )
+        if samples_per_epoch < processes:
+            raise PyrasegError(f"{processes} processes cannot share {samples_per_epoch} samples_per_epoch: raise it.")
         self.samples_per_epoch = samples_per_epoch
+        self.rank = rank
+        self.processes = processes
         self.empty_share = empty_share
         self.seed = seed
         names = sorted(set(dataset.patients))
@@ -51,9 +66,12 @@ class StagedSampler(Sampler[Draw]):
         self.strength = strength
 
     def __len__(self) -> int:
-        return self.samples_per_epoch
+        return self.samples_per_epoch // self.processes
 
     def __iter__(self) -> Iterator[Draw]:
+        return islice(self._draws(), self.rank, len(self) * self.processes, self.processes)
+
+    def _draws(self) -> Iterator[Draw]:
         random = np.random.default_rng([self.seed, self.epoch])
         for _ in range(self.samples_per_epoch):
             cases = self.allowed[random.integers(len(self.allowed))]

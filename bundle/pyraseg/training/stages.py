@@ -79,18 +79,23 @@ class StagePlan:
 
     Args:
         stages: one mapping a stage, with the fields of `Stage`; their `epochs` sum to 1.
+        epochs: length of the whole training where the trainer does not know it: in federated learning its `max_epochs`
+            is the end of the current round.
 
     Raises:
-        PyrasegError: an unknown or missing field, or shares that do not sum to 1.
+        PyrasegError: an unknown or missing field, shares that do not sum to 1, or a stage's `patience` in a federation.
     """
 
-    def __init__(self, stages: Sequence[Mapping]) -> None:
+    def __init__(self, stages: Sequence[Mapping], *, epochs: int | None = None) -> None:
+        self.epochs = epochs
         known = [field.name for field in fields(Stage)]
         for stage in stages:
             unknown, missing = sorted(set(stage) - set(known)), sorted({"name", "epochs", "rates"} - set(stage))
             if unknown or missing:
                 raise PyrasegError(f"A stage has unknown fields {unknown} and lacks {missing}; its fields are {known}.")
         self.stages = [Stage(**stage) for stage in stages]
+        if epochs is not None and any(stage.patience is not None for stage in self.stages):
+            raise PyrasegError("In a federation, stages end at all sites together: take `patience` out of them.")
         if abs(sum(stage.epochs for stage in self.stages) - 1) > 1e-6:
             raise PyrasegError(f"The stages' shares of the epochs, {[s.epochs for s in self.stages]}, do not sum to 1.")
 
@@ -121,6 +126,7 @@ class StagePlan:
 
     def _locate(self, epoch: int, max_epochs: int) -> tuple[Stage, int, int]:
         """Return the stage that rules an epoch, the epoch before its first, and its last one."""
+        max_epochs = self.epochs or max_epochs
         share, before, last = 0.0, 0, 0
         for stage in self.stages:
             share += stage.epochs

@@ -18,6 +18,8 @@ from bundle.pyraseg.workflow.callers import calling
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
+#: Knobs whose only use MONAI Label and MONAI FL may replace by a value of their own.
+REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data"}
 MONAI_IDS = RUN_IDS | TRACKING | PROPERTIES | {"imports", "displayable_configs", "_meta_"}
 
 
@@ -38,6 +40,7 @@ def check_config() -> None:
         )
     config = parser.get()
     used = MONAI_IDS | set(references(config))
+    used |= {knob for knob, use in REPLACED.items() if use in parser and not isinstance(parser[use], str)}
     is_used = {place: any(_overlap(place, other) for other in used) for place in sections(config)}
     for place, fine in is_used.items():
         if not fine:

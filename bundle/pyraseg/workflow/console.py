@@ -7,6 +7,7 @@ import sys
 import warnings
 from types import TracebackType
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.errors import mendable
 
 logger = logging.getLogger(__name__)
@@ -16,7 +17,8 @@ def plain_console() -> None:
     """Print a `PyrasegError` that ends the program as its message alone, whatever MONAI wrapped around it.
 
     Called first by every config. Other errors keep their traceback, and so does a `PyrasegError` where the environment
-    variable `PYRASEG_TRACEBACK` is set. The exit code is 1 either way.
+    variable `PYRASEG_TRACEBACK` is set. Of several processes the first to fail tells: the others fail of the same
+    or of its end. The exit code is 1 either way.
     """
     sys.excepthook = print_plainly
     # LoadImage builds every reader that MONAI knows, although our configs name theirs; this one warns.
@@ -25,6 +27,8 @@ def plain_console() -> None:
 
 def print_plainly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print an error that ends the program; see `plain_console`."""
+    if not processes.first_to_fail():
+        return
     cause = mendable(error)
     if cause is None or os.environ.get("PYRASEG_TRACEBACK"):
         sys.__excepthook__(kind, error, traceback)

@@ -10,6 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from bundle.pyraseg import processes
 from bundle.pyraseg.data.datalist import split_hash
 from bundle.pyraseg.data.slice_cache import state_of_files
 from bundle.pyraseg.workflow.callers import bundle_root, calling
@@ -28,19 +29,22 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
 
     Returns:
         `seed`; `split`: its hash and the number of cases of each part; `revision` of the bundle; `versions`; `config`:
-        every value of the merged config but `FREE` ones, by its id; `data`: a hash of every case's files (their names,
-        sizes and times of change) by part and image.
+        every value of the merged config but `FREE` ones, by its id, and the number of processes if there are several;
+        `data`: a hash of every case's files (their names, sizes and times of change) by part and image.
     """
     parser = calling(ConfigParser)
     if parser is None:
         raise RuntimeError("run_record finds its config through the parser that calls it: name it in a config.")
     config = {key: value for key, value in parser.get().items() if key not in FREE and key != "_meta_"}
+    leaves = dict(_leaves(config))
+    if processes.count() > 1:
+        leaves["processes"] = processes.count()
     return {
         "seed": seed,
         "split": {"hash": split_hash(cases), **{part: len(items) for part, items in cases.items()}},
         "revision": revision(Path(bundle_root())),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "config": dict(_leaves(config)),
+        "config": leaves,
         "data": {part: {item["image"]: state_of_files(item) for item in items} for part, items in cases.items()},
     }
 
