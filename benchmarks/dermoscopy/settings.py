@@ -48,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "encoder 1e-5, rest 1e-4, statistics kept": two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0, **KEPT),
         "encoder 3e-4, rest 1e-3, statistics kept, cross entropy": MIDDLE_KEPT | CROSS_ENTROPY,
         "encoder 3e-4, rest 1e-3, statistics kept, deformed": MIDDLE_KEPT | {"train#augmentation#transforms#2": DEFORM},
+        "encoder 1e-3, rest 2e-3, batches of 8": HIGH | {"batch_size": 8},
         "encoder 3e-4, rest 1e-3, statistics kept, batches of 8": MIDDLE_KEPT | {"batch_size": 8},
     }.items()
 }

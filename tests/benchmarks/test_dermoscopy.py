@@ -115,6 +115,10 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
     with pytest.raises(PyrasegError, match="other settings"):
         program.main([*places, *chosen[:-1], "dropout=0.5"])
 
+    program.main([*places, "--only", "PSPNet fpn", "--seeds", "1", "--every", "2", *TINY])
+    other = json.loads((folders[0].with_name("PSPNet_fpn-seed1") / "run.json").read_text())
+    assert other["split"] == kept[0]["split"] and other["training_cases"] == 7, "a seed does not change the split"
+
     program.main([*places, "--only", "smp U-Net", *TINY, "--score-test"])
     assert len(tables.case_scores(folders[1] / "test.csv")["case"]) == 3
     page = tmp_path / "page.md"
