@@ -19,6 +19,16 @@ def two_stages(first: float, encoder: float, rest: float, *, share: float = 0.25
     }
 
 
+def at_once(encoder: float, rest: float, **stage: Any) -> dict[str, Any]:
+    """Return the override of a plan: all parts from the first epoch, rising at first, then falling to 2 %."""
+    rates = {"encoder": encoder, "pyramid": rest, "head": rest}
+    return {
+        "plan#stages": [
+            {"name": "all parts", "epochs": 1.0, "warm_up": 0.05, "falls_to": 0.02, "rates": rates, **stage}
+        ]
+    }
+
+
 KEPT = {"keep_statistics": ["encoder"]}
 RECIPE = two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0)
 HIGH = two_stages(2e-3, 1e-3, 2e-3)
@@ -35,6 +45,8 @@ DEFORM = {
     "elastic_spacing": 32,
     "mode": ["bilinear", "nearest"],
 }
+DEFORMED = {"train#augmentation#transforms#2": DEFORM}
+AT_ONCE = at_once(1e-3, 2e-3) | {"batch_size": 8}
 #: Overrides of the config by name; each says all that the others have otherwise.
 SETTINGS: dict[str, dict[str, Any]] = {
     name: {"batch_size": 16, **overrides}
@@ -47,8 +59,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "encoder 1e-4, rest 1e-3, statistics kept": two_stages(2e-3, 1e-4, 1e-3, **KEPT),
         "encoder 1e-5, rest 1e-4, statistics kept": two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0, **KEPT),
         "encoder 3e-4, rest 1e-3, statistics kept, cross entropy": MIDDLE_KEPT | CROSS_ENTROPY,
-        "encoder 3e-4, rest 1e-3, statistics kept, deformed": MIDDLE_KEPT | {"train#augmentation#transforms#2": DEFORM},
+        "encoder 3e-4, rest 1e-3, statistics kept, deformed": MIDDLE_KEPT | DEFORMED,
         "encoder 1e-3, rest 2e-3, batches of 8": HIGH | {"batch_size": 8},
         "encoder 3e-4, rest 1e-3, statistics kept, batches of 8": MIDDLE_KEPT | {"batch_size": 8},
+        "at once, encoder 1e-3, rest 2e-3, batches of 8": AT_ONCE,
+        "at once, encoder 1e-3, rest 2e-3, batches of 8, averaged": AT_ONCE | {"average": 0.99},
+        "at once, encoder 1e-3, rest 2e-3, batches of 8, deformed": AT_ONCE | DEFORMED,
+        "at once, encoder 3e-4, rest 1e-3, batches of 8": at_once(3e-4, 1e-3) | {"batch_size": 8},
     }.items()
 }
