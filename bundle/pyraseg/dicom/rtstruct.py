@@ -104,34 +104,32 @@ def structure_set_to_labels(
         raise PyrasegError(f"{where} needs an image whose slices have a place in the patient.")
     classes = table.indices({number: roi.region for number, roi in structures.rois.items()}, where, "ROIs")
     canvas = Canvas(table, grid.shape, where)
-    placed, missed, other_frame = 0, 0, False
+    total, off_slices, crossing, other_frame = 0, [], [], False
     for number, roi in structures.rois.items():
         if not classes[number]:
             continue
         name = f"ROI {roi.region.name!r} of {structures.path}"
         other_frame |= grid.require_reference(name, roi.series_uids, roi.frame_of_reference_uid, drawn_on=drawn_on)
-        by_slice, off_slices = _by_slice(roi, grid, name)
-        placed += len(roi.contours) - len(off_slices)
-        missed += len(off_slices)
-        if off_slices:
-            LOGGER.warning(
-                "%s: %d of %d contours lie on no slice of the image and are left out, from %.1f to %.1f mm off",
-                name, len(off_slices), len(roi.contours), min(off_slices), max(off_slices),
-            )  # fmt: skip
-        odd_slices = 0
+        by_slice, off = _by_slice(roi, grid, name)
+        total, off_slices = total + len(roi.contours), off_slices + off
         for index, contours in by_slice.items():
             corners = [grid.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
             mask, odd = fill_contours(corners, grid.shape[1:], exclusive=[c.exclusive for c in contours])
             rows, columns = np.nonzero(mask)
             canvas.paint(classes[number], (np.full(len(rows), index), rows, columns))
-            odd_slices += odd > 0
-        if odd_slices:
-            LOGGER.warning(
-                "%s: on %d slices contours cross or repeat; what an even number of them encloses is left out",
-                name, odd_slices,
-            )  # fmt: skip
-    if missed and not placed:
-        raise PyrasegError(f"{where}: none of its {missed} contours lies on a slice of the image. Give its own series.")
+            crossing += [roi.region.name] if odd else []
+    if off_slices and len(off_slices) == total:
+        raise PyrasegError(f"{where}: none of its {total} contours lies on a slice of the image. Give its own series.")
+    if off_slices:
+        LOGGER.warning(
+            "%s: %d of %d contours lie on no slice of the image, but %.1f to %.1f mm from the nearest; they are left out",
+            where, len(off_slices), total, min(off_slices), max(off_slices),
+        )  # fmt: skip
+    if crossing:
+        LOGGER.warning(
+            "%s: contours of one ROI cross or repeat on %d slices (%s); what two of them enclose is left out where they "
+            "cross", where, len(crossing), ", ".join(sorted(set(crossing))),
+        )  # fmt: skip
     if other_frame:
         LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)
     return canvas.finished()

@@ -97,9 +97,9 @@ class SegmentationObject:
             else:
                 yield from iter_pixels(dataset, raw=True)
         except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
+            reason, name = " ".join(str(error).split())[:200], syntax.name if syntax else "unknown"
             raise PyrasegError(
-                f"The frames of {self.path} cannot be decoded (transfer syntax {syntax.name if syntax else 'unknown'}): "
-                f"{str(error)[:200]}. Export it uncompressed."
+                f"The frames of {self.path} cannot be decoded (transfer syntax {name}): {reason}. Export it uncompressed."
             ) from error
 
     def _unpacked(self) -> Iterator[np.ndarray]:
