@@ -96,7 +96,7 @@ def test_pixels_on_a_contour_belong_to_it() -> None:
     expected[10:30, 20:40] = True
     expected[15:21, 25:31] = False
     assert np.array_equal(fill_contours([traced, around_hole], SHAPE)[0], expected)
-    channel = np.array([[10, 20], [10, 39], [29, 39], [29, 20], [18, 20], [18, 24], [21, 24], [21, 31], [14, 31], [14, 24], [18, 24], [18, 20]])  # fmt: skip
+    channel = np.concatenate([traced[:4], [[18, 20], [18, 24]], around_hole[[3, 2, 1, 0]], [[18, 24], [18, 20]]])
     assert np.array_equal(fill_contours([channel], SHAPE)[0], expected)
 
 

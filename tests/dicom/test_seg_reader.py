@@ -140,9 +140,10 @@ def test_a_frame_may_be_smaller_or_larger_than_the_image(tmp_path: Path) -> None
     sources, mask = make_sources("oblique"), letter_f()
     path = write(tmp_path / "seg.dcm", mask, sources)
     grid = grid_of(sources)
-    wider = ImageGrid((4, 14, 20), grid.positions - 2 * 0.8 * grid.row_cosine, grid.row_cosine, grid.column_cosine, (1.5, 0.8))  # fmt: skip
+    right, down = 0.8 * grid.row_cosine, 1.5 * grid.column_cosine
+    wider = grid_of(sources, shape=(4, 14, 20), positions=grid.positions - 2 * right)
     assert np.array_equal(read_dicom_label(path, wider, TABLE)[:, :, 2:13], mask)
-    narrower = ImageGrid((4, 12, 8), grid.positions + 1.5 * grid.column_cosine + 0.8 * grid.row_cosine, grid.row_cosine, grid.column_cosine, (1.5, 0.8))  # fmt: skip
+    narrower = grid_of(sources, shape=(4, 12, 8), positions=grid.positions + down + right)
     assert np.array_equal(read_dicom_label(path, narrower, TABLE), mask[:, 1:13, 1:9])
 
 
@@ -196,7 +197,7 @@ def overlapping() -> np.ndarray:
 def test_overlapping_segments_need_an_order(tmp_path: Path, kind: str) -> None:
     sources, pixels = make_sources("axial"), overlapping()
     path = write(tmp_path / "seg.dcm", pixels.astype(float if kind == "FRACTIONAL" else np.uint8), sources, kind)
-    with pytest.raises(PyrasegError, match="'liver' and 'lesion' in 32 pixels overlap, .* Say in overlap_order"):
+    with pytest.raises(PyrasegError, match=r"'liver' and 'lesion' in 32 pixels overlap, .* Say in overlap_order"):
         read_dicom_label(path, grid_of(sources), TABLE)
     liver, lesion, spleen = (pixels[..., k].astype(bool) for k in range(3))
     for order in (["liver", "lesion"], ["lesion", "liver"], ["spleen", "lesion", "liver"]):
@@ -218,14 +219,12 @@ def test_a_segmentation_of_other_images_is_refused(tmp_path: Path) -> None:
     sources = make_sources("axial")
     path = write(tmp_path / "seg.dcm", letter_f(), sources)
     other = {"series_uid": generate_uid(), "sop_instance_uids": tuple(generate_uid() for _ in sources)}
-    with pytest.raises(
-        PyrasegError, match=rf"was drawn on the series {sources[0].SeriesInstanceUID}, not on its image"
-    ):
+    with pytest.raises(PyrasegError, match=rf"drawn on the series {sources[0].SeriesInstanceUID}, not on its image"):
         read_dicom_label(path, grid_of(sources, **other), TABLE)
     found = read_dicom_label(path, grid_of(sources, **other), TABLE, drawn_on="frame_of_reference")
     assert np.array_equal(found, letter_f())
     for drawn_on in ("series", "frame_of_reference"):
-        with pytest.raises(PyrasegError, match="lies in the frame of reference .* so it was drawn on other images"):
+        with pytest.raises(PyrasegError, match=r"lies in the frame of reference .* so it was drawn on other images"):
             grid = grid_of(sources, **other, frame_of_reference_uid=generate_uid())
             read_dicom_label(path, grid, TABLE, drawn_on=drawn_on)
     nameless = grid_of(sources, series_uid="", frame_of_reference_uid="", sop_instance_uids=("",) * 4)

@@ -222,16 +222,14 @@ class Canvas:
 
 
 def read_codes(item: Dataset, keyword: str) -> tuple[Code, ...]:
-    """Return the coded concepts of a sequence, (PS3.3 section 8), legacy SNOMED designators as SRT."""
-    sequence = item.get(keyword) or []
-    values = [
-        (code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue"), code) for code in sequence
-    ]
-    return tuple(
-        _comparable(Code(str(value), str(code.get("CodingSchemeDesignator") or ""), str(code.get("CodeMeaning") or "")))
-        for value, code in values
-        if value
-    )
+    """Return the coded concepts of a sequence (PS3.3 section 8), legacy SNOMED designators as SRT."""
+    found = []
+    for code in item.get(keyword) or []:
+        value = code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue")
+        scheme, meaning = (str(code.get(name) or "") for name in ("CodingSchemeDesignator", "CodeMeaning"))
+        if value:
+            found.append(_comparable(Code(str(value), scheme, meaning)))
+    return tuple(found)
 
 
 def _comparable(code: Code) -> Code:

@@ -122,13 +122,14 @@ def structure_set_to_labels(
         raise PyrasegError(f"{where}: none of its {total} contours lies on a slice of the image. Give its own series.")
     if off_slices:
         LOGGER.warning(
-            "%s: %d of %d contours lie on no slice of the image, but %.1f to %.1f mm from the nearest; they are left out",
+            "%s: %d of %d contours lie on no slice of the image, but %.1f to %.1f mm from one, and are left out",
             where, len(off_slices), total, min(off_slices), max(off_slices),
         )  # fmt: skip
     if crossing:
+        names = ", ".join(sorted(set(crossing)))
         LOGGER.warning(
-            "%s: contours of one ROI cross or repeat on %d slices (%s); what two of them enclose is left out where they "
-            "cross", where, len(crossing), ", ".join(sorted(set(crossing))),
+            "%s: contours of one ROI repeat or cross on %d slices (%s); what two crossing ones enclose is left out",
+            where, len(crossing), names,
         )  # fmt: skip
     if other_frame:
         LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)

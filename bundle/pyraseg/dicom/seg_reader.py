@@ -98,9 +98,8 @@ class SegmentationObject:
                 yield from iter_pixels(dataset, raw=True)
         except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
             reason, name = " ".join(str(error).split())[:200], syntax.name if syntax else "unknown"
-            raise PyrasegError(
-                f"The frames of {self.path} cannot be decoded (transfer syntax {name}): {reason}. Export it uncompressed."
-            ) from error
+            found = f"The frames of {self.path} cannot be decoded (transfer syntax {name}): {reason}"
+            raise PyrasegError(f"{found}. Export it uncompressed.") from error
 
     def _unpacked(self) -> Iterator[np.ndarray]:
         """Yield frames of one bit a pixel, which may begin within a byte: pydicom's `iter_pixels` cannot."""
