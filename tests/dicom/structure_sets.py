@@ -20,6 +20,7 @@ def write_structure_set(
     codes: dict[str, tuple[str, str]] | None = None,
 ) -> Path:
     """Write ROIs by name: contours (n, 3) in LPS mm, CLOSED_PLANAR or of the type that stands beside them."""
+    path.parent.mkdir(exist_ok=True)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

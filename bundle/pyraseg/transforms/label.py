@@ -30,6 +30,11 @@ FILES = NIFTI + ITK + PHOTOGRAPH
 LabelPath = str | PathLike | Mapping[str, str | PathLike]
 
 
+def label_files(label: LabelPath) -> list[str]:
+    """Return the paths of a label: one, or those of a mask for each class."""
+    return [str(path) for path in (label.values() if isinstance(label, Mapping) else [label])]
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """Hold the grid that a label is put onto: shape (W, H[, D]), affine to RAS mm, the image's name.
@@ -128,7 +133,7 @@ class LabelReader:
         For a DICOM series as `read_series` returned it, that is the transpose of its pixels (slices, rows, columns).
         """
         target = Target.of(image)
-        if isinstance(path, Mapping):
+        if isinstance(path, Mapping) and path:
             return self._from_masks({name: Path(file) for name, file in path.items()}, target, "The data list")
         path = Path(path)
         if not path.exists():
@@ -255,8 +260,7 @@ class LoadLabeld(MapTransform):
     def load(self, path: LabelPath, image: MetaTensor) -> MetaTensor:
         """Return the label at `path` on the grid of `image` (C, W, H[, D])."""
         label = torch.from_numpy(np.ascontiguousarray(self.reader.read(path, image)))[None]
-        name = path if not isinstance(path, Mapping) else next(iter(path.values()), "")
-        return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": str(name)})
+        return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": label_files(path)[0]})
 
 
 def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path: Path) -> np.ndarray:
