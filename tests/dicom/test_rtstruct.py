@@ -139,14 +139,32 @@ def test_structure_sets_of_other_images_are_refused(tmp_path: Path, caplog: pyte
         read_dicom_label(path, sagittal, TABLE)
 
 
-def test_a_damaged_contour_gives_a_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("keyword", "value", "message"),
+    [
+        ("ContourData", [1, 2, 3, 4], r"Contour 1 of ROI 3 in .* has 4 coordinates"),
+        ("ContourData", None, "has 0 coordinates"),
+        ("ContourGeometricType", "CURVED", "Contour 1 of ROI 3 .* unknown type 'CURVED', not CLOSED_PLANAR"),
+        ("ContourGeometricType", None, "unknown type ''"),
+    ],
+)
+def test_a_damaged_contour_gives_a_message(tmp_path: Path, keyword: str, value: object, message: str) -> None:
     grid = make_grid()
     path = write_structure_set(tmp_path / "rt.dcm", {"Liver": [in_mm(grid, 2, OUTER)]}, **UIDS)
     dataset = pydicom.dcmread(path)
-    contour = dataset.ROIContourSequence[0].ContourSequence[0]
-    contour.ContourData = list(contour.ContourData)[:-1]
+    setattr(dataset.ROIContourSequence[0].ContourSequence[0], keyword, value)
     dataset.save_as(path)
-    with pytest.raises(PyrasegError, match=r"Contour 1 of ROI 3 in .* has 359 coordinates"):
+    with pytest.raises(PyrasegError, match=message):
+        read_dicom_label(path, grid, TABLE)
+
+
+def test_contours_of_an_roi_without_a_name_give_a_message(tmp_path: Path) -> None:
+    grid = make_grid()
+    path = write_structure_set(tmp_path / "rt.dcm", {"Liver": [in_mm(grid, 2, OUTER)]}, **UIDS)
+    dataset = pydicom.dcmread(path)
+    dataset.StructureSetROISequence[0].ROINumber = 8
+    dataset.save_as(path)
+    with pytest.raises(PyrasegError, match=r"has contours of the ROIs \[3\], which it does not name"):
         read_dicom_label(path, grid, TABLE)
 
 

@@ -285,6 +285,7 @@ def test_frames_that_do_not_fit_are_refused(tmp_path: Path, move: object, messag
     [
         (lambda ds: setattr(ds, "SegmentationType", "SURFACE"), "of type SURFACE, not BINARY"),
         (lambda ds: setattr(ds, "PixelData", ds.PixelData[:20]), "cannot be decoded"),
+        (lambda ds: delattr(ds, "NumberOfFrames"), "describes 8 frames and has 1"),
         (lambda ds: delattr(ds, "SegmentSequence"), "cannot be read as a DICOM label"),
         (lambda ds: ds.SegmentSequence.pop(0), "belongs to segment 1, which is not described"),
         (lambda ds: delattr(ds.PerFrameFunctionalGroupsSequence[2], "SegmentIdentificationSequence"),

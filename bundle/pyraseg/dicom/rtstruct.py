@@ -18,6 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 EXCLUSIVE = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")  # the standard's term, and what programs also write
 CLOSED = ("CLOSED_PLANAR", *EXCLUSIVE)
+OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,11 @@ class StructureSet:
 
 
 def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
-    """Read the ROIs that have a closed contour; points, open lines and empty ROIs are left out and logged.
+    """Read the ROIs that have a closed contour; points, open lines and empty ROIs are left out and logged, with
+    a warning where nothing else is there.
 
     Raises:
-        PyrasegError: a contour is not made of points.
+        PyrasegError: a contour is not made of points, of an unknown type, or of an ROI that is not named.
     """
     series: dict[str, tuple[str, ...]] = {}
     for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
@@ -62,8 +64,11 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
     for item in dataset.get("ROIContourSequence") or []:
         for number, contour in enumerate(item.get("ContourSequence") or [], 1):
             kind = str(contour.get("ContourGeometricType") or "")
+            where = f"Contour {number} of ROI {item.ReferencedROINumber} in {path}"
+            if kind not in CLOSED + OPEN:
+                raise PyrasegError(f"{where} is of the unknown type {kind!r}, not {', '.join(CLOSED + OPEN)}.")
             if kind in CLOSED:
-                points = _points(contour, f"Contour {number} of ROI {item.ReferencedROINumber} in {path}")
+                points = _points(contour, where)
                 contours[int(item.ReferencedROINumber)].append(Contour(points, kind in EXCLUSIVE))
     rois, left_out = {}, []
     for item in dataset.get("StructureSetROISequence") or []:
@@ -75,8 +80,11 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
         codes = read_codes(observations.get(number, Dataset()), "RTROIIdentificationCodeSequence")
         drawn_on = series.get(frame, ()) if frame else tuple(uid for uids in series.values() for uid in uids)
         rois[number] = Roi(Region(name, codes), tuple(contours[number]), frame, drawn_on)
+    nameless = sorted(set(contours) - set(rois))
+    if nameless:
+        raise PyrasegError(f"{path} has contours of the ROIs {nameless}, which it does not name. Export it again.")
     if left_out:
-        LOGGER.info("%s: no closed contour in the ROIs %s", path, left_out)
+        LOGGER.log(logging.INFO if rois else logging.WARNING, "%s: no closed contour in the ROIs %s", path, left_out)
     return StructureSet(path, rois)
 
 
