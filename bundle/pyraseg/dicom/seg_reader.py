@@ -82,6 +82,8 @@ class SegmentationObject:
             PyrasegError: a frame cannot be decoded, or belongs to a segment that is not described.
         """
         for index, pixels in enumerate(self._decoded()):
+            if index == len(self._planes):
+                raise PyrasegError(f"{self.path} holds more pixels than its header says. Export it again.")
             for segment, mask in self._masks(index, pixels):
                 if segment not in self.segments:
                     raise PyrasegError(
