@@ -123,7 +123,7 @@ def test_structure_sets_of_other_images_are_refused(tmp_path: Path, caplog: pyte
     path = write_structure_set(tmp_path / "rt.dcm", {"Liver": [in_mm(grid, 2, OUTER)]}, **UIDS)
     expected = read_dicom_label(path, grid, TABLE)
     other = make_grid(series_uid=generate_uid())
-    with pytest.raises(PyrasegError, match=rf"ROI 'Liver' of .* was drawn on the series {UIDS['series_uid']}"):
+    with pytest.raises(PyrasegError, match=rf"The RTSTRUCT .* was drawn on the series {UIDS['series_uid']}"):
         read_dicom_label(path, other, TABLE)
     assert np.array_equal(read_dicom_label(path, other, TABLE, drawn_on="frame_of_reference"), expected)
     with pytest.raises(PyrasegError, match="lies in the frame of reference"):

@@ -14,11 +14,13 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 from pydicom.pixels.utils import pack_bits
+from pydicom.uid import ComputedRadiographyImageStorage
 
 from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.transforms.label import UNKNOWN, LabelReader, LoadLabeld
+from bundle.pyraseg.transforms.projection import DropSliceAxisd
 from tests.dicom.files import AXIAL, CORONAL, write_image, write_series
 from tests.dicom.structure_sets import write_structure_set
 
@@ -255,6 +257,21 @@ def test_a_segmentation_needs_its_series(series: tuple, tmp_path: Path) -> None:
     make_series(tmp_path / "other", "axial")
     with pytest.raises(PyrasegError, match=r"seg\.dcm lies"):
         load(tmp_path / "other", tmp_path / "seg.dcm")
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["one slice", "no slices"])
+def test_a_radiograph_has_no_place_in_the_patient(tmp_path: Path, flat: bool) -> None:
+    about = {"SOPClassUID": ComputedRadiographyImageStorage, "Modality": "CR", "FrameOfReferenceUID": None}
+    about |= {"InstanceNumber": 1, "PatientOrientation": ["L", "F"]}
+    file = write_image(tmp_path / "image.dcm", np.zeros(PICTURE.shape, np.int16), **about, **PATIENT)
+    write_segmentation(tmp_path / "seg.dcm", PICTURE[None], [pydicom.dcmread(file)], SEGMENTS)
+    reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+    steps = [LoadImaged("image", reader=reader, ensure_channel_first=True), *([DropSliceAxisd("image")] * flat)]
+    names = ["background", "liver", "lesion", "spleen"]
+    data = Compose([*steps, LoadLabeld("label", class_names=names)])
+    label = data({"image": str(file), "label": str(tmp_path / "seg.dcm")})["label"]
+    assert label.shape == ((1, 5, 7) if flat else (1, 5, 7, 1))
+    assert np.array_equal(np.squeeze(label.numpy()), PICTURE.T)
 
 
 def test_the_reader_takes_a_series_without_a_transform(tmp_path: Path) -> None:

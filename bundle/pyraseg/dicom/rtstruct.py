@@ -48,8 +48,9 @@ class StructureSet:
 
 
 def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
-    """Read the ROIs that have a closed contour; points, open lines and empty ROIs are left out and logged, with
-    a warning where nothing else is there.
+    """Read the ROIs that have a closed contour.
+
+    Points, open lines and empty ROIs are left out and logged, with a warning where there is nothing else.
 
     Raises:
         PyrasegError: a contour is not made of points, of an unknown type, or of an ROI that is not named.
@@ -112,20 +113,22 @@ def structure_set_to_labels(
         raise PyrasegError(f"{where} needs an image whose slices have a place in the patient.")
     classes = table.indices({number: roi.region for number, roi in structures.rois.items()}, where, "ROIs")
     canvas = Canvas(table, grid.shape, where)
-    total, off_slices, crossing, other_frame = 0, [], [], False
-    for number, roi in structures.rois.items():
-        if not classes[number]:
-            continue
-        name = f"ROI {roi.region.name!r} of {structures.path}"
-        other_frame |= grid.require_reference(name, roi.series_uids, roi.frame_of_reference_uid, drawn_on=drawn_on)
-        by_slice, off = _by_slice(roi, grid, name)
-        total, off_slices = total + len(roi.contours), off_slices + off
+    drawn = {number: roi for number, roi in structures.rois.items() if classes[number]}
+    for series_uids, frame_uid in dict.fromkeys(
+        (roi.series_uids, roi.frame_of_reference_uid) for roi in drawn.values()
+    ):
+        grid.require_reference(where, series_uids, frame_uid, drawn_on=drawn_on)
+    off_slices, crossing = [], []
+    for number, roi in drawn.items():
+        by_slice, off = _by_slice(roi, grid, f"ROI {roi.region.name!r} of {structures.path}")
+        off_slices += off
         for index, contours in by_slice.items():
             corners = [grid.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
             mask, odd = fill_contours(corners, grid.shape[1:], exclusive=[c.exclusive for c in contours])
             rows, columns = np.nonzero(mask)
             canvas.paint(classes[number], (np.full(len(rows), index), rows, columns))
             crossing += [roi.region.name] if odd else []
+    total = sum(len(roi.contours) for roi in drawn.values())
     if off_slices and len(off_slices) == total:
         raise PyrasegError(f"{where}: none of its {total} contours lies on a slice of the image. Give its own series.")
     if off_slices:
@@ -139,8 +142,6 @@ def structure_set_to_labels(
             "%s: contours of one ROI repeat or cross on %d slices (%s); what two crossing ones enclose is left out",
             where, len(crossing), names,
         )  # fmt: skip
-    if other_frame:
-        LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)
     return canvas.finished()
 
 

@@ -55,8 +55,9 @@ class Target:
             return cls(image.pixels.shape[2::-1], affine, str(image.files[0].parent), ImageGrid.of(image))
         meta, affine = image.meta, np.asarray(image.affine, float)
         shape, name = tuple(image.shape[1:]), str(meta.get("filename_or_obj", "it"))
-        if "sop_instance_uids" not in meta or len(shape) != 3:
+        if "sop_instance_uids" not in meta:
             return cls(shape, affine, name)
+        slices = (*shape, 1)[:3][::-1]  # of a projection the axis of slices may be gone
         place = {}
         if meta.get("slice_positions") is not None:
             axes = (LPS_TO_RAS @ affine)[:3, :2]
@@ -68,7 +69,7 @@ class Target:
                 "pixel_spacing": (float(between_rows), float(between_columns)),
             }
         uids = {name: meta[name] for name in ("series_uid", "frame_of_reference_uid", "sop_instance_uids")}
-        return cls(shape, affine, name, ImageGrid(shape[::-1], **place, **uids, frame_numbers=meta["frame_numbers"]))
+        return cls(shape, affine, name, ImageGrid(slices, **place, **uids, frame_numbers=meta["frame_numbers"]))
 
 
 class LabelReader:
@@ -167,7 +168,7 @@ class LabelReader:
                 f"The DICOM label {path} needs a DICOM series as its image; a file of another format is none."
             )
         options = {"fraction": self.fraction, "drawn_on": self.drawn_on}
-        return read_dicom_label(path, target.slices, self.table, **options).transpose(2, 1, 0)
+        return read_dicom_label(path, target.slices, self.table, **options).transpose(2, 1, 0).reshape(target.shape)
 
     def _from_masks(self, files: Mapping[str, Path], target: Target, where: str) -> np.ndarray:
         """Put one mask for each class together; keys are what the table knows."""
