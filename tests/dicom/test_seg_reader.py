@@ -227,6 +227,10 @@ def test_a_segmentation_of_other_images_is_refused(tmp_path: Path) -> None:
         with pytest.raises(PyrasegError, match=r"lies in the frame of reference .* so it was drawn on other images"):
             grid = grid_of(sources, **other, frame_of_reference_uid=generate_uid())
             read_dicom_label(path, grid, TABLE, drawn_on=drawn_on)
+    change(path, lambda ds: delattr(ds, "ReferencedSeriesSequence"))  # its frames still name what they come from
+    assert np.array_equal(read_dicom_label(path, grid_of(sources), TABLE), letter_f())
+    with pytest.raises(PyrasegError, match="was drawn on instances of another series, not on its image"):
+        read_dicom_label(path, grid_of(sources, **other), TABLE)
     nameless = grid_of(sources, series_uid="", frame_of_reference_uid="", sop_instance_uids=("",) * 4)
     assert np.array_equal(read_dicom_label(path, nameless, TABLE), letter_f())  # no UID to compare: by place alone
     with pytest.raises(PyrasegError, match="drawn_on is 'study'"):

@@ -115,20 +115,22 @@ class ImageGrid:
         Raises:
             PyrasegError: the label refers to another series, or lies in another frame of reference.
         """
+        series, instances = set(series_uids) - {""}, set(sop_instance_uids) - {""}
+        own_instances = set(self.sop_instance_uids) - {""}
         frames = {frame_of_reference_uid, self.frame_of_reference_uid} - {""}
-        other_frame = len(frames) > 1
-        if self.series_uid in set(series_uids) - {""} or set(sop_instance_uids) & set(self.sop_instance_uids) - {""}:
-            if other_frame:
+        if self.series_uid in series or instances & own_instances:
+            if len(frames) > 1:
                 LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)
             return
-        if other_frame:
+        if len(frames) > 1:
             raise PyrasegError(
                 f"{where} lies in the frame of reference {frame_of_reference_uid}, its image in "
                 f"{self.frame_of_reference_uid}, so it was drawn on other images. Give the series that it was drawn on."
             )
-        known = sorted(set(series_uids) - {""})
-        if self.series_uid and known and not (drawn_on == "frame_of_reference" and len(frames) == 1):
+        elsewhere = (series and self.series_uid) or (instances and own_instances)
+        if elsewhere and not (drawn_on == "frame_of_reference" and frames):
+            other = f"the series {', '.join(sorted(series))}" if series else "instances of another series"
             raise PyrasegError(
-                f"{where} was drawn on the series {', '.join(known)}, not on its image, {self.series_uid}. Give that "
+                f"{where} was drawn on {other}, not on its image, {self.series_uid or 'without a UID'}. Give that "
                 'series, or set drawn_on to "frame_of_reference" where the patient did not move between the two.'
             )
