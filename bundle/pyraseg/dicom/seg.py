@@ -161,6 +161,8 @@ def write_segmentation(
             series_description=series_description,
             omit_empty_frames=bool(mask.any()),
         )
+        if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
+            segmentation.PatientOrientation = source.get("PatientOrientation", "")
         if entropy:
             _fix_identity(segmentation, source, uid("dimensions"))
         with replacing(path) as partial:

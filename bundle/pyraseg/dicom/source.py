@@ -2,6 +2,8 @@
 """The images that a segmentation or a structure set refers to, and what to do where their headers are incomplete."""
 
 import hashlib
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
     generate_uid,
 )
+from pydicom.valuerep import DA, TM
 
 from bundle.pyraseg.dicom.headers import frame_count, transfer_syntax
 from bundle.pyraseg.errors import PyrasegError
@@ -52,10 +55,11 @@ SOP_CLASSES = {
 
 @contextmanager
 def values_as_they_are() -> Iterator[None]:
-    """Let pydicom read and copy values that break the standard, without a warning, which would quote them.
+    """Let pydicom and highdicom read and copy values that break the standard, without a warning.
 
-    A warning about a malformed birth date would put it into a log.
+    Their warnings quote what they complain of: a birth date, or a name that is a single word.
     """
+    warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
     with pydicom.config.disable_value_validation():
         yield
 
@@ -63,8 +67,9 @@ def values_as_they_are() -> Iterator[None]:
 def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset]:
     """Read the headers of the images of a series, in the order of `files`, each file once.
 
-    Attributes that may be empty are made so where they are absent, and an empty SpecificCharacterSet is dropped (it
-    means the default, and highdicom does not take it).
+    Attributes that may be empty are made so where they are absent or malformed; dates and times in the form of
+    ACR-NEMA (1994.11.05, 11:20:00) are brought into today's. An empty SpecificCharacterSet is dropped: it means the
+    default, and highdicom does not take it.
 
     Args:
         files: the file of each slice; a multi-frame file may be repeated.
@@ -83,13 +88,23 @@ def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset
         datasets = [pydicom.dcmread(file, force=True, stop_before_pixels=not pixels) for file in unique]
         for dataset in datasets:
             for keyword in MAY_BE_EMPTY:
-                if keyword not in dataset:
-                    setattr(dataset, keyword, "")
+                setattr(dataset, keyword, _acceptable(keyword, dataset.get(keyword)))
             if "SpecificCharacterSet" in dataset and not dataset.SpecificCharacterSet:
                 del dataset.SpecificCharacterSet
             if not dataset.file_meta.get("TransferSyntaxUID"):
                 dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
     return datasets
+
+
+def _acceptable(keyword: str, value: object) -> object:
+    """Return a value as PS3.5 6.2 wants it, or nothing."""
+    for ending, separators, kind in (("Date", "[./-]", DA), ("Time", ":", TM)):
+        if keyword.endswith(ending):
+            try:
+                return kind(re.sub(separators, "", str(value or ""))) or ""
+            except ValueError:
+                return ""
+    return value or ""
 
 
 def in_frame_order(slices: np.ndarray, frame_numbers: Sequence[int], sources: Sequence[Dataset]) -> np.ndarray:

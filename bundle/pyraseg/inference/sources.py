@@ -3,10 +3,10 @@
 
 import logging
 import shutil
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from bundle.pyraseg.dicom.geometry import frame_planes
 from bundle.pyraseg.dicom.source import complete, missing_attributes, read_sources
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
@@ -40,26 +40,22 @@ class SourceImages:
         return self._last[1]
 
     def _find(self, prediction: Prediction) -> list[Dataset]:
-        files, placed = prediction.source_files, prediction.geometry is not None
+        files = prediction.source_files
         sources = read_sources(files)
+        placed = frame_planes(sources[0])[0] is not None
         missing = missing_attributes(sources, placed=placed)
         if not missing:
             return sources
         copy = prediction.stem.with_name(f"{prediction.stem.name}_series")
         if not self.complete_headers:
             raise PyrasegError(
-                f"no DICOM object can refer to its images, for they have no {', '.join(missing)}. With "
-                f"--complete_headers true a copy of the series with generated UIDs is written to {_place(copy)} and "
-                "referred to. The original stays as it is: store the copy beside the result."
+                f"its images have no {', '.join(missing)} to be referred to by. With --complete_headers true a copy of "
+                f"the series with generated UIDs is written to {copy.name}/ and referred to; store it with the result."
             )
         shutil.rmtree(copy, ignore_errors=True)  # of a run before; the same files come again
         with replacing(copy) as temporary:
             temporary.mkdir()
             sources = complete(files, temporary, placed=placed)
         logger.warning("%s: no %s; a copy of the series with generated UIDs is in %s",
-                       prediction.name, ", ".join(missing), _place(copy))  # fmt: skip
+                       prediction.name, ", ".join(missing), f"{copy.name}/")  # fmt: skip
         return sources
-
-
-def _place(folder: Path) -> str:
-    return f"{folder.name}/"

@@ -71,7 +71,7 @@ class Tally:
     def require_all(self) -> None:
         """Raise PyrasegError if any input failed; the message names each."""
         if self.failures:
-            listed = "\n  ".join(f"{name}: {'; '.join(reasons)}" for name, reasons in sorted(self.failures.items()))
+            listed = "\n  ".join(f"{name}: {' '.join(reasons)}" for name, reasons in sorted(self.failures.items()))
             raise PyrasegError(
                 f"{len(self.failures)} of {len(self.names)} inputs failed, the others are done:\n  {listed}"
             )

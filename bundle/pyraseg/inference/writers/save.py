@@ -2,6 +2,7 @@
 """Hand every prediction to the writers that were asked for, while the network is at the next input."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
@@ -11,7 +12,7 @@ from ignite.engine import Engine, Events
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.inference.tally import Tally
+from bundle.pyraseg.inference.tally import Tally, describe
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +87,12 @@ class SavePredictions:
 
     def write(self, prediction: Prediction) -> None:
         """Write one prediction in every way that was asked for."""
-        written, without = [], []
+        written, without, failures = [], [], defaultdict(list)
         for kind, writer in self.writers.items():
             try:
                 paths = writer(prediction)
             except Exception as error:
-                self.tally.fail(prediction.name, error)
+                failures[describe(error)].append(kind)
                 continue
             if paths is None:
                 without.append(kind)
@@ -99,6 +100,8 @@ class SavePredictions:
                 written += [path.relative_to(self.output_dir).as_posix() for path in paths]
         note = f" (no {', '.join(without)}: not for an input of this kind)" if without else ""
         logger.info("%s -> %s%s", prediction.name, ", ".join(written) or "nothing", note)
+        for reason, kinds in failures.items():
+            self.tally.fail(prediction.name, f"no {', '.join(kinds)}: {reason}")
         self.tally.done(prediction.name)
 
 
