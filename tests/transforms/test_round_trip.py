@@ -19,7 +19,7 @@ from monai.data import MetaTensor
 from scipy.spatial import cKDTree
 
 from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
-from bundle.pyraseg.inference.writers import write_label_map
+from bundle.pyraseg.inference.writers.label_map import write_label_map
 from tests.dicom.files import AXIAL, CORONAL, SAGITTAL, write_series
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"

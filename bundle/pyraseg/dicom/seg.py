@@ -144,23 +144,31 @@ def write_segmentation(
         return generate_uid(entropy_srcs=entropy and [*entropy, role])
 
     with values_as_they_are():
-        segmentation = Segmentation(
-            source_images=list(source_datasets),
-            pixel_array=mask,
-            segmentation_type="BINARY",
-            segment_descriptions=[_describe(number, item, algorithm) for number, item in enumerate(classes, 1)],
-            series_instance_uid=uid("series"),
-            series_number=int(source.get("SeriesNumber") or 0) + 100,
-            sop_instance_uid=uid("instance"),
-            instance_number=1,
-            manufacturer="Pyraseg",
-            manufacturer_model_name="Pyraseg",
-            software_versions=algorithm[1] if algorithm else "1",
-            device_serial_number="1",
-            content_label="SEGMENTATION",
-            series_description=series_description,
-            omit_empty_frames=bool(mask.any()),
-        )
+        try:
+            segmentation = Segmentation(
+                source_images=list(source_datasets),
+                pixel_array=mask,
+                segmentation_type="BINARY",
+                segment_descriptions=[_describe(number, item, algorithm) for number, item in enumerate(classes, 1)],
+                series_instance_uid=uid("series"),
+                series_number=int(source.get("SeriesNumber") or 0) + 100,
+                sop_instance_uid=uid("instance"),
+                instance_number=1,
+                manufacturer="Pyraseg",
+                manufacturer_model_name="Pyraseg",
+                software_versions=algorithm[1] if algorithm else "1",
+                device_serial_number="1",
+                content_label="SEGMENTATION",
+                series_description=series_description,
+                omit_empty_frames=bool(mask.any()),
+            )
+        except KeyError as error:
+            if error.args != (source.SOPClassUID,):
+                raise
+            raise PyrasegError(
+                f"Cannot write {path}: the source images are of the SOP class {source.SOPClassUID.name}, which is "
+                "retired or private, so nobody knows what a segmentation of them takes over. Convert the images."
+            ) from error
         if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
             segmentation.PatientOrientation = source.get("PatientOrientation", "")
         if entropy:
