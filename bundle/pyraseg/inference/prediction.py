@@ -69,6 +69,18 @@ class Prediction:
             return None if self.source_files else np.array([abs(step @ self.geometry.normal)])
         return np.abs(np.gradient(self.geometry.distances))
 
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """Return how many voxels of each slice have which label value, (N, 256)."""
+        return np.array([np.bincount(plane.ravel(), minlength=256) for plane in self.slices])
+
+    @cached_property
+    def volumes(self) -> np.ndarray | None:
+        """Return the volume of each label value, (256,) mm³; None where the widths of the slices are unknown."""
+        if self.slice_widths is None:
+            return None
+        return self.slice_widths @ self.voxels * np.prod(self.geometry.pixel_spacing)
+
     @property
     def source_files(self) -> list[Path]:
         """Return the DICOM file of each slice; none where the input is of another format."""

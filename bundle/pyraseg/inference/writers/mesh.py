@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scipy.optimize import brentq
 from skimage.measure import marching_cubes
 
 from bundle.pyraseg.dicom.geometry import StackGeometry
@@ -13,6 +14,8 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.inference.prediction import Prediction
 
+HALF_WAY, OUTERMOST = 0.5, 0.02  # from a voxel outside a mask to one inside
+VOLUME_TOLERANCE = 0.01
 HEADER = "SPACE=LPS"  # 3D Slicer reads this, and takes LPS for granted without it
 
 
@@ -46,7 +49,7 @@ class MeshWriter:
             mask = prediction.slices == value
             if mask.any():
                 with replacing(path) as temporary:
-                    self.write(temporary, *surface(mask, geometry))
+                    self.write(temporary, *surface(mask, geometry, prediction.volumes[value]))
                 written.append(path)
             else:
                 path.unlink(missing_ok=True)  # of a run before, which found something
@@ -58,37 +61,57 @@ class MeshWriter:
         return [prediction.stem.with_name(f"{prediction.stem.name}_{name}.{self.suffix}") for name in names]
 
 
-def surface(mask: np.ndarray, geometry: StackGeometry) -> tuple[np.ndarray, np.ndarray]:
+def surface(mask: np.ndarray, geometry: StackGeometry, volume: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the surface of a mask by marching cubes (Lewiner et al., Journal of Graphics Tools 2003).
+
+    Half-way between voxels inside and outside, it cuts the corners off, which takes a tenth from a region of a few
+    hundred voxels. Where it misses more than 1 % of the volume, it is therefore moved outward, by the same share of the
+    way everywhere, until it is right.
 
     Args:
         mask: (N, rows, columns) bool, not empty.
         geometry: where the slices lie; tilted and unevenly spaced stacks are exact.
+        volume: of the mask, mm³.
 
     Returns:
         Vertices (n, 3) in LPS mm, and triangles (m, 3) of vertex indices, anticlockwise seen from outside.
     """
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    vertices, triangles, *_ = marching_cubes(np.pad(mask[box], 1).astype(np.float32), 0.5)
-    vertices = vertices + [part.start - 1 for part in box]
-    points = _between_slices(vertices[:, 0], geometry.positions)
-    points = points + vertices[:, 1:2] * geometry.pixel_spacing[0] * geometry.column_cosine
-    points = points + vertices[:, 2:] * geometry.pixel_spacing[1] * geometry.row_cosine
+    padded = np.pad(mask[box], 1).astype(np.float32)
+    corner = [part.start - 1 for part in box]
+
+    def at(level: float) -> tuple[np.ndarray, np.ndarray]:
+        vertices, triangles, *_ = marching_cubes(padded, level)
+        return _in_patient(vertices + corner, geometry), triangles
+
+    def excess(level: float) -> float:
+        return abs(signed_volume(*at(level))) / volume - 1
+
+    level = HALF_WAY
+    if excess(HALF_WAY) < -VOLUME_TOLERANCE and excess(OUTERMOST) > 0:
+        level = brentq(excess, OUTERMOST, HALF_WAY, xtol=0.005)
+    points, triangles = at(level)
     if signed_volume(points, triangles) < 0:  # the axes of the array are left-handed in the patient
         triangles = triangles[:, ::-1]
     return points, triangles
+
+
+def _in_patient(vertices: np.ndarray, geometry: StackGeometry) -> np.ndarray:
+    """Return the places (n, 3) of fractional indices (slice, row, column), LPS mm.
+
+    Beyond the first and the last slice it goes on as between the last two.
+    """
+    index, positions = vertices[:, 0], geometry.positions
+    lower = np.clip(np.floor(index).astype(int), 0, len(positions) - 2)
+    points = positions[lower] + (index - lower)[:, None] * (positions[lower + 1] - positions[lower])
+    points += vertices[:, 1:2] * geometry.pixel_spacing[0] * geometry.column_cosine
+    return points + vertices[:, 2:] * geometry.pixel_spacing[1] * geometry.row_cosine
 
 
 def signed_volume(vertices: np.ndarray, triangles: np.ndarray) -> float:
     """Return the volume inside a closed surface, mm³, by the divergence theorem; positive where normals point out."""
     a, b, c = (vertices[triangles[:, corner]] - vertices[0] for corner in range(3))
     return float((a * np.cross(b, c)).sum() / 6)
-
-
-def _between_slices(index: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return the position (n, 3) at fractional slice indices; beyond the ends it goes on as between the last two."""
-    lower = np.clip(np.floor(index).astype(int), 0, len(positions) - 2)
-    return positions[lower] + (index - lower)[:, None] * (positions[lower + 1] - positions[lower])
 
 
 def write_stl(path: Path, vertices: np.ndarray, triangles: np.ndarray) -> None:

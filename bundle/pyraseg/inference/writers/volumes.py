@@ -5,8 +5,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.inference.prediction import Prediction
 
@@ -39,14 +37,9 @@ class VolumeTable:
 
     def measure(self, prediction: Prediction) -> list[dict[str, object]]:
         """Return the rows of one input, one for each class but the background."""
-        count = len(self.class_names)
-        voxels = np.array([np.bincount(plane.ravel(), minlength=count) for plane in prediction.slices])
-        widths = prediction.slice_widths
-        volumes = [""] * count
-        if widths is not None:
-            volumes = [f"{ml:.4f}" for ml in widths @ voxels * np.prod(prediction.geometry.pixel_spacing) / 1000]
-        return [
-            dict(zip(FIELDS, (prediction.name, name, value, voxels[:, value].sum(), volumes[value]), strict=True))
-            for value, name in enumerate(self.class_names)
-            if value > 0
-        ]
+        voxels, volumes = prediction.voxels.sum(axis=0), prediction.volumes
+        rows = []
+        for value, name in list(enumerate(self.class_names))[1:]:
+            volume = "" if volumes is None else f"{volumes[value] / 1000:.4f}"
+            rows.append(dict(zip(FIELDS, (prediction.name, name, value, voxels[value], volume), strict=True)))
+        return rows
