@@ -76,7 +76,7 @@ class RemoveSmallRegionsd(MapTransform):
 
     def remove(self, labels: MetaTensor) -> MetaTensor:
         """Return the label map without small regions."""
-        values = np.array(labels[0])
+        values = np.asarray(labels[0]).copy()
         voxel = abs(float(np.linalg.det(np.asarray(labels.affine)[:3, :3]))) if values.ndim == 3 else 1.0
         for value in np.unique(values[values > 0]):
             regions, _ = ndimage.label(values == value)
