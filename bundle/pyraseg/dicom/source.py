@@ -24,7 +24,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
-from bundle.pyraseg.dicom.headers import frame_count, transfer_syntax
+from bundle.pyraseg.dicom.geometry import frame_planes, stack_geometry
+from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
 from bundle.pyraseg.errors import PyrasegError
 
 #: What a reference to an image is made of (PS3.3 Table 10-11), its study and its series.
@@ -69,14 +70,14 @@ def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset
 
     Attributes that may be empty are made so where they are absent or malformed; dates and times in the form of
     ACR-NEMA (1994.11.05, 11:20:00) are brought into today's. An empty SpecificCharacterSet is dropped: it means the
-    default, and highdicom does not take it.
+    default, and highdicom does not take it. A missing SliceThickness becomes the distance between the slices.
 
     Args:
         files: the file of each slice; a multi-frame file may be repeated.
         pixels: read the pixels too.
 
     Raises:
-        PyrasegError: the slices come from several multi-frame files.
+        PyrasegError: the slices come from several multi-frame files, or a lone slice has no thickness.
     """
     unique = list(dict.fromkeys(files))
     if 1 < len(unique) < len(files):
@@ -93,7 +94,23 @@ def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset
                 del dataset.SpecificCharacterSet
             if not dataset.file_meta.get("TransferSyntaxUID"):
                 dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
+        _fill_thickness(datasets)
     return datasets
+
+
+def _fill_thickness(datasets: Sequence[Dataset]) -> None:
+    """Give slices in a patient a thickness, which PS3.3 C.7.6.16.2.1 wants of a segmentation."""
+    planes = [plane for dataset in datasets for plane in frame_planes(dataset)]
+    if None in planes or all(plane.slice_thickness for plane in planes):
+        return
+    geometry, _ = stack_geometry(planes)
+    if geometry.slice_spacing is None:
+        raise PyrasegError("its only slice has no SliceThickness, and no neighbour tells it. Set it in a copy.")
+    for dataset in datasets:
+        groups = [functional_group(dataset, frame, "PixelMeasuresSequence") for frame in range(frame_count(dataset))]
+        for item in (group or dataset for group in groups):
+            if not item.get("SliceThickness"):
+                item.SliceThickness = f"{geometry.slice_spacing:.6g}"
 
 
 def _acceptable(keyword: str, value: object) -> object:
