@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from bundle.pyraseg.dicom.contours import outlines
+from bundle.pyraseg.dicom.outlines import outlines
 from bundle.pyraseg.dicom.geometry import StackGeometry
 from bundle.pyraseg.dicom.headers import frame_count
 from bundle.pyraseg.dicom.source import missing_attributes, values_as_they_are
@@ -48,7 +48,7 @@ def write_structure_set(
 ) -> None:
     """Write the outlines of a label mask; ROI number is label value, and classes that were not found are listed too.
 
-    Contours are of the type CLOSED_PLANAR, with keyholes for holes (see `contours.outlines`).
+    Contours are of the type CLOSED_PLANAR, with keyholes for holes (see `outlines`).
 
     Args:
         path: file to write; it appears whole or not at all.

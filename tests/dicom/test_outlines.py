@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.draw import disk
 from skimage.measure import grid_points_in_poly
 
-from bundle.pyraseg.dicom.contours import outlines
+from bundle.pyraseg.dicom.outlines import outlines
 
 RNG = np.random.default_rng(0)
 
