@@ -35,6 +35,7 @@ from bundle.pyraseg.inference.writers.mesh import MeshWriter
 from bundle.pyraseg.inference.writers.segmentation import SegmentationWriter
 from bundle.pyraseg.inference.writers.structure_set import StructureSetWriter
 from bundle.pyraseg.inference.writers.volumes import VolumeTable
+from bundle.pyraseg.transforms.label import LoadLabeld
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.dicom.files import write_series
 from tests.transforms.test_round_trip import PATIENT, STACKS, letter_f
@@ -240,6 +241,9 @@ def test_structure_set(case: Case, algorithm: Algorithm) -> None:
             assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.99
             centroids = [np.argwhere(mask).mean(axis=0)[1:] for mask in (ours, theirs)]
             assert np.abs(centroids[0] - centroids[1]).max() < 0.1
+    item = {"image": case.prediction.original, "label": path}
+    ours = LoadLabeld("label", class_names=NAMES)(item)["label"]
+    assert torch.equal(ours.as_tensor(), case.prediction.labels.as_tensor())  # and our own reader agrees
 
 
 @pytest.mark.parametrize("suffix", ["stl", "ply"])

@@ -14,7 +14,7 @@ from monai.transforms import Randomizable
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms.label import UNKNOWN, label_files
 
 
 class SliceCache:
@@ -61,10 +61,14 @@ class SliceCache:
         for row, values in zip(present, label, strict=True):
             row[np.unique(values[values != UNKNOWN])] = True
         entry = self.entry(item)
-        with replacing(entry) as folder:
-            folder.mkdir()
-            for name, array in (("image", image), ("label", label), ("present", present)):
-                np.save(folder / f"{name}.npy", array)
+        try:
+            with replacing(entry) as folder:
+                folder.mkdir()
+                for name, array in (("image", image), ("label", label), ("present", present)):
+                    np.save(folder / f"{name}.npy", array)
+        except OSError:
+            if not entry.is_dir():  # else another run wrote the same entry in the meantime
+                raise
         return entry
 
     @staticmethod
@@ -81,8 +85,8 @@ class SliceCache:
 
 def state_of_files(item: dict[str, str]) -> str:
     """Return a hash of the paths, sizes and times of change of a case's files: it tells when one of them changes."""
-    key = hashlib.sha256()
-    for root in (item["image"], item["label"]):
+    key = hashlib.sha256(str(item["label"]).encode())  # which file is which class
+    for root in (item["image"], *label_files(item["label"])):
         files = sorted(path for path in Path(root).rglob("*") if path.is_file()) if Path(root).is_dir() else [root]
         for path in map(Path, files):
             status = path.stat()

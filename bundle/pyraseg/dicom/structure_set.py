@@ -10,9 +10,9 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from bundle.pyraseg.dicom.outlines import outlines
 from bundle.pyraseg.dicom.geometry import StackGeometry
 from bundle.pyraseg.dicom.headers import frame_count
+from bundle.pyraseg.dicom.outlines import outlines
 from bundle.pyraseg.dicom.source import missing_attributes, values_as_they_are
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing

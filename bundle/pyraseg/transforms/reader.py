@@ -28,7 +28,8 @@ class MedicalImageReader(ImageReader):
     (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
     (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
-    `modality`, `units`, and for each slice its file and its frame there, from 1 (`files`, `frame_numbers`).
+    `modality`, `units`, for each slice its file and its frame there, from 1 (`files`, `frame_numbers`), and what labels
+    refer to: `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as grey or RGB. None of the three knows windows or polarity.
@@ -122,7 +123,10 @@ def _from_dicom(image: DicomImage, *, rgb: bool) -> tuple[np.ndarray, dict[str, 
         "modality": image.modality,
         "units": image.units,
         "files": [str(file) for file in image.files],
-        "frame_numbers": list(image.frame_numbers),
+        "frame_numbers": image.frame_numbers,
+        "series_uid": image.series_uid,
+        "frame_of_reference_uid": image.frame_of_reference_uid,
+        "sop_instance_uids": image.sop_instance_uids,
     }
     if image.geometry is not None:
         meta["affine"] = LPS_TO_RAS @ image.geometry.affine
