@@ -285,6 +285,8 @@ def test_nothing_found_is_an_explicit_result(algorithm: Algorithm, tmp_path: Pat
     segmentation = hd.seg.segread(path)
     assert [item.SegmentLabel for item in segmentation.SegmentSequence] == NAMES[1:]
     assert not segmentation.pixel_array.any() and segmentation.NumberOfFrames == 3 * (len(NAMES) - 1)
+    (path,) = segmentation_writer(algorithm)(case.prediction)
+    assert pydicom.dcmread(path).SOPInstanceUID != segmentation.SOPInstanceUID  # another run, another result
     (path,) = structure_set_writer(algorithm)(case.prediction)
     assert complaints(path) == []
     assert [roi.ROIName for roi in pydicom.dcmread(path).StructureSetROISequence] == NAMES[1:]

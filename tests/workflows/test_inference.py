@@ -180,8 +180,6 @@ def test_nobody_is_named_outside_the_dicom_results(done):
         assert MARKER not in name and YEAR not in name
 
 
-def test_a_second_run_finds_the_same_inputs_and_other_uids(done):
-    before = pydicom.dcmread(done.files["series/s00_seg.dcm"]).SOPInstanceUID
-    again = monai_bundle(*done.run, "--overlap", "0.5", cwd=done.work)
+def test_a_second_run_finds_the_same_inputs(done):
+    again = monai_bundle(*done.run, "--outputs", "labels", cwd=done.work)
     assert "5 of 50 inputs failed" in again.stderr
-    assert pydicom.dcmread(done.files["series/s00_seg.dcm"]).SOPInstanceUID != before
