@@ -3,6 +3,8 @@
 
 import logging
 import shutil
+import weakref
+from collections.abc import Callable
 
 from pydicom.dataset import Dataset
 
@@ -25,7 +27,8 @@ class SourceImages:
 
     def __init__(self, *, complete_headers: bool) -> None:
         self.complete_headers = complete_headers
-        self._last: tuple[Prediction, list[Dataset]] | None = None
+        self._last: Callable[[], Prediction | None] = lambda: None  # a weak one, or its volume would stay
+        self._found: list[Dataset] = []
 
     def __call__(self, prediction: Prediction) -> list[Dataset] | None:
         """Return one dataset for each slice, or one multi-frame dataset; None where the input is not DICOM.
@@ -35,9 +38,9 @@ class SourceImages:
         """
         if not prediction.source_files:
             return None
-        if self._last is None or self._last[0] is not prediction:
-            self._last = prediction, self._find(prediction)
-        return self._last[1]
+        if self._last() is not prediction:
+            self._found, self._last = self._find(prediction), weakref.ref(prediction)
+        return self._found
 
     def _find(self, prediction: Prediction) -> list[Dataset]:
         files = prediction.source_files

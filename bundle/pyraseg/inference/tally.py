@@ -95,6 +95,8 @@ def describe(error: Exception) -> str:
         root = root.__cause__
     if is_out_of_memory(root):
         return "there is not enough memory for it. Free some, take a coarser spacing, or leave it out."
+    if isinstance(root, OSError) and root.strerror:
+        return f"{root.strerror}: {root.filename or 'a file'}."
     if os.environ.get("PYRASEG_TRACEBACK"):
         logger.error("An unexpected error", exc_info=error)
     last = traceback.extract_tb(root.__traceback__)[-1:]
