@@ -16,7 +16,7 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.inference.inputs import InputDataset
 from bundle.pyraseg.inference.one_by_one import SegmentOne
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.inference.tally import Tally
+from bundle.pyraseg.inference.tally import Tally, describe
 from bundle.pyraseg.inference.writers.label_map import LabelMapWriter
 from bundle.pyraseg.inference.writers.save import SavePredictions
 
@@ -101,3 +101,7 @@ def test_writing_goes_on_while_the_next_input_is_segmented(tmp_path):
 def test_an_output_that_does_not_exist(tmp_path):
     with pytest.raises(PyrasegError, match=r"no output 'segg'; there are labels, .*The nearest is 'seg'"):
         SavePredictions(tmp_path, outputs=["segg"], writers={"labels": LabelMapWriter()}, tally=Tally([]))
+
+
+def test_a_full_disk_is_told_in_words():
+    assert describe(OSError(28, "No space left on device", "/out/a.png")) == "No space left on device: /out/a.png."
