@@ -14,9 +14,9 @@ import numpy as np
 
 from bundle.pyraseg.data.phantom.study import write_phantom_study
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
 from bundle.pyraseg.processes import in_turn
 from bundle.pyraseg.transforms.label import label_files
-from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
 
 logger = logging.getLogger(__name__)
 
