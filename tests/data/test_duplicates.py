@@ -147,6 +147,12 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
         find_duplicates([tmp_path / "a.png"])
 
 
+@pytest.mark.parametrize("threshold", [0, -1, 1.5])
+def test_refused_thresholds(threshold):
+    with pytest.raises(PyrasegError, match="between 0 and 1"):
+        find_duplicates([], threshold=threshold)
+
+
 # --- real data ---
 
 

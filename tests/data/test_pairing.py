@@ -124,9 +124,11 @@ def test_one_pattern_is_not_enough(tmp_path):
         find_pairs(tmp_path, image_pattern="images/{case}")
 
 
-def test_a_folder_without_anything_is_one_message(tmp_path):
-    with pytest.raises(PyrasegError, match="is an empty folder"):
-        find_pairs(tmp_path)
+def test_a_folder_of_another_layout_is_one_message(tmp_path):
+    for names in ([], ["img/a.png", "gt/a.png"]):
+        touch(tmp_path, *names)
+        with pytest.raises(PyrasegError, match=r"none of the layouts that are known: .* Give an image pattern"):
+            find_pairs(tmp_path)
     with pytest.raises(PyrasegError, match="There is no folder"):
         find_pairs(tmp_path / "none")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.dicom.scan import Scan, Series, find_series
+from bundle.pyraseg.dicom.scan import Scan, Series
 from bundle.pyraseg.errors import PyrasegError
 
 logger = logging.getLogger(__name__)
@@ -23,18 +23,17 @@ _REFERENCES = (
 )
 
 
-def pair_dicom(folder: Path) -> list[dict[str, str]]:
-    """Pair every image series below a folder with the one SEG or RTSTRUCT object that refers to it.
+def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
+    """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
     A SEG names its series in the Referenced Series Sequence (PS3.3 C.12.4), an RTSTRUCT in its Referenced Frame of
     Reference Sequence (C.8.8.5). Where an object names none, the series of its frame of reference counts, if there is
     one only. An image is given as its folder, or as its file where it is a single one.
 
     Raises:
-        PyrasegError: there is no image; no series has a label; a series has two; or it shares its folder with another
-            series, so that no path stands for it alone.
+        PyrasegError: no series has a label; a series has two; or it shares its folder with another series, so that no
+            path stands for it alone.
     """
-    scan = find_series(folder, keywords=("FrameOfReferenceUID",))
     labels: dict[str, list[Path]] = {}
     homeless = []
     for path in sorted(path for reason in LABELS for path in scan.skipped_files.get(reason, ())):

@@ -54,8 +54,10 @@ def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOL
         threshold: correlation from which on two images count as nearly the same.
 
     Raises:
-        PyrasegError: an image cannot be read.
+        PyrasegError: an image cannot be read, or the threshold is no correlation.
     """
+    if not 0 < threshold <= 1:
+        raise PyrasegError(f"The threshold is a correlation between 0 and 1, not {threshold}.")
     coarse = np.empty((len(images), COARSE_SIZE**2), np.float32)
     fine = np.empty((len(images), SIZE, SIZE), np.float16)
     same: dict[bytes, list[int]] = defaultdict(list)

@@ -12,6 +12,7 @@ from glob import escape
 from pathlib import Path
 
 from bundle.pyraseg.data.dicom_pairing import pair_dicom
+from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
 
@@ -49,7 +50,14 @@ def find_pairs(
     for images, labels in PARALLEL:
         if (folder / images).is_dir() and (folder / labels).is_dir():
             return f"{images}/ and {labels}/", pair_by_pattern(folder, f"{images}/{{case}}", f"{labels}/{{case}}")
-    return "DICOM series with the objects that refer to them", pair_dicom(folder)
+    try:
+        scan = find_series(folder)
+    except PyrasegError as error:
+        raise PyrasegError(
+            f"{folder} has none of the layouts that are known: dataset.json, JPEGImages/ and SegmentationClass/, masks "
+            f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
+        ) from error
+    return "DICOM series with the objects that refer to them", pair_dicom(folder, scan)
 
 
 def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, str]]:
