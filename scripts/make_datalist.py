@@ -11,7 +11,16 @@ import logging
 from pathlib import Path
 
 from bundle.pyraseg.data.duplicates import THRESHOLD
-from bundle.pyraseg.data.making import LIST, MANIFEST, SUMMARY, collect_cases, write_folds, write_link, write_split
+from bundle.pyraseg.data.making import (
+    LIST,
+    MANIFEST,
+    SUMMARY,
+    check_request,
+    collect_cases,
+    write_folds,
+    write_link,
+    write_split,
+)
 from bundle.pyraseg.workflow.console import plain_console
 
 
@@ -52,6 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     folder = options.dataset_dir.expanduser().resolve()
     output = options.output_dir.expanduser().resolve() if options.output_dir else folder
+    request = {"seed": options.seed, "overwrite": options.overwrite}
+    request |= {"shares": options.shares} if options.folds is None else {"folds": options.folds}
+    check_request(output, link=options.link, **request)
     data = collect_cases(
         folder,
         image_pattern=options.image_pattern,
@@ -64,13 +76,12 @@ def main(argv: list[str] | None = None) -> None:
         label_threshold=options.label_threshold,
         unknown_value=options.unknown_value,
     )
-    common = {"seed": options.seed, "overwrite": options.overwrite}
-    if options.folds is not None:
-        print(write_folds(data, folder, output, folds=options.folds, **common))
-        lists = f"fold_0 to fold_{options.folds - 1}, each with a {LIST}"
-    else:
-        print(write_split(data, folder, output, shares=options.shares, **common))
+    if options.folds is None:
+        print(write_split(data, folder, output, **request))
         lists = LIST
+    else:
+        print(write_folds(data, folder, output, **request))
+        lists = f"fold_0 to fold_{options.folds - 1}, each with a {LIST}"
     if options.link:
         write_link(data, options.link)
     print(f"Written to {output}: {lists}, {MANIFEST}, {SUMMARY}{f'; link in {options.link}' if options.link else ''}")

@@ -122,6 +122,37 @@ def collect_cases(
     )
 
 
+def check_request(
+    output: Path,
+    *,
+    seed: int,
+    shares: Sequence[float] | None = None,
+    folds: int | None = None,
+    overwrite: bool = False,
+    link: Path | None = None,
+) -> None:
+    """Refuse what cannot be written, before anything is read: the arguments are those of the functions that write.
+
+    Raises:
+        PyrasegError: the shares, the folds or the seed make no split, or a file is in the way.
+    """
+    if shares is not None:
+        check_shares(shares)
+    if folds is not None and folds < 3:
+        raise PyrasegError(f"{folds} folds leave no part to train on beside validation and test; ask for 3 or more.")
+    if seed < 0:
+        raise PyrasegError(f"The seed is a whole number from 0 on, not {seed}.")
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise PyrasegError(f"{path} is a file, where a folder is to be. Give another --output-dir.")
+    names = [Path(LIST)] if folds is None else [Path(f"fold_{fold}") / LIST for fold in range(folds)]
+    there = [output / name for name in names if (output / name).exists()]
+    if there and not overwrite:
+        raise PyrasegError(f"{there[0]} exists. Give --overwrite to replace it, or another --output-dir.")
+    if link is not None and link.is_dir():
+        raise PyrasegError(f"{link} is a folder. Name the file that --link is to write.")
+
+
 def write_split(
     data: DataList, folder: Path, output: Path, *, shares: Sequence[float], seed: int, overwrite: bool = False
 ) -> str:
@@ -130,8 +161,7 @@ def write_split(
     Raises:
         PyrasegError: there is a list already, there are too few patients, or an image is in two parts.
     """
-    check_shares(shares)
-    _refuse_overwriting([output / LIST], overwrite)
+    check_request(output, shares=shares, seed=seed, overwrite=overwrite)
     parts = _parts(data, shares, seed)
     cases = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in SPLITS}
     _refuse_leaks(cases, data, parts, folder)
@@ -149,9 +179,7 @@ def write_folds(data: DataList, folder: Path, output: Path, *, folds: int, seed:
     Raises:
         PyrasegError: as `write_split`, or fewer than three folds are asked for.
     """
-    if folds < 3:
-        raise PyrasegError(f"{folds} folds leave no part to train on beside validation and test; ask for 3 or more.")
-    _refuse_overwriting([output / f"fold_{fold}" / LIST for fold in range(folds)], overwrite)
+    check_request(output, folds=folds, seed=seed, overwrite=overwrite)
     names = [f"fold_{fold}" for fold in range(folds)]
     parts = _parts(data, [1 / folds] * folds, seed, names)
     tested = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in names}
@@ -226,12 +254,6 @@ def changed_files(manifest: Path) -> list[str]:
 def _parts(data: DataList, shares: Sequence[float], seed: int, names: Sequence[str] = SPLITS) -> list[str]:
     patients = [item["patient"] for item in data.items]
     return [names[part] for part in stratified_parts(patients, data.classes, shares, seed)]
-
-
-def _refuse_overwriting(paths: Sequence[Path], overwrite: bool) -> None:
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        raise PyrasegError(f"{there[0]} exists. Give --overwrite to replace it, or another --output-dir.")
 
 
 def _refuse_leaks(
