@@ -12,7 +12,7 @@ from pathlib import Path
 from bundle.pyraseg.data.datalist import load_cases
 from bundle.pyraseg.data.duplicates import THRESHOLD, find_duplicates
 from bundle.pyraseg.data.leakage import refuse_duplicates
-from bundle.pyraseg.data.making import MANIFEST, changed_files
+from bundle.pyraseg.data.manifest import MANIFEST, changed_files
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.workflow.console import plain_console
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.pyraseg.data.collecting import collect_cases
 from bundle.pyraseg.data.datalist import load_cases
-from bundle.pyraseg.data.making import collect_cases, write_split
+from bundle.pyraseg.data.making import write_split
 from bundle.pyraseg.data.phantom.study import write_phantom_study
 from bundle.pyraseg.data.splitting import SPLITS
 from bundle.pyraseg.errors import PyrasegError
