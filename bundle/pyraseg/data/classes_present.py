@@ -4,12 +4,11 @@
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.misc import is_dicom
 
-from bundle.pyraseg.dicom.seg import read_segmentation
+from bundle.pyraseg.dicom.label import open_label
+from bundle.pyraseg.dicom.rtstruct import StructureSet
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.reader import MedicalImageReader
+from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH, MedicalImageReader
 
 #: More values than this are no classes but a blurred mask.
 MOST_VALUES = 255
@@ -30,13 +29,12 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
         PyrasegError: the label cannot be read, or holds too many values to be classes.
     """
     path = Path(label)
-    if path.is_file() and is_dicom(path):
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        if header.get("Modality") == "RTSTRUCT":
-            return _regions(header)
-        segmentation = read_segmentation(path)
-        drawn = {frame.segment_number for frame in segmentation.frames if frame.mask.any()}
-        return {segmentation.segments[number] for number in drawn}
+    if not path.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH):
+        found = open_label(path)
+        if isinstance(found, StructureSet):
+            return {roi.region.name for roi in found.rois.values() if roi.contours}
+        drawn = {frame.segment for frame in found.frames() if frame.mask.any()}
+        return {found.segments[number].name for number in drawn}
     values = np.unique(MedicalImageReader(palette_index=True).get_data([path])[0])
     if threshold is not None:
         values = np.unique(values >= threshold)
@@ -45,9 +43,3 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
             f"The label {path} holds {len(values)} values, which are no classes. Give a threshold for a blurred mask."
         )
     return {f"{value:g}" for value in values.astype(float) if value not in (0, unknown_value)}
-
-
-def _regions(header: pydicom.Dataset) -> set[str]:
-    names = {item.ROINumber: str(item.get("ROIName", "")) for item in header.get("StructureSetROISequence") or ()}
-    drawn = (item for item in header.get("ROIContourSequence") or () if item.get("ContourSequence"))
-    return {names.get(item.ReferencedROINumber, "") for item in drawn}
