@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.pyraseg.data.phantom.study import write_phantom_study
+from bundle.pyraseg.data.voc.layout import is_voc, read_lists
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.processes import in_turn
 from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
@@ -37,8 +38,9 @@ def load_cases(
 
     `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. Without that
-    file, images and labels are paired by name and the patients split at random from `seed`. The split is logged with
-    its hash.
+    file it may be a Pascal VOC tree, whose `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the
+    split. Else images and labels are paired by name and the patients split at random from `seed`. The split is logged
+    with its hash.
 
     Args:
         dataset_dir: folder of the data set.
@@ -46,8 +48,9 @@ def load_cases(
         image_pattern: images below `dataset_dir` without a list; `{case}` stands for the name of a case, and a pattern
             that ends in it matches every suffix.
         label_pattern: their labels.
-        patient_pattern: regular expression without a list; its first group, found in the name of a case, is the patient
-            whom the case belongs to, such as "^(.+)[LR]$" for two eyes. None makes each pair a patient of its own.
+        patient_pattern: regular expression without a `datalist.json`; its first group, found in the name of a case, is
+            the patient whom the case belongs to, such as "^(.+)[LR]$" for two eyes. None makes each pair a patient of
+            its own.
         split_shares: shares of the patients in training, validation and test without a list.
         seed: of the split without a list.
 
@@ -71,9 +74,13 @@ def load_cases(
     listed = folder / "datalist.json"
     if listed.is_file():
         cases = _read_list(listed)
+    elif is_voc(folder):
+        cases = {part: _group(items, patient_pattern) for part, items in read_lists(folder).items()}
+        if not cases["training"]:
+            raise PyrasegError(f"The Pascal VOC tree {folder} lists no image in its train.txt.")
     else:
         pairs = _pair(folder, image_pattern, label_pattern)
-        cases = _split(_group(pairs, patient_pattern), split_shares, seed)
+        cases = split_by_patient(_group(pairs, patient_pattern), split_shares, seed)
     _refuse_leakage(cases, folder)
     counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
     patients = len({item["patient"] for part in cases.values() for item in part})
@@ -185,14 +192,17 @@ def _group(pairs: list[dict[str, str]], pattern: str | None) -> list[dict[str, s
     return [{**pair, "patient": match.group(1)} for pair, match in zip(pairs, found, strict=True)]
 
 
-def _split(pairs: list[dict[str, str]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, str]]]:
+def split_by_patient(
+    items: Sequence[dict[str, str]], shares: Sequence[float], seed: int
+) -> dict[str, list[dict[str, str]]]:
+    """Return the items of each part of a split whose parts have given shares of the patients, at random from `seed`."""
     if len(shares) != len(SPLITS) or min(shares) < 0 or not np.isclose(sum(shares), 1):
         raise PyrasegError(f"split_shares must be three shares that sum to 1, got {list(shares)}.")
-    patients = np.array(sorted({pair["patient"] for pair in pairs}))
+    patients = np.array(sorted({item["patient"] for item in items}))
     order = np.random.default_rng(seed).permutation(len(patients))
     ends = np.rint(np.cumsum(shares) * len(patients)).astype(int)
     parts = zip(SPLITS, np.split(order, ends[:-1]), strict=True)
-    return {split: [pair for pair in pairs if pair["patient"] in patients[part]] for split, part in parts}
+    return {split: [item for item in items if item["patient"] in patients[part]] for split, part in parts}
 
 
 def _refuse_leakage(cases: dict[str, list[dict[str, str]]], folder: Path) -> None:
