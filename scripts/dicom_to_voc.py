@@ -64,9 +64,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="shares of the patients in train, val and test (default: 0.7 0.15 0.15)",
     )  # fmt: skip
     split.add_argument("--seed", type=int, default=0, help="of the split and of the patients' numbers (default: 0)")
-    parser.add_argument(
-        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes (default: %(default)s)"
-    )
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes, a series each")
     return parser.parse_args(argv)
 
 

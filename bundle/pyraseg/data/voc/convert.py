@@ -338,9 +338,7 @@ def _warnings(images: Sequence[Mapping[str, Any]]) -> list[str]:
         (row["row_spacing"], row["column_spacing"]))]  # fmt: skip
     burned = [row["image"] for row in images if row["burned_in"] == "YES"]
     if oblong:
-        found.append(
-            f"{len(oblong)} pictures look squeezed, such as {oblong[0]}: their pixels are not square."
-        )
+        found.append(f"{len(oblong)} pictures look squeezed, such as {oblong[0]}: their pixels are not square.")
     if burned:
         found.append(
             f"{len(burned)} pictures have annotation burned in, such as {burned[0]}: look for names before sharing."

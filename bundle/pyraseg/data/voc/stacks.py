@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plan a conversion: which slices are read together, which label is theirs, whose they are, what they will be called."""
+"""Plan a conversion: which slices are read together, with which label, whose they are, what they will be called."""
 
 import csv
 import logging
@@ -213,13 +213,12 @@ def _labels_of(stack: Stack, referring: Sequence[Path], pattern: str | None) -> 
 def _fill(pattern: str, stack: Stack) -> Path | None:
     """Return the path that a pattern stands for; None where it needs a UID and the stack has none."""
     values = {"folder": stack.folder.name, "stem": stack.files[0].stem}
+    known = "{folder}, {stem}, {series_uid} and {study_uid}"
     values |= {"series_uid": stack.series_uid, "study_uid": stack.study_uid}
     try:
         path = (stack.folder / pattern.format(**values)).resolve()
     except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise PyrasegError(
-            f"The label pattern {pattern!r} may hold {', '.join('{%s}' % v for v in values)}."
-        ) from error
+        raise PyrasegError(f"The label pattern {pattern!r} may hold {known}.") from error
     asked = [values[name] for name in ("series_uid", "study_uid") if f"{{{name}}}" in pattern]
     return path if all(map(_UID.fullmatch, asked)) else None
 
