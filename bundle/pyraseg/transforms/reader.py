@@ -28,7 +28,8 @@ class MedicalImageReader(ImageReader):
     (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
     (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
-    `modality`, `units`.
+    `modality`, `units`, and what labels refer to: `series_uid`, `frame_of_reference_uid`, `sop_instance_uids` and
+    `frame_numbers` of the slices.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as grey or RGB. None of the three knows windows or polarity.
@@ -120,6 +121,10 @@ def from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
         "for_processing": bool(image.for_processing),
         "modality": image.modality,
         "units": image.units,
+        "series_uid": image.series_uid,
+        "frame_of_reference_uid": image.frame_of_reference_uid,
+        "sop_instance_uids": image.sop_instance_uids,
+        "frame_numbers": image.frame_numbers,
     }
     if image.geometry is not None:
         meta["affine"] = LPS_TO_RAS @ image.geometry.affine
