@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     skipped = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
     labelled = sum(bool(stack.labels) for stack in plan.stacks)
-    print(f"{source}: {len(plan.stacks)} series, {labelled} of them with a label; no images: {skipped or 'none'}")
+    print(f"{source}: {len(plan.stacks)} series, {labelled} of them with a label; not images: {skipped or 'none'}")
     for orphan in plan.orphans:
         print(f"The label {orphan} refers to no series that is here; it is left out.")
     result = write_voc(
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
         f"Wrote {result.images} pictures of {result.patients} patients to {target} (with masks: {parts}) and the link "
         f"to their sources to {link}: keep it apart."
     )
-    require_all(result, len(plan.stacks))
+    require_all(result)
 
 
 if __name__ == "__main__":

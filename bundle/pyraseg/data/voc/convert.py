@@ -85,7 +85,7 @@ class Result:
         images: how many pictures were written.
         parts: how many labelled pictures are in each part of the split, by its name in VOC.
         patients: how many patients the pictures come from.
-        failures: what is wrong with the stacks that were left out, by the place of their files.
+        failures: what is wrong with the series and files that were left out, by where they are.
         warnings: what a user should know of the pictures.
     """
 
@@ -142,10 +142,13 @@ def write_voc(
         )
         converted = list(tqdm(workers, desc="Converting", unit="series", disable=None, total=len(plan.stacks)))
         failures = {outcome.place: outcome.fault for outcome in converted if outcome.fault}
+        failures |= {
+            str(file): "it is DICOM and cannot be read; replace it or leave it out" for file in plan.unreadable
+        }
         images = [row for outcome in converted for row in outcome.images]
         links = [row for outcome in converted for row in outcome.links]
         if not images:
-            raise PyrasegError(_named_failures(failures, len(plan.stacks), "nothing is written"))
+            raise PyrasegError(_named_failures(failures, "nothing is written"))
         for row in images:
             row["part"] = part_of[row["patient"]] if row["classes"] is not None else ""
         lists = {part: [row["image"] for row in images if row["part"] == PARTS[part]] for part in SPLITS}
@@ -164,10 +167,10 @@ def write_voc(
     )
 
 
-def require_all(result: Result, stacks: int) -> None:
-    """Raise PyrasegError if any stack was left out; the message names each."""
+def require_all(result: Result) -> None:
+    """Raise PyrasegError if any series or file was left out; the message names each."""
     if result.failures:
-        raise PyrasegError(_named_failures(result.failures, stacks, "the others are written"))
+        raise PyrasegError(_named_failures(result.failures, "the others are written"))
 
 
 def read_stack(stack: Stack, settings: Settings) -> tuple[DicomImage, MetaTensor, MetaTensor | None]:
@@ -346,9 +349,9 @@ def _warnings(images: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def _named_failures(failures: Mapping[str, str], stacks: int, rest: str) -> str:
+def _named_failures(failures: Mapping[str, str], rest: str) -> str:
     listed = "\n  ".join(f"{place}: {fault}" for place, fault in failures.items())
-    return f"{len(failures)} of {stacks} series were not converted, {rest}:\n  {listed}"
+    return f"{len(failures)} series or files were not converted, {rest}:\n  {listed}"
 
 
 def _unchanged(outcome: _Outcome) -> _Outcome:

@@ -64,8 +64,12 @@ def windowed_pictures(
     try:
         channels = Windowd("image", windows=windows, output_range=(0, 255)).apply(image)
     except PyrasegError as error:
-        if fallback is None or not any(isinstance(parse_window(item), int) for item in windows):
+        if not any(isinstance(parse_window(item), int) for item in windows):
             raise
+        if fallback is None:
+            raise PyrasegError(
+                f"{error} A fallback takes the place of the header's window where it has none."
+            ) from error
         LOGGER.warning("%s The window %s takes its place.", error, fallback)
         windows = [fallback if isinstance(parse_window(item), int) else item for item in windows]
         channels = Windowd("image", windows=windows, output_range=(0, 255)).apply(image)

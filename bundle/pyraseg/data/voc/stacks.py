@@ -55,10 +55,11 @@ class Stack:
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold the stacks of a conversion and the label objects that refer to none of them."""
+    """Hold the stacks of a conversion, the label objects that refer to none of them, and the damaged files."""
 
     stacks: tuple[Stack, ...]
-    orphans: tuple[Path, ...]
+    orphans: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = ()
 
 
 def plan_stacks(
@@ -99,7 +100,7 @@ def plan_stacks(
             stack if stack in named else replace(stack, labels=_labels_of(stack, referring[place], label_pattern))
             for place, stack in enumerate(stacks)
         ]
-    return Plan(_named(stacks, group_by, seed), orphans)
+    return Plan(_named(stacks, group_by, seed), orphans, scan.skipped_files.get("unreadable", ()))
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
