@@ -7,6 +7,7 @@ Pictures carry no name, ID, date or UID; the link to their sources is a file of 
 """
 
 import argparse
+import json
 import logging
 import os
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 from bundle.pyraseg.data.voc.convert import FORMATS, Settings, require_all, write_voc
 from bundle.pyraseg.data.voc.patients import GROUPINGS
 from bundle.pyraseg.data.voc.stacks import KEYWORDS, LABEL_OBJECTS, plan_stacks, read_table
+from bundle.pyraseg.dicom.grid import DRAWN_ON
 from bundle.pyraseg.dicom.references import read_references
 from bundle.pyraseg.dicom.scan import Scan, find_series
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.label import LabelReader
 from bundle.pyraseg.transforms.windowing import PRESETS, parse_window
 from bundle.pyraseg.workflow.console import plain_console
 
@@ -41,7 +44,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--table", metavar="CSV", type=Path,
         help="columns series (UID, or path below SOURCE) and label, patient, select (AcquisitionNumber=2)",
     )  # fmt: skip
+    labels.add_argument(
+        "--label-names", metavar="JSON", type=Path,
+        help="file with what else labels call a class, a code or a value of theirs: "
+        '{"liver": ["Leber", ["SCT", "10200004"], 5], "background": ["*"]}',
+    )  # fmt: skip
+    labels.add_argument(
+        "--overlap-order", nargs="+", metavar="NAME", help="classes that may overlap; the later is kept"
+    )
     labels.add_argument("--mask-value", type=int, help="value of binary masks that stands for class 1, usually 255")
+    labels.add_argument("--unknown-value", type=int, help="value of pixels that nobody labelled; they become VOC's 255")
+    labels.add_argument(
+        "--drawn-on", choices=DRAWN_ON, default=DRAWN_ON[0],
+        help="what a SEG or RTSTRUCT of the table must share with its series (default: %(default)s)",
+    )  # fmt: skip
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(
         "--window", nargs="+", metavar="WINDOW", default=["header"],
@@ -81,6 +97,28 @@ def window(text: str) -> str | dict[str, object]:
         raise PyrasegError(f"The window {text!r} is not understood. Write center=40,width=400.") from error
 
 
+def label_reader(options: argparse.Namespace) -> LabelReader | None:
+    """Return what reads the labels, or None where there are no classes."""
+    names = None
+    if options.label_names is not None:
+        try:
+            names = json.loads(options.label_names.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PyrasegError(f"--label-names {options.label_names} cannot be read as JSON: {error}.") from error
+        if not isinstance(names, dict):
+            raise PyrasegError(f'--label-names {options.label_names} holds no mapping {{"class": [...]}}.')
+    if not options.class_names:
+        return None
+    return LabelReader(
+        class_names=options.class_names,
+        label_names=names,
+        overlap_order=options.overlap_order,
+        mask_value=options.mask_value,
+        unknown_value=options.unknown_value,
+        drawn_on=options.drawn_on,
+    )
+
+
 def require_classes(options: argparse.Namespace, scan: Scan) -> None:
     """Raise PyrasegError unless it is clear what becomes of the labels."""
     if bool(options.class_names) != options.images_only:
@@ -106,8 +144,7 @@ def main(argv: list[str] | None = None) -> None:
         fallback=None if options.fallback is None else window(options.fallback),
         format=options.format,
         square=options.square_pixels,
-        class_names=options.class_names,
-        label_options={"mask_value": options.mask_value},
+        labels=label_reader(options),
     )
     for item in (*settings.windows, *([] if settings.fallback is None else [settings.fallback])):
         parse_window(item)

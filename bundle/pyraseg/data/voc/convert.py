@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.data.datalist import SPLITS, split_by_patient
+from bundle.pyraseg.data.splitting import SPLITS, random_split
 from bundle.pyraseg.data.voc.layout import IMAGES, MASKS, PARTS, write_lists, write_mask, write_picture
 from bundle.pyraseg.data.voc.pictures import (
     Picture,
@@ -30,7 +30,7 @@ from bundle.pyraseg.dicom.pixels import read_rescale
 from bundle.pyraseg.dicom.series import DicomImage, read_series
 from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.transforms.label import UNKNOWN, LoadLabeld
+from bundle.pyraseg.transforms.label import UNKNOWN, LabelReader
 from bundle.pyraseg.transforms.reader import from_dicom
 
 LOGGER = logging.getLogger(__name__)
@@ -57,16 +57,14 @@ class Settings:
         fallback: takes the place of "header" in series without a window that can be used.
         format: one of `FORMATS`.
         square: resample pictures with other than square pixels.
-        class_names: of the labels, background first; empty where there are none to write.
-        label_options: further arguments of `LoadLabeld`.
+        labels: reads labels as class indices; None where there are none to write.
     """
 
     windows: Sequence[WindowItem] = ("header",)
     fallback: WindowItem | None = None
     format: str = "jpg"
     square: bool = False
-    class_names: Sequence[str] = ()
-    label_options: Mapping[str, Any] = field(default_factory=dict)
+    labels: LabelReader | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -131,7 +129,7 @@ def write_voc(
         what = "exists" if link.exists() else f"lies in {folder}, which is made to be passed on"
         raise PyrasegError(f"The link {link} {what}. Give another file.")
     labelled = [{"patient": stack.patient} for stack in plan.stacks if stack.labels]
-    parts = split_by_patient(labelled, split_shares, seed) if labelled else {}
+    parts = random_split(labelled, split_shares, seed) if labelled else {}
     part_of = {item["patient"]: PARTS[part] for part in parts for item in parts[part]}
     with replacing(folder) as partial:
         for name in (IMAGES, MASKS):
@@ -186,10 +184,9 @@ def read_stack(stack: Stack, settings: Settings) -> tuple[DicomImage, MetaTensor
     array, meta = from_dicom(source)
     tensor = torch.from_numpy(np.moveaxis(array, 3, 0).copy() if array.ndim == 4 else array[None])
     image = MetaTensor(tensor, meta={**meta, "filename_or_obj": stack.place})
-    if not stack.labels:
+    if not stack.labels or settings.labels is None:
         return source, image, None
-    loader = LoadLabeld("label", class_names=settings.class_names, **settings.label_options)
-    return source, image, loader.load(stack.labels[0], image)
+    return source, image, MetaTensor(torch.from_numpy(settings.labels.read(stack.labels[0], source).copy())[None])
 
 
 def pixel_spacing(image: DicomImage, aspect_ratio: object = None) -> tuple[float, float] | None:
@@ -321,7 +318,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 def _write_description(path: Path, settings: Settings, split_shares: Sequence[float], seed: int) -> None:
     content = {
-        "class_names": list(settings.class_names),
+        "class_names": None if settings.labels is None else settings.labels.table.class_names,
         "void": UNKNOWN,
         "format": settings.format,
         "windows": list(settings.windows) if settings.format != "png16" else None,

@@ -5,10 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
+from bundle.pyraseg.data.patients import join
 from bundle.pyraseg.errors import PyrasegError
 
 #: What tells one patient from another: PatientID where it says something; PatientID at its word; the study alone.
@@ -26,8 +23,8 @@ class Identity:
     stated: str | None = None  # by the user, who knows better
 
 
-def group_patients(identities: Sequence[Identity], by: str = "auto") -> list[int]:
-    """Return the number of the patient of each series, from 0 on, in the order in which they occur.
+def group_patients(identities: Sequence[Identity], by: str = "auto") -> list[str]:
+    """Return a name for the patient of each series.
 
     Series with the same Patient ID, Study Instance UID or Frame of Reference UID are one patient's. What the user
     stated of a series comes before all three.
@@ -42,7 +39,7 @@ def group_patients(identities: Sequence[Identity], by: str = "auto") -> list[int
     """
     if by not in GROUPINGS:
         raise PyrasegError(f"Patients are told apart by one of {', '.join(GROUPINGS)}, not by {by!r}.")
-    groups = _connected([_keys(identity, by) for identity in identities])
+    groups = join([_keys(identity, by) for identity in identities])
     own = [place for place, identity in enumerate(identities) if identity.stated is None]
     remedy = "Name the patients in a table, or take each study for a patient (group by study) if that is so."
     if by == "study" or not own:
@@ -55,7 +52,7 @@ def group_patients(identities: Sequence[Identity], by: str = "auto") -> list[int
             f"nobody can tell whose they are, and a split must not tear a patient apart. {remedy}"
         )
     ids = Counter(identities[place].patient_id.strip() for place in own)
-    studies = len(set(_connected([_keys(identities[place], "study") for place in own])))
+    studies = len(set(join([_keys(identities[place], "study") for place in own])))
     if by == "auto" and len(ids) == 1 and studies > 1:
         raise PyrasegError(
             f"All {len(own)} series have the same Patient ID, in {studies} studies: one patient, or an anonymisation "
@@ -72,13 +69,3 @@ def _keys(identity: Identity, by: str) -> set[tuple[str, str]]:
     if by != "study":
         keys.add(("patient", identity.patient_id.strip()))
     return {key for key in keys if key[1]} or {("series", identity.series)}
-
-
-def _connected(members: Sequence[set[tuple[str, str]]]) -> list[int]:
-    """Return the number of the connected group of each member; two are connected where they share a key."""
-    keys = {key: number for number, key in enumerate(sorted(set().union(*members)), start=len(members))}
-    places, shared = np.transpose([(place, keys[key]) for place, own in enumerate(members) for key in own])
-    size = len(members) + len(keys)
-    _, labels = connected_components(coo_array((np.ones(len(places)), (places, shared)), shape=(size, size)), False)
-    order = {label: number for number, label in enumerate(dict.fromkeys(labels[: len(members)].tolist()))}
-    return [order[label] for label in labels[: len(members)].tolist()]

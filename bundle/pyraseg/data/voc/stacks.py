@@ -237,7 +237,8 @@ def _named(stacks: Sequence[Stack], group_by: str, seed: int) -> tuple[Stack, ..
         for stack in stacks
     ]
     groups = group_patients(identities, group_by)
-    numbers = np.random.default_rng(seed).permutation(len(set(groups))) + 1
+    patients = list(dict.fromkeys(groups))
+    numbers = dict(zip(patients, np.random.default_rng(seed).permutation(len(patients)) + 1, strict=True))
     seen: Counter[str] = Counter()
     named = []
     for stack, group in zip(stacks, groups, strict=True):
