@@ -87,14 +87,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def window(text: str) -> str | dict[str, object]:
     """Return the item of `Windowd` that a window on the command line stands for."""
     if "=" not in text:
+        parse_window(text)
         return text
-    if text.startswith("percentiles="):
-        return {"percentiles": text.removeprefix("percentiles=").split(",")}
-    fields = dict(part.partition("=")[::2] for part in text.split(","))
     try:
-        return {name: value if name == "function" else float(value) for name, value in fields.items()}
-    except ValueError as error:
-        raise PyrasegError(f"The window {text!r} is not understood. Write center=40,width=400.") from error
+        if text.startswith("percentiles="):
+            item = {"percentiles": [float(value) for value in text.removeprefix("percentiles=").split(",")]}
+        else:
+            parts = dict(part.partition("=")[::2] for part in text.split(","))
+            item = {name: value if name == "function" else float(value) for name, value in parts.items()}
+        parse_window(item)
+    except ValueError as error:  # a PyrasegError, in the words of a config, or what is no number
+        raise PyrasegError(
+            f"The window {text!r} is not understood. Write center=40,width=400 or percentiles=1,99."
+        ) from error
+    return item
 
 
 def label_reader(options: argparse.Namespace) -> LabelReader | None:
@@ -146,8 +152,6 @@ def main(argv: list[str] | None = None) -> None:
         square=options.square_pixels,
         labels=label_reader(options),
     )
-    for item in (*settings.windows, *([] if settings.fallback is None else [settings.fallback])):
-        parse_window(item)
     table = [] if options.table is None else read_table(options.table)
     scan = find_series(source, keywords=KEYWORDS)
     require_classes(options, scan)

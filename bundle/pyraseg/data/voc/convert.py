@@ -129,8 +129,8 @@ def write_voc(
         what = "exists" if link.exists() else f"lies in {folder}, which is made to be passed on"
         raise PyrasegError(f"The link {link} {what}. Give another file.")
     labelled = [{"patient": stack.patient} for stack in plan.stacks if stack.labels]
-    parts = random_split(labelled, split_shares, seed) if labelled else {}
-    part_of = {item["patient"]: PARTS[part] for part in parts for item in parts[part]}
+    parts = random_split(labelled, split_shares, seed)
+    part_of = {item["patient"]: PARTS[part] for part, items in parts.items() for item in items}
     with replacing(folder) as partial:
         for name in (IMAGES, MASKS):
             (partial / name).mkdir(parents=True)

@@ -121,7 +121,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PyrasegError(f"The table {path} cannot be read: {error}.") from error
     unknown = set(columns) - set(COLUMNS)
-    if "series" not in columns or len(columns) < 2 or unknown or any(None in row.values() for row in rows):
+    if "series" not in columns or len(columns) < 2 or unknown or any(None in (*row, *row.values()) for row in rows):
         raise PyrasegError(
             f"The table {path} has the columns {', '.join(columns) or 'none'} or a row with more or fewer. It needs "
             f"'series' and some of {', '.join(COLUMNS[1:])}, separated by commas."
