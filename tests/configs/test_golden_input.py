@@ -101,6 +101,7 @@ CASES = {
     "train retina": magnified_photograph,
     "train lung_ct": lung_case,
     "train ultrasound": photograph,
+    "train voc": photograph,
 }
 
 
