@@ -165,6 +165,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     skipped = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
     labelled = sum(bool(stack.labels) for stack in plan.stacks)
+    if not labelled and not options.images_only:
+        raise PyrasegError(
+            f"None of the {len(plan.stacks)} series below {source} has a label: no SEG or RTSTRUCT refers to one, and "
+            "neither --label-pattern nor --table finds a file. Correct them, or write no masks with --images-only."
+        )
     print(f"{source}: {len(plan.stacks)} series, {labelled} of them with a label; not images: {skipped or 'none'}")
     for orphan in plan.orphans:
         print(f"The label {orphan} refers to no series that is here; it is left out.")

@@ -44,7 +44,8 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 #: Columns of the link, which is not.
 LINK_COLUMNS = (
-    "image", "patient", "patient_id", "study_uid", "series_uid", "sop_instance_uid", "frame", "file", "label",
+    "image", "patient", "patient_id", "stated_patient", "study_uid", "series_uid", "sop_instance_uid", "frame",
+    "file", "label",
 )  # fmt: skip
 
 
@@ -83,14 +84,14 @@ class Result:
         images: how many pictures were written.
         parts: how many labelled pictures are in each part of the split, by its name in VOC.
         patients: how many patients the pictures come from.
-        failures: what is wrong with the series and files that were left out, by where they are.
+        failures: where the series and files are that were left out, and what is wrong with them.
         warnings: what a user should know of the pictures.
     """
 
     images: int
     parts: Mapping[str, int]
     patients: int
-    failures: Mapping[str, str]
+    failures: Sequence[str]
     warnings: Sequence[str]
 
 
@@ -139,10 +140,8 @@ def write_voc(
             work, batch_size=None, num_workers=min(num_workers, len(plan.stacks)), collate_fn=_unchanged
         )
         converted = list(tqdm(workers, desc="Converting", unit="series", disable=None, total=len(plan.stacks)))
-        failures = {outcome.place: outcome.fault for outcome in converted if outcome.fault}
-        failures |= {
-            str(file): "it is DICOM and cannot be read; replace it or leave it out" for file in plan.unreadable
-        }
+        failures = [outcome.fault for outcome in converted if outcome.fault]
+        failures += [f"{file}: it is DICOM and cannot be read; replace it or leave it out" for file in plan.unreadable]
         images = [row for outcome in converted for row in outcome.images]
         links = [row for outcome in converted for row in outcome.links]
         if not images:
@@ -211,7 +210,6 @@ def pixel_spacing(image: DicomImage, aspect_ratio: object = None) -> tuple[float
 class _Outcome:
     """Hold the rows of a stack's pictures in the two tables, or what is wrong with it."""
 
-    place: str
     fault: str = ""
     images: list[dict[str, Any]] = field(default_factory=list)
     links: list[dict[str, Any]] = field(default_factory=list)
@@ -236,7 +234,8 @@ class _Conversion(Dataset):
             cause = mendable(error)
             if cause is None:
                 raise
-            return _Outcome(stack.place, str(cause))
+            fault = str(cause)
+            return _Outcome(fault if fault.startswith(stack.place) else f"{stack.place}: {fault}")
 
     def convert(self, stack: Stack) -> _Outcome:
         settings = self.settings
@@ -251,7 +250,7 @@ class _Conversion(Dataset):
         else:
             pictures = windowed_pictures(image, settings.windows, fallback=settings.fallback)
         masks = [None] * len(pictures) if label is None else np.asarray(label)[0].astype(np.uint8).transpose(2, 1, 0)
-        outcome = _Outcome(stack.place)
+        outcome = _Outcome()
         for index, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
             name = f"{stack.name}_{index + 1:04}"
             write_picture(self.root / IMAGES / f"{name}{FORMATS[settings.format]}", picture.pixels)
@@ -298,7 +297,8 @@ def _link_row(name: str, stack: Stack, source: DicomImage, index: int) -> dict[s
     return {
         "image": name,
         "patient": stack.patient,
-        "patient_id": stack.stated_patient or str(stack.headers[0].get("PatientID") or ""),
+        "patient_id": str(stack.headers[0].get("PatientID") or ""),
+        "stated_patient": stack.stated_patient or "",
         "study_uid": source.study_uid,
         "series_uid": source.series_uid,
         "sop_instance_uid": source.sop_instance_uids[index],
@@ -346,9 +346,8 @@ def _warnings(images: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def _named_failures(failures: Mapping[str, str], rest: str) -> str:
-    listed = "\n  ".join(f"{place}: {fault}" for place, fault in failures.items())
-    return f"{len(failures)} series or files were not converted, {rest}:\n  {listed}"
+def _named_failures(failures: Sequence[str], rest: str) -> str:
+    return "\n  ".join([f"{len(failures)} series or files were not converted, {rest}:", *failures])
 
 
 def _unchanged(outcome: _Outcome) -> _Outcome:
