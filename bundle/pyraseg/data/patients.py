@@ -100,8 +100,8 @@ def patients_from_dicom(items: Sequence[dict[str, str]], *, use_patient_id: bool
             what = f"all {len(ids)} images have the same Patient ID"
         if what:
             raise PyrasegError(
-                f"{what}, so that it does not tell patients apart. Name them in a CSV file or by a pattern, or say that "
-                "each study is a patient of its own (--patient-csv, --patient-pattern, --no-patients)."
+                f"{what}, so that it does not tell patients apart. Name them in a CSV file or by a pattern, or say "
+                "that each study is a patient of its own (--patient-csv, --patient-pattern, --no-patients)."
             )
         keys = [[*key, ("PatientID", patient)] for key, patient in zip(keys, ids, strict=True)]
         numbers = join(keys)

@@ -41,9 +41,9 @@ def stratified_parts(
 ) -> np.ndarray:
     """Return the part of each of N cases, so that every part has its share of the cases with each class.
 
-    Patients are placed one by one, those with the rarest class that is left first, into the part that lacks most of that
-    class: iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
-    ECML PKDD 2011), with patients in the place of single examples. No part with a share stays empty.
+    Patients are placed one by one, those with the rarest class that is left first, into the part that lacks most of
+    its share of that class: iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of
+    Multi-Label Data", ECML PKDD 2011), with patients in the place of single examples. No part with a share stays empty.
 
     Args:
         patients: of each case.
@@ -76,11 +76,15 @@ def stratified_parts(
         remaining = counts[left]
         carriers = (remaining > 0).sum(axis=0)
         rarest = int(np.where(carriers > 0, carriers, np.inf).argmin())
-        # Of its carriers the one with most cases: while there is room, and a small one can even things out later.
+        # Of its carriers the one with most cases, while there is room for it.
         patient = left[np.where(remaining[:, rarest] > 0, remaining[:, -1], 0).argmax()]
         empty = np.flatnonzero((shares > 0) & ~np.isin(np.arange(len(shares)), part_of))
         allowed = empty if empty.size >= left.size else np.flatnonzero(shares > 0)
-        ranks = [(lacking[part, rarest], lacking[part, -1], random.random(), part) for part in allowed]
+        # A part that has room for the patient, and of those the one that lacks the largest fraction of its share: so
+        # patients with many cases and those with few are spread alike, and one with half of all cases goes to training.
+        told_by = [rarest, -1]
+        room = (lacking[:, told_by] >= counts[patient, told_by]).all(axis=1)
+        ranks = [(room[part], *lacking[part, told_by] / shares[part], random.random(), part) for part in allowed]
         part_of[patient] = part = max(ranks)[-1]
         lacking[part] -= counts[patient]
         left = left[left != patient]
