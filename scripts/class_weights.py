@@ -22,6 +22,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset_dir", type=Path, help="folder of the data set, or the datalist.json in it")
     parser.add_argument("--class-names", nargs="+", required=True, metavar="NAME", help="all classes, background first")
+    parser.add_argument("--config", type=Path, help="JSON config whose label_names and overlap_order the labels follow")
     parser.add_argument("--split", choices=SPLITS, default="training", help="part to count (default: %(default)s)")
     parser.add_argument(
         "--method", choices=METHODS, default=METHODS[0], help="of the line to paste (default: %(default)s)"
@@ -37,6 +38,17 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mask-value", type=int, help="value of binary masks that stands for class 1, usually 255")
     parser.add_argument("--threshold", type=float, help="values of blurred masks from here on are class 1")
     return parser.parse_args(argv)
+
+
+def label_options(config: Path | None) -> dict:
+    """Return what a config says of the names in labels."""
+    if config is None:
+        return {}
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        return {name: content[name] for name in ("label_names", "overlap_order") if content.get(name)}
+    except (OSError, ValueError, AttributeError) as error:
+        raise PyrasegError(f"{config} cannot be read as a JSON config: {error}.") from error
 
 
 def table(counts: ClassCounts, weights: dict[str, list[float]]) -> str:
@@ -69,7 +81,11 @@ def main(argv: list[str] | None = None) -> None:
                 "image", reader="bundle.pyraseg.transforms.reader.MedicalImageReader", ensure_channel_first=True
             ),
             LoadLabeld(
-                "label", class_names=options.class_names, mask_value=options.mask_value, threshold=options.threshold
+                "label",
+                class_names=options.class_names,
+                mask_value=options.mask_value,
+                threshold=options.threshold,
+                **label_options(options.config),
             ),
         ]
     )

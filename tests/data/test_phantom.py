@@ -236,7 +236,9 @@ def test_files_hold_the_case_that_is_made_in_memory(phantom_study: Path) -> None
         assert np.abs(hu - expected)[inside].max() <= 0.63  # half a step of the coarsest rescale slope, 1.25
         if case.plan.label == "seg":
             grid = ImageGrid(hu.shape, case.positions, case.row_cosine, case.column_cosine, case.pixel_spacing)
-            labels = read_dicom_label(phantom_study / item["label"], grid, ClassTable(["background", "liver", "lesion", "spleen", "kidney"]))
+            labels = read_dicom_label(
+                phantom_study / item["label"], grid, ClassTable(["background", "liver", "lesion", "spleen", "kidney"])
+            )
             assert np.array_equal(labels, case.labels)
 
 

@@ -53,6 +53,17 @@ def test_says_which_class_is_absent(photographs, capsys):
     assert json.loads("{" + out.splitlines()[-1] + "}")["weight"] == [0.2727, 1.364, 1.364]  # 1 : 5 : 5
 
 
+def test_takes_the_names_of_a_config(photographs, tmp_path, capsys):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"label_names": {"lesion": [255]}, "overlap_order": None, "epochs": 3}))
+    main([str(photographs), "--class-names", "background", "lesion", "--config", str(config)])
+    assert json.loads("{" + capsys.readouterr().out.splitlines()[-1] + "}")["weight"] == [0.2, 1.8]
+    for content in ("{", "[]"):
+        config.write_text(content)
+        with pytest.raises(PyrasegError, match=r"config\.json cannot be read as a JSON config"):
+            main([str(photographs), "--class-names", "background", "lesion", "--config", str(config)])
+
+
 def test_refuses_an_empty_part_of_the_split(photographs):
     with pytest.raises(PyrasegError, match="no cases in its part 'test'"):
         main([str(photographs), "--class-names", "background", "lesion", "--split", "test"])

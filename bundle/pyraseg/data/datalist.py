@@ -17,6 +17,7 @@ from bundle.pyraseg.data.splitting import SPLITS, random_split
 from bundle.pyraseg.data.voc.layout import is_voc, read_lists
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.processes import in_turn
+from bundle.pyraseg.transforms.label import label_files
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,10 @@ def load_cases(
     """Return the cases of each part of the split, with absolute paths.
 
     `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
-    and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. Without that
-    file it may be a Pascal VOC tree, whose `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the
-    split. Else images and labels are paired by name and the patients split at random from `seed`. The split is logged
-    with its hash.
+    and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
+    path, a label may be {class name: path}, a mask for each class. Without that file it may be a Pascal VOC tree, whose
+    `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the split. Else images and labels are
+    paired by name and the patients split at random from `seed`. The split is logged with its hash.
 
     Args:
         dataset_dir: folder of the data set.
@@ -109,21 +110,27 @@ def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
         if not isinstance(content.get(split, []), list):
             raise PyrasegError(f"The data list {path} has under {split!r} no list of cases.")
     cases = {split: [_case(item, path) for item in content.get(split, [])] for split in SPLITS}
-    absent = [item[key] for part in cases.values() for item in part for key in ("image", "label")]
-    absent = [file for file in absent if not Path(file).exists()]
+    items = [item for part in cases.values() for item in part]
+    files = [file for item in items for file in (item["image"], *label_files(item["label"]))]
+    absent = [file for file in files if not Path(file).exists()]
     if absent:
         raise PyrasegError(f"{len(absent)} of the paths in {path} do not exist, the first of them {absent[0]}.")
     return cases
 
 
 def _case(item: dict, listed: Path) -> dict[str, str]:
-    if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in ("image", "label")):
+    image, label = (item.get("image"), item.get("label")) if isinstance(item, dict) else (None, None)
+    masks = label if isinstance(label, dict) else {"": label}
+    if not masks or not all(isinstance(path, str) for path in (image, *masks.values())):
         raise PyrasegError(
             f"An item of the data list {listed} lacks the path 'image' or 'label': {json.dumps(item)[:120]}."
         )
-    folder = listed.parent
-    paths = {key: os.path.normpath(folder / item[key]) for key in ("image", "label")}
-    return {**item, **paths, "patient": str(item.get("patient", item["image"]))}
+    masks = {name: os.path.normpath(listed.parent / path) for name, path in masks.items()}
+    paths = {
+        "image": os.path.normpath(listed.parent / image),
+        "label": masks if isinstance(label, dict) else masks[""],
+    }
+    return {**item, **paths, "patient": str(item.get("patient", image))}
 
 
 def _with_patients(items: list[dict[str, str]], pattern: str | None) -> list[dict[str, str]]:

@@ -74,7 +74,9 @@ class ClassTable:
                 self._add_entry(entry, index)
         order = [self._index(name, "overlap_order") for name in overlap_order or []]
         if 0 in order or len(set(order)) < len(order):
-            raise PyrasegError(f"overlap_order must name classes other than the background, each once: {overlap_order}.")
+            raise PyrasegError(
+                f"overlap_order must name classes other than the background, each once: {overlap_order}."
+            )
         #: Place of each class in the order, (K,); -1 where it may not overlap another.
         self.ranks = np.array([order.index(k) if k in order else -1 for k in range(len(self.class_names))])
 
@@ -220,14 +222,14 @@ class Canvas:
 
 
 def read_codes(item: Dataset, keyword: str) -> tuple[Code, ...]:
-    """Return the coded concepts of a sequence, (PS3.3 section 8), legacy SNOMED designators as SRT."""
-    sequence = item.get(keyword) or []
-    values = [(code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue"), code) for code in sequence]
-    return tuple(
-        _comparable(Code(str(value), str(code.get("CodingSchemeDesignator") or ""), str(code.get("CodeMeaning") or "")))
-        for value, code in values
-        if value
-    )
+    """Return the coded concepts of a sequence (PS3.3 section 8), legacy SNOMED designators as SRT."""
+    found = []
+    for code in item.get(keyword) or []:
+        value = code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue")
+        scheme, meaning = (str(code.get(name) or "") for name in ("CodingSchemeDesignator", "CodeMeaning"))
+        if value:
+            found.append(_comparable(Code(str(value), scheme, meaning)))
+    return tuple(found)
 
 
 def _comparable(code: Code) -> Code:

@@ -28,39 +28,46 @@ def fill_contours(
         the mask (rows, columns) bool, and how many pairs of contours cross or are equal although not exclusive.
     """
     exclusive = exclusive or [False] * len(contours)
-    kept: list[tuple[np.ndarray, np.ndarray, bool]] = []
+    kept: list[_Filled] = []
     odd = 0
     for contour, is_exclusive in zip(contours, exclusive, strict=True):
-        inside, edge = _fill(np.round(np.asarray(contour, float) / ROUNDING) * ROUNDING, shape)
-        twins = [pair for pair in kept if not (pair[2] and is_exclusive) and _same(pair, (inside, edge))]
-        odd += bool(twins)
-        if twins:
-            continue
-        for others_inside, others_edge, other_is_exclusive in kept:
-            odd += not (is_exclusive and other_is_exclusive) and bool(
-                (inside & others_inside).any()
-                and (inside & ~others_inside & ~others_edge).any()
-                and (others_inside & ~inside & ~edge).any()
-            )
-        kept.append((inside, edge, is_exclusive))
+        filled = _Filled(np.round(np.asarray(contour, float) / ROUNDING) * ROUNDING, shape, is_exclusive)
+        partners = [other for other in kept if not (other.exclusive and is_exclusive)]
+        if any(map(filled.equals, partners)):
+            odd += 1
+        else:
+            odd += sum(map(filled.crosses, partners))
+            kept.append(filled)
     mask, edges = np.zeros(shape, bool), np.zeros(shape, bool)
-    for inside, edge, _ in kept:
-        mask ^= inside
-        edges |= edge
+    for filled in kept:
+        mask[filled.box] ^= filled.inside
+        edges[filled.box] |= filled.edge
     return mask | edges, odd
 
 
-def _same(one: tuple, other: tuple) -> bool:
-    return np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
+class _Filled:
+    """Hold which pixel centres lie strictly inside a contour, and which on it, within its bounding box."""
 
+    def __init__(self, contour: np.ndarray, shape: tuple[int, int], exclusive: bool) -> None:
+        self.first = np.clip(np.floor(contour.min(axis=0)), 0, shape).astype(int)
+        self.end = np.clip(np.ceil(contour.max(axis=0)) + 1, self.first, shape).astype(int)
+        self.box = tuple(map(slice, self.first, self.end))
+        self.exclusive = exclusive
+        found = grid_points_in_poly(tuple(self.end - self.first), contour - self.first, binarize=False)
+        self.inside, self.edge = found == 1, found > 1  # 2 on a corner, 3 on a side
 
-def _fill(contour: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pixel centres lie strictly inside a contour, and which on it."""
-    inside, edge = np.zeros(shape, bool), np.zeros(shape, bool)
-    first = np.maximum(np.floor(contour.min(axis=0)), 0).astype(int)
-    last = np.minimum(np.ceil(contour.max(axis=0)) + 1, shape).astype(int)
-    if (last > first).all():
-        box = tuple(map(slice, first, last))
-        found = grid_points_in_poly(tuple(last - first), contour - first, binarize=False)
-        inside[box], edge[box] = found == 1, found > 1  # 2 on a corner, 3 on a side
-    return inside, edge
+    def equals(self, other: "_Filled") -> bool:
+        """Return whether two contours hold the same pixels."""
+        pairs = ((self.inside, other.inside), (self.edge, other.edge))
+        return self.box == other.box and all(np.array_equal(*pair) for pair in pairs)
+
+    def crosses(self, other: "_Filled") -> bool:
+        """Return whether two contours share pixels, and neither lies in the other."""
+        first, end = np.maximum(self.first, other.first), np.minimum(self.end, other.end)
+        if (first >= end).any():
+            return False
+        mine, theirs = (tuple(map(slice, first - one.first, end - one.first)) for one in (self, other))
+        one, two = (self.inside[mine], self.edge[mine]), (other.inside[theirs], other.edge[theirs])
+        within = (one[0] & (two[0] | two[1])).sum() == self.inside.sum()
+        around = (two[0] & (one[0] | one[1])).sum() == other.inside.sum()
+        return bool((one[0] & two[0]).any()) and not within and not around

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pixels of an image's slices, as labels find them: their place in the patient, and the objects they came from."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,8 @@ import numpy as np
 
 from bundle.pyraseg.dicom.series import DicomImage
 from bundle.pyraseg.errors import PyrasegError
+
+LOGGER = logging.getLogger(__name__)
 
 #: How far from a slice something still lies on it: a share of the slice spacing, and at least so many mm.
 SLICE_SHARE, SLICE_FLOOR = 0.1, 0.1
@@ -95,11 +98,12 @@ class ImageGrid:
         *,
         sop_instance_uids: Collection[str] = (),
         drawn_on: str = "series",
-    ) -> bool:
+    ) -> None:
         """Refuse a label that was drawn on other images.
 
-        A label belongs to this image where it refers to its series or to one of its instances, whatever its frame of
-        reference says: some programs write a new one. UIDs that either side lacks cannot decide.
+        A label belongs to this image where it refers to its series or to one of its instances. Where its frame of
+        reference is another one all the same, a warning says so: some programs make one up. UIDs that either side lacks
+        cannot decide.
 
         Args:
             where: the label, for messages.
@@ -108,16 +112,15 @@ class ImageGrid:
             sop_instance_uids: instances that it refers to.
             drawn_on: "series", or "frame_of_reference" to take a label of another series in the same one.
 
-        Returns:
-            whether the label's frame of reference is another one all the same.
-
         Raises:
             PyrasegError: the label refers to another series, or lies in another frame of reference.
         """
         frames = {frame_of_reference_uid, self.frame_of_reference_uid} - {""}
         other_frame = len(frames) > 1
         if self.series_uid in set(series_uids) - {""} or set(sop_instance_uids) & set(self.sop_instance_uids) - {""}:
-            return other_frame
+            if other_frame:
+                LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)
+            return
         if other_frame:
             raise PyrasegError(
                 f"{where} lies in the frame of reference {frame_of_reference_uid}, its image in "
@@ -129,4 +132,3 @@ class ImageGrid:
                 f"{where} was drawn on the series {', '.join(known)}, not on its image, {self.series_uid}. Give that "
                 'series, or set drawn_on to "frame_of_reference" where the patient did not move between the two.'
             )
-        return False

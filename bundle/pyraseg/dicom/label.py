@@ -39,8 +39,8 @@ def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> Segmentatio
         raise PyrasegError(
             f"{path} cannot be read as a DICOM label, {type(error).__name__}: {str(error)[:200]}. Export it again."
         ) from error
-    modality = dataset.get("Modality")
-    found = f"no segmentation (modality {modality})" if modality else "no DICOM file"
+    modality = dataset.get("Modality") or "unknown"
+    found = f"no segmentation (modality {modality})" if dataset.file_meta or "Modality" in dataset else "no DICOM file"
     raise PyrasegError(f"{path} is {found}. A label is a DICOM SEG or RTSTRUCT, NIfTI, NRRD, MetaImage or PNG.")
 
 

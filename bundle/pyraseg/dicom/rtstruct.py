@@ -18,6 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 EXCLUSIVE = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")  # the standard's term, and what programs also write
 CLOSED = ("CLOSED_PLANAR", *EXCLUSIVE)
+OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,12 @@ class StructureSet:
 
 
 def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
-    """Read the ROIs that have a closed contour; points, open lines and empty ROIs are left out and logged.
+    """Read the ROIs that have a closed contour.
+
+    Points, open lines and empty ROIs are left out and logged, with a warning where there is nothing else.
 
     Raises:
-        PyrasegError: a contour is not made of points.
+        PyrasegError: a contour is not made of points, of an unknown type, or of an ROI that is not named.
     """
     series: dict[str, tuple[str, ...]] = {}
     for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
@@ -62,8 +65,11 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
     for item in dataset.get("ROIContourSequence") or []:
         for number, contour in enumerate(item.get("ContourSequence") or [], 1):
             kind = str(contour.get("ContourGeometricType") or "")
+            where = f"Contour {number} of ROI {item.ReferencedROINumber} in {path}"
+            if kind not in CLOSED + OPEN:
+                raise PyrasegError(f"{where} is of the unknown type {kind!r}, not {', '.join(CLOSED + OPEN)}.")
             if kind in CLOSED:
-                points = _points(contour, f"Contour {number} of ROI {item.ReferencedROINumber} in {path}")
+                points = _points(contour, where)
                 contours[int(item.ReferencedROINumber)].append(Contour(points, kind in EXCLUSIVE))
     rois, left_out = {}, []
     for item in dataset.get("StructureSetROISequence") or []:
@@ -75,8 +81,11 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
         codes = read_codes(observations.get(number, Dataset()), "RTROIIdentificationCodeSequence")
         drawn_on = series.get(frame, ()) if frame else tuple(uid for uids in series.values() for uid in uids)
         rois[number] = Roi(Region(name, codes), tuple(contours[number]), frame, drawn_on)
+    nameless = sorted(set(contours) - set(rois))
+    if nameless:
+        raise PyrasegError(f"{path} has contours of the ROIs {nameless}, which it does not name. Export it again.")
     if left_out:
-        LOGGER.info("%s: no closed contour in the ROIs %s", path, left_out)
+        LOGGER.log(logging.INFO if rois else logging.WARNING, "%s: no closed contour in the ROIs %s", path, left_out)
     return StructureSet(path, rois)
 
 
@@ -104,36 +113,35 @@ def structure_set_to_labels(
         raise PyrasegError(f"{where} needs an image whose slices have a place in the patient.")
     classes = table.indices({number: roi.region for number, roi in structures.rois.items()}, where, "ROIs")
     canvas = Canvas(table, grid.shape, where)
-    placed, missed, other_frame = 0, 0, False
-    for number, roi in structures.rois.items():
-        if not classes[number]:
-            continue
-        name = f"ROI {roi.region.name!r} of {structures.path}"
-        other_frame |= grid.require_reference(name, roi.series_uids, roi.frame_of_reference_uid, drawn_on=drawn_on)
-        by_slice, off_slices = _by_slice(roi, grid, name)
-        placed += len(roi.contours) - len(off_slices)
-        missed += len(off_slices)
-        if off_slices:
-            LOGGER.warning(
-                "%s: %d of %d contours lie on no slice of the image and are left out, from %.1f to %.1f mm off",
-                name, len(off_slices), len(roi.contours), min(off_slices), max(off_slices),
-            )  # fmt: skip
-        odd_slices = 0
+    drawn = {number: roi for number, roi in structures.rois.items() if classes[number]}
+    for series_uids, frame_uid in dict.fromkeys(
+        (roi.series_uids, roi.frame_of_reference_uid) for roi in drawn.values()
+    ):
+        grid.require_reference(where, series_uids, frame_uid, drawn_on=drawn_on)
+    off_slices, crossing = [], []
+    for number, roi in drawn.items():
+        by_slice, off = _by_slice(roi, grid, f"ROI {roi.region.name!r} of {structures.path}")
+        off_slices += off
         for index, contours in by_slice.items():
             corners = [grid.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
             mask, odd = fill_contours(corners, grid.shape[1:], exclusive=[c.exclusive for c in contours])
             rows, columns = np.nonzero(mask)
             canvas.paint(classes[number], (np.full(len(rows), index), rows, columns))
-            odd_slices += odd > 0
-        if odd_slices:
-            LOGGER.warning(
-                "%s: on %d slices contours cross or repeat; what an even number of them encloses is left out",
-                name, odd_slices,
-            )  # fmt: skip
-    if missed and not placed:
-        raise PyrasegError(f"{where}: none of its {missed} contours lies on a slice of the image. Give its own series.")
-    if other_frame:
-        LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)
+            crossing += [roi.region.name] if odd else []
+    total = sum(len(roi.contours) for roi in drawn.values())
+    if off_slices and len(off_slices) == total:
+        raise PyrasegError(f"{where}: none of its {total} contours lies on a slice of the image. Give its own series.")
+    if off_slices:
+        LOGGER.warning(
+            "%s: %d of %d contours lie on no slice of the image, but %.1f to %.1f mm from one, and are left out",
+            where, len(off_slices), total, min(off_slices), max(off_slices),
+        )  # fmt: skip
+    if crossing:
+        names = ", ".join(sorted(set(crossing)))
+        LOGGER.warning(
+            "%s: contours of one ROI repeat or cross on %d slices (%s); what two crossing ones enclose is left out",
+            where, len(crossing), names,
+        )  # fmt: skip
     return canvas.finished()
 
 

@@ -13,7 +13,7 @@ from pydicom.pixels.utils import unpack_bits
 from bundle.pyraseg.dicom.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.dicom.geometry import Plane, frame_planes
 from bundle.pyraseg.dicom.grid import ImageGrid
-from bundle.pyraseg.dicom.headers import functional_group, is_little_endian, transfer_syntax
+from bundle.pyraseg.dicom.headers import frame_count, functional_group, is_little_endian, transfer_syntax
 from bundle.pyraseg.errors import PyrasegError
 
 TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
@@ -63,11 +63,15 @@ class SegmentationObject:
         self.series_uids = tuple(
             str(item.get("SeriesInstanceUID") or "") for item in dataset.get("ReferencedSeriesSequence") or []
         )
+        described, frames = len(dataset.get("PerFrameFunctionalGroupsSequence") or []), frame_count(dataset)
+        if described != frames:
+            raise PyrasegError(f"{path} describes {described} frames and has {frames}. Export it again.")
         self._dataset = dataset
         self._planes = frame_planes(dataset)
         self._sources = [_source_frames(dataset, frame) for frame in range(len(self._planes))]
         self._numbers = [] if self.type == "LABELMAP" else [self._number(frame) for frame in range(len(self._planes))]
         self.sop_instance_uids = {uid for sources in self._sources for uid, _ in sources}
+        self._padding = int(dataset.get("PixelPaddingValue") or 0)
         if self.type == "FRACTIONAL" and not 0 < int(dataset.get("MaximumFractionalValue") or 0) <= 255:
             raise PyrasegError(f"{path} is FRACTIONAL, but has no Maximum Fractional Value. Export it again.")
 
@@ -78,6 +82,8 @@ class SegmentationObject:
             PyrasegError: a frame cannot be decoded, or belongs to a segment that is not described.
         """
         for index, pixels in enumerate(self._decoded()):
+            if index == len(self._planes):
+                raise PyrasegError(f"{self.path} holds more pixels than its header says. Export it again.")
             for segment, mask in self._masks(index, pixels):
                 if segment not in self.segments:
                     raise PyrasegError(
@@ -97,15 +103,17 @@ class SegmentationObject:
             else:
                 yield from iter_pixels(dataset, raw=True)
         except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
-            raise PyrasegError(
-                f"The frames of {self.path} cannot be decoded (transfer syntax {syntax.name if syntax else 'unknown'}): "
-                f"{str(error)[:200]}. Export it uncompressed."
-            ) from error
+            reason, name = " ".join(str(error).split())[:200], syntax.name if syntax else "unknown"
+            found = f"The frames of {self.path} cannot be decoded (transfer syntax {name}): {reason}"
+            raise PyrasegError(f"{found}. Export it uncompressed.") from error
 
     def _unpacked(self) -> Iterator[np.ndarray]:
         """Yield frames of one bit a pixel, which may begin within a byte: pydicom's `iter_pixels` cannot."""
         data, shape = self._dataset.PixelData, (int(self._dataset.Rows), int(self._dataset.Columns))
         size = shape[0] * shape[1]
+        needed = -(-size * len(self._planes) // 8)
+        if len(data) not in (needed, needed + needed % 2):
+            raise ValueError(f"{len(data)} bytes are not {len(self._planes)} frames of {shape[0]} x {shape[1]} bits")
         for index in range(len(self._planes)):
             first, end = index * size, (index + 1) * size
             bits = unpack_bits(data[first // 8 : -(-end // 8)])
@@ -113,9 +121,8 @@ class SegmentationObject:
 
     def _masks(self, index: int, pixels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         if self.type == "LABELMAP":
-            nothing = {0, self._dataset.get("PixelPaddingValue")}
             for value in np.unique(pixels):
-                if int(value) not in nothing:
+                if value not in (0, self._padding):
                     yield int(value), pixels == value
             return
         if self.type == "BINARY":

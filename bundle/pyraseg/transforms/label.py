@@ -30,6 +30,11 @@ FILES = NIFTI + ITK + PHOTOGRAPH
 LabelPath = str | PathLike | Mapping[str, str | PathLike]
 
 
+def label_files(label: LabelPath) -> list[str]:
+    """Return the paths of a label: one, or those of a mask for each class."""
+    return [str(path) for path in (label.values() if isinstance(label, Mapping) else [label])]
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """Hold the grid that a label is put onto: shape (W, H[, D]), affine to RAS mm, the image's name.
@@ -50,8 +55,9 @@ class Target:
             return cls(image.pixels.shape[2::-1], affine, str(image.files[0].parent), ImageGrid.of(image))
         meta, affine = image.meta, np.asarray(image.affine, float)
         shape, name = tuple(image.shape[1:]), str(meta.get("filename_or_obj", "it"))
-        if "sop_instance_uids" not in meta or len(shape) != 3:
+        if "sop_instance_uids" not in meta:
             return cls(shape, affine, name)
+        slices = (*shape, 1)[:3][::-1]  # of a projection the axis of slices may be gone
         place = {}
         if meta.get("slice_positions") is not None:
             axes = (LPS_TO_RAS @ affine)[:3, :2]
@@ -63,7 +69,7 @@ class Target:
                 "pixel_spacing": (float(between_rows), float(between_columns)),
             }
         uids = {name: meta[name] for name in ("series_uid", "frame_of_reference_uid", "sop_instance_uids")}
-        return cls(shape, affine, name, ImageGrid(shape[::-1], **place, **uids, frame_numbers=meta["frame_numbers"]))
+        return cls(shape, affine, name, ImageGrid(slices, **place, **uids, frame_numbers=meta["frame_numbers"]))
 
 
 class LabelReader:
@@ -128,7 +134,7 @@ class LabelReader:
         For a DICOM series as `read_series` returned it, that is the transpose of its pixels (slices, rows, columns).
         """
         target = Target.of(image)
-        if isinstance(path, Mapping):
+        if isinstance(path, Mapping) and path:
             return self._from_masks({name: Path(file) for name, file in path.items()}, target, "The data list")
         path = Path(path)
         if not path.exists():
@@ -162,7 +168,7 @@ class LabelReader:
                 f"The DICOM label {path} needs a DICOM series as its image; a file of another format is none."
             )
         options = {"fraction": self.fraction, "drawn_on": self.drawn_on}
-        return read_dicom_label(path, target.slices, self.table, **options).transpose(2, 1, 0)
+        return read_dicom_label(path, target.slices, self.table, **options).transpose(2, 1, 0).reshape(target.shape)
 
     def _from_masks(self, files: Mapping[str, Path], target: Target, where: str) -> np.ndarray:
         """Put one mask for each class together; keys are what the table knows."""
@@ -255,8 +261,7 @@ class LoadLabeld(MapTransform):
     def load(self, path: LabelPath, image: MetaTensor) -> MetaTensor:
         """Return the label at `path` on the grid of `image` (C, W, H[, D])."""
         label = torch.from_numpy(np.ascontiguousarray(self.reader.read(path, image)))[None]
-        name = path if not isinstance(path, Mapping) else next(iter(path.values()), "")
-        return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": str(name)})
+        return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": label_files(path)[0]})
 
 
 def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path: Path) -> np.ndarray:
