@@ -143,6 +143,8 @@ def main(argv: list[str] | None = None) -> None:
     plain_console()
     logging.getLogger("monai").setLevel(logging.ERROR)
     options = arguments(argv)
+    if min(options.workers, options.seed) < 0:
+        raise PyrasegError("--workers and --seed are 0 or more.")
     source, target = options.source.expanduser().resolve(), options.target.expanduser().resolve()
     link = options.link or target.with_name(f"{target.name}_link.csv")
     settings = Settings(
