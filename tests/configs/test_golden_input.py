@@ -106,6 +106,7 @@ CASES = {
     "train lung_ct": lung_case,
     "train spleen": spleen_case,
     "train ultrasound": photograph,
+    "train voc": photograph,
 }
 
 

@@ -14,6 +14,7 @@ from bundle.pyraseg.data.pairing import pair_by_pattern
 from bundle.pyraseg.data.patients import patients_by_pattern
 from bundle.pyraseg.data.phantom.study import write_phantom_study
 from bundle.pyraseg.data.splitting import SPLITS, random_split
+from bundle.pyraseg.data.voc.layout import is_voc, read_lists
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.processes import in_turn
 from bundle.pyraseg.transforms.label import label_files
@@ -35,8 +36,9 @@ def load_cases(
 
     `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
-    path, a label may be {class name: path}, a mask for each class. Without that file, images and labels are paired by
-    name and the patients split at random from `seed`. The split is logged with its hash.
+    path, a label may be {class name: path}, a mask for each class. Without that file it may be a Pascal VOC tree, whose
+    `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the split. Else images and labels are
+    paired by name and the patients split at random from `seed`. The split is logged with its hash.
 
     Args:
         dataset_dir: folder of the data set.
@@ -44,8 +46,9 @@ def load_cases(
         image_pattern: images below `dataset_dir` without a list; `{case}` stands for the name of a case, and a pattern
             that ends in it matches every suffix.
         label_pattern: their labels.
-        patient_pattern: regular expression without a list; its first group, found in the name of a case, is the patient
-            whom the case belongs to, such as "^(.+)[LR]$" for two eyes. None makes each pair a patient of its own.
+        patient_pattern: regular expression without a `datalist.json`; its first group, found in the name of a case, is
+            the patient whom the case belongs to, such as "^(.+)[LR]$" for two eyes. None makes each pair a patient of
+            its own.
         split_shares: shares of the patients in training, validation and test without a list.
         seed: of the split without a list.
 
@@ -69,12 +72,13 @@ def load_cases(
     listed = folder / "datalist.json"
     if listed.is_file():
         cases = _read_list(listed)
+    elif is_voc(folder):
+        cases = {part: _with_patients(items, patient_pattern) for part, items in read_lists(folder).items()}
+        if not cases["training"]:
+            raise PyrasegError(f"The Pascal VOC tree {folder} lists no image in its train.txt.")
     else:
         items = pair_by_pattern(folder, image_pattern, label_pattern)
-        if patient_pattern is not None:
-            patients = patients_by_pattern(items, patient_pattern)
-            items = [{**item, "patient": patient} for item, patient in zip(items, patients, strict=True)]
-        cases = random_split(items, split_shares, seed)
+        cases = random_split(_with_patients(items, patient_pattern), split_shares, seed)
     refuse_shared_patients(cases, folder)
     counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
     patients = len({item["patient"] for part in cases.values() for item in part})
@@ -121,10 +125,17 @@ def _case(item: dict, listed: Path) -> dict[str, str]:
         raise PyrasegError(
             f"An item of the data list {listed} lacks the path 'image' or 'label': {json.dumps(item)[:120]}."
         )
-    folder = listed.parent
-    masks = {name: os.path.normpath(folder / path) for name, path in masks.items()}
+    masks = {name: os.path.normpath(listed.parent / path) for name, path in masks.items()}
     paths = {
-        "image": os.path.normpath(folder / image),
+        "image": os.path.normpath(listed.parent / image),
         "label": masks if isinstance(label, dict) else masks[""],
     }
     return {**item, **paths, "patient": str(item.get("patient", image))}
+
+
+def _with_patients(items: list[dict[str, str]], pattern: str | None) -> list[dict[str, str]]:
+    """Return the items with the patients that a pattern finds in their names; without one they stay as they are."""
+    if pattern is None:
+        return items
+    patients = patients_by_pattern(items, pattern)
+    return [{**item, "patient": patient} for item, patient in zip(items, patients, strict=True)]

@@ -79,7 +79,7 @@ class MedicalImageReader(ImageReader):
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
         name = path.name.lower()
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
-            return _from_dicom(read_series(img, series_uid=self.series_uid, select=self.select))
+            return from_dicom(read_series(img, series_uid=self.series_uid, select=self.select))
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()
@@ -106,7 +106,8 @@ class MedicalImageReader(ImageReader):
         return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
-def _from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
+def from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array and the metadata of a series that has been read, as `MedicalImageReader` describes them."""
     colour = image.pixels.ndim == 4
     array = np.ascontiguousarray(np.moveaxis(image.pixels, (0, 1, 2), (2, 1, 0)))
     meta = {
