@@ -74,7 +74,7 @@ def report(
                 "# Fingerprint",
                 "",
                 f"{len(cases)} cases: {', '.join(f'{n} {part}' for part, n in parts.items())}. "
-                f"Of them {len(cases) - len(usable)} cannot be used, {len(empty)} have no label, and {len(odd)} look odd.",
+                f"{len(cases) - len(usable)} cannot be used, {len(empty)} have no label, {len(odd)} look odd.",
                 "",
                 *_ranges(usable),
                 "",
@@ -93,7 +93,7 @@ def report(
                 "",
                 "## Proposal",
                 "",
-                "Rules of thumb applied to the training part, not measured on a network. Edit `proposal.json` as you like.",
+                "Rules of thumb applied to the training part, not measured on a network: edit `proposal.json`.",
                 "",
                 settings_table(settings),
                 "",
