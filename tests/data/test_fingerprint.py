@@ -126,7 +126,7 @@ def test_constant_images_and_empty_labels(cohort):
     constant = CaseFingerprint({}, "constant", "test", **measure(image * 0 + 7, label, classes=2))
     empty = CaseFingerprint({}, "empty", "test", **measure(image, label * 0, classes=2))
     found = suspicious([*cohort, constant, empty])
-    assert found["constant"][0] == "the image has the value 7 everywhere"
+    assert found["constant"] == ["the image has the value 7 everywhere"]
     assert "empty" not in found and empty.is_empty
 
 

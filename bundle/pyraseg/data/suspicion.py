@@ -32,7 +32,7 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
             add(case, case.fault)
         if case.is_constant:
             add(case, f"the image has the value {case.extent[0]:g} everywhere")
-        if case.outside > OUTSIDE:
+        elif case.outside > OUTSIDE:
             add(case, f"{case.outside:.0%} of the labelled pixels lie outside the body")
     for name, value in {"modality": lambda c: c.modality, "number of channels": lambda c: c.channels}.items():
         usual = Counter(map(value, usable)).most_common(1)
