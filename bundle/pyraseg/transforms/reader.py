@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One reader for `LoadImaged`: DICOM through our own pixel chain, other formats through MONAI's readers by name."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,8 @@ from PIL import Image
 
 from bundle.pyraseg.dicom.series import DicomImage, read_series
 from bundle.pyraseg.errors import PyrasegError
+
+logger = logging.getLogger(__name__)
 
 NIFTI = (".nii", ".nii.gz")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -37,6 +40,9 @@ class MedicalImageReader(ImageReader):
     Args:
         series_uid: which series to read where a path holds several DICOM series.
         select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
+        expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
+            another value is warned of, for a model may find anything in what it was not trained on. A value that the
+            header lacks is not. Known are `DicomImage.source`'s.
         rgb: make every photograph RGB, grey ones too; without it they keep one channel or three.
         palette_index: keep the index of a palette colour, in which label maps store their classes, not its RGB.
 
@@ -49,15 +55,17 @@ class MedicalImageReader(ImageReader):
         *,
         series_uid: str | None = None,
         select: dict[str, Any] | None = None,
+        expected: Mapping[str, str] | None = None,
         rgb: bool = False,
         palette_index: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series_uid, select, rgb and palette_index"
+            known = "series_uid, select, expected, rgb and palette_index"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
         self.select = select
+        self.expected = dict(expected or {})
         self.rgb = rgb
         self.palette_index = palette_index
 
@@ -79,7 +87,9 @@ class MedicalImageReader(ImageReader):
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
         name = path.name.lower()
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
-            return from_dicom(read_series(img, series_uid=self.series_uid, select=self.select))
+            image = read_series(img, series_uid=self.series_uid, select=self.select)
+            self._warn_of_others(path, image.source)
+            return from_dicom(image)
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()
@@ -94,6 +104,11 @@ class MedicalImageReader(ImageReader):
             raise PyrasegError(
                 f"{path} cannot be read as an image: {reason}. Replace the file or leave it out."
             ) from error
+
+    def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
+        for keyword, value in self.expected.items():
+            if (found := source.get(keyword, value)) != value:
+                logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
 
     def _convert(self, image: Image.Image) -> Image.Image:
         """Drop the alpha channel, expand a palette, and keep 16-bit and floating-point grey values."""
