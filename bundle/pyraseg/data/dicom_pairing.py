@@ -2,12 +2,9 @@
 """Which DICOM series a SEG or RTSTRUCT object was drawn on, by what the object refers to."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
-import pydicom
-from pydicom.dataset import Dataset
-
+from bundle.pyraseg.dicom.references import read_references
 from bundle.pyraseg.dicom.scan import Scan, Series
 from bundle.pyraseg.errors import PyrasegError
 
@@ -15,12 +12,6 @@ logger = logging.getLogger(__name__)
 
 #: What a scan calls the objects that may label a series.
 LABELS = ("SEG object", "RTSTRUCT object")
-#: Where the objects say what they belong to; nothing else of them is read, the pixels least of all.
-_REFERENCES = (
-    "FrameOfReferenceUID",
-    "ReferencedSeriesSequence",
-    "ReferencedFrameOfReferenceSequence",
-)
 
 
 def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
@@ -69,34 +60,14 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
 
 def _series_of(path: Path, scan: Scan) -> Series | None:
     """Return the series that an object refers to, or None."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_REFERENCES), force=True)
-        named, frames = set(_series_uids(header)), set(_frames_of_reference(header))
-    except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
-        raise PyrasegError(f"{path} cannot be read ({type(error).__name__}). Replace it or leave it out.") from error
+    references = read_references(path)
+    named, frames = references.series_uids, references.frame_of_reference_uids
     found = [series for series in scan.series if series.uid in named]
     if len(found) > 1:
         raise PyrasegError(f"{path} refers to {len(found)} of the series that are there. Keep the one it was drawn on.")
     if not named:
         found = [series for series in scan.series if series.headers[0].get("FrameOfReferenceUID") in frames]
     return found[0] if len(found) == 1 else None
-
-
-def _series_uids(header: Dataset) -> Iterator[str]:
-    for item in header.get("ReferencedSeriesSequence") or ():
-        if item.get("SeriesInstanceUID"):
-            yield str(item.SeriesInstanceUID)
-    for frame in header.get("ReferencedFrameOfReferenceSequence") or ():
-        for study in frame.get("RTReferencedStudySequence") or ():
-            for series in study.get("RTReferencedSeriesSequence") or ():
-                if series.get("SeriesInstanceUID"):
-                    yield str(series.SeriesInstanceUID)
-
-
-def _frames_of_reference(header: Dataset) -> Iterator[str]:
-    for item in (header, *(header.get("ReferencedFrameOfReferenceSequence") or ())):
-        if item.get("FrameOfReferenceUID"):
-            yield str(item.FrameOfReferenceUID)
 
 
 def _path_of(series: Series, scan: Scan) -> Path:

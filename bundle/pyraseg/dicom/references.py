@@ -15,6 +15,8 @@ _SERIES = (
     ("ReferencedSeriesSequence",),
     ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence", "RTReferencedSeriesSequence"),
 )
+#: Sequences that lead to a Frame of Reference UID.
+_FRAMES_OF_REFERENCE = ((), ("ReferencedFrameOfReferenceSequence",))
 #: Sequences that lead to a Referenced SOP Instance UID.
 _INSTANCES = (
     ("ReferencedSeriesSequence", "ReferencedInstanceSequence"),
@@ -30,6 +32,7 @@ class References:
     """Hold what a label object refers to, and the names of its segments or regions of interest."""
 
     series_uids: frozenset[str]
+    frame_of_reference_uids: frozenset[str]
     sop_instance_uids: frozenset[str]
     names: tuple[str, ...]
 
@@ -43,12 +46,13 @@ def read_references(path: str | Path) -> References:
     try:
         dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
         series = _values(dataset, _SERIES, "SeriesInstanceUID")
+        frames = _values(dataset, _FRAMES_OF_REFERENCE, "FrameOfReferenceUID")
         instances = _values(dataset, _INSTANCES, "ReferencedSOPInstanceUID")
         segments = _values(dataset, [("SegmentSequence",)], "SegmentLabel")
         regions = _values(dataset, [("StructureSetROISequence",)], "ROIName")
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
         raise PyrasegError(f"{path}: what this label refers to cannot be read. Export it again.") from error
-    return References(frozenset(series), frozenset(instances), tuple(sorted(segments | regions)))
+    return References(*map(frozenset, (series, frames, instances)), names=tuple(sorted(segments | regions)))
 
 
 def _values(dataset: Dataset, paths: tuple | list, keyword: str) -> set[str]:
