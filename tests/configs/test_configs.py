@@ -32,7 +32,7 @@ PROGRAMS = {
 #: The training and the inference of each task.
 TASKS = [("train", "infer"), *((f"train {task}", f"infer {task}") for task in OVERLAYS)]
 
-RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "inferring"}
+RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
 FILES = sorted(path.name for path in CONFIGS.glob("*.json") if not path.name.endswith("metadata.json"))
 programs = pytest.mark.parametrize("program", PROGRAMS)
 overlays = pytest.mark.parametrize("program", [name for name, files in PROGRAMS.items() if len(files) > 1])
