@@ -42,16 +42,14 @@ def detect(prediction: np.ndarray, truth: np.ndarray, grid: Grid, *, overlap: fl
         overlap: share, 0 to 1.
     """
     volumes = np.broadcast_to(grid.voxel_volumes() if grid.in_patient else 1.0, truth.shape)
-    sizes, covered = _shares(label(truth, connectivity=truth.ndim), prediction, volumes)
-    _, true = _shares(label(prediction, connectivity=truth.ndim), truth, volumes)
+    lesions, guesses = (label(mask, connectivity=truth.ndim) for mask in (truth, prediction))
+    covered, true = _shares(lesions, prediction), _shares(guesses, truth)
+    sizes = np.bincount(lesions[truth] - 1, weights=volumes[truth], minlength=len(covered))
     found = (covered > 0) & (covered >= overlap)
     return Detection(sizes, covered, found, len(true), int(((true == 0) | (true < overlap)).sum()))
 
 
-def _shares(lesions: np.ndarray, mask: np.ndarray, volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the size of each numbered lesion, and the share of it that lies in a mask."""
-    inside = lesions > 0
-    numbers, weights = lesions[inside] - 1, volumes[inside]
-    count = int(lesions.max(initial=0))
-    sizes = np.bincount(numbers, weights=weights, minlength=count)
-    return sizes, np.bincount(numbers, weights=weights * mask[inside], minlength=count) / sizes
+def _shares(lesions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the share of the voxels of each numbered lesion that lies in a mask."""
+    voxels = np.bincount(lesions.ravel())[1:]
+    return np.bincount(lesions[mask], minlength=len(voxels) + 1)[1:] / voxels

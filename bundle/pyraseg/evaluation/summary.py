@@ -37,10 +37,10 @@ def figure(scores: Sequence[float], patients: Sequence[str], *, resamples: int) 
         there are `FEW_PATIENTS` of them; if not, `values`: the mean of each patient, ascending.
     """
     scores = np.asarray(scores, float)
+    if np.isnan(scores).all():  # or there are no cases
+        return None
     scored = ~np.isnan(scores.reshape(len(scores), -1)).all(axis=1)
     scores, patients = scores[scored], [patient for patient, there in zip(patients, scored, strict=True) if there]
-    if not patients:
-        return None
     distinct = list(dict.fromkeys(patients))
     found = {"cases": len(patients), "patients": len(distinct), "reliable": len(distinct) >= FEW_PATIENTS}
     if len(distinct) > 1:
@@ -101,7 +101,7 @@ def _mean(rows: Sequence[dict[str, Any]], names: Sequence[str], resamples: int) 
             if row["truth_voxels"]:
                 scores[index[row["case"]], names.index(row["class"])] = row[metric]
         scores = scores[:, ~np.isnan(scores).all(axis=0)]
-        means[metric] = figure(scores, [patient for _, patient in cases], resamples=resamples) if scores.size else None
+        means[metric] = figure(scores, [patient for _, patient in cases], resamples=resamples)
     return {metric: value for metric, value in means.items() if value is not None}
 
 

@@ -17,6 +17,9 @@ from scipy.spatial import KDTree
 
 from bundle.pyraseg.evaluation.grid import Grid
 
+#: mm, or pixels, by which a distance that equals the tolerance may come out larger.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -32,7 +35,7 @@ class Surface:
 
     def area_within(self, tolerance: float) -> float:
         """Return the area of the elements that are no further than `tolerance`."""
-        return float(self.areas[self.distances <= tolerance].sum())
+        return float(self.areas[self.distances <= tolerance + ROUNDING].sum())
 
 
 def surface_distances(prediction: np.ndarray, truth: np.ndarray, grid: Grid) -> tuple[Surface, Surface]:
@@ -65,7 +68,7 @@ def hausdorff(surfaces: tuple[Surface, Surface], percent: float = 95.0) -> float
 
 def surface_dice(surfaces: tuple[Surface, Surface], tolerance: float) -> float:
     """Return the share of both surfaces that is no further than `tolerance` from the other, 0 to 1."""
-    return sum(s.area_within(tolerance) for s in surfaces) / sum(s.areas.sum() for s in surfaces)
+    return sum(s.area_within(tolerance) for s in surfaces) / sum(float(s.areas.sum()) for s in surfaces)
 
 
 def bounds(mask: np.ndarray) -> tuple[list[int], list[int]]:
