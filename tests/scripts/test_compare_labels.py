@@ -43,7 +43,7 @@ def test_the_scored_are_not_the_truth(readers, capsys):
         Image.fromarray(np.full((10, 10), 255, np.uint8)).save(path)
     main([str(readers), *PATTERNS, *CLASSES])
     (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("vessel")]
-    assert row[3:5] == ["0.100", "1.000"]  # precision and recall of marking everything
+    assert row[4:7] == ["0.100", "0.100", "1.000"]  # IoU, precision and recall of marking everything
 
 
 def test_refuses_an_empty_part_of_the_split(tmp_path):
