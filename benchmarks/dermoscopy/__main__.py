@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dermoscopy.networks import NETWORKS
-from benchmarks.dermoscopy.plans import config_stages, plans
+from benchmarks.dermoscopy.plans import PLANS
 from benchmarks.dermoscopy.settings import SETTINGS
 from benchmarks.dermoscopy.trials import Bench, Trial
 from bundle.pyraseg.errors import PyrasegError
@@ -28,7 +28,7 @@ def trials(comparison: str, seeds: list[int], only: list[str] | None) -> list[Tr
     Raises:
         PyrasegError: a name in `only` is none of this comparison's.
     """
-    found = {"networks": NETWORKS, "plans": plans(config_stages()), "settings": SETTINGS}[comparison]
+    found = {"networks": NETWORKS, "plans": PLANS, "settings": SETTINGS}[comparison]
     unknown = sorted(set(only or ()) - set(found))
     if unknown:
         raise PyrasegError(f"Among the {comparison} there is no {unknown}. There are {list(found)}.")

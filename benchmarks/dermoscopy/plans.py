@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training plans that are compared: the config's stages, all of it in one, and the same with the encoder frozen."""
+"""Training plans that are compared: two stages, all of it in one, and the same with the encoder frozen."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai.bundle import ConfigParser
-
-from benchmarks.dermoscopy.trials import CONFIGS
-
 
 def plans(stages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return overrides of the config by plan, derived from its stages.
+    """Return overrides of the config by plan, derived from stages.
 
     The plans of one stage take the largest rate that each part has in any stage, and end as the last stage does.
     """
@@ -20,14 +16,16 @@ def plans(stages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     whole = {**stages[-1], "name": "all parts", "epochs": 1.0, "rates": rates}
     frozen = {part: rate for part, rate in rates.items() if not f"{part}.".startswith("encoder.")}
     return {
-        "staged": {},
+        "staged": {"plan#stages": list(stages)},
         "everything at once": {"plan#stages": [whole]},
         "encoder frozen throughout": {"plan#stages": [{**whole, "name": "new parts", "rates": frozen}]},
     }
 
 
-def config_stages() -> list[dict[str, Any]]:
-    """Return the stages of the dermoscopy config."""
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "dermoscopy.json")])
-    return parser["plan#stages"]
+NEW_RATES = {"pyramid": 2e-3, "head": 2e-3}
+PLANS = plans(
+    [
+        {"name": "new parts", "epochs": 0.15, "rates": NEW_RATES},
+        {"name": "all parts", "epochs": 0.85, "falls_to": 0.02, "rates": {"encoder": 1e-3, **NEW_RATES}},
+    ]
+)

@@ -85,7 +85,7 @@ def test_plans_of_one_stage_keep_rates_and_end():
     found = plans(stages)
     rates = {"pyramid": 2e-3, "head": 1e-3}
     whole = {"name": "all parts", "epochs": 1.0, "falls_to": 0.1, "rates": rates | {"encoder.stages.3": 1e-4}}
-    assert found["staged"] == {}
+    assert found["staged"] == {"plan#stages": stages}
     assert found["everything at once"] == {"plan#stages": [whole]}
     assert found["encoder frozen throughout"] == {"plan#stages": [{**whole, "name": "new parts", "rates": rates}]}
 

@@ -234,6 +234,14 @@ def test_a_failing_case_spares_the_entries_of_an_earlier_run(dataset, cases, tmp
     assert written(tmp_path / "cache") == before
 
 
+def test_two_runs_may_fill_one_cache(cases, tmp_path):
+    cache = SliceCache(tmp_path / "cache", preprocessing())
+    entry = cache.write(cases[0])
+    before = written(entry)
+    assert cache.write(cases[0]) == entry  # as a run does that began before the other had written it
+    assert written(tmp_path / "cache") == before
+
+
 def test_image_and_label_of_unequal_size_are_refused_whatever_the_transform(cases, tmp_path):
     cache = SliceCache(tmp_path / "cache", unequal)
     with pytest.raises(PyrasegError, match=r"has \(4, 5, 6\) pixels after preprocessing, its label .* has \(4, 6, 5\)"):

@@ -44,3 +44,13 @@ def test_switched_off_it_is_the_network_itself():
     averaged = AveragedWeights(network)
     train(network, averaged, [7.0])
     assert averaged.network is network and averaged.state_dict() == {}
+
+
+def test_statistics_of_batch_norm_are_averaged_too():
+    network = nn.BatchNorm1d(1)
+    averaged = AveragedWeights(network, keep=0.75)
+    engine = Engine(lambda engine, mean: network.running_mean.fill_(mean))
+    averaged.attach(engine)
+    engine.run([2.0, 4.0], max_epochs=1)
+    assert averaged.network.running_mean.item() == pytest.approx(0.75 * (0.75 * 0 + 0.25 * 2) + 0.25 * 4)
+    assert not averaged.network.training

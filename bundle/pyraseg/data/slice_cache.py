@@ -61,10 +61,14 @@ class SliceCache:
         for row, values in zip(present, label, strict=True):
             row[np.unique(values[values != UNKNOWN])] = True
         entry = self.entry(item)
-        with replacing(entry) as folder:
-            folder.mkdir()
-            for name, array in (("image", image), ("label", label), ("present", present)):
-                np.save(folder / f"{name}.npy", array)
+        try:
+            with replacing(entry) as folder:
+                folder.mkdir()
+                for name, array in (("image", image), ("label", label), ("present", present)):
+                    np.save(folder / f"{name}.npy", array)
+        except OSError:
+            if not entry.is_dir():  # else another run wrote the same entry in the meantime
+                raise
         return entry
 
     @staticmethod

@@ -16,6 +16,7 @@ from bundle.pyraseg import processes
 from bundle.pyraseg.data.slice_cache import SliceCache
 from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms.random_part import split_at_random
 from bundle.pyraseg.transforms.strength import set_strength
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class SliceDataset(Dataset):
         data: items of the data list, {"image": path, "label": path, "patient": group}.
         transform: deterministic preprocessing of a whole case; its result is cached.
         augmentation: random transforms of a slice, {"image": (C, W, H), "label": (1, W, H)}.
+        augment_on_device: leave them, from the first random one on, to `training.device_augmentation.AugmentBatch`.
         cache_dir: folder of the cache.
         num_workers: processes that fill the cache.
 
@@ -50,11 +52,13 @@ class SliceDataset(Dataset):
         transform: Callable[[dict], dict],
         *,
         augmentation: Compose,
+        augment_on_device: bool = False,
         cache_dir: str | Path,
         num_workers: int = 0,
     ) -> None:
         self.data = list(data)
         self.augmentation = augmentation
+        self.before_device = split_at_random(augmentation)[0] if augment_on_device else None
         cache = SliceCache(cache_dir, transform)
         self.entries = [cache.entry(item) for item in self.data]
         with processes.in_turn():
@@ -69,8 +73,14 @@ class SliceDataset(Dataset):
         return sum(len(present) for present in self.present)
 
     def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
-        """Return one augmented slice: image (C, W, H) float32 and label (1, W, H)."""
+        """Return one augmented slice: image (C, W, H) float32 and label (1, W, H).
+
+        One whose augmentation is left to the device comes with the seed and the strength of its draw.
+        """
         image, label = map(torch.from_numpy, SliceCache.read(self.entries[draw.case], draw.slice))
+        if self.before_device is not None:
+            drawn = {"seed": draw.seed, "strength": draw.strength}
+            return {**self.before_device({"image": image, "label": label}), **drawn}
         self.augmentation.set_random_state(seed=draw.seed)
         set_strength(self.augmentation, draw.strength)
         return self.augmentation({"image": image, "label": label})

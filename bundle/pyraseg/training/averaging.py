@@ -15,7 +15,7 @@ class AveragedWeights:
     """
 
     def __init__(self, network: nn.Module, *, keep: float = 0.0) -> None:
-        self.handler = EMAHandler(network, momentum=1 - keep, handle_buffers="ema_train") if keep else None
+        self.handler = EMAHandler(network, momentum=1 - keep, handle_buffers="update") if keep else None
         #: The network to validate and to keep: the average, or the trained one.
         self.network: nn.Module = self.handler.ema_model if self.handler else network
 

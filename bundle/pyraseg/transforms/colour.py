@@ -74,12 +74,13 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
             raise PyrasegError(f"RandColourJitterd: an image has {image.shape[0]} channels; colours need three.")
         brightness, contrast, saturation, hue = self.strength * self.amplitudes * self._draw
         gain = (1 + brightness) * (1 + contrast)
-        matrix = torch.as_tensor(gain * colour_matrix(1 + saturation, 2 * np.pi * hue), dtype=image.dtype)
-        luma = torch.as_tensor(RGB_TO_YIQ[0], dtype=image.dtype)
-        unit = image * self.std + self.mean
+        matrix = torch.as_tensor(gain * colour_matrix(1 + saturation, 2 * np.pi * hue)).to(image)
+        luma = torch.as_tensor(RGB_TO_YIQ[0]).to(image)
+        mean_colour, std = self.mean.to(image), self.std.to(image)
+        unit = image * std + mean_colour
         mean = (luma @ unit.flatten(1)).mean() * (1 + brightness)
         changed = torch.einsum("ij,jwh->iwh", matrix, unit) - contrast * mean
-        return (changed.clamp(0, 1) - self.mean) / self.std
+        return (changed.clamp(0, 1) - mean_colour) / std
 
 
 def colour_matrix(saturation: float, hue: float) -> np.ndarray:

@@ -32,7 +32,7 @@ class Deformation:
     spacing: float  # distance of the control points
     distorted: tuple[np.ndarray, np.ndarray]  # (W,) and (H,): coordinate of each pixel centre, moved along its axis
 
-    def sampling_grid(self) -> torch.Tensor:
+    def sampling_grid(self, device: torch.device | None = None) -> torch.Tensor:
         """Return the grid for ``grid_sample`` with ``align_corners=False``: (1, W, H, 2), last axis (h, w) in [-1, 1].
 
         The affine part is linear, so it acts on the few control points. With the distorted coordinates and a constant
@@ -47,7 +47,8 @@ class Deformation:
         right *= 2.0 / np.array([w.size, h.size], dtype=np.float32)
         left = np.column_stack([upsampling_matrix(w.size, self.spacing), w, np.ones_like(w)]).astype(np.float32)
         right = np.ascontiguousarray(right[..., ::-1]).reshape(len(right), -1)  # grid_sample wants the last axis first
-        return (torch.from_numpy(left) @ torch.from_numpy(right)).view(1, w.size, h.size, 2)
+        factors = (torch.from_numpy(factor).to(device) for factor in (left, right))
+        return torch.matmul(*factors).view(1, w.size, h.size, 2)
 
 
 @lru_cache(maxsize=64)
@@ -191,7 +192,7 @@ class RandDeformd(RandomizableTransform, MapTransform, ScaledByStrength):
         self.randomize(size)
         if not self._do_transform or self.strength == 0:
             return d
-        grid = self.deformation(size).sampling_grid()
+        grid = self.deformation(size).sampling_grid(d[first].device)
         for key, mode, padding_mode in self.key_iterator(d, self.mode, self.padding_mode):
             d[key] = resample(d[key], grid, mode=mode, padding_mode=padding_mode)
         return d
@@ -203,5 +204,5 @@ def resample(image: torch.Tensor, grid: torch.Tensor, *, mode: str, padding_mode
     Computed in float32, so labels are exact up to 2**24.
     """
     values = image.as_subclass(torch.Tensor).float()[None]
-    sampled = grid_sample(values, grid.to(values.device), mode=mode, padding_mode=padding_mode, align_corners=False)[0]
+    sampled = grid_sample(values, grid, mode=mode, padding_mode=padding_mode, align_corners=False)[0]
     return convert_to_dst_type(sampled, dst=image, dtype=image.dtype)[0]

@@ -12,9 +12,9 @@ from collections.abc import Hashable, Mapping
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import get_track_meta
+from monai.networks.layers import gaussian_1d, separable_filtering
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
-from scipy.ndimage import gaussian_filter
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.transforms.strength import ScaledByStrength
@@ -118,8 +118,9 @@ class RandNoised(_RandIntensityd):
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
         # torch draws normal numbers several times faster than numpy's RandomState, which still decides the seed.
-        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(int(self._seed)))
-        return torch.add(image, noise.to(image.device), alpha=self.strength * self.std * self._std)
+        generator = torch.Generator(image.device).manual_seed(int(self._seed))
+        noise = torch.randn(image.shape, generator=generator, device=image.device)
+        return torch.add(image, noise, alpha=self.strength * self.std * self._std)
 
 
 class RandBlurd(_RandIntensityd):
@@ -148,6 +149,6 @@ class RandBlurd(_RandIntensityd):
         self._sigma = self.R.uniform()
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
-        sigma = self.strength * self.sigma * self._sigma
-        axes = tuple(range(1, image.ndim))
-        return torch.from_numpy(gaussian_filter(image.cpu().numpy(), sigma, mode="nearest", axes=axes)).to(image.device)
+        sigma = torch.tensor(self.strength * self.sigma * self._sigma)
+        kernel = gaussian_1d(sigma, approx="sampled", normalize=True)
+        return separable_filtering(image[None], kernel, mode="replicate")[0]
