@@ -14,7 +14,7 @@ def test_the_mean_that_is_called_true_is_true(name):
     draw, mean = CASES[name]
     scores, patients = draw(np.random.default_rng(0), 200_000)
     assert len(scores) == len(patients) and scores.mean() == pytest.approx(mean, abs=0.003)
-    assert 0 <= scores.min() and scores.max() <= 1
+    assert scores.min() >= 0 and scores.max() <= 1
 
 
 def test_coverage_of_few_patients_lies_below_that_of_many():

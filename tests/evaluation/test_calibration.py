@@ -114,6 +114,7 @@ def test_background_far_away_does_not_drown_the_error():
     sure = torch.nn.functional.one_hot(truth[0].long(), 3).permute(2, 0, 1).float() * 0.4 + 0.2  # 0.6, 0.2, 0.2
     grid = Grid.of(MetaTensor(torch.zeros(3, 60, 60)))
     near = BoundaryCalibration(CLASSES, margin=1)
+    near.start()
     near.add(sure, truth, truth, grid)
     error = near.summary()["uncalibrated"]["liver"]["error"]
     # 12 pixels of the rim and the 4 inside at 0.6, 16 outside at 0.2: each is (or is not) liver for certain.
@@ -121,6 +122,7 @@ def test_background_far_away_does_not_drown_the_error():
     assert list(near.summary()["uncalibrated"]) == ["liver"]  # there is no lesion whose boundary could count
     truth[0, :, 30:] = UNKNOWN
     known = BoundaryCalibration(CLASSES, margin=1)
+    known.start()
     known.add(sure, torch.where(truth == UNKNOWN, 0, truth), truth, grid)
     assert known.summary()["uncalibrated"]["liver"]["curve"][0]["voxels"] < 16
 
@@ -183,6 +185,9 @@ def test_the_file_travels_with_its_weights(model, caplog):
     assert "belongs to other weights" in caplog.text
     untouched = Softend("pred", model_file=model)({"pred": probabilities})["pred"]
     assert untouched is probabilities
+    model.unlink()
+    with pytest.raises(PyrasegError, match="There are no weights at"):
+        read_temperature(model)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"temperature": 0, "weights_sha256": ""}'])
@@ -215,6 +220,7 @@ def test_calibrating_writes_the_temperature_of_the_model(model):
     run(TemperatureFit(model, class_names=CLASSES, margin=3, voxels=5000), cases)
     assert read_temperature(model) == pytest.approx(2.0, rel=0.05)
     found = BoundaryCalibration(CLASSES, margin=3, model_file=model)
+    found.start()
     for probabilities, truth in cases:
         grid = Grid.of(MetaTensor(torch.zeros(3, 90, 90)))
         found.add(probabilities, probabilities.argmax(dim=0, keepdim=True), truth, grid)

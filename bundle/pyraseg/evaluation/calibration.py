@@ -129,10 +129,9 @@ class BoundaryCalibration:
         self.margin = margin
         self.bins = bins
         self.model_file = model_file
-        self.start()
 
     def start(self) -> None:
-        """Forget all cases, and read the temperature."""
+        """Forget all cases, and read the temperature: the first thing to call, when the weights are there."""
         self.temperature = None if self.model_file is None else read_temperature(self.model_file)
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
         self.reliabilities = {v: [Reliability(self.bins) for _ in self.class_names[1:]] for v in versions}

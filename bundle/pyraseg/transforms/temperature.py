@@ -37,11 +37,13 @@ def read_temperature(model_file: str | Path) -> float | None:
     One that was fitted to other weights is told and not used: it would make probabilities wrong in silence.
 
     Raises:
-        PyrasegError: the file holds no temperature.
+        PyrasegError: the file holds no temperature, or there are no weights.
     """
     path = temperature_path(model_file)
     if not path.is_file():
         return None
+    if not Path(model_file).is_file():
+        raise PyrasegError(f"There are no weights at {model_file} that the temperature in {path} could belong to.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         temperature, digest = float(content["temperature"]), content["weights_sha256"]
