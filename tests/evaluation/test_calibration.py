@@ -24,7 +24,7 @@ from bundle.pyraseg.evaluation.calibration import (
 from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.transforms.label import UNKNOWN
 from bundle.pyraseg.transforms.temperature import (
-    Softend,
+    TemperatureScaled,
     read_temperature,
     soften,
     temperature_path,
@@ -176,14 +176,14 @@ def test_the_file_travels_with_its_weights(model, caplog):
     assert path == model.parent / "model.temperature.json" == temperature_path(str(model))
     assert json.loads(path.read_text())["cases"] == 3
     probabilities = torch.rand(3, 4, 4).softmax(dim=0)
-    softer = Softend("pred", model_file=model)({"pred": probabilities, "other": 1})
+    softer = TemperatureScaled("pred", model_file=model)({"pred": probabilities, "other": 1})
     torch.testing.assert_close(softer["pred"], soften(probabilities, 1.5, dim=0))
     assert read_temperature(model) == 1.5 and not caplog.records
     model.write_bytes(b"other weights")
     with caplog.at_level(logging.WARNING):
         assert read_temperature(model) is None
     assert "belongs to other weights" in caplog.text
-    untouched = Softend("pred", model_file=model)({"pred": probabilities})["pred"]
+    untouched = TemperatureScaled("pred", model_file=model)({"pred": probabilities})["pred"]
     assert untouched is probabilities
     model.unlink()
     with pytest.raises(PyrasegError, match="There are no weights at"):

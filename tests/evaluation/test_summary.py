@@ -5,7 +5,6 @@ import math
 
 import pytest
 
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.bootstrap import mean_interval
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES
 from bundle.pyraseg.evaluation.summary import (
@@ -108,11 +107,6 @@ def test_groups_of_sizes_are_of_each_class():
     ml = [{**r, "truth_ml": 100 - r["truth_voxels"]} for r in ROWS]
     found = by_column(ml, [], "size", resamples=100)
     assert found["smallest third"]["classes"]["liver"]["metrics"]["dice"]["mean"] == 0
-
-
-def test_a_column_that_no_case_has_is_refused():
-    with pytest.raises(PyrasegError, match="'scanner' were asked for, but no case of the data list has it"):
-        by_column(ROWS, [], "scanner", resamples=100)
 
 
 def test_a_false_alarm_counts_for_the_case_that_a_person_should_see():

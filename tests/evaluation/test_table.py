@@ -10,10 +10,11 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
+from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import CaseScorer
 from bundle.pyraseg.evaluation.summary import POLICY
-from bundle.pyraseg.evaluation.table import ScoreTable
+from bundle.pyraseg.evaluation.table import ScoreTable, check_columns
 from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.transforms.temperature import write_temperature
 
@@ -41,10 +42,7 @@ class Views:
     """Stand in for the inferer of the evaluator, which knows the doubt of the last case."""
 
     of_classes: list[float]
-
-    @property
-    def of_case(self) -> float:
-        return self.of_classes[0]
+    of_case: float
 
 
 @pytest.fixture
@@ -62,7 +60,8 @@ def evaluated(tmp_path) -> Engine:
     def step(engine: Engine, case: int) -> list[dict]:
         prediction, truth = map(volume, CASES[case])
         sure = torch.nn.functional.one_hot(prediction[0].long(), 3).permute(3, 0, 1, 2) * 0.7 + 0.1
-        views.of_classes = [0.1 * (case + 1), float("nan")]
+        views.of_case = 0.1 * (case + 1)
+        views.of_classes = [views.of_case, float("nan")]
         engine.state.batch = [{"original": IMAGE}]
         return [{"pred": prediction.float(), "truth": truth, "probabilities": sure}]
 
@@ -181,3 +180,43 @@ def test_no_files_of_an_evaluation_that_lacks_cases(evaluated, tmp_path):
     with pytest.raises(RuntimeError, match="2 of 3 cases"):
         evaluated.run(range(2))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("column", ["patient", "dice", "case"])
+def test_no_figures_by_what_names_a_case_or_is_a_figure(column):
+    with pytest.raises(PyrasegError, match=f"There are no figures by '{column}'"):
+        check_columns([column], [{"patient": "DOE", "dice": 1, "case": "x"}])
+
+
+def test_a_column_that_no_case_has_is_refused_before_anything_is_computed():
+    with pytest.raises(PyrasegError, match="'scanner' were asked for, but no case of the data list has it"):
+        check_columns(["size", "scanner"], [{"image": "a", "scanner": None}])
+    check_columns(["size", "scanner"], [{"image": "a"}, {"image": "b", "scanner": "A"}])
+
+
+def test_a_study_without_any_class_has_a_summary(tmp_path, capsys):
+    """Neither truth nor prediction holds anything: there is nothing to score, and nothing breaks."""
+    views = Views()
+    views.of_classes, views.of_case = [float("nan"), float("nan")], 0.0
+    background = torch.zeros(1, 4, 3, 2, dtype=torch.uint8)
+    probabilities = torch.nn.functional.one_hot(background[0].long(), 3).permute(3, 0, 1, 2).float()
+
+    def step(engine: Engine, case: int) -> list[dict]:
+        engine.state.batch = [{"original": IMAGE}]
+        return [{"pred": background, "truth": background, "probabilities": probabilities}]
+
+    engine = Engine(step)
+    ScoreTable(
+        tmp_path / "out",
+        cases=[{"image": str(tmp_path.resolve() / name), "patient": name} for name in "ab"],
+        dataset_dir=tmp_path,
+        scorer=CaseScorer(CLASSES, ["lesion"]),
+        calibration=BoundaryCalibration(CLASSES, margin=1),
+        doubt=views,
+        by=["size"],
+    ).attach(engine)
+    engine.run(range(2))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["classes"]["liver"]["absent"] == 2 and summary["mean"] == {}
+    assert summary["doubt"] == {"review": ["a", "b"]}
+    assert "liver   none" in capsys.readouterr().out

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.bootstrap import mean_interval
 from bundle.pyraseg.evaluation.cases import METRICS
 
@@ -142,9 +141,6 @@ def by_column(
     """Return the figures of the cases that share a value of a column, for each of its values.
 
     The column `size` is the size of the class in the truth: each class's cases in three thirds.
-
-    Raises:
-        PyrasegError: no case has the column.
     """
     if column == "size":
         groups = {third: [] for third in THIRDS}
@@ -153,11 +149,6 @@ def by_column(
             for third, members in thirds([truth_size(row)[0] for row in there]).items():
                 groups[third] += [there[i] for i in members]
     else:
-        if all(row.get(column) is None for row in rows):
-            raise PyrasegError(
-                f"Figures by {column!r} were asked for, but no case of the data list has it. Add it to the items of "
-                "datalist.json, or take it out of `by`."
-            )
         values = ["not stated" if row.get(column) is None else str(row[column]) for row in rows]
         groups = {value: [] for value in sorted(set(values))}
         for value, row in zip(values, rows, strict=True):

@@ -14,6 +14,7 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
+from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
 from bundle.pyraseg.evaluation.doubt import risk_coverage
@@ -108,6 +109,9 @@ class ScoreTable:
         doubt: the evaluator's inferer, if it takes several views.
         by: columns of the data list (and "size") whose values get figures of their own.
         resamples: draws of every bootstrap.
+
+    Raises:
+        PyrasegError: `by` names a column that no case has.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class ScoreTable:
         self.calibration = calibration
         self.doubt = doubt
         self.by = list(by)
+        check_columns(self.by, self.cases)
         self.resamples = resamples
 
     def attach(self, engine: Engine) -> None:
@@ -187,7 +192,26 @@ class ScoreTable:
         rows = [{"case": name, "doubt": self.doubts[name], "dice": dice[name]} for name in order]
         write_csv(self.output_dir / "review.csv", ["case", "doubt", "dice"], rows)
         scored = [row for row in rows if not math.isnan(row["dice"])]
-        return risk_coverage([row["doubt"] for row in scored], [1 - row["dice"] for row in scored]) | {"review": order}
+        worth = risk_coverage([row["doubt"] for row in scored], [1 - row["dice"] for row in scored]) if scored else {}
+        return worth | {"review": order}
+
+
+def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse columns that there can be no figures by, before anything is computed.
+
+    Raises:
+        PyrasegError: no case has the column, or it has the name of a figure or of what `CaseTable` writes itself.
+    """
+    for column in by:
+        if column in ("case", "class", "patient", "lesion", "covered", "found", "doubt", *METRICS, *SIZES, *LESIONS):
+            raise PyrasegError(
+                f"There are no figures by {column!r}: `by` takes other columns of the data list, and size."
+            )
+        if column != "size" and all(case.get(column) is None for case in cases):
+            raise PyrasegError(
+                f"Figures by {column!r} were asked for, but no case of the data list has it. Add it to the items of "
+                "datalist.json, or take it out of `by`."
+            )
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

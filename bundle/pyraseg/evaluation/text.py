@@ -86,10 +86,12 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines += _calibration(summary["calibration"])
     if "doubt" in summary:
         doubt = summary["doubt"]
-        lines.append(
-            f"Risk-coverage area {doubt['area']:.3f} (doubt that tells nothing {doubt['area_random']:.3f}, "
-            f"best order {doubt['area_best']:.3f}). Look first at: {', '.join(doubt['review'][:3])}"
-        )
+        if "area" in doubt:
+            lines.append(
+                f"Risk-coverage area {doubt['area']:.3f} (doubt that tells nothing {doubt['area_random']:.3f}, "
+                f"best order {doubt['area_best']:.3f})"
+            )
+        lines.append(f"Look first at: {', '.join(doubt['review'][:3])}")
     return "\n".join([*lines, summary["policy"]])
 
 

@@ -73,7 +73,7 @@ def soften(probabilities: Tensor, temperature: float, *, dim: int) -> Tensor:
     return powers / powers.sum(dim=dim, keepdim=True)
 
 
-class Softend(MapTransform):
+class TemperatureScaled(MapTransform):
     """Apply the temperature that was fitted to a model to its probabilities, (C, W, H[, D]); none leaves them alone.
 
     Args:
