@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the tables of docs/dermoscopy.md from what the trainings left, and the comparisons as data beside them.
+"""Write the tables of docs/dermoscopy.md and of the shipped model's card from what the trainings left.
+
+The comparisons are kept as data beside the figures.
 
 Run ``python -m benchmarks.dermoscopy.tables``; a table without any results says so.
 """
@@ -19,7 +21,13 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.bootstrap import difference_interval, mean_interval
 from scripts.network_table import replace_between_markers
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "dermoscopy.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "dermoscopy.md"
+CARD = ROOT / "docs" / "dermoscopy_card.md"
+#: The network whose weights are shipped.
+SHIPPED = "PSPNet fpn"
+#: Masks that agree less than this count as 0 in the thresholded Jaccard of the ISIC 2018 challenge.
+THRESHOLD = 0.65
 FIGURES = ("jaccard", "dice")
 #: What the others of a comparison are compared with.
 BASES = {"plans": "everything at once", "settings": "encoder 1e-5, rest 1e-4"}
@@ -166,6 +174,31 @@ def unfreezing_table(results: Path) -> str:
     return "\n".join([*lines, *(f"| {batches} | {dice:.3f} |" for batches, dice in found["dice"].items())])
 
 
+def card_table(results: Path) -> str:
+    """Return the shipped model's training, split and scores on photographs that chose neither it nor a setting."""
+    of_name = {record["name"]: record for record in records(results, "networks") if record["seed"] == 0}
+    if SHIPPED not in of_name or not (of_name[SHIPPED]["folder"] / "test.csv").is_file():
+        return NOTHING
+    record = of_name[SHIPPED]
+    lines = ["| part | photographs | SHA-256 of their names | Jaccard | thresholded Jaccard | Dice |", "|---" * 6 + "|"]
+    for part in ("training", "validation", "test"):
+        of_part = record["split"][part]
+        cells = [part, str(of_part["cases"]), f"`{of_part['sha256'][:12]}`", "", "", ""]
+        if part != "training":
+            scores = case_scores(record["folder"] / f"{part}.csv")
+            jaccard = scores["jaccard"]
+            columns = (jaccard, np.where(jaccard < THRESHOLD, 0.0, jaccard), scores["dice"])
+            cells[3:] = [interval_text(vars(mean_interval(column))) for column in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "monai", "timm"))
+    training = f"seed {record['seed']}, {record['epochs']} epochs of {record['samples_per_epoch']} photographs"
+    best = f"the best by validation Dice was epoch {record['best_epoch']}"
+    pace = f"{record['seconds'] / 60:.0f} minutes on one thread of {record['device']}"
+    lines += ["", f"Training: {training}, batches of {record['batch_size']}; {best}."]
+    lines += [f"It took {pace}, with {versions}."]
+    return "\n".join(lines)
+
+
 def range_text(values: list[float]) -> str:
     """Return a mean, with its range where there are several values."""
     mean = f"{statistics.mean(values):.3f}"
@@ -176,6 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--card", type=Path, default=CARD)
     given = parser.parse_args(argv)
     page = given.page.read_text(encoding="utf-8")
     for part in ("validation", "test"):
@@ -189,7 +223,9 @@ def main(argv: list[str] | None = None) -> None:
         page = replace_between_markers(page, comparison, repeats_table(given.results, comparison))
     page = replace_between_markers(page, "unfreezing", unfreezing_table(given.results))
     given.page.write_text(page, encoding="utf-8")
-    print(f"Wrote the tables of {given.page} and the comparisons as data to {given.results}")
+    card = given.card.read_text(encoding="utf-8")
+    given.card.write_text(replace_between_markers(card, "shipped", card_table(given.results)), encoding="utf-8")
+    print(f"Wrote the tables of {given.page} and {given.card.name}, and the comparisons as data to {given.results}")
 
 
 if __name__ == "__main__":

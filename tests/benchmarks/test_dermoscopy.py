@@ -132,7 +132,10 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
         "unfreezing",
     ]
     page.write_text("\n".join(f"<!-- begin {name} -->\n<!-- end {name} -->" for name in names))
-    tables.main(["--results", str(tmp_path / "results"), "--page", str(page)])
+    card = tmp_path / "card.md"
+    card.write_text("<!-- begin shipped -->\n<!-- end shipped -->")
+    tables.main(["--results", str(tmp_path / "results"), "--page", str(page), "--card", str(card)])
+    assert tables.NOTHING in card.read_text()  # of the shipped network, the test part was not scored
     text = page.read_text()
     assert "| PSPNet fpn | smp U-Net |" in text and text.count("| smp U-Net | 5") == 2
     assert text.count(tables.NOTHING) == 4  # differences on test, plans, settings, unfreezing

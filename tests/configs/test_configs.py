@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 
 #: Tasks beside the default one: each is an overlay on train.json and one on inference.json.
-OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "ultrasound")
+OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "spleen", "ultrasound", "voc")
 #: What is run, and the files it is made of: a base, then overlays.
 PROGRAMS = {
     "train": ["train.json"],

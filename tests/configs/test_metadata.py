@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundle's metadata against MONAI's schema and against what else says the same."""
 
+import hashlib
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import jsonschema
 import pytest
 from monai.bundle import ConfigParser, verify_net_in_out
 
+from bundle.pyraseg.training.checkpoints import load_model
 from tests.configs.test_configs import PROGRAMS, merged, paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +103,23 @@ def test_the_network_of_a_task_takes_what_its_metadata_say(task):
         meta_file=[str(ROOT / "configs" / name) for name in ("metadata.json", f"{task}_metadata.json")],
         config_file=paths(PROGRAMS[f"infer {task}"]),
     )
+
+
+def test_weights_that_come_along_are_those_of_the_metadata(task, task_metadata):
+    for name, digest in task_metadata["weights"].items():
+        path = ROOT / name
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+        assert path.stat().st_size <= 20e6
+        parser = merged(PROGRAMS[f"infer {task}"])
+        assert Path(parser.get_parsed_content("model_file")).resolve() == path
+        load_model(parser.get_parsed_content("network_def"), path, remedy="")
+
+
+def test_what_comes_along_is_described():
+    described = {name for task in TASKS for name in json.loads(
+        (ROOT / "configs" / f"{task}_metadata.json").read_text()).get("weights", {})}  # fmt: skip
+    tracked = subprocess.run(["git", "ls-files", "models"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(tracked.stdout.split()) == described
 
 
 def test_a_task_without_a_figure_says_that_it_is_untried(task, task_metadata):

@@ -52,6 +52,18 @@ def test_list_gives_absolute_paths_and_patients(tmp_path):
     }
 
 
+def test_a_label_may_be_a_mask_for_each_class(tmp_path):
+    touch(tmp_path, "a.png", "masks/a.png", "masks/b.png")
+    label = {"liver": "masks/a.png", "lesion": "masks/b.png"}
+    write_list(tmp_path, training=[{"image": "a.png", "label": label}])
+    (case,) = load_cases(tmp_path)["training"]
+    root = tmp_path.resolve()
+    assert case["label"] == {"liver": f"{root}/masks/a.png", "lesion": f"{root}/masks/b.png"}
+    write_list(tmp_path, training=[{"image": "a.png", "label": {**label, "spleen": "masks/gone.png"}}])
+    with pytest.raises(PyrasegError, match=r"1 of the paths in .*masks/gone\.png"):
+        load_cases(tmp_path)
+
+
 def test_list_of_the_phantom_study(phantom_study):
     cases = load_cases(phantom_study)
     assert [len(cases[split]) for split in SPLITS] == [14, 5, 5]
@@ -67,6 +79,8 @@ def test_list_of_the_phantom_study(phantom_study):
         ('{"training": [{"image": "a/ct"}]}', "lacks the path 'image' or 'label': .*a/ct"),
         ('{"training": ["a/ct"]}', "lacks the path 'image' or 'label': .*a/ct"),
         ('{"training": [{"image": 7, "label": "a/ct"}]}', "lacks the path 'image' or 'label'"),
+        ('{"training": [{"image": "a/ct", "label": {}}]}', "lacks the path 'image' or 'label'"),
+        ('{"training": [{"image": "a/ct", "label": {"liver": 7}}]}', "lacks the path 'image' or 'label'"),
         ('{"training": {"image": "a/ct", "label": "a/ct"}}', "has under 'training' no list of cases"),
         ('{"training": [{"image": "a/ct", "label": "a/none"}]}', r"1 of the paths in .*a/none"),
     ],

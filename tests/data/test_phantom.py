@@ -15,7 +15,9 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, JPEG2000Lossless
 
 from bundle.pyraseg.data.phantom.cases import PLANS, phantom_case
 from bundle.pyraseg.data.phantom.study import write_phantom_study
-from bundle.pyraseg.dicom.seg import read_segmentation, segmentation_to_slices
+from bundle.pyraseg.dicom.class_table import ClassTable
+from bundle.pyraseg.dicom.grid import ImageGrid
+from bundle.pyraseg.dicom.label import open_label, read_dicom_label
 from bundle.pyraseg.errors import PyrasegError
 
 SPLITS = ("training", "validation", "test")
@@ -68,11 +70,12 @@ def label_points(study: Path, item: dict, value: int) -> np.ndarray:
         indices = np.argwhere(np.asarray(image.dataobj) == value)
         return nib.affines.apply_affine(image.affine, indices) * [-1, -1, 1]
     points = [np.empty((0, 3))]
-    for frame in read_segmentation(path).frames:
-        if frame.segment_number == value:
+    for frame in open_label(path).frames():
+        if frame.segment == value:
             r, c = np.nonzero(frame.mask)
-            points.append(frame.position + np.outer(r * frame.pixel_spacing[0], frame.column_cosine)
-                          + np.outer(c * frame.pixel_spacing[1], frame.row_cosine))  # fmt: skip
+            row_cosine, column_cosine = np.reshape(frame.plane.orientation, (2, 3))
+            points.append(frame.plane.position + np.outer(r * frame.plane.pixel_spacing[0], column_cosine)
+                          + np.outer(c * frame.plane.pixel_spacing[1], row_cosine))  # fmt: skip
     return np.concatenate(points)
 
 
@@ -232,10 +235,10 @@ def test_files_hold_the_case_that_is_made_in_memory(phantom_study: Path) -> None
         inside = np.ones(hu.shape, bool) if case.outside is None else np.broadcast_to(~case.outside, hu.shape)
         assert np.abs(hu - expected)[inside].max() <= 0.63  # half a step of the coarsest rescale slope, 1.25
         if case.plan.label == "seg":
-            labels = segmentation_to_slices(
-                read_segmentation(phantom_study / item["label"]), case.positions, case.row_cosine, case.column_cosine,
-                case.pixel_spacing, hu.shape[1:],
-            )  # fmt: skip
+            grid = ImageGrid(hu.shape, case.positions, case.row_cosine, case.column_cosine, case.pixel_spacing)
+            labels = read_dicom_label(
+                phantom_study / item["label"], grid, ClassTable(["background", "liver", "lesion", "spleen", "kidney"])
+            )
             assert np.array_equal(labels, case.labels)
 
 

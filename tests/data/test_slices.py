@@ -129,6 +129,35 @@ def test_a_photograph_is_a_volume_of_one_slice(tmp_path):
     np.testing.assert_array_equal(sample["label"].numpy(), mask.T[None])
 
 
+def test_a_label_may_be_a_mask_for_each_class(tmp_path):
+    grey, mask = np.zeros((5, 7), np.uint8), np.eye(5, 7, dtype=np.uint8)
+    for name, values in (("image", grey), ("one", mask), ("other", np.roll(mask, 1))):
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    paths = {name: str(tmp_path / f"{name}.png") for name in ("image", "one", "other")}
+    load = Compose(
+        [
+            LoadImaged("image", reader=READER, ensure_channel_first=True),
+            LoadLabeld("label", class_names=["skin", "lesion", "hair"]),
+        ]
+    )
+    cases = [
+        {"image": paths["image"], "label": label}
+        for label in (
+            {"lesion": paths["one"], "hair": paths["other"]},
+            {"hair": paths["one"], "lesion": paths["other"]},
+        )
+    ]
+    dataset = SliceDataset(cases, load, augmentation=Compose([]), cache_dir=tmp_path / "cache")
+    assert len(set(dataset.entries)) == 2  # the same files, as other classes
+    labels = [dataset[Draw(case=case, slice=0, seed=0, strength=0.0)]["label"].numpy()[0] for case in (0, 1)]
+    np.testing.assert_array_equal(labels[0], (mask + 2 * np.roll(mask, 1)).T)
+    np.testing.assert_array_equal(labels[1], (2 * mask + np.roll(mask, 1)).T)
+    entry = dataset.entries[0]
+    os.utime(paths["other"], ns=(1, 1))
+    again = SliceDataset(cases[:1], load, augmentation=Compose([]), cache_dir=tmp_path / "cache")
+    assert again.entries[0] != entry
+
+
 def test_a_second_run_computes_nothing(dataset, cases, tmp_path):
     before = written(tmp_path / "cache")
     again = SliceDataset(cases, preprocessing(), augmentation=augmentation(), cache_dir=tmp_path / "cache")

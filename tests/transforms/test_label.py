@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels land on the voxels of their image, however they are stored; what does not fit is refused."""
 
+from collections.abc import Sequence
 from itertools import permutations, product
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -12,11 +14,15 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 from pydicom.pixels.utils import pack_bits
+from pydicom.uid import ComputedRadiographyImageStorage
 
 from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.label import UNKNOWN, LoadLabeld
+from bundle.pyraseg.transforms.label import UNKNOWN, LabelReader, LoadLabeld
+from bundle.pyraseg.transforms.projection import DropSliceAxisd
 from tests.dicom.files import AXIAL, CORONAL, write_image, write_series
+from tests.dicom.structure_sets import write_structure_set
 
 CLASSES = ["background", "spleen", "Liver", "lesion"]  # not in the order of the segments below
 SEGMENTS = [SegmentClass.organ("liver"), SegmentClass.lesion("liver"), SegmentClass.organ("spleen")]
@@ -57,7 +63,7 @@ def make_series(folder: Path, stack: str = "oblique") -> list[Path]:
 def load(image: object, label: object, **options: object) -> tuple[MetaTensor, MetaTensor]:
     reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
     chain = Compose([LoadImaged("image", reader=reader, ensure_channel_first=True)])
-    data = chain({"image": str(image), "label": str(label)})
+    data = chain({"image": str(image), "label": label if isinstance(label, dict) else str(label)})
     data = LoadLabeld("label", **{"class_names": CLASSES, **options})(data)
     return data["image"], data["label"]
 
@@ -100,6 +106,43 @@ def test_axes_may_be_stored_in_any_order_and_direction(
     image, label = load(folder, tmp_path / "label.nii.gz")
     assert np.array_equal(label[0], letter_f().transpose(2, 1, 0))
     assert np.array_equal(label.affine, image.affine)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".mhd", ".nii.gz"])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (1, -1, 1), (-1, -1, 1), (1, 1, -1), (-1, -1, -1)], ids=str)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=str)
+def test_itk_writes_either_handedness(
+    series: tuple, tmp_path: Path, order: Sequence[int], flips: Sequence[int], suffix: str
+) -> None:
+    folder, affine = series
+    stored = nib.Nifti1Image(letter_f().transpose(2, 1, 0), affine).as_reoriented(np.stack([order, flips], axis=1))
+    to_lps = np.diag([-1, -1, 1, 1]) @ stored.affine
+    spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
+    image = itk.image_from_array(np.ascontiguousarray(np.asarray(stored.dataobj).transpose(2, 1, 0)))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(to_lps[:3, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(to_lps[:3, :3] / spacing)))
+    itk.imwrite(image, str(tmp_path / f"label{suffix}"))
+    assert np.array_equal(load(folder, tmp_path / f"label{suffix}")[1][0], letter_f().transpose(2, 1, 0))
+
+
+def test_values_may_mean_classes_in_the_table(series: tuple, tmp_path: Path) -> None:
+    stored = np.array([0, 5, 9, 1], np.uint8)[F]
+    path = nifti(stored, series[1], tmp_path / "label.nii")
+    _, label = load(series[0], path, label_names={"spleen": [1], "Liver": [5], "background": ["*"]})
+    assert np.array_equal(label[0], np.array([0, 2, 0, 1])[F])
+
+
+def test_organs_of_a_real_scan(real_data: Path) -> None:
+    """The label runs against the rows of the image; only the right way round are organs of one density."""
+    folder = real_data / "ct_abdomen"
+    names = {"spleen": [1], "liver": [5], "background": ["*"]}
+    image = read_series(folder / "dicom")
+    label = LabelReader(class_names=["background", "spleen", "liver"], label_names=names).read(
+        folder / "labels.nii.gz", image
+    )
+    for index, spread in ((1, 20.6), (2, 21.7)):
+        assert image.pixels[(label == index).T].std() == pytest.approx(spread, abs=0.1)
 
 
 def shifted(affine: np.ndarray, *voxels: float) -> np.ndarray:
@@ -214,6 +257,118 @@ def test_a_segmentation_needs_its_series(series: tuple, tmp_path: Path) -> None:
     make_series(tmp_path / "other", "axial")
     with pytest.raises(PyrasegError, match=r"seg\.dcm lies"):
         load(tmp_path / "other", tmp_path / "seg.dcm")
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["one slice", "no slices"])
+def test_a_radiograph_has_no_place_in_the_patient(tmp_path: Path, flat: bool) -> None:
+    about = {"SOPClassUID": ComputedRadiographyImageStorage, "Modality": "CR", "FrameOfReferenceUID": None}
+    about |= {"InstanceNumber": 1, "PatientOrientation": ["L", "F"]}
+    file = write_image(tmp_path / "image.dcm", np.zeros(PICTURE.shape, np.int16), **about, **PATIENT)
+    write_segmentation(tmp_path / "seg.dcm", PICTURE[None], [pydicom.dcmread(file)], SEGMENTS)
+    reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+    steps = [LoadImaged("image", reader=reader, ensure_channel_first=True), *([DropSliceAxisd("image")] * flat)]
+    names = ["background", "liver", "lesion", "spleen"]
+    data = Compose([*steps, LoadLabeld("label", class_names=names)])
+    label = data({"image": str(file), "label": str(tmp_path / "seg.dcm")})["label"]
+    assert label.shape == ((1, 5, 7) if flat else (1, 5, 7, 1))
+    assert np.array_equal(np.squeeze(label.numpy()), PICTURE.T)
+
+
+def test_the_reader_takes_a_series_without_a_transform(tmp_path: Path) -> None:
+    files = make_series(tmp_path / "series")
+    expected = make_segmentation(files, tmp_path / "seg.dcm")
+    found = LabelReader(class_names=CLASSES).read(tmp_path / "seg.dcm", read_series(tmp_path / "series"))
+    assert np.array_equal(found, expected)
+    affine = np.diag([-1, -1, 1, 1]) @ nib.affines.from_matvec(TURN @ np.diag([0.75, 1.5, 3]), [-20, 30, 100])
+    path = nifti(F, affine, tmp_path / "label.nii")
+    assert np.array_equal(LabelReader(class_names=CLASSES).read(path, read_series(tmp_path / "series")), F)
+
+
+def test_a_segmentation_of_another_series_is_refused(tmp_path: Path) -> None:
+    files = make_series(tmp_path / "series")
+    expected = make_segmentation(files, tmp_path / "seg.dcm")
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID = "1.2.3"
+        dataset.SOPInstanceUID += ".1"
+        dataset.save_as(file)
+    with pytest.raises(PyrasegError, match=r"drawn on the series .*, not on its image, 1\.2\.3"):
+        load(tmp_path / "series", tmp_path / "seg.dcm")
+    _, label = load(tmp_path / "series", tmp_path / "seg.dcm", drawn_on="frame_of_reference")
+    assert np.array_equal(label[0], expected)
+
+
+def test_a_structure_set_is_filled(tmp_path: Path) -> None:
+    """A square around pixels 1 to 3 of rows and columns, on slice 2."""
+    first = pydicom.dcmread(make_series(tmp_path / "series")[0])
+    corners = np.array([[0.5, 0.5], [0.5, 3.5], [3.5, 3.5], [3.5, 0.5]]) * SPACING
+    points = np.array([-20, 30, 100]) + 2 * 3 * TURN[:, 2] + corners @ np.stack([TURN[:, 1], TURN[:, 0]])
+    uids = {"series_uid": first.SeriesInstanceUID, "frame_of_reference_uid": first.FrameOfReferenceUID}
+    write_structure_set(tmp_path / "rt" / "1.dcm", {"GTV": [points], "BODY": [points * 1.0]}, **uids)
+    names = {"lesion": ["gtv"], "background": ["body"]}
+    expected = np.zeros_like(F)
+    expected[1:4, 1:4, 2] = 3
+    for path in (tmp_path / "rt" / "1.dcm", tmp_path / "rt"):  # a folder with nothing else, as archives have them
+        assert np.array_equal(load(tmp_path / "series", path, label_names=names)[1][0], expected)
+    with pytest.raises(PyrasegError, match=r"has ROIs named \['BODY', 'GTV'\]"):
+        load(tmp_path / "series", tmp_path / "rt")
+
+
+# --- a mask for each class ---
+
+
+def write_masks(folder: Path, **masks: np.ndarray) -> dict[str, str]:
+    folder.mkdir()
+    return {name: str(write_picture(folder / f"{name}.png", mask)) for name, mask in masks.items()}
+
+
+def test_masks_of_the_classes_are_put_together(tmp_path: Path) -> None:
+    photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
+    spleen, lesion = ((PICTURE == 1) * np.uint8(255), (PICTURE == 3) * np.uint8(1))
+    files = write_masks(tmp_path / "masks", SPLEEN=spleen, lesion=lesion)
+    (tmp_path / "masks" / ".hidden").write_text("left by the system")
+    for label in (tmp_path / "masks", files):
+        assert np.array_equal(load(photograph, label)[1][0], PICTURE.T)
+    names = {"Liver": ["SPLEEN"], "background": ["les*"]}
+    merged = load(photograph, tmp_path / "masks", class_names=["background", "Liver"], label_names=names)
+    assert np.array_equal(merged[1][0], PICTURE.T == 1)
+    with pytest.raises(PyrasegError, match=r"The data list has masks named \['SPLEEN'\]"):
+        load(photograph, files, class_names=["background", "lesion"])
+    with pytest.raises(PyrasegError, match=r"lesion\.png holds the values 1 besides 0, where 255 stands"):
+        load(photograph, files, mask_value=255)
+
+
+def test_masks_may_overlap_only_in_a_declared_order(tmp_path: Path) -> None:
+    photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
+    liver = (PICTURE > 0).astype(np.uint8)
+    files = write_masks(tmp_path / "masks", liver=liver, lesion=(PICTURE == 3).astype(np.uint8))
+    with pytest.raises(PyrasegError, match=r"The folder .*masks: 'Liver' and 'lesion' in \d+ pixels overlap"):
+        load(photograph, tmp_path / "masks")
+    _, label = load(photograph, files, overlap_order=["Liver", "lesion"])
+    assert np.array_equal(label[0], np.where(PICTURE == 3, 3, 2 * liver).T)
+
+
+def test_masks_of_a_volume_are_matched_by_place(series: tuple, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for name, value, flip in (("spleen", 1, 1), ("lesion", 3, -1)):
+        image = nib.Nifti1Image((value == F).astype(np.uint8), series[1])
+        nib.save(image.as_reoriented([[0, flip], [1, 1], [2, 1]]), tmp_path / "masks" / f"{name}.nii.gz")
+    assert np.array_equal(load(series[0], tmp_path / "masks")[1][0], F)
+
+
+def test_a_folder_that_is_no_label_is_refused(tmp_path: Path) -> None:
+    photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PyrasegError, match=r"but .*empty holds nothing"):
+        load(photograph, tmp_path / "empty")
+    files = write_masks(tmp_path / "masks", lesion=PICTURE)
+    (tmp_path / "masks" / "notes.txt").write_text("x")
+    with pytest.raises(PyrasegError, match=r"holds lesion\.png, notes\.txt"):
+        load(photograph, tmp_path / "masks")
+    with pytest.raises(PyrasegError, match=r"lesion\.png holds the values 1, 3 besides 0, where one value stands"):
+        load(photograph, files)
+    with pytest.raises(PyrasegError, match=r"There is no label at .*gone\.png"):
+        load(photograph, {"lesion": tmp_path / "gone.png"})
 
 
 # --- photographs ---

@@ -14,7 +14,7 @@ from monai.transforms import Randomizable
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms.label import UNKNOWN, label_files
 
 
 class SliceCache:
@@ -85,8 +85,8 @@ class SliceCache:
 
 def state_of_files(item: dict[str, str]) -> str:
     """Return a hash of the paths, sizes and times of change of a case's files: it tells when one of them changes."""
-    key = hashlib.sha256()
-    for root in (item["image"], item["label"]):
+    key = hashlib.sha256(str(item["label"]).encode())  # which file is which class
+    for root in (item["image"], *label_files(item["label"])):
         files = sorted(path for path in Path(root).rglob("*") if path.is_file()) if Path(root).is_dir() else [root]
         for path in map(Path, files):
             status = path.stat()

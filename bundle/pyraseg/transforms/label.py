@@ -2,6 +2,8 @@
 """Load a label onto the grid of its image, by geometry."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +12,219 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from pydicom.misc import is_dicom
 
-from bundle.pyraseg.dicom.seg import read_segmentation, segmentation_to_slices
+from bundle.pyraseg.dicom.class_table import Canvas, ClassTable, Region
+from bundle.pyraseg.dicom.grid import DRAWN_ON, ImageGrid
+from bundle.pyraseg.dicom.label import read_dicom_label
+from bundle.pyraseg.dicom.series import DicomImage
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.reader import LPS_TO_RAS, MedicalImageReader
+from bundle.pyraseg.transforms.reader import ITK, LPS_TO_RAS, NIFTI, PHOTOGRAPH, MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.
 GRID_TOLERANCE = 0.1
 #: What a loaded label holds where nobody knows the class, as in Pascal VOC's masks: give it to a loss as ignore_index.
 UNKNOWN = 255
+FILES = NIFTI + ITK + PHOTOGRAPH
+
+#: A label's path, or one for each class.
+LabelPath = str | PathLike | Mapping[str, str | PathLike]
+
+
+def label_files(label: LabelPath) -> list[str]:
+    """Return the paths of a label: one, or those of a mask for each class."""
+    return [str(path) for path in (label.values() if isinstance(label, Mapping) else [label])]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Hold the grid that a label is put onto: shape (W, H[, D]), affine to RAS mm, the image's name.
+
+    ``slices`` says where a DICOM image's slices lie and what they are; None for other formats.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    name: str
+    slices: ImageGrid | None = None
+
+    @classmethod
+    def of(cls, image: MetaTensor | DicomImage) -> "Target":
+        """Return the grid of a loaded image (C, W, H[, D]), or of a DICOM series."""
+        if isinstance(image, DicomImage):
+            affine = LPS_TO_RAS if image.geometry is None else LPS_TO_RAS @ image.geometry.affine
+            return cls(image.pixels.shape[2::-1], affine, str(image.files[0].parent), ImageGrid.of(image))
+        meta, affine = image.meta, np.asarray(image.affine, float)
+        shape, name = tuple(image.shape[1:]), str(meta.get("filename_or_obj", "it"))
+        if "sop_instance_uids" not in meta:
+            return cls(shape, affine, name)
+        slices = (*shape, 1)[:3][::-1]  # of a projection the axis of slices may be gone
+        place = {}
+        if meta.get("slice_positions") is not None:
+            axes = (LPS_TO_RAS @ affine)[:3, :2]
+            between_columns, between_rows = np.linalg.norm(axes, axis=0)
+            place = {
+                "positions": np.asarray(meta["slice_positions"]),
+                "row_cosine": axes[:, 0] / between_columns,
+                "column_cosine": axes[:, 1] / between_rows,
+                "pixel_spacing": (float(between_rows), float(between_columns)),
+            }
+        uids = {name: meta[name] for name in ("series_uid", "frame_of_reference_uid", "sop_instance_uids")}
+        return cls(shape, affine, name, ImageGrid(slices, **place, **uids, frame_numbers=meta["frame_numbers"]))
+
+
+class LabelReader:
+    """Read a label of any format as class indices on the voxels of an image.
+
+    Volumes are matched in patient coordinates: a NIfTI, NRRD or MetaImage label may be stored with other axes or flips
+    than its image, of either handedness; a DICOM SEG may hold its frames in any order, orientation and crop; contours
+    of an RTSTRUCT are filled on the slices in whose planes they lie. Nothing is resampled: a label on another grid is
+    refused, and so is a DICOM label that refers to another series. Photographs are matched by size.
+
+    One path is one label, or a folder with one DICOM label, or a folder with one mask for each class, the names of the
+    files being those of the classes. A mapping from class names to paths does the same without a folder.
+
+    Args:
+        class_names: names of all classes, background first. Values of a label map are indices into them; segments, ROIs
+            and files are matched by their names, without regard to case.
+        label_names: what else each class may be called, coded or valued: see `ClassTable`.
+        overlap_order: classes that may overlap, the later one being kept. All others are an error where they do.
+        mask_value: value that stands for class 1 in binary masks, usually 255. Values other than 0 and this one are an
+            error, unless a threshold is given. In a mask for each class it stands for the class; without it, that is
+            the one value besides 0.
+        threshold: values from here on are class 1 and smaller ones background, for masks that a lossy format or a
+            resampling has blurred.
+        unknown_value: value of a file for pixels that nobody has labelled; they become `UNKNOWN`. Losses leave them
+            out by their `ignore_index`, samplers and scores always.
+        fraction: a pixel of a FRACTIONAL DICOM SEG belongs to a segment from this share of its maximum on.
+        drawn_on: what a DICOM label must share with its image: "series", or "frame_of_reference" to take one that was
+            drawn on another series, such as another reconstruction.
+
+    Raises:
+        PyrasegError: an option cannot be, or (when reading) the label cannot be read, lies on another grid, or holds a
+            class that is not declared.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        label_names: Mapping[str, Sequence] | None = None,
+        overlap_order: Sequence[str] | None = None,
+        mask_value: int | None = None,
+        threshold: float | None = None,
+        unknown_value: int | None = None,
+        fraction: float = 0.5,
+        drawn_on: str = "series",
+    ) -> None:
+        if not 0 < fraction <= 1:
+            raise PyrasegError(f"fraction is a share of the maximum, above 0 and up to 1, not {fraction}.")
+        if drawn_on not in DRAWN_ON:
+            raise PyrasegError(f"drawn_on is {drawn_on!r}; it can be {' or '.join(map(repr, DRAWN_ON))}.")
+        self.table = ClassTable(class_names, label_names, overlap_order)
+        self.mask_value = mask_value
+        self.threshold = threshold
+        self.unknown_value = unknown_value
+        self.fraction = fraction
+        self.drawn_on = drawn_on
+        self.reader = MedicalImageReader(palette_index=True)
+
+    def read(self, path: LabelPath, image: MetaTensor | DicomImage) -> np.ndarray:
+        """Return the label on the grid of a loaded image, (W, H[, D]) uint8.
+
+        For a DICOM series as `read_series` returned it, that is the transpose of its pixels (slices, rows, columns).
+        """
+        target = Target.of(image)
+        if isinstance(path, Mapping) and path:
+            return self._from_masks({name: Path(file) for name, file in path.items()}, target, "The data list")
+        path = Path(path)
+        if not path.exists():
+            raise PyrasegError(f"There is no label at {path}. Correct the path.")
+        if not path.is_dir():
+            return self._from_file(path, target)
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        masks = {_stem(file): file for file in files if file.name.lower().endswith(FILES)}
+        if len(files) == 1 and not masks:
+            return self._from_file(files[0], target)
+        if not files or len(masks) != len(files):
+            names = ", ".join(file.name for file in files[:6]) or "nothing"
+            raise PyrasegError(
+                f"The folder of a label holds one DICOM label, or one mask for each class, but {path} holds {names}. "
+                "Give the file that is the label."
+            )
+        return self._from_masks(masks, target, f"The folder {path}")
+
+    def _from_file(self, path: Path, target: Target) -> np.ndarray:
+        if not path.name.lower().endswith(FILES):
+            return self._from_dicom(path, target)
+        values = self._values(path, target)
+        if self.unknown_value is None:
+            return self._to_classes(values, path)
+        unknown = values == self.unknown_value
+        return np.where(unknown, np.uint8(UNKNOWN), self._to_classes(np.where(unknown, 0, values), path))
+
+    def _from_dicom(self, path: Path, target: Target) -> np.ndarray:
+        if target.slices is None:
+            raise PyrasegError(
+                f"The DICOM label {path} needs a DICOM series as its image; a file of another format is none."
+            )
+        options = {"fraction": self.fraction, "drawn_on": self.drawn_on}
+        return read_dicom_label(path, target.slices, self.table, **options).transpose(2, 1, 0).reshape(target.shape)
+
+    def _from_masks(self, files: Mapping[str, Path], target: Target, where: str) -> np.ndarray:
+        """Put one mask for each class together; keys are what the table knows."""
+        regions = {number: Region(name) for number, name in enumerate(files)}
+        classes = self.table.indices(regions, where, "masks")
+        canvas = Canvas(self.table, target.shape, where)
+        for number, path in enumerate(files.values()):
+            if classes[number]:
+                canvas.paint(classes[number], np.nonzero(self._is_class(self._values(path, target), path)))
+        return canvas.finished()
+
+    def _values(self, path: Path, target: Target) -> np.ndarray:
+        if not path.is_file():
+            raise PyrasegError(f"There is no label at {path}. Correct the path.")
+        values, meta = self.reader.get_data([path])
+        return onto_grid(np.asarray(values), meta, target, path)
+
+    def _is_class(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """Return where a mask of one class holds it, bool."""
+        if self.threshold is not None:
+            return values >= self.threshold
+        found = np.unique(values[values != 0])
+        if len(found) > 1 or (self.mask_value is not None and (found != self.mask_value).any()):
+            expected = "one value" if self.mask_value is None else str(self.mask_value)
+            raise PyrasegError(
+                f"The mask {path} holds the values {', '.join(f'{value:g}' for value in found[:8])} besides 0, where "
+                f"{expected} stands for its class. Correct the mask, or set a threshold."
+            )
+        return values != 0
+
+    def _to_classes(self, values: np.ndarray, path: Path) -> np.ndarray:
+        if self.threshold is not None:
+            return (values >= self.threshold).astype(np.uint8)
+        if self.mask_value is None:
+            return self.table.classes_of(values, path)
+        between = [f"{value:g}" for value in np.unique(values) if value not in (0, self.mask_value)]
+        if between:
+            raise PyrasegError(
+                f"The mask {path} holds the values {', '.join(between[:8])} beside 0 and {self.mask_value}. "
+                "Correct the mask, or set a threshold."
+            )
+        return (values == self.mask_value).astype(np.uint8)
 
 
 class LoadLabeld(MapTransform):
     """Load labels as (1, W, H[, D]) uint8 on the voxels of the image that they belong to.
 
-    Volumes are matched in patient coordinates: a NIfTI or NRRD label may be stored with other axes or flips than its
-    image, of either handedness, and a DICOM SEG may hold its frames in any order or only the slices with segments.
-    Nothing is resampled: a label on another grid is refused. Photographs are matched by size.
-
     Args:
-        keys: paths of labels, replaced by the loaded arrays.
-        class_names: names of all classes, background first. Values of a label are indices into them; segments of a
-            DICOM SEG are matched by their labels, without regard to case.
+        keys: labels (a path, a folder, or paths by class names), replaced by the loaded arrays.
         reference: key of the loaded image.
-        mask_value: value that stands for class 1 in binary masks, usually 255. Values other than 0 and this one are an
-            error, unless a threshold is given.
-        threshold: values from here on are class 1 and smaller ones background, for masks that a lossy format or a
-            resampling has blurred.
-        unknown_value: value of a file for pixels that nobody has labelled; they become `UNKNOWN`. Losses leave them
-            out by their `ignore_index`, samplers and scores always.
         allow_missing_keys: skip keys that are not in the data.
+        class_names, label_names, overlap_order, mask_value, threshold, unknown_value, fraction, drawn_on: see
+            `LabelReader`.
 
     Raises:
-        PyrasegError: the label cannot be read, lies on another grid, or holds a class that is not declared.
+        PyrasegError: see `LabelReader`.
     """
 
     def __init__(
@@ -51,132 +232,89 @@ class LoadLabeld(MapTransform):
         keys: KeysCollection,
         *,
         class_names: Sequence[str],
+        label_names: Mapping[str, Sequence] | None = None,
+        overlap_order: Sequence[str] | None = None,
         reference: str = "image",
         mask_value: int | None = None,
         threshold: float | None = None,
         unknown_value: int | None = None,
+        fraction: float = 0.5,
+        drawn_on: str = "series",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.class_names = list(class_names)
         self.reference = reference
-        self.mask_value = mask_value
-        self.threshold = threshold
-        self.unknown_value = unknown_value
-        self.reader = MedicalImageReader(palette_index=True)
+        self.reader = LabelReader(
+            class_names=class_names,
+            label_names=label_names,
+            overlap_order=overlap_order,
+            mask_value=mask_value,
+            threshold=threshold,
+            unknown_value=unknown_value,
+            fraction=fraction,
+            drawn_on=drawn_on,
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return {**data, **{key: self.load(Path(data[key]), data[self.reference]) for key in self.key_iterator(data)}}
+        return {**data, **{key: self.load(data[key], data[self.reference]) for key in self.key_iterator(data)}}
 
-    def load(self, path: Path, image: MetaTensor) -> MetaTensor:
+    def load(self, path: LabelPath, image: MetaTensor) -> MetaTensor:
         """Return the label at `path` on the grid of `image` (C, W, H[, D])."""
-        if not path.exists():
-            raise PyrasegError(f"There is no label at {path}. Correct the path.")
-        if path.is_file() and is_dicom(path):
-            values = self._from_segmentation(path, image)
-        else:
-            values, meta = self.reader.get_data([path])
-            values = onto_grid(np.asarray(values), meta, image, path)
-            unknown = np.zeros(values.shape, bool) if self.unknown_value is None else values == self.unknown_value
-            values = np.where(unknown, UNKNOWN, self._to_classes(np.where(unknown, 0, values), path))
-        label = torch.from_numpy(np.ascontiguousarray(values, dtype=np.uint8))[None]
-        return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": str(path)})
-
-    def _to_classes(self, values: np.ndarray, path: Path) -> np.ndarray:
-        if self.threshold is not None:
-            return values >= self.threshold
-        found = np.unique(values)
-        if self.mask_value is not None:
-            between = [f"{value:g}" for value in found if value not in (0, self.mask_value)]
-            if between:
-                raise PyrasegError(
-                    f"The mask {path} holds the values {', '.join(between[:8])} beside 0 and {self.mask_value}. "
-                    "Correct the mask, or set a threshold."
-                )
-            return values == self.mask_value
-        unknown = [f"{value:g}" for value in found if value != round(value) or not 0 <= value < len(self.class_names)]
-        if unknown:
-            raise PyrasegError(
-                f"The label {path} holds the values {', '.join(unknown[:8])}, but {len(self.class_names)} classes are "
-                f"declared: {self.class_names}. Correct the label or class_names."
-            )
-        return values
-
-    def _from_segmentation(self, path: Path, image: MetaTensor) -> np.ndarray:
-        positions = image.meta.get("slice_positions")
-        if image.ndim != 4 or positions is None:
-            raise PyrasegError(
-                f"The DICOM SEG {path} needs a DICOM series as its image; a file of another format is none."
-            )
-        segmentation = read_segmentation(path)
-        known = {name.lower(): index for index, name in enumerate(self.class_names)}
-        unknown = sorted({name for name in segmentation.segments.values() if name.lower() not in known})
-        if unknown:
-            raise PyrasegError(
-                f"The DICOM SEG {path} has segments named {unknown}, but the declared classes are {self.class_names}. "
-                "Correct class_names."
-            )
-        to_index = np.zeros(256, np.uint8)
-        for number, name in segmentation.segments.items():
-            to_index[number] = known[name.lower()]
-        axes = (LPS_TO_RAS @ np.asarray(image.affine))[:3, :2]
-        column_spacing, row_spacing = np.linalg.norm(axes, axis=0)
-        numbers = segmentation_to_slices(
-            segmentation,
-            np.asarray(positions),
-            axes[:, 0] / column_spacing,
-            axes[:, 1] / row_spacing,
-            (float(row_spacing), float(column_spacing)),
-            (image.shape[2], image.shape[1]),
-        )
-        return to_index[numbers].transpose(2, 1, 0)
+        label = torch.from_numpy(np.ascontiguousarray(self.reader.read(path, image)))[None]
+        return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": label_files(path)[0]})
 
 
-def onto_grid(values: np.ndarray, meta: Mapping[str, Any], image: MetaTensor, path: Path) -> np.ndarray:
+def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path: Path) -> np.ndarray:
     """Permute and flip a label's array to the axes of its image.
 
     Args:
         values: array of the label; a trailing axis of length 1 that the image lacks is dropped.
         meta: its metadata, with `affine` to RAS mm; a photograph has none and is matched by its size.
-        image: (C, W, H[, D]).
+        target: grid of the image.
         path: of the label, for messages.
 
     Raises:
         PyrasegError: the grids differ in more than the order and direction of their axes.
     """
-    if image.ndim == 3:
+    if len(target.shape) == 2:
         values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     elif values.ndim == 2:
         values = values[..., None]
-    if image.ndim == 3 or "affine" not in meta:
-        if values.shape != tuple(image.shape[1:]):
-            raise _mismatch(path, values.shape, image, "The label has another size than its image")
+    if len(target.shape) == 2 or "affine" not in meta:
+        if values.shape != target.shape:
+            raise _mismatch(path, values.shape, target, "The label has another size than its image")
         return values
     if values.ndim != 3:
-        raise _mismatch(path, values.shape, image, "The label is no volume")
-    to_image = np.linalg.inv(np.asarray(image.affine, float)) @ np.asarray(meta["affine"], float)
+        raise _mismatch(path, values.shape, target, "The label is no volume")
+    to_image = np.linalg.inv(target.affine) @ np.asarray(meta["affine"], float)
     steps = np.rint(to_image[:3, :3] / np.linalg.norm(to_image[:3, :3], axis=0))
     if not np.array_equal(np.abs(steps).sum(axis=0), np.ones(3)) or not np.array_equal(
         np.abs(steps).sum(axis=1), np.ones(3)
     ):
-        raise _mismatch(path, values.shape, image, "The voxels of the label lie askew to those of its image")
+        raise _mismatch(path, values.shape, target, "The voxels of the label lie askew to those of its image")
     order = np.abs(steps).argmax(axis=1)
     signs = steps[np.arange(3), order]
     values = values.transpose(order)
-    if values.shape != tuple(image.shape[1:]):
-        raise _mismatch(path, values.shape, image, "The label has another size than its image")
+    if values.shape != target.shape:
+        raise _mismatch(path, values.shape, target, "The label has another size than its image")
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in values.shape], indexing="ij")).reshape(3, -1)
     stored = np.where(signs[:, None] > 0, corners, np.array(values.shape)[:, None] - 1 - corners)
     original = np.empty_like(stored)
     original[order] = stored
     missed = np.abs(to_image[:3, :3] @ original + to_image[:3, 3:] - corners).max()
     if missed > GRID_TOLERANCE:
-        raise _mismatch(path, values.shape, image, f"The label lies up to {missed:.1f} voxels beside its image")
+        raise _mismatch(path, values.shape, target, f"The label lies up to {missed:.1f} voxels beside its image")
     return np.flip(values, axis=tuple(np.flatnonzero(signs < 0)))
 
 
-def _mismatch(path: Path, shape: Sequence[int], image: MetaTensor, what: str) -> PyrasegError:
+def _mismatch(path: Path, shape: Sequence[int], target: Target, what: str) -> PyrasegError:
     return PyrasegError(
-        f"{what}: {path} has {' x '.join(map(str, shape))} voxels, {image.meta.get('filename_or_obj', 'it')} has "
-        f"{' x '.join(map(str, image.shape[1:]))}. Draw or resample the label on this image's grid."
+        f"{what}: {path} has {' x '.join(map(str, shape))} voxels, {target.name} has "
+        f"{' x '.join(map(str, target.shape))}. Draw or resample the label on this image's grid."
     )
+
+
+def _stem(path: Path) -> str:
+    """Return a file's name without the suffix of its format."""
+    suffix = max((suffix for suffix in FILES if path.name.lower().endswith(suffix)), key=len)
+    return path.name[: -len(suffix)]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One reader for `LoadImaged`: DICOM through our own pixel chain, other formats through MONAI's readers by name."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,8 @@ from PIL import Image
 
 from bundle.pyraseg.dicom.series import DicomImage, read_series
 from bundle.pyraseg.errors import PyrasegError
+
+logger = logging.getLogger(__name__)
 
 NIFTI = (".nii", ".nii.gz")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -28,7 +31,8 @@ class MedicalImageReader(ImageReader):
     (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
     (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
-    `modality`, `units`.
+    `modality`, `units`, and what labels refer to: `series_uid`, `frame_of_reference_uid`, `sop_instance_uids` and
+    `frame_numbers` of the slices.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as grey or RGB. None of the three knows windows or polarity.
@@ -36,6 +40,9 @@ class MedicalImageReader(ImageReader):
     Args:
         series_uid: which series to read where a path holds several DICOM series.
         select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
+        expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
+            another value is warned of, for a model may find anything in what it was not trained on. A value that the
+            header lacks is not. Known are `DicomImage.source`'s.
         rgb: make every photograph RGB, grey ones too; without it they keep one channel or three.
         palette_index: keep the index of a palette colour, in which label maps store their classes, not its RGB.
 
@@ -48,15 +55,17 @@ class MedicalImageReader(ImageReader):
         *,
         series_uid: str | None = None,
         select: dict[str, Any] | None = None,
+        expected: Mapping[str, str] | None = None,
         rgb: bool = False,
         palette_index: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series_uid, select, rgb and palette_index"
+            known = "series_uid, select, expected, rgb and palette_index"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
         self.select = select
+        self.expected = dict(expected or {})
         self.rgb = rgb
         self.palette_index = palette_index
 
@@ -78,7 +87,9 @@ class MedicalImageReader(ImageReader):
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
         name = path.name.lower()
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
-            return _from_dicom(read_series(img, series_uid=self.series_uid, select=self.select))
+            image = read_series(img, series_uid=self.series_uid, select=self.select)
+            self._warn_of_others(path, image.source)
+            return from_dicom(image)
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()
@@ -94,6 +105,11 @@ class MedicalImageReader(ImageReader):
                 f"{path} cannot be read as an image: {reason}. Replace the file or leave it out."
             ) from error
 
+    def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
+        for keyword, value in self.expected.items():
+            if (found := source.get(keyword, value)) != value:
+                logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
+
     def _convert(self, image: Image.Image) -> Image.Image:
         """Drop the alpha channel, expand a palette, and keep 16-bit and floating-point grey values."""
         if self.rgb and image.mode[0] in "IF":  # Pillow would clip them
@@ -105,7 +121,8 @@ class MedicalImageReader(ImageReader):
         return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
-def _from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
+def from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array and the metadata of a series that has been read, as `MedicalImageReader` describes them."""
     colour = image.pixels.ndim == 4
     array = np.ascontiguousarray(np.moveaxis(image.pixels, (0, 1, 2), (2, 1, 0)))
     meta = {
@@ -119,6 +136,10 @@ def _from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
         "for_processing": bool(image.for_processing),
         "modality": image.modality,
         "units": image.units,
+        "series_uid": image.series_uid,
+        "frame_of_reference_uid": image.frame_of_reference_uid,
+        "sop_instance_uids": image.sop_instance_uids,
+        "frame_numbers": image.frame_numbers,
     }
     if image.geometry is not None:
         meta["affine"] = LPS_TO_RAS @ image.geometry.affine
