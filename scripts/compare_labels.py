@@ -8,13 +8,13 @@ import argparse
 import logging
 from pathlib import Path
 
-import torch
 from monai.transforms import Compose, LoadImaged
 
 from bundle.pyraseg.data.datalist import SPLITS, load_cases
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.evaluation.scores import count_overlap
-from bundle.pyraseg.evaluation.table import format_table
+from bundle.pyraseg.evaluation.cases import CaseScorer
+from bundle.pyraseg.evaluation.table import CaseTable
+from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.transforms.label import LoadLabeld
 from bundle.pyraseg.workflow.console import plain_console
 
@@ -29,6 +29,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=SPLITS, default="test", help="part to score (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
     parser.add_argument("--mask-value", type=int, help="value of binary masks that stands for class 1, usually 255")
+    parser.add_argument(
+        "--lesion-classes", nargs="+", default=[], metavar="NAME", help="classes whose parts are lesions to find"
+    )
+    parser.add_argument(
+        "--surface-tolerance", type=float, default=2.0, help="mm, of the surface Dice (default: %(default)s)"
+    )
     return parser.parse_args(argv)
 
 
@@ -53,10 +59,14 @@ def main(argv: list[str] | None = None) -> None:
             LoadLabeld(["label", "scored"], class_names=options.class_names, mask_value=options.mask_value),
         ]
     )
-    loaded = (load({**case, "scored": case["image"]}) for case in cases)
-    counts = torch.stack([count_overlap(item["scored"], item["label"], len(options.class_names)) for item in loaded])
+    table = CaseTable(
+        CaseScorer(options.class_names, options.lesion_classes, tolerance=options.surface_tolerance), by=["size"]
+    )
+    for case in cases:
+        item = load({**case, "scored": case["image"]})
+        table.add(case["image"], case, item["scored"], item["label"], item["image"])
     print(f"{options.scored_pattern} against {options.label_pattern}, {len(cases)} cases ({options.split})")
-    print(format_table(counts, options.class_names))
+    print(format_summary(table.summary()))
 
 
 if __name__ == "__main__":

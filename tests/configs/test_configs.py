@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 
 #: Tasks beside the default one: each is an overlay on train.json and one on inference.json.
-OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "ultrasound")
+OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "spleen", "ultrasound", "voc")
 #: What is run, and the files it is made of: a base, then overlays.
 PROGRAMS = {
     "train": ["train.json"],
     "evaluate": ["train.json", "evaluate.json"],
+    "calibrate": ["train.json", "calibrate.json"],
     "infer": ["inference.json"],
     "train in several processes": ["train.json", "multi_gpu_train.json"],
     "train in a federation": ["train.json", "federated.json"],
@@ -27,12 +28,13 @@ PROGRAMS = {
     "train dermoscopy in a federation": ["train.json", "dermoscopy.json", "federated.json"],
     **{f"train {task}": ["train.json", f"{task}.json"] for task in OVERLAYS},
     **{f"evaluate {task}": ["train.json", f"{task}.json", "evaluate.json"] for task in OVERLAYS},
+    **{f"calibrate {task}": ["train.json", f"{task}.json", "calibrate.json"] for task in OVERLAYS},
     **{f"infer {task}": ["inference.json", f"{task}_inference.json"] for task in OVERLAYS},
 }
 #: The training and the inference of each task.
 TASKS = [("train", "infer"), *((f"train {task}", f"infer {task}") for task in OVERLAYS)]
 
-RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "inferring"}
+RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
 FILES = sorted(path.name for path in CONFIGS.glob("*.json") if not path.name.endswith("metadata.json"))
 programs = pytest.mark.parametrize("program", PROGRAMS)
 overlays = pytest.mark.parametrize("program", [name for name, files in PROGRAMS.items() if len(files) > 1])

@@ -93,6 +93,10 @@ def lung_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, objec
     return ct_case(folder, windows=((-600, 1500), (50, 350), (-200, 2000)))
 
 
+def spleen_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    return ct_case(folder, windows=((120, 240), (40, 400), (0, 1000)))
+
+
 CASES = {
     "train": ct_case,
     "train dermoscopy": photograph,
@@ -100,7 +104,9 @@ CASES = {
     "train hippocampus": mr_case,
     "train retina": magnified_photograph,
     "train lung_ct": lung_case,
+    "train spleen": spleen_case,
     "train ultrasound": photograph,
+    "train voc": photograph,
 }
 
 

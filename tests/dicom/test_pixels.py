@@ -255,6 +255,11 @@ def test_a_slope_of_zero_is_refused(tmp_path):
         apply_modality_lut(RAMP, read(write_image(tmp_path / "a", RAMP, RescaleSlope=0)))
 
 
+def test_values_beyond_float32_are_refused(tmp_path):
+    with pytest.raises(PyrasegError, match=r"RescaleSlope 1e\+300"):
+        apply_modality_lut(RAMP, read(write_image(tmp_path / "a", RAMP, RescaleSlope="1e300")))
+
+
 @pytest.mark.parametrize("start", [-2, 0x10000 - 2])
 def test_modality_lut_with_a_signed_start(tmp_path, start):
     table = lut_item([3, start, 16], [100, 65535, 300])

@@ -1,71 +1,222 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of an evaluation as a CSV file and as a table."""
+"""The files of an evaluation and its table on the screen, from an engine that hands out known cases."""
 
 import csv
+import json
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.data import MetaTensor
 
-from bundle.pyraseg.evaluation.table import POLICY, ScoreTable, format_table
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
+from bundle.pyraseg.evaluation.cases import CaseScorer
+from bundle.pyraseg.evaluation.summary import POLICY
+from bundle.pyraseg.evaluation.table import ScoreTable, check_columns
+from bundle.pyraseg.evaluation.text import format_summary
+from bundle.pyraseg.transforms.temperature import write_temperature
 
 CLASSES = ["background", "liver", "lesion"]
+IMAGE = MetaTensor(torch.zeros(1, 4, 3, 2), affine=np.diag([1.0, 1.0, 2.0, 1.0]))
 
-#: True positives, false positives and false negatives of liver and lesion in three cases.
-COUNTS = torch.tensor([[[6, 2, 2], [0, 5, 0]], [[4, 0, 0], [0, 0, 0]], [[0, 0, 9], [1, 1, 2]]])
+#: Class of every voxel, prediction and truth.
+CASES = [
+    ("111111112222200000000000", "111111001100000000000000"),  # liver 6 hit, 2 extra, 2 missed; a lesion made up
+    ("111100000000000000000000", "111100000000000000000000"),  # liver right, no lesion
+    ("222000000000000000000000", "022200000000000000000000"),  # no liver; lesion 2 hit, 1 extra, 1 missed
+]
+COLUMNS = (
+    "case,class,dice,iou,thresholded_iou,precision,recall,hd95_mm,hd95_px,surface_dice,volume_difference_ml,"
+    "absolute_volume_difference_ml,truth_voxels,predicted_voxels,truth_ml,lesions,lesions_found,predicted_lesions,"
+    "false_positive_lesions,doubt,patient,site"
+)
 
-TABLE = f"""\
-class    Dice    IoU  precision  recall  cases  without it  false alarms
-liver   0.583  0.533      0.875   0.583      3           0             0
-lesion  0.400  0.250      0.500   0.333      1           2             1
-mean    0.492
-{POLICY}"""
+
+def volume(text: str) -> torch.Tensor:
+    return torch.tensor([int(digit) for digit in text], dtype=torch.uint8).reshape(1, 2, 3, 4).permute(0, 3, 2, 1)
+
+
+class Views:
+    """Stand in for the inferer of the evaluator, which knows the doubt of the last case."""
+
+    of_classes: list[float]
+    of_case: float
 
 
 @pytest.fixture
 def evaluated(tmp_path) -> Engine:
-    """Return an engine that ends an evaluation with the counts above."""
-    cases = [{"image": str(tmp_path.resolve() / "data" / name)} for name in ("a/ct", "b/ct", "c.nii.gz")]
-    engine = Engine(lambda engine, batch: None)
-    engine.state.metric_details = {"val_mean_dice": COUNTS}
-    ScoreTable(tmp_path / "out", cases=cases, dataset_dir=tmp_path / "data", class_names=CLASSES).attach(engine)
+    """Return an engine that evaluates the cases above, with everything that an evaluation may have."""
+    root, views = tmp_path.resolve() / "data", Views()
+    items = [
+        {"image": str(root / name), "patient": patient, "site": site}
+        for name, patient, site in (("a/ct", "DOE", "north"), ("b/ct", "DOE", "south"), ("c.nii.gz", "ROE", "north"))
+    ]
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"weights")
+    write_temperature(model, 2.0)
+
+    def step(engine: Engine, case: int) -> list[dict]:
+        prediction, truth = map(volume, CASES[case])
+        sure = torch.nn.functional.one_hot(prediction[0].long(), 3).permute(3, 0, 1, 2) * 0.7 + 0.1
+        views.of_case = 0.1 * (case + 1)
+        views.of_classes = [views.of_case, float("nan")]
+        engine.state.batch = [{"original": IMAGE}]
+        return [{"pred": prediction.float(), "truth": truth, "probabilities": sure}]
+
+    engine = Engine(step)
+    ScoreTable(
+        tmp_path / "out",
+        cases=items,
+        dataset_dir=tmp_path / "data",
+        scorer=CaseScorer(CLASSES, ["lesion"]),
+        calibration=BoundaryCalibration(CLASSES, margin=1, model_file=model),
+        doubt=views,
+        by=["size", "site"],
+        resamples=200,
+    ).attach(engine)
     return engine
 
 
-def test_table_by_hand():
-    assert format_table(COUNTS, CLASSES) == TABLE
+@pytest.fixture
+def summary(evaluated, tmp_path) -> dict:
+    evaluated.run(range(3))
+    return json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
-def test_table_of_a_class_that_no_case_holds():
-    lines = format_table(COUNTS[:2], CLASSES).splitlines()
-    assert lines[2] == "lesion    nan    nan        nan     nan      0           2             1"
+def rows(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_csv_has_a_row_a_case_and_class(evaluated, tmp_path, capsys):
-    evaluated.run([0])
-    assert TABLE in capsys.readouterr().out
-    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["case", "class", "dice", "iou", "precision", "recall", "truth_voxels", "predicted_voxels"]
-    assert [row[:2] for row in rows] == [
-        [case, name] for case in ("a/ct", "b/ct", "c.nii.gz") for name in ("liver", "lesion")
+def test_csv_has_a_row_a_case_and_class(summary, tmp_path):
+    found = rows(tmp_path / "out" / "scores.csv")
+    assert ",".join(found[0]) == COLUMNS
+    assert [(row["case"], row["class"]) for row in found] == [
+        (case, name) for case in ("a/ct", "b/ct", "c.nii.gz") for name in ("liver", "lesion")
     ]
+    names = ("dice", "iou", "precision", "recall", "truth_voxels", "predicted_voxels")
     expected = [
         [0.75, 0.6, 0.75, 0.75, 8, 8],
         [0, 0, 0, None, 0, 5],  # a false alarm: there is nothing to recall
         [1, 1, 1, 1, 4, 4],
         [None, None, None, None, 0, 0],
-        [0, 0, None, 0, 9, 0],  # missed: there is nothing whose precision could be told
-        [0.4, 0.25, 0.5, 1 / 3, 3, 2],
+        [None, None, None, None, 0, 0],
+        [2 / 3, 0.5, 2 / 3, 2 / 3, 3, 3],
     ]
-    for row, values in zip(rows, expected, strict=True):
-        assert [float(text) if text else None for text in row[2:]] == [
+    for row, values in zip(found, expected, strict=True):
+        assert [float(row[name]) if row[name] else None for name in names] == [
             value if value is None else pytest.approx(value, abs=1e-8) for value in values
         ]
+    assert [row["volume_difference_ml"] for row in found][:2] == ["0.00000000", "0.01000000"]
+    assert [row["doubt"] for row in found] == ["0.10000000", "", "0.20000000", "", "0.30000000", ""]
+    assert [row["site"] for row in found[::2]] == ["north", "south", "north"]
 
 
-def test_no_half_written_csv(evaluated, tmp_path):
-    evaluated.state.metric_details = {"val_mean_dice": COUNTS[:2]}  # not as many as cases
-    with pytest.raises(ValueError):
-        evaluated.run([0])
-    assert not any((tmp_path / "out").iterdir())
+def test_patients_are_numbers(summary, tmp_path):
+    assert [row["patient"] for row in rows(tmp_path / "out" / "scores.csv")[::2]] == ["p1", "p1", "p2"]
+    for path in (tmp_path / "out").iterdir():
+        assert not {"DOE", "ROE"} & set(path.read_text().replace(",", " ").split()), path
+
+
+def test_other_files(summary, tmp_path):
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "scores.csv", "lesions.csv", "review.csv", "summary.json",
+    }  # fmt: skip
+    (lesion,) = rows(tmp_path / "out" / "lesions.csv")
+    assert lesion["case"] == "c.nii.gz" and lesion["found"] == "1" and lesion["patient"] == "p2"
+    assert float(lesion["size"]) == pytest.approx(0.006) and float(lesion["covered"]) == pytest.approx(2 / 3)
+    assert [(row["case"], row["doubt"]) for row in rows(tmp_path / "out" / "review.csv")] == [
+        ("c.nii.gz", "0.30000000"), ("b/ct", "0.20000000"), ("a/ct", "0.10000000"),
+    ]  # fmt: skip
+
+
+def test_summary_by_hand(summary):
+    assert (summary["format"], summary["cases"], summary["patients"]) == (1, 3, 2)
+    liver, lesion = summary["classes"]["liver"], summary["classes"]["lesion"]
+    assert liver["metrics"]["dice"]["mean"] == pytest.approx(0.875)
+    assert liver["metrics"]["dice"]["low"] is None  # both cases are of one patient
+    assert (lesion["cases"], lesion["absent"], lesion["false_alarms"]) == (1, 2, 1)
+    assert lesion["detection"]["sensitivity"]["mean"] == 1
+    assert lesion["detection"]["false_positives_per_case"]["mean"] == pytest.approx(2 / 3)  # two islands in one case
+    assert summary["mean"]["dice"]["mean"] == pytest.approx((0.875 + 2 / 3) / 2)
+    assert list(summary["by"]["site"]) == ["north", "south"]
+    assert summary["by"]["site"]["south"]["classes"]["liver"]["metrics"]["dice"]["mean"] == 1
+    assert summary["calibration"]["temperature"] == 2
+    assert set(summary["calibration"]["calibrated"]) == set(CLASSES[1:])
+    # 1 - Dice by growing doubt: 0.625 (a false alarm counts), 0, 1/3.
+    assert [point["risk"] for point in summary["doubt"]["curve"]] == pytest.approx([0.625, 0.3125, 0.319444], abs=1e-5)
+    assert summary["doubt"]["review"] == ["c.nii.gz", "b/ct", "a/ct"]
+
+
+def test_what_is_printed(summary, capsys):
+    text = format_summary(summary)
+    assert [line.split()[:3] for line in text.splitlines()[1:3]] == [
+        ["liver", "0.875", "0.800"],
+        ["lesion", "0.667", "0.500"],
+    ]
+    assert "mean    0.771 [0.667, 0.875]?" in text
+    assert "fewer than 20 patients" in text and "liver: 0.875" in text
+    assert "lesion: 1 of 1 lesions found" in text and "false positives a case 0.67" in text
+    assert "Look first at: c.nii.gz, b/ct, a/ct" in text
+    assert POLICY in text and "nan" not in text.lower() and "None" not in text
+    assert max(map(len, text.splitlines()[:-1])) < 160
+
+
+def test_the_table_is_printed_at_the_end(evaluated, tmp_path, capsys):
+    evaluated.run(range(3))
+    assert format_summary(json.loads((tmp_path / "out" / "summary.json").read_text())) in capsys.readouterr().out
+
+
+def test_a_second_evaluation_starts_anew(evaluated, tmp_path):
+    evaluated.run(range(3))
+    first = (tmp_path / "out" / "summary.json").read_bytes()
+    evaluated.run(range(3))
+    assert (tmp_path / "out" / "summary.json").read_bytes() == first
+
+
+def test_no_files_of_an_evaluation_that_lacks_cases(evaluated, tmp_path):
+    with pytest.raises(RuntimeError, match="2 of 3 cases"):
+        evaluated.run(range(2))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("column", ["patient", "dice", "case"])
+def test_no_figures_by_what_names_a_case_or_is_a_figure(column):
+    with pytest.raises(PyrasegError, match=f"There are no figures by '{column}'"):
+        check_columns([column], [{"patient": "DOE", "dice": 1, "case": "x"}])
+
+
+def test_a_column_that_no_case_has_is_refused_before_anything_is_computed():
+    with pytest.raises(PyrasegError, match="'scanner' were asked for, but no case of the data list has it"):
+        check_columns(["size", "scanner"], [{"image": "a", "scanner": None}])
+    check_columns(["size", "scanner"], [{"image": "a"}, {"image": "b", "scanner": "A"}])
+
+
+def test_a_study_without_any_class_has_a_summary(tmp_path, capsys):
+    """Neither truth nor prediction holds anything: there is nothing to score, and nothing breaks."""
+    views = Views()
+    views.of_classes, views.of_case = [float("nan"), float("nan")], 0.0
+    background = torch.zeros(1, 4, 3, 2, dtype=torch.uint8)
+    probabilities = torch.nn.functional.one_hot(background[0].long(), 3).permute(3, 0, 1, 2).float()
+
+    def step(engine: Engine, case: int) -> list[dict]:
+        engine.state.batch = [{"original": IMAGE}]
+        return [{"pred": background, "truth": background, "probabilities": probabilities}]
+
+    engine = Engine(step)
+    ScoreTable(
+        tmp_path / "out",
+        cases=[{"image": str(tmp_path.resolve() / name), "patient": name} for name in "ab"],
+        dataset_dir=tmp_path,
+        scorer=CaseScorer(CLASSES, ["lesion"]),
+        calibration=BoundaryCalibration(CLASSES, margin=1),
+        doubt=views,
+        by=["size"],
+    ).attach(engine)
+    engine.run(range(2))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["classes"]["liver"]["absent"] == 2 and summary["mean"] == {}
+    assert summary["doubt"] == {"review": ["a", "b"]}
+    assert "liver   none" in capsys.readouterr().out

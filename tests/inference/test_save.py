@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.inference.inputs import InputDataset
 from bundle.pyraseg.inference.one_by_one import SegmentOne
 from bundle.pyraseg.inference.prediction import Prediction
@@ -20,6 +21,7 @@ from bundle.pyraseg.inference.tally import Tally, describe
 from bundle.pyraseg.inference.writers.label_map import LabelMapWriter
 from bundle.pyraseg.inference.writers.save import SavePredictions
 
+CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
 NAMES = ["a", "b", "c", "d"]
 
 
@@ -105,3 +107,25 @@ def test_an_output_that_does_not_exist(tmp_path):
 
 def test_a_full_disk_is_told_in_words():
     assert describe(OSError(28, "No space left on device", "/out/a.png")) == "No space left on device: /out/a.png."
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"outputs": ["labels", "segg"]}, "There is no output 'segg'"),
+        ({"outputs": ["seg"], "class_names": ["background", "tumour"]}, "the terminology has none for tumour"),
+        ({"outputs": ["mesh"], "mesh_format": "obj"}, "There is no mesh format 'obj'"),
+        ({"outputs": ["labels"], "class_names": ["background", "tumour"]}, None),  # needs no codes
+    ],
+)
+def test_the_config_refuses_before_anything_is_segmented(tmp_path, option, message):
+    Image.new("L", (5, 6)).save(tmp_path / "a.png")
+    parser = ConfigParser()
+    parser.read_config(CONFIG)
+    parser.update({"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), **option})
+    if message is None:
+        assert parser.get_parsed_content("handlers")
+        return
+    with pytest.raises(Exception) as raised:
+        parser.get_parsed_content("handlers")
+    assert message in str(mendable(raised.value))

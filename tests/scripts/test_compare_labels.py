@@ -32,7 +32,10 @@ def test_scores_by_hand(readers, capsys):
     out = capsys.readouterr().out
     assert "second/{case}.png against first/{case}.png, 8 cases (training)" in out  # both eyes of 4.2 of 6 patients
     (row,) = [line.split() for line in out.splitlines() if line.startswith("vessel")]
-    assert row == ["vessel", "0.500", "0.333", "0.500", "0.500", "8", "0", "0"]
+    assert row[:7] == ["vessel", "0.500", "[0.500,", "0.500]?", "0.333", "0.500", "0.500"]
+    assert float(row[7]) == pytest.approx(4, abs=1)  # px from the end of the first line to what the second has of it
+    assert row[8:] == ["8", "0", "0", "0"]
+    assert "fewer than 20 patients" in out
 
 
 def test_the_scored_are_not_the_truth(readers, capsys):
@@ -40,7 +43,7 @@ def test_the_scored_are_not_the_truth(readers, capsys):
         Image.fromarray(np.full((10, 10), 255, np.uint8)).save(path)
     main([str(readers), *PATTERNS, *CLASSES])
     (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("vessel")]
-    assert row[3:5] == ["0.100", "1.000"]  # precision and recall of marking everything
+    assert row[4:7] == ["0.100", "0.100", "1.000"]  # IoU, precision and recall of marking everything
 
 
 def test_refuses_an_empty_part_of_the_split(tmp_path):

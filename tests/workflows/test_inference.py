@@ -127,7 +127,7 @@ def test_45_results_and_5_failures_by_name(done):
         "bad/cut": "cannot be read as an image",
         "bad/empty": "is an empty folder",
         "bad/notes.txt": "is not DICOM",
-        "bad/photograph": "Use ResizePhotographd",
+        "bad/photograph": "a colour image is scaled",
         "bad/twice": "no attribute tells them apart",
     }.items():
         (line,) = [line for line in told.splitlines() if line.strip().startswith(f"{name}: ")]

@@ -2,6 +2,7 @@
 """Train, evaluate and infer through the real commands, and do the sums again with other libraries."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -98,7 +99,55 @@ def test_the_csv_equals_dice_recomputed_from_the_files(trained):
             scored += expected > 0
         else:
             assert row["dice"] == ""
+    summary = json.loads((trained["scores"] / "summary.json").read_text())
+    assert summary["cases"] == len(labels) and set(summary["classes"]) == set(CLASSES)
     assert scored > 0  # two epochs find some liver: the comparison is not one of zeros
+
+
+def test_a_temperature_travels_into_the_probabilities_and_leaves_the_labels(trained, tmp_path):
+    """Calibrate, then infer again: the label maps are the same, the probabilities are softer or harder by it."""
+    if trained["configs"] != ROOT / "configs":
+        pytest.skip("the same commands as with JSON")
+    model = tmp_path / "model.pt"
+    shutil.copy(trained["model"], model)
+    calibrating = monai_bundle(
+        "run", "calibrating", "--config_file", config_files("train.json", "calibrate.json"), "--num_workers", "0",
+        "--spacing", "5", "--slice_size", "[96,96]", "--dataset_dir", str(trained["study"]), "--cache_dir",
+        str(trained["cache"]), "--model_file", str(model), cwd=tmp_path,
+    )  # fmt: skip
+    assert calibrating.returncode == 0, calibrating.stdout + calibrating.stderr
+    path = tmp_path / "model.temperature.json"
+    content = json.loads(path.read_text())
+    assert f"Temperature {content['temperature']:.3f}, fitted to the boundaries of" in calibrating.stdout
+    found = {}
+    for temperature in (content["temperature"], 1.0):
+        path.write_text(json.dumps({**content, "temperature": temperature}))
+        out = tmp_path / f"out_{temperature}"
+        inferring = monai_bundle(
+            "run", "inferring", "--config_file", config_files("inference.json"), "--spacing", "5",
+            "--dataset_dir", str(trained["inputs"]), "--output_dir", str(out), "--model_file", str(model),
+            "--save_probabilities", "true", "--doubt_flips", "[[0]]", cwd=tmp_path,
+        )  # fmt: skip
+        assert inferring.returncode == 0, inferring.stdout + inferring.stderr
+        assert len((out / "review.csv").read_text().split()) == 1 + len(list(trained["out"].rglob("*.nii.gz")))
+        found[temperature] = out
+    for expected in trained["out"].rglob("*.nii.gz"):
+        name = expected.relative_to(trained["out"])
+        labels = np.asarray(nib.load(expected).dataobj)
+        stem = name.as_posix().removesuffix(".nii.gz")
+        softened, plain = (
+            np.stack([nib.load(out / f"{stem}_probability_{n}.nii.gz").get_fdata() for n in CLASSES.values()])
+            for out in found.values()
+        )
+        assert all(np.array_equal(np.asarray(nib.load(out / name).dataobj), labels) for out in found.values())
+        powers = np.concatenate([1 - plain.sum(axis=0, keepdims=True), plain]).clip(0) ** (1 / content["temperature"])
+        sure = plain.min(axis=0) > 0.01  # where the steps of 1/65535 do not matter
+        np.testing.assert_allclose(softened[:, sure], (powers / powers.sum(axis=0))[1:, sure], atol=1e-3)
+        every = np.concatenate([1 - softened.sum(axis=0, keepdims=True), softened])
+        first, second = np.sort(every, axis=0)[:-3:-1]
+        clear = first - second > 1e-3
+        assert clear.mean() > 0.5
+        np.testing.assert_array_equal(every.argmax(axis=0)[clear], labels[clear])
 
 
 def test_training_leaves_logs_checkpoints_and_a_promoted_model(trained):

@@ -177,21 +177,6 @@ def test_no_model_to_infer_with(refused, tmp_path):
     assert f"There is no trained model at {tmp_path / 'out' / 'model_file'}. Train one first: " in message
 
 
-def test_an_output_that_does_not_exist(refused, tmp_path):
-    write_series(tmp_path / "ct", np.zeros(SHAPE, np.int16))
-    message = refused("inferring", "inference.json", dataset_dir=tmp_path / "ct", outputs="['labels','segg']")
-    assert "There is no output 'segg'; there are labels, " in message and "The nearest is 'seg'" in message
-
-
-def test_classes_without_codes(refused, tmp_path):
-    write_series(tmp_path / "ct", np.zeros(SHAPE, np.int16))
-    classes = "['background','tumour']"
-    message = refused(
-        "inferring", "inference.json", dataset_dir=tmp_path / "ct", outputs="['seg']", class_names=classes
-    )
-    assert "the terminology has none for tumour" in message
-
-
 def test_a_case_that_cannot_be_evaluated(refused, tmp_path):
     root = tmp_path / "data"
     write_case(root, "fine")

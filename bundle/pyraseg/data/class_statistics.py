@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many pixels each class has in the labels, and the class weights of a loss that follow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from bundle.pyraseg.errors import PyrasegError
 
@@ -35,42 +34,30 @@ class ClassCounts:
         return [name for name, pixels in zip(self.class_names, self.pixels, strict=True) if not pixels]
 
 
-def count_pixels(
-    cases: Sequence[dict[str, str]],
-    transform: Callable[[dict], dict],
-    *,
-    class_names: Sequence[str],
-    spatial_dims: int = 2,
-    ignore_index: int | None = None,
-) -> ClassCounts:
-    """Count the pixels of each class in the labels of a data list.
+def count_label(label: np.ndarray, classes: int, *, ignore_index: int | None = None, path: str) -> np.ndarray:
+    """Return how many pixels each class has in a label, (images, K) int64; every slice of a volume is an image.
 
     Args:
-        cases: items of one part of the data list, {"image": path, "label": path}.
-        transform: loads a case; its `label` is (1, W, H[, D]) with class indices.
-        class_names: background first.
-        spatial_dims: 2 takes every slice of a volume for an image of its own, as slice-wise training does; 3 takes the
-            volume for one.
+        label: (W, H[, D]), class indices.
+        classes: their number, background among them.
         ignore_index: value that is no class; its pixels are counted nowhere.
+        path: of the label, for messages.
 
     Raises:
-        PyrasegError: there are no cases, a label cannot be read, it holds something else than the classes, or nothing
-            at all was counted.
+        PyrasegError: the label holds something else than the classes.
     """
-    if not cases:
-        raise PyrasegError("There are no cases whose pixels could be counted. Add some to the data list.")
-    if spatial_dims not in (2, 3):
-        raise PyrasegError(
-            f"Labels are counted by slices or by volumes: spatial_dims must be 2 or 3, not {spatial_dims}."
-        )
-    rows = []
-    for case in tqdm(cases, desc="Counting pixels", unit="case", disable=None):
-        label = np.asarray(transform(case)["label"])[0]
-        planes = np.moveaxis(label, 2, 0) if spatial_dims == 2 and label.ndim == 3 else [label]
-        rows += [_histogram(plane, len(class_names), ignore_index, case["label"]) for plane in planes]
-    counts = np.stack(rows)  # (images, K)
+    planes = np.moveaxis(label, 2, 0) if label.ndim == 3 else [label]
+    return np.stack([_histogram(plane, classes, ignore_index, path) for plane in planes])
+
+
+def sum_counts(counts: np.ndarray, class_names: Sequence[str]) -> ClassCounts:
+    """Add up the counts of `count_label`, (images, K), of any number of labels.
+
+    Raises:
+        PyrasegError: nothing at all was counted.
+    """
     if not counts.any():
-        raise PyrasegError(f"The labels of {len(cases)} cases hold no pixel of any class.")
+        raise PyrasegError(f"{len(counts)} labels or slices of labels hold no pixel of any class.")
     holds = counts > 0
     return ClassCounts(
         tuple(class_names),

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look things up in a DICOM header: where a value stands, which file it came from, how it was encoded."""
 
+import logging
+import warnings
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -22,6 +25,23 @@ def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
             value = dataset[tag].value
             for item in value if isinstance(value, Sequence) else ():
                 parse(item)
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Keep pydicom's notices about odd values from the user: there are several a file, and they quote the values.
+
+    A quoted value may be a patient's name. What keeps a file from being read is raised, not noticed.
+    """
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def file_of(dataset: Dataset) -> str:
@@ -52,19 +72,32 @@ def is_little_endian(dataset: Dataset) -> bool:
     return dataset.original_encoding[1] is not False
 
 
+def items_of(dataset: Dataset, keyword: str, where: str) -> Sequence | list[Dataset]:
+    """Return the items of a sequence; none where it is absent or empty.
+
+    Raises:
+        PyrasegError: the attribute is no sequence.
+    """
+    value = dataset.get(keyword)
+    if value and not isinstance(value, Sequence):
+        raise PyrasegError(f"{where}: {keyword} is no sequence. Correct the header.")
+    return value or []
+
+
 def functional_groups(dataset: Dataset, frame: int) -> Iterator[Dataset]:
     """Yield the functional group items of a frame: its own first, then the shared ones (PS3.3 C.7.6.16)."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    where = file_of(dataset)
+    per_frame = items_of(dataset, "PerFrameFunctionalGroupsSequence", where)
     if frame < len(per_frame):
         yield per_frame[frame]
-    yield from dataset.get("SharedFunctionalGroupsSequence") or []
+    yield from items_of(dataset, "SharedFunctionalGroupsSequence", where)
 
 
 def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
     """Return the item of one functional group of a frame (e.g. ``PlanePositionSequence``), or None."""
     for groups in functional_groups(dataset, frame):
-        if groups.get(keyword):
-            return groups[keyword].value[0]
+        for item in items_of(groups, keyword, file_of(dataset)):
+            return item
     return None
 
 

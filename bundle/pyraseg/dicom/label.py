@@ -9,12 +9,13 @@ import pydicom
 
 from bundle.pyraseg.dicom.class_table import ClassTable
 from bundle.pyraseg.dicom.grid import DRAWN_ON, ImageGrid
-from bundle.pyraseg.dicom.headers import parse
+from bundle.pyraseg.dicom.headers import parse, without_notices
 from bundle.pyraseg.dicom.rtstruct import StructureSet, read_structure_set, structure_set_to_labels
 from bundle.pyraseg.dicom.seg_reader import SegmentationObject, segmentation_to_labels
 from bundle.pyraseg.errors import PyrasegError
 
 
+@without_notices()
 def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> SegmentationObject | StructureSet:
     """Open a DICOM SEG or RTSTRUCT.
 
@@ -44,6 +45,7 @@ def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> Segmentatio
     raise PyrasegError(f"{path} is {found}. A label is a DICOM SEG or RTSTRUCT, NIfTI, NRRD, MetaImage or PNG.")
 
 
+@without_notices()
 def read_dicom_label(
     path: str | os.PathLike, grid: ImageGrid, table: ClassTable, *, fraction: float = 0.5, drawn_on: str = "series"
 ) -> np.ndarray:

@@ -10,14 +10,17 @@ import logging
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
 
 from bundle.pyraseg.dicom.headers import (
     file_of,
     frame_count,
     functional_group,
     is_little_endian,
+    items_of,
     read_numbers,
     transfer_syntax,
+    without_notices,
 )
 from bundle.pyraseg.dicom.lut import look_up, read_descriptor, read_entries, read_table
 from bundle.pyraseg.errors import PyrasegError
@@ -26,6 +29,14 @@ LOGGER = logging.getLogger(__name__)
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+# Where several plugins know an encoding: GDCM, pydicom's first choice, believes a header that gives an image of JPEG-LS
+# another size than its stream has, and ends the whole process or returns pixels of other places.
+PLUGINS = {
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000: "pylibjpeg",
+    JPEG2000Lossless: "pylibjpeg",
+}
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -44,10 +55,12 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric not in (*MONOCHROME, *COLOUR, "PALETTE COLOR"):
         raise PyrasegError(f"{where}: photometric interpretation {photometric!r} is not supported. Convert it to RGB.")
-    # pydicom converts YBR of 8 bits only.
-    deep_ybr = photometric.startswith("YBR_FULL") and int(dataset.get("BitsAllocated") or 8) > 8
     try:
-        decoded, _ = get_decoder(syntax).as_array(dataset, raw=deep_ybr, allow_excess_frames=False)
+        # pydicom converts YBR of 8 bits only.
+        deep_ybr = photometric.startswith("YBR_FULL") and int(dataset.get("BitsAllocated") or 8) > 8
+        options = {"raw": deep_ybr, "allow_excess_frames": False, "decoding_plugin": PLUGINS.get(syntax, "")}
+        with without_notices():
+            decoded, _ = get_decoder(syntax).as_array(dataset, **options)
         shape = (frame_count(dataset), dataset.Rows, dataset.Columns)
         decoded = decoded.reshape(*shape, *([3] if photometric in COLOUR else []))
     except Exception as error:  # The decoders and their plugins raise nearly every type there is.
@@ -101,15 +114,21 @@ def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0) -> 
     """
     where = file_of(dataset)
     item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
-    if item.get("ModalityLUTSequence"):
+    for table in items_of(item, "ModalityLUTSequence", where)[:1]:
         signed = dataset.get("PixelRepresentation") == 1
-        first, _, entries = read_table(item.ModalityLUTSequence[0], dataset, signed=signed, where=where)
+        first, _, entries = read_table(table, dataset, signed=signed, where=where)
         return look_up(stored, first, entries).astype(np.float32)
     slope, intercept = read_rescale(dataset, frame)
-    # In float64, so that large stored values (32 bits) lose nothing before the offset is taken away.
-    values = np.multiply(stored, slope, dtype=np.float64)
-    values += intercept
-    return values.astype(np.float32)
+    try:
+        with np.errstate(over="raise"):
+            # In float64, so that large stored values (32 bits) lose nothing before the offset is taken away.
+            values = np.multiply(stored, slope, dtype=np.float64)
+            values += intercept
+            return values.astype(np.float32)
+    except FloatingPointError as error:
+        raise PyrasegError(
+            f"{where}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make values too large. Correct them."
+        ) from error
 
 
 def read_rescale(dataset: Dataset, frame: int = 0) -> tuple[float, float]:

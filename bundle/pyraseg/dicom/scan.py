@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
+from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
 from bundle.pyraseg.errors import PyrasegError
 
 LOGGER = logging.getLogger(__name__)
@@ -141,8 +141,10 @@ def _read_header(file: Path, keywords: list[str]) -> tuple[Dataset | None, tuple
             start = stream.read(132)
         if start[128:] != b"DICM" and not _looks_like_elements(start):
             return None, (), "not DICOM"
-        header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
-        parse(header)
+        with without_notices():
+            header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
+            parse(header)
+            parse(header.file_meta)
         reason = _reason_to_skip(header)
         if reason:
             return None, (), reason

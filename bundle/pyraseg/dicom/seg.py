@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a label mask as a DICOM Segmentation (PS3.3 A.51)."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
+from bundle.pyraseg.dicom.headers import without_notices
 from bundle.pyraseg.dicom.source import missing_attributes, values_as_they_are
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
@@ -83,6 +85,7 @@ def _organ(name: str) -> Code:
     return ORGANS[name]
 
 
+@without_notices()  # highdicom's quote the patient's name
 def write_segmentation(
     path: str | os.PathLike,
     mask: np.ndarray,
@@ -111,6 +114,7 @@ def write_segmentation(
         PyrasegError: the mask does not fit the sources, holds an undeclared value, or the sources lack UIDs.
     """
     path = Path(path)
+    source_datasets = [_without_empty_character_set(dataset) for dataset in source_datasets]
     source = source_datasets[0]
     _check_sources(path, mask, source_datasets, len(classes))
     entropy = None if deterministic_seed is None else [str(deterministic_seed), source.SOPInstanceUID]
@@ -150,6 +154,15 @@ def write_segmentation(
             _fix_identity(segmentation, source, uid("dimensions"))
         with replacing(path) as partial:
             segmentation.save_as(partial)
+
+
+def _without_empty_character_set(source: Dataset) -> Dataset:
+    """Return a source that highdicom accepts: an empty Specific Character Set stands for the default one."""
+    if source.get("SpecificCharacterSet", "default"):
+        return source
+    source = copy.deepcopy(source)  # pydicom's shallow copies share their elements
+    del source.SpecificCharacterSet
+    return source
 
 
 def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int) -> None:

@@ -13,6 +13,7 @@ import pydicom
 from pydicom.datadict import keyword_dict
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.pyraseg.dicom.geometry import (
     DUPLICATE_DISTANCE,
@@ -22,7 +23,7 @@ from bundle.pyraseg.dicom.geometry import (
     frame_planes,
     stack_geometry,
 )
-from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
+from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, transfer_syntax, without_notices
 from bundle.pyraseg.dicom.pixels import (
     MONOCHROME,
     apply_modality_lut,
@@ -39,6 +40,8 @@ __all__ = ["DicomImage", "Scan", "Series", "find_series", "read_series"]
 
 LOGGER = logging.getLogger(__name__)
 
+LARGEST = 0xFFFF  # rows or columns, which are of 16 bits
+UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
 _SOURCE = (
     "Modality SOPClassUID Manufacturer ManufacturerModelName ConvolutionKernel KVP SliceThickness BodyPartExamined "
@@ -168,6 +171,8 @@ def arrange_series(
     frames = _selected(series, _frames_of(series), select)
     _require_uniform(series, frames)
     frames, geometry = _in_order(series, frames)
+    if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
+        LOGGER.warning("Series %s has text burned into its pixels, maybe a name: look before you share them", series)
     return series, frames, geometry
 
 
@@ -186,6 +191,7 @@ def _choose(scan: Scan, series_uid: str | None) -> Series:
 def _frames_of(series: Series) -> list[Frame]:
     frames, polarity = [], {}
     for file, header in zip(series.files, series.headers, strict=True):
+        _require_possible(file, header)
         stated = tuple(_plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
         if stated not in polarity:  # asked once for all slices alike, for it may warn
             polarity[stated] = is_inverted(header)
@@ -193,6 +199,19 @@ def _frames_of(series: Series) -> list[Frame]:
             Frame(file, header, index, plane, polarity[stated]) for index, plane in enumerate(frame_planes(header))
         ]
     return frames
+
+
+def _require_possible(file: Path, header: Dataset) -> None:
+    """Refuse sizes that the file is too small for, before anything of those sizes is made."""
+    sizes = rows, columns, frames = int(header.Rows), int(header.Columns), frame_count(header)
+    least = 8 * frames  # the header of an item in an encapsulated stream
+    if transfer_syntax(header) in UNCOMPRESSED:
+        least = rows * columns * frames // 8  # one bit a pixel
+    if min(sizes) < 1 or max(rows, columns) > LARGEST or least > file.stat().st_size:
+        raise PyrasegError(
+            f"{file}: the header gives {frames} frames of {rows} x {columns} pixels, which the file of "
+            f"{file.stat().st_size} bytes cannot hold. The header is wrong or the file cut short. Export it again."
+        )
 
 
 def _selected(series: Series, frames: list[Frame], select: Mapping[str, object]) -> list[Frame]:
@@ -345,8 +364,9 @@ def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarra
 
 def _read(file: Path) -> Dataset:
     try:
-        dataset = pydicom.dcmread(file, force=True)
-        parse(dataset, PIXEL_GROUPS)
+        with without_notices():
+            dataset = pydicom.dcmread(file, force=True)
+            parse(dataset, PIXEL_GROUPS)
         return dataset
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
         raise PyrasegError(f"{file}: cannot be read to its end, damaged or cut short. Export it again.") from error

@@ -7,7 +7,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from bundle.pyraseg.dicom.headers import file_of, functional_group
+from bundle.pyraseg.dicom.headers import file_of, functional_group, items_of
 from bundle.pyraseg.dicom.lut import look_up, read_table
 from bundle.pyraseg.dicom.pixels import read_rescale
 from bundle.pyraseg.errors import PyrasegError
@@ -59,7 +59,7 @@ def read_voi(dataset: Dataset, frame: int = 0) -> tuple[VoiWindow | VoiLut, ...]
     item = functional_group(dataset, frame, "FrameVOILUTSequence") or dataset
     signed = _may_be_negative(dataset, frame)
     views: list[VoiWindow | VoiLut] = []
-    for table in item.get("VOILUTSequence") or []:
+    for table in items_of(item, "VOILUTSequence", where):
         first, bits, entries = read_table(table, dataset, signed=signed, where=where)
         views.append(VoiLut(first, bits, tuple(entries.tolist()), str(table.get("LUTExplanation") or "")))
     try:

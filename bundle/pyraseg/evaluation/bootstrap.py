@@ -37,7 +37,7 @@ def mean_interval(
     several; the mean is over the cases drawn. A score of NaN (the truth lacks the class) is no case.
 
     Args:
-        scores: one a case, (N,).
+        scores: one a case, (N,); or one a case and class, (N, C), whose mean is that of the classes' means.
         patients: whose case each is, N of them; None makes each case a patient of its own.
         level: share of the bootstrap distribution inside the interval.
         resamples: how often the patients are drawn.
@@ -48,24 +48,26 @@ def mean_interval(
     """
     scores = np.asarray(scores, float)
     patients = range(len(scores)) if patients is None else patients
-    if scores.ndim != 1 or len(patients) != len(scores):
+    if scores.ndim not in (1, 2) or len(patients) != len(scores):
         raise PyrasegError(f"There are {len(patients)} patients for scores of shape {scores.shape}: give one a case.")
-    counted = ~np.isnan(scores)
     numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
-    patient_of = np.array([numbers[patient] for patient in patients], int)[counted]
-    cases = np.bincount(patient_of)
-    sums = np.bincount(patient_of, weights=scores[counted])[cases > 0]
-    cases = cases[cases > 0]
+    of_case = np.array([numbers[patient] for patient in patients], int)
+    scores = scores.reshape(len(scores), -1)
+    sums, cases = np.zeros((2, len(numbers), scores.shape[1]))
+    np.add.at(sums, of_case, np.nan_to_num(scores))
+    np.add.at(cases, of_case, ~np.isnan(scores))
+    scored = cases.any(axis=1)
+    sums, cases = sums[scored], cases[scored]
     if len(cases) < 2:
         raise PyrasegError(f"The patients with a score are {len(cases)}: an interval needs two or more.")
 
-    def mean(sums: np.ndarray, cases: np.ndarray, axis: int) -> np.ndarray:
-        return sums.sum(axis=axis) / cases.sum(axis=axis)
+    def mean(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # a class that no patient drawn has is NaN, and no part of the mean
+            return np.nanmean(sums[drawn].sum(axis=-2) / cases[drawn].sum(axis=-2), axis=-1)
 
     found = bootstrap(
-        (sums, cases),
+        (np.arange(len(cases)),),
         mean,
-        paired=True,  # a patient's sum and number of cases are drawn together
         vectorized=True,
         method="percentile",
         n_resamples=resamples,
@@ -73,7 +75,7 @@ def mean_interval(
         confidence_level=level,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(float(mean(sums, cases, axis=0)), float(found.low), float(found.high))
+    return Interval(float(mean(np.arange(len(cases)))), float(found.low), float(found.high))
 
 
 def difference_interval(

@@ -1,78 +1,237 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of an evaluation as a CSV file, case by case, and as a table on the screen."""
+"""The figures of an evaluation as files: case by case as CSV, together as JSON."""
 
 import csv
+import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
+from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.evaluation.scores import mean_dice, ratios, summarise
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
+from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
+from bundle.pyraseg.evaluation.doubt import risk_coverage
+from bundle.pyraseg.evaluation.grid import Grid
+from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarise_rows
+from bundle.pyraseg.evaluation.text import format_summary
+from bundle.pyraseg.evaluation.views import DoubtInferer
 from bundle.pyraseg.files import replacing
 
 logger = logging.getLogger(__name__)
 
-POLICY = (
-    "Means are over the cases whose truth holds the class. Cases without it are counted apart: "
-    "a false alarm is one in which some voxel was predicted as the class."
-)
+#: Raised by one when a reader of summary.json would no longer understand it.
+FORMAT = 1
+
+
+class CaseTable:
+    """The rows of all cases, and what they come to.
+
+    Args:
+        scorer: of the cases.
+        by: columns of the data list (and "size") whose values get figures of their own.
+        resamples: draws of every bootstrap.
+    """
+
+    def __init__(self, scorer: CaseScorer, *, by: Sequence[str] = (), resamples: int = 10_000) -> None:
+        self.scorer = scorer
+        self.by = list(by)
+        self.resamples = resamples
+        self.rows: list[dict[str, Any]] = []
+        self.lesions: list[dict[str, Any]] = []
+        self._patients: dict[str, str] = {}
+
+    def add(self, name: str, case: Mapping[str, Any], prediction: Tensor, truth: Tensor, image: MetaTensor) -> None:
+        """Score a case.
+
+        Args:
+            name: of the case.
+            case: its item of the data list. Its patient is replaced by a number, since the list may name persons.
+            prediction: class indices, (1, W, H[, D]).
+            truth: the same.
+            image: as it was read, for the geometry.
+        """
+        patient = self._patients.setdefault(case.get("patient", name), f"p{len(self._patients) + 1}")
+        known = {"case": name, "patient": patient, **{column: case.get(column) for column in self.columns}}
+        rows, lesions = self.scorer.score(prediction, truth, Grid.of(image))
+        self.rows += [known | row for row in rows]
+        for class_name, detection in lesions.items():
+            for number, (size, covered, found) in enumerate(
+                zip(detection.sizes, detection.covered, detection.found, strict=True), start=1
+            ):
+                of_lesion = {"class": class_name, "lesion": number, "size": float(size), "covered": float(covered)}
+                self.lesions.append(known | of_lesion | {"found": int(found)})
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the columns that come from the data list."""
+        return [column for column in self.by if column != "size"]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of all cases as plain values; NaN is None."""
+        found = {
+            "format": FORMAT,
+            "cases": len({row["case"] for row in self.rows}),
+            "patients": len(self._patients),
+            "policy": POLICY,
+            "settings": {
+                "lesion_classes": list(self.scorer.lesion_classes),
+                "surface_tolerance_mm": self.scorer.tolerance,
+                "lesion_overlap": self.scorer.lesion_overlap,
+                "iou_threshold": self.scorer.iou_threshold,
+                "resamples": self.resamples,
+            },
+            **summarise_rows(self.rows, self.lesions, resamples=self.resamples),
+        }
+        found["by"] = {
+            column: by_column(self.rows, self.lesions, column, resamples=self.resamples) for column in self.by
+        }
+        return found
 
 
 class ScoreTable:
-    """Write `scores.csv` and print the means when an evaluation ends.
+    """Score every case of an evaluation, write `scores.csv`, `summary.json` and more, and print the means.
 
-    The CSV has a row a case and class: name of the case, class, Dice, IoU, precision, recall, voxels of the truth and
-    of the prediction. A ratio with nothing below the line is left blank; where the truth lacks the class and the
-    prediction has it, Dice is 0, and the row does not count in the means.
+    docs/evaluation.md says what the files hold. Attach it to the evaluator.
 
     Args:
-        output_dir: folder of `scores.csv`.
+        output_dir: folder of the files.
         cases: items of the data list, in the order of the evaluation.
         dataset_dir: cases are named by the path of their image below it.
-        class_names: names of all classes, background first.
+        scorer: of the cases.
+        calibration: gathers the probabilities that the evaluator keeps under `probabilities`; None leaves them alone.
+        doubt: the evaluator's inferer, if it takes several views.
+        by: columns of the data list (and "size") whose values get figures of their own.
+        resamples: draws of every bootstrap.
+
+    Raises:
+        PyrasegError: `by` names a column that no case has.
     """
 
     def __init__(
-        self, output_dir: str | Path, *, cases: Sequence[dict], dataset_dir: str | Path, class_names: Sequence[str]
+        self,
+        output_dir: str | Path,
+        *,
+        cases: Sequence[dict],
+        dataset_dir: str | Path,
+        scorer: CaseScorer,
+        calibration: BoundaryCalibration | None = None,
+        doubt: DoubtInferer | None = None,
+        by: Sequence[str] = (),
+        resamples: int = 10_000,
     ) -> None:
-        self.path = Path(output_dir) / "scores.csv"
+        self.output_dir = Path(output_dir)
         root = Path(dataset_dir).expanduser().resolve()
+        self.cases = list(cases)
         self.names = [Path(case["image"]).relative_to(root).as_posix() for case in cases]
-        self.class_names = list(class_names)
+        self.scorer = scorer
+        self.calibration = calibration
+        self.doubt = doubt
+        self.by = list(by)
+        check_columns(self.by, self.cases)
+        self.resamples = resamples
 
     def attach(self, engine: Engine) -> None:
         ProgressBar(desc="Evaluating", disable=None).attach(engine)
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
         engine.add_event_handler(Events.COMPLETED, self)
 
+    def start(self, engine: Engine) -> None:
+        """Forget the cases of an evaluation before."""
+        self.table = CaseTable(self.scorer, by=self.by, resamples=self.resamples)
+        self.doubts: dict[str, float] = {}
+        self.done = 0
+        if self.calibration is not None:
+            self.calibration.start()
+
+    def add(self, engine: Engine) -> None:
+        """Score the cases of an iteration."""
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            name, case = self.names[self.done], self.cases[self.done]
+            prediction, truth = output["pred"], output["truth"]
+            self.table.add(name, case, prediction, truth, batch["original"])
+            if self.calibration is not None:
+                self.calibration.add(output["probabilities"], prediction, truth, Grid.of(batch["original"]))
+            if self.doubt is not None and self.doubt.of_classes is not None:
+                self.doubts[name] = self.doubt.of_case
+                rows = self.table.rows[-len(self.doubt.of_classes) :]
+                for row, doubt in zip(rows, self.doubt.of_classes, strict=True):
+                    row["doubt"] = doubt
+            self.done += 1
+
     def __call__(self, engine: Engine) -> None:
-        (counts,) = engine.state.metric_details.values()
-        self._write(counts)
-        print(format_table(counts, self.class_names))
-        logger.info("Scores of %d cases are in %s", len(counts), self.path)
+        if self.done != len(self.cases):
+            raise RuntimeError(f"{self.done} of {len(self.cases)} cases were evaluated: their names would be wrong.")
+        summary = self.table.summary()
+        if self.calibration is not None:
+            summary["calibration"] = self.calibration.summary()
+        columns = ["patient", *self.table.columns]
+        scores = ["case", "class", *METRICS, *SIZES, *LESIONS, *["doubt"] * bool(self.doubts), *columns]
+        write_csv(self.output_dir / "scores.csv", scores, self.table.rows)
+        if self.scorer.lesion_classes:
+            lesions = ["case", "class", "lesion", "size", "covered", "found", *columns]
+            write_csv(self.output_dir / "lesions.csv", lesions, self.table.lesions)
+        if self.doubts:
+            summary["doubt"] = self._review()
+        with replacing(self.output_dir / "summary.json") as temporary:
+            temporary.write_text(json.dumps(plain(summary), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        print(format_summary(summary))
+        logger.info("Scores of %d cases, and what they come to, are in %s", len(self.cases), self.output_dir)
 
-    def _write(self, counts: Tensor) -> None:
-        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["case", "class", "dice", "iou", "precision", "recall", "truth_voxels", "predicted_voxels"])
-            for name, of_case in zip(self.names, counts, strict=True):
-                for class_name, of_class in zip(self.class_names[1:], of_case, strict=True):
-                    hits, extra, missed = of_class.tolist()
-                    scores = ["" if value != value else f"{value:.8f}" for value in ratios(of_class).tolist()]
-                    table.writerow([name, class_name, *scores, int(hits + missed), int(hits + extra)])
+    def _review(self) -> dict[str, Any]:
+        """Write the cases in the order in which a person should look at them; return what the order is worth."""
+        dice = mean_dice_of_cases(self.table.rows)
+        order = sorted(self.doubts, key=self.doubts.get, reverse=True)
+        rows = [{"case": name, "doubt": self.doubts[name], "dice": dice[name]} for name in order]
+        write_csv(self.output_dir / "review.csv", ["case", "doubt", "dice"], rows)
+        scored = [row for row in rows if not math.isnan(row["dice"])]
+        worth = risk_coverage([row["doubt"] for row in scored], [1 - row["dice"] for row in scored]) if scored else {}
+        return worth | {"review": order}
 
 
-def format_table(counts: Tensor, class_names: Sequence[str]) -> str:
-    """Return the means of every class as aligned text, with the policy for classes that a case lacks."""
-    scores = summarise(counts, class_names)
-    width = max(len("class"), *(len(score.name) for score in scores))
-    lines = [f"{'class':{width}}   Dice    IoU  precision  recall  cases  without it  false alarms"]
-    lines += [
-        f"{s.name:{width}}  {s.dice:5.3f}  {s.iou:5.3f}  {s.precision:9.3f}  {s.recall:6.3f}"
-        f"  {s.cases:5d}  {s.absent:10d}  {s.false_alarms:12d}"
-        for s in scores
-    ]
-    lines += [f"{'mean':{width}}  {mean_dice(scores):5.3f}", POLICY]
-    return "\n".join(lines)
+def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse columns that there can be no figures by, before anything is computed.
+
+    Raises:
+        PyrasegError: no case has the column, or it has the name of a figure or of what `CaseTable` writes itself.
+    """
+    for column in by:
+        if column in ("case", "class", "patient", "lesion", "covered", "found", "doubt", *METRICS, *SIZES, *LESIONS):
+            raise PyrasegError(
+                f"There are no figures by {column!r}: `by` takes other columns of the data list, and size."
+            )
+        if column != "size" and all(case.get(column) is None for case in cases):
+            raise PyrasegError(
+                f"Figures by {column!r} were asked for, but no case of the data list has it. Add it to the items of "
+                "datalist.json, or take it out of `by`."
+            )
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, whole or not at all; None and NaN are blank, floats have 8 digits behind the point."""
+
+    def text(value: Any) -> Any:
+        if isinstance(value, float):
+            return "" if math.isnan(value) else f"{value:.8f}"
+        return value
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows([text(row.get(column)) for column in columns] for row in rows)
+
+
+def plain(value: Any) -> Any:
+    """Return nested values with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: plain(of) for key, of in value.items()}
+    if isinstance(value, list):
+        return [plain(of) for of in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

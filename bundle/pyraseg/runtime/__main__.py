@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(error: Exception) -> str:
-    """Return what a person has to know of an error; of an unexpected one its type and place, for texts may hold names."""
+    """Return what is to be known of an error; of an unexpected one its type and place, for its text may hold names."""
     if isinstance(error, PyrasegError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One reader for `LoadImaged`: DICOM through our own pixel chain, other formats through MONAI's readers by name."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from os import PathLike
@@ -17,6 +18,8 @@ from bundle.pyraseg.dicom.series import DicomImage, read_series
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
 from bundle.pyraseg.photographs import as_rgb, convert
+
+logger = logging.getLogger(__name__)
 
 
 class MedicalImageReader(ImageReader):
@@ -35,6 +38,9 @@ class MedicalImageReader(ImageReader):
     Args:
         series_uid: which series to read where a path holds several DICOM series.
         select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
+        expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
+            another value is warned of, for a model may find anything in what it was not trained on. A value that the
+            header lacks is not. Known are `DicomImage.source`'s.
         rgb: make every photograph RGB, grey ones too, and grey DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
         palette_index: keep the index of a palette colour, in which label maps store their classes, not its RGB.
@@ -48,15 +54,17 @@ class MedicalImageReader(ImageReader):
         *,
         series_uid: str | None = None,
         select: dict[str, Any] | None = None,
+        expected: Mapping[str, str] | None = None,
         rgb: bool = False,
         palette_index: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series_uid, select, rgb and palette_index"
+            known = "series_uid, select, expected, rgb and palette_index"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
         self.select = select
+        self.expected = dict(expected or {})
         self.rgb = rgb
         self.palette_index = palette_index
 
@@ -78,7 +86,9 @@ class MedicalImageReader(ImageReader):
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
         name = path.name.lower()
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
-            return _from_dicom(read_series(img, series_uid=self.series_uid, select=self.select), rgb=self.rgb)
+            image = read_series(img, series_uid=self.series_uid, select=self.select)
+            self._warn_of_others(path, image.source)
+            return from_dicom(image, rgb=self.rgb)
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()
@@ -94,8 +104,14 @@ class MedicalImageReader(ImageReader):
                 f"{path} cannot be read as an image: {reason}. Replace the file or leave it out."
             ) from error
 
+    def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
+        for keyword, value in self.expected.items():
+            if (found := source.get(keyword, value)) != value:
+                logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
 
-def _from_dicom(image: DicomImage, *, rgb: bool) -> tuple[np.ndarray, dict[str, Any]]:
+
+def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array and the metadata of a series that has been read, as `MedicalImageReader` describes them."""
     pixels = as_rgb(image.pixels, inverted=image.inverted, name=str(image.files[0])) if rgb else image.pixels
     colour = pixels.ndim == 4
     array = np.ascontiguousarray(np.moveaxis(pixels, (0, 1, 2), (2, 1, 0)))

@@ -15,7 +15,7 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.workflow.callers import calling
 
 #: Ids that MONAI reads or adds itself: run ids, settings of its experiment tracking, properties of a workflow.
-RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "inferring"}
+RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
 #: Knobs whose only use MONAI Label and MONAI FL may replace by a value of their own.

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a probability of 0.8 is right in 8 of 10 voxels, and the temperature that makes it so."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.evaluation.grid import Grid
+from bundle.pyraseg.evaluation.surfaces import bounds
+from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms.temperature import read_temperature, soften, write_temperature
+
+logger = logging.getLogger(__name__)
+
+#: Temperatures that a fit may return.
+RANGE = (0.05, 20.0)
+#: What a probability of 0 counts as in a fit: its logarithm must be finite.
+SMALLEST = 1e-12
+
+
+def near_boundary(predicted: np.ndarray, true: np.ndarray, grid: Grid, margin: float) -> tuple[np.ndarray, ...]:
+    """Return the indices of the voxels that lie within `margin` of where a mask or the other begins.
+
+    Away from there, everything is background or inside and certain: it would drown what calibration is about.
+
+    Args:
+        predicted: boolean mask, (W, H[, D]).
+        true: the same. Where both are empty, no voxel is returned.
+        grid: of the volume; distances are along its axes (a tilt does not count).
+        margin: in mm, or pixels without a place in the patient.
+
+    Returns:
+        One index array an axis, as `numpy.nonzero` does.
+    """
+    if not (predicted.any() or true.any()):
+        return tuple(np.empty(0, int) for _ in range(true.ndim))
+    reach = [int(np.ceil(margin / step)) for step in grid.spacing]
+    low, high = bounds(predicted | true)
+    low = [max(0, first - steps) for first, steps in zip(low, reach, strict=True)]
+    high = [min(size, end + steps) for end, steps, size in zip(high, reach, true.shape, strict=True)]
+    box = tuple(slice(first, end) for first, end in zip(low, high, strict=True))
+    surface = np.zeros([end - first for first, end in zip(low, high, strict=True)], bool)
+    for mask in (predicted[box], true[box]):
+        surface |= mask ^ binary_erosion(mask, border_value=1)  # where the image ends, nothing begins
+    if not surface.any():
+        return tuple(np.empty(0, int) for _ in range(true.ndim))
+    near = distance_transform_edt(~surface, sampling=grid.spacing) <= margin
+    return tuple(found + first for found, first in zip(np.nonzero(near), low, strict=True))
+
+
+class Reliability:
+    """How often voxels are of a class, by the probability that was given to it.
+
+    Args:
+        bins: of equal width, from 0 to 1.
+    """
+
+    def __init__(self, bins: int = 15) -> None:
+        self.sums = np.zeros((3, bins))  # voxels, probability, voxels of the class
+
+    def add(self, probabilities: np.ndarray, true: np.ndarray) -> None:
+        """Count voxels: the probability of the class and whether they are of it, (N,) each."""
+        bins = self.sums.shape[1]
+        place = np.minimum((probabilities * bins).astype(int), bins - 1)
+        for row, weights in zip(self.sums, (None, probabilities, true), strict=True):
+            row += np.bincount(place, weights=weights, minlength=bins)
+
+    @property
+    def error(self) -> float:
+        """Return the expected calibration error of the class (Naeini et al., AAAI 2015; one class against the rest).
+
+        The mean over voxels of the distance between mean probability and frequency in their bin; NaN without voxels.
+        """
+        voxels, probability, true = self.sums
+        return float(np.abs(probability - true).sum() / voxels.sum()) if voxels.any() else float("nan")
+
+    def curve(self) -> list[dict[str, float]]:
+        """Return voxels, mean probability and frequency of every bin that has any."""
+        return [
+            {"voxels": int(voxels), "probability": probability / voxels, "frequency": true / voxels}
+            for voxels, probability, true in self.sums.T.tolist()
+            if voxels
+        ]
+
+
+def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: Sequence[float] | None = None) -> float:
+    """Return the temperature with the largest likelihood (Guo et al., ICML 2017).
+
+    Args:
+        probabilities: of voxels, (N, C), after the softmax.
+        truth: class indices, (N,).
+        weights: of the voxels, (N,); None counts each once.
+    """
+    logarithms = np.log(np.maximum(probabilities, SMALLEST))
+
+    def loss(logarithm_of_temperature: float) -> float:
+        scaled = logarithms / np.exp(logarithm_of_temperature)
+        normaliser = np.log(np.exp(scaled).sum(axis=1))
+        return float(np.average(normaliser - scaled[np.arange(len(truth)), truth], weights=weights))
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
+
+
+class BoundaryCalibration:
+    """Gather how well the probabilities around the boundaries are calibrated, as they are and with the temperature.
+
+    Args:
+        class_names: names of all classes, background first.
+        margin: mm around the true and the predicted boundary of a class in which its voxels count; pixels without a
+            place in the patient.
+        bins: of the probabilities.
+        model_file: weights that gave them; a temperature that was fitted to these is read beside them.
+    """
+
+    def __init__(
+        self, class_names: Sequence[str], *, margin: float, bins: int = 15, model_file: str | Path | None = None
+    ) -> None:
+        self.class_names = list(class_names)
+        self.margin = margin
+        self.bins = bins
+        self.model_file = model_file
+
+    def start(self) -> None:
+        """Forget all cases, and read the temperature: the first thing to call, when the weights are there."""
+        self.temperature = None if self.model_file is None else read_temperature(self.model_file)
+        versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
+        self.reliabilities = {v: [Reliability(self.bins) for _ in self.class_names[1:]] for v in versions}
+
+    def add(self, probabilities: Tensor, prediction: Tensor, truth: Tensor, grid: Grid) -> None:
+        """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice."""
+        for number, (region, true) in regions(prediction, truth, grid, self.margin, len(self.class_names)).items():
+            here = probabilities[(slice(None), *map(torch.from_numpy, region))].float()
+            for version, reliabilities in self.reliabilities.items():
+                of_class = here if version == "uncalibrated" else soften(here, self.temperature, dim=0)
+                reliabilities[number - 1].add(of_class[number].numpy(force=True).astype(float), true == number)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the expected calibration error of every class and the curve behind it."""
+        return {
+            "margin": self.margin,
+            "temperature": self.temperature,
+            **{
+                version: {
+                    name: {"error": of_class.error, "curve": of_class.curve()}
+                    for name, of_class in zip(self.class_names[1:], reliabilities, strict=True)
+                    if of_class.sums.any()
+                }
+                for version, reliabilities in self.reliabilities.items()
+            },
+        }
+
+
+def regions(
+    prediction: Tensor, truth: Tensor, grid: Grid, margin: float, classes: int
+) -> dict[int, tuple[tuple[np.ndarray, ...], np.ndarray]]:
+    """Return, by class, the indices of the known voxels near its boundary and their true classes."""
+    predicted, true = np.asarray(prediction.cpu())[0], np.asarray(truth.cpu())[0]
+    found = {}
+    for number in range(1, classes):
+        region = near_boundary((predicted == number) & (true != UNKNOWN), true == number, grid, margin)
+        known = true[region] != UNKNOWN
+        region = tuple(axis[known] for axis in region)
+        if len(region[0]):
+            found[number] = region, true[region].astype(int)
+    return found
+
+
+class TemperatureFit:
+    """Handler that fits the temperature of a model to the cases of an evaluation, and writes it beside the weights.
+
+    The likelihood is that of the voxels near any boundary, every case having the weight of its number of them.
+
+    Args:
+        model_file: the weights that are evaluated.
+        class_names: names of all classes, background first.
+        margin: as for `BoundaryCalibration`.
+        voxels: drawn at most from a case.
+        seed: of the draw.
+    """
+
+    def __init__(
+        self, model_file: str | Path, *, class_names: Sequence[str], margin: float, voxels: int = 50_000, seed: int = 0
+    ) -> None:
+        self.model_file = Path(model_file)
+        self.class_names = list(class_names)
+        self.margin = margin
+        self.voxels = voxels
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        ProgressBar(desc="Calibrating", disable=None).attach(engine)
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.fit)
+
+    def start(self, engine: Engine) -> None:
+        self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.random = np.random.default_rng(self.seed)
+
+    def __call__(self, engine: Engine) -> None:
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            truth, grid = output["truth"], Grid.of(batch["original"])
+            found = regions(output["pred"], truth, grid, self.margin, len(self.class_names))
+            if not found:
+                continue
+            flat = [np.ravel_multi_index(region, truth.shape[1:]) for region, _ in found.values()]
+            every = np.unique(np.concatenate(flat))
+            drawn = self.random.choice(every, min(self.voxels, len(every)), replace=False)
+            probabilities = output["probabilities"].flatten(1)[:, torch.from_numpy(drawn)].numpy(force=True)
+            weights = np.full(len(drawn), len(every) / len(drawn))
+            true = np.asarray(truth.cpu()).ravel()[drawn].astype(int)
+            self.samples.append((probabilities.T.astype(float), true, weights))
+
+    def fit(self, engine: Engine) -> None:
+        """Fit, write and tell.
+
+        Raises:
+            PyrasegError: no case has a boundary.
+        """
+        if not self.samples:
+            raise PyrasegError("No case of the validation has a foreground, so there is nothing to calibrate with.")
+        probabilities, truth, weights = (np.concatenate(parts) for parts in zip(*self.samples, strict=True))
+        temperature = fit_temperature(probabilities, truth, weights)
+        path = write_temperature(self.model_file, temperature, cases=len(self.samples), margin=self.margin)
+        logger.info(
+            "Temperature %.3f, fitted to the boundaries of %d cases, is in %s", temperature, len(self.samples), path
+        )

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What doubt is worth: the risk that is left when the most doubtful cases go to a person."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def risk_coverage(doubts: Sequence[float], risks: Sequence[float]) -> dict[str, Any]:
+    """Return how the mean risk falls when only the least doubtful cases are left to the network.
+
+    Args:
+        doubts: one a case, (N,).
+        risks: what each case's segmentation lacks, such as 1 - Dice, (N,).
+
+    Returns:
+        `curve`: for k = 1 .. N the `coverage` k / N and the mean `risk` of the k least doubtful cases (Geifman &
+        El-Yaniv, NIPS 2017); `area`: the mean of these risks (AURC); `area_random`: what it is for a doubt that tells
+        nothing, on average; `area_best`: what it is when doubts are in the order of the risks.
+    """
+    doubts, risks = np.asarray(doubts, float), np.asarray(risks, float)
+    left = np.arange(1, len(risks) + 1)
+    curve = np.cumsum(risks[np.argsort(doubts, kind="stable")]) / left
+    return {
+        "area": float(curve.mean()),
+        "area_random": float(risks.mean()),
+        "area_best": float((np.cumsum(np.sort(risks)) / left).mean()),
+        "curve": [
+            {"coverage": float(k / len(risks)), "risk": float(risk)} for k, risk in zip(left, curve, strict=True)
+        ],
+    }

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of the segmented inputs a person should look at first."""
+
+import logging
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from bundle.pyraseg.evaluation.table import write_csv
+from bundle.pyraseg.evaluation.views import DoubtInferer
+
+logger = logging.getLogger(__name__)
+
+
+class ReviewList:
+    """Write `review.csv` with the inputs in the order of their doubt, the most doubtful first.
+
+    Args:
+        output_dir: folder of the file.
+        doubt: the evaluator's inferer.
+    """
+
+    def __init__(self, output_dir: str | Path, *, doubt: DoubtInferer) -> None:
+        self.path = Path(output_dir) / "review.csv"
+        self.doubt = doubt
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def start(self, engine: Engine) -> None:
+        """Forget the inputs of a run before."""
+        self.doubts: dict[str, float] = {}
+
+    def add(self, engine: Engine) -> None:
+        """Remember the doubt of the input of an iteration; one that failed has left nothing."""
+        for item in engine.state.batch:  # one, or none: the inferer knows the doubt of the last input only
+            self.doubts[item["name"]] = self.doubt.of_case
+
+    def __call__(self, engine: Engine) -> None:
+        order = sorted(self.doubts, key=self.doubts.get, reverse=True)
+        write_csv(self.path, ["case", "doubt"], [{"case": name, "doubt": self.doubts[name]} for name in order])
+        logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory a training step takes, measured, and the batch size that fits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bundle.pyraseg.errors import PyrasegError
+
+#: Share of the stated memory that a training may plan with: fragments, data loading and validation take the rest.
+USABLE = 0.8
+LARGEST_BATCH = 32  # beyond which an epoch of some hundred slices has too few steps
+STEPS = 2  # the optimizer's state exists from the second step on
+
+
+def peak_of_steps(
+    network: nn.Module,
+    loss: nn.Module,
+    *,
+    image_shape: Sequence[int],
+    device: str | torch.device,
+    amp_type: torch.dtype | None = None,
+) -> int:
+    """Run training steps on random images and return the largest number of bytes that this process has used so far.
+
+    On a GPU that is what PyTorch has reserved; on a CPU the process's peak of resident memory, so that a process must
+    not measure a smaller batch after a larger one: use a new one for each.
+
+    Args:
+        network: on any device, (B, C, W, H) -> (B, K, W, H).
+        loss: of logits and a label (B, 1, W, H).
+        image_shape: (B, C, W, H).
+        device: to measure on.
+        amp_type: of the mixed precision, or None.
+    """
+    device = torch.device(device)
+    network = network.to(device=device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(network.parameters())
+    for _ in range(STEPS):
+        image = torch.randn(*image_shape, device=device)
+        label = torch.zeros(image_shape[0], 1, *image_shape[2:], device=device)
+        label[..., : image_shape[-1] // 2] = 1
+        with torch.autocast(device.type, dtype=amp_type, enabled=amp_type is not None):
+            value = loss(network(image), label)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resident_peak()
+
+
+def resident_peak() -> int:
+    """Return the largest resident memory of this process so far, in bytes.
+
+    Raises:
+        PyrasegError: the system does not tell.
+    """
+    status = Path("/proc/self/status")  # resource.getrusage counts the parent's memory before this program was started
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise PyrasegError("This system does not tell how much memory a process took. Set batch_size by hand.")
+
+
+def fitting_batch(sizes: Sequence[int], peaks: Sequence[int], memory: float) -> int:
+    """Return the largest even batch size that fits, by the straight line through two measurements.
+
+    Args:
+        sizes: two batch sizes.
+        peaks: bytes that each took.
+        memory: bytes that there are, of which `USABLE` may be planned with.
+
+    Raises:
+        PyrasegError: not even a batch of two fits.
+    """
+    step = max(peaks[1] - peaks[0], 1) / (sizes[1] - sizes[0])
+    largest = int((USABLE * memory - peaks[0]) // step + sizes[0])
+    if largest < 2:
+        raise PyrasegError(
+            f"A batch of {sizes[0]} takes {peaks[0] / 2**30:.1f} GB, and {memory / 2**30:.1f} GB are given, of which "
+            f"{USABLE:.0%} can be planned with. Give more memory, a smaller slice_size or a smaller network."
+        )
+    return min(largest // 2 * 2, LARGEST_BATCH)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare two models that were evaluated on the same cases, by a paired bootstrap over patients.
+
+python -m scripts.compare_models runs/evaluation_a runs/evaluation_b
+
+prints first - second for every class. An interval that holds 0 is no difference that these cases can show.
+"""
+
+import argparse
+from pathlib import Path
+
+from bundle.pyraseg.evaluation.cases import METRICS
+from bundle.pyraseg.evaluation.comparison import compare, read_scores
+from bundle.pyraseg.evaluation.table import write_csv
+from bundle.pyraseg.evaluation.text import aligned
+from bundle.pyraseg.workflow.console import plain_console
+
+COLUMNS = ("metric", "class", "difference", "low", "high", "cases", "patients", "left_out", "reliable")
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", type=Path, help="output folder of one evaluation, or its scores.csv")
+    parser.add_argument("second", type=Path, help="that of the other")
+    parser.add_argument(
+        "--metrics", nargs="+", choices=METRICS, default=["dice", "iou"], metavar="METRIC",
+        help=f"columns to compare (default: dice iou): {', '.join(METRICS)}",
+    )  # fmt: skip
+    parser.add_argument("--resamples", type=int, default=10_000, help="draws of the bootstrap (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("comparison.csv"), help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    options = arguments(argv)
+    rows = compare(
+        read_scores(options.first), read_scores(options.second), metrics=options.metrics, resamples=options.resamples
+    )
+    lines = [["metric", "class", "first - second [95 % interval]", "cases", "patients", "left out"]]
+    for row in rows:
+        interval = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{'' if row['reliable'] else '?'}"
+        counts = (str(row[name]) for name in ("cases", "patients", "left_out"))
+        lines.append([row["metric"], row["class"], interval, *counts])
+    print(aligned(lines))
+    if not all(row["reliable"] for row in rows):
+        print("? fewer than 20 patients: the interval is unreliable.")
+    write_csv(options.output, COLUMNS, rows)
+    print(f"{len(rows)} differences of {options.first} and {options.second} are in {options.output}")
+
+
+if __name__ == "__main__":
+    main()

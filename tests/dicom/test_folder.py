@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies in real folders beside a clean series, as far as the tests of the parts do not have it already."""
+
+import logging
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.fileset import FileSet
+from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundImageStorage
+
+from bundle.pyraseg.dicom.scan import find_series
+from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.reader import MedicalImageReader
+
+from .files import write_image, write_series
+
+STACK = np.random.default_rng(0).integers(-1000, 1000, (3, 8, 10), dtype=np.int16)
+
+
+def test_a_medium_with_its_dicomdir(tmp_path):
+    medium = FileSet()
+    for file in write_series(
+        tmp_path / "files", STACK, SeriesNumber=1, StudyID="1", StudyDate="20000101", StudyTime="120000"
+    ):
+        medium.add(file)
+    medium.write(tmp_path / "medium")
+    scan = find_series(tmp_path / "medium")
+    assert scan.skipped == {"DICOMDIR": 1}
+    np.testing.assert_array_equal(read_series(tmp_path / "medium").pixels, STACK)
+
+
+@pytest.mark.parametrize("modality", ["SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "SEG", "REG"])
+def test_objects_that_are_no_images(tmp_path, modality):
+    write_series(tmp_path, STACK)
+    write_image(tmp_path / "other", STACK[0], Modality=modality)
+    assert find_series(tmp_path).skipped == {f"{modality} object": 1}
+    assert len(read_series(tmp_path).pixels) == 3
+
+
+def test_burned_in_annotation_is_warned_of(tmp_path, caplog):
+    write_series(tmp_path / "clean", STACK, BurnedInAnnotation="NO")
+    read_series(tmp_path / "clean")
+    assert caplog.text == ""
+    write_series(tmp_path / "burned", STACK, per_slice=lambda k: {"BurnedInAnnotation": "YES" if k == 2 else "NO"})
+    read_series(tmp_path / "burned")
+    assert caplog.text.count("text burned into its pixels") == 1
+    assert "SECRET" not in caplog.text.upper()
+
+
+def test_another_modality_or_body_part_is_warned_of(tmp_path, caplog):
+    write_series(tmp_path / "mr", STACK, Modality="MR", BodyPartExamined="HEAD")
+    write_series(tmp_path / "ct", STACK, BodyPartExamined=None)
+    reader = MedicalImageReader(expected={"Modality": "CT", "BodyPartExamined": "ABDOMEN"})
+    reader.get_data([tmp_path / "ct"])
+    assert caplog.text == ""  # a body part that the header lacks may be the right one
+    array, _ = reader.get_data([tmp_path / "mr"])
+    assert array.shape == (10, 8, 3)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "Modality is MR, not CT. Is this the right image?",
+        "BodyPartExamined is HEAD, not ABDOMEN. Is this the right image?",
+    ]
+
+
+def test_notices_of_pydicom_are_not_shown(tmp_path, caplog, recwarn):
+    path = write_series(tmp_path, STACK[:1])[0]
+    content = path.read_bytes().replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.l.2\0")  # an l for a 1
+    path.write_bytes(content)
+    with caplog.at_level(logging.DEBUG, logger="pydicom"):
+        pydicom.dcmread(path).file_meta["MediaStorageSOPClassUID"]
+        assert "Invalid value" in caplog.text and len(recwarn) > 0
+        caplog.clear()
+        recwarn.clear()
+        read_series(path)
+    assert [record for record in caplog.records if record.name == "pydicom" and record.levelno > logging.DEBUG] == []
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "modality"), [(ComputedRadiographyImageStorage, "CR"), (UltrasoundImageStorage, "US")]
+)
+def test_a_projection_without_frame_of_reference_gets_a_seg_by_reference(tmp_path, sop_class, modality):
+    path = write_image(
+        tmp_path / "image", STACK[0], SOPClassUID=sop_class, Modality=modality, FrameOfReferenceUID=None,
+        PatientBirthDate="", PatientSex="", AccessionNumber="", StudyDate="", StudyTime="", StudyID="",
+        ReferringPhysicianName="",
+    )  # fmt: skip
+    image = read_series(path)
+    assert image.geometry is None and image.frame_of_reference_uid == ""
+    mask = (STACK[:1] > 0).astype(np.uint8)
+    write_segmentation(tmp_path / "seg", mask, [pydicom.dcmread(path)], [SegmentClass.organ("lung")])
+    written = pydicom.dcmread(tmp_path / "seg")
+    np.testing.assert_array_equal(written.pixel_array.reshape(mask.shape), mask)
+    (source,) = written.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
+    assert source.ReferencedSOPInstanceUID == image.sop_instance_uids[0]
+
+
+def test_an_empty_character_set_hinders_no_seg(real_data, tmp_path, recwarn):
+    sources = [pydicom.dcmread(file) for file in (real_data / "ct_liver_dicom_seg" / "ct-3slice").iterdir()]
+    assert all("SpecificCharacterSet" in source and not source.SpecificCharacterSet for source in sources)
+    mask = np.zeros((3, 512, 512), np.uint8)
+    mask[1, 100:200, 50:60] = 1
+    write_segmentation(tmp_path / "seg", mask, sources, [SegmentClass.organ("liver")])
+    assert pydicom.dcmread(tmp_path / "seg").pixel_array.sum() == mask.sum()
+    assert not any(str(source.PatientName) in str(notice.message) for notice in recwarn for source in sources)
+    assert all("SpecificCharacterSet" in source for source in sources)  # they are left as they were
+
+
+def test_a_series_without_uids_is_read_but_gets_no_seg(real_data, tmp_path):
+    folder = real_data / "ct_abdomen" / "dicom"
+    image = read_series(folder)
+    assert image.sop_instance_uids == ("",) * 20
+    sources = [pydicom.dcmread(file) for file in image.files]
+    with pytest.raises(PyrasegError, match=r"no SOPClassUID, SOPInstanceUID.*copy of the series with generated UIDs"):
+        write_segmentation(
+            tmp_path / "seg", np.zeros(image.pixels.shape, np.uint8), sources, [SegmentClass.organ("liver")]
+        )
+    assert not (tmp_path / "seg").exists()
