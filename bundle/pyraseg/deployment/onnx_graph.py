@@ -11,11 +11,13 @@ from torch import nn
 
 from bundle.pyraseg.deployment.operators import Operators
 from bundle.pyraseg.deployment.path import Inputs, after_network, before_network
-from bundle.pyraseg.deployment.recipe import Recipe
+from bundle.pyraseg.deployment.recipe import Decision, Recipe
 
 OPSET = 20
 #: Sides that the network is traced at: two images, not square, no multiples of a stride.
 TRACED = (2, 70, 91)
+#: Name, inside the graph of a path, of the logits on the grid of the network, averaged over mirror images.
+LOGITS = "logits"
 
 
 def network_model(network: nn.Module, channels: int) -> ir.Model:
@@ -43,16 +45,16 @@ def network_model(network: nn.Module, channels: int) -> ir.Model:
     return program.model
 
 
-def path_model(network: ir.Model, recipe: Recipe, *, temperature: float = 1.0) -> ir.Model:
+def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Model:
     """Put the way of an image around the graph of a network, which becomes a part of the result.
 
     Args:
         network: what `network_model` returned; it is used up.
         recipe: what happens before and after.
-        temperature: the logits are divided by it.
+        decision: how probabilities become classes.
 
     Returns:
-        A model with the inputs of `Inputs`, and the outputs `classes` and `probabilities`.
+        A model with the inputs of `Inputs`, the outputs `classes` and `probabilities`, and the value `LOGITS` inside.
     """
     graph, inputs = network.graph, Inputs.of(recipe)
     (shown,), (logits,) = graph.inputs, graph.outputs
@@ -60,7 +62,8 @@ def path_model(network: ir.Model, recipe: Recipe, *, temperature: float = 1.0) -
     before, after = Operators(), Operators()
     after.count = 10_000  # so that their names differ
     prepared = before_network(before, recipe, inputs)
-    classes, probabilities = after_network(after, recipe, inputs, logits, temperature)
+    classes, probabilities, averaged = after_network(after, recipe, inputs, logits, decision)
+    averaged.name = LOGITS
     sides = ("height", "width")
     for value, name, dtype, shape in (
         (classes, "classes", ir.DataType.UINT8, ("batch", *sides)),

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bundle.pyraseg.deployment.operators import Operators
-from bundle.pyraseg.deployment.recipe import Recipe
+from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.dicom.voi import VoiWindow
 
 #: The least width of a window that is an input: with it, one of no width is a threshold.
@@ -67,9 +67,14 @@ def before_network(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
 
 
 def after_network(
-    op: Operators, recipe: Recipe, inputs: Inputs, logits: ir.Value, temperature: float
-) -> tuple[ir.Value, ir.Value]:
-    """Return the classes (batch, height, width) uint8 and their probabilities (batch, classes, height, width)."""
+    op: Operators, recipe: Recipe, inputs: Inputs, logits: ir.Value, decision: Decision
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return what the bundle makes of logits, in its order: probabilities are resized, then softened, then judged.
+
+    Returns:
+        The classes (batch, height, width) uint8, their probabilities (batch, classes, height, width), and the logits,
+        (batch, classes, columns, rows), averaged over the mirror images.
+    """
     if recipe.flips:
         images = 1 + len(recipe.flips)
         parts = op.tape.op_multi_out("Split", [logits], {"axis": 0, "num_outputs": images}, num_outputs=images)
@@ -77,15 +82,19 @@ def after_network(
             part.name = f"logits_{number}"
         mirrored = [op.flip(part, [a + 2 for a in axes]) for part, axes in zip(parts[1:], recipe.flips, strict=True)]
         logits = op.Div(op.Sum(parts[0], *mirrored), float(images))
-    if temperature != 1:
-        logits = op.Div(logits, float(temperature))
     probabilities = op.Transpose(op.Softmax(logits, axis=1), perm=[0, 1, 3, 2])
     height, width = _sides(op, recipe, inputs)
     size = op.shape(op.Shape(probabilities, start=0, end=2), height, width)
     mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     probabilities = op.Resize(probabilities, None, None, size, **mode)
-    classes = op.to(op.ArgMax(probabilities, axis=1, keepdims=0), ir.DataType.UINT8)
-    return classes, probabilities
+    if decision.temperature != 1:  # as `soften` does
+        powers = op.Pow(probabilities, float(1 / decision.temperature))
+        probabilities = op.Div(powers, op.ReduceSum(powers, [1], keepdims=1))
+    if decision.threshold is None:
+        classes = op.ArgMax(probabilities, axis=1, keepdims=0)
+    else:
+        classes = op.Greater(op.Gather(probabilities, np.int64(1), axis=1), float(decision.threshold))
+    return op.to(classes, ir.DataType.UINT8), probabilities, logits
 
 
 def _sides(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai.inferers import Inferer, SimpleInferer, SliceInferer
-from monai.transforms import Compose, CopyItemsd, LoadImaged, NormalizeIntensityd
+from monai.transforms import Activationsd, Compose, CopyItemsd, Invertd, LoadImaged, NormalizeIntensityd
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.inference.flips import FlipInferer
 from bundle.pyraseg.inference.memory import FrugalInferer
 from bundle.pyraseg.transforms.neighbours import StackNeighboursd
 from bundle.pyraseg.transforms.orientation import OrientSlicesd
+from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd
 from bundle.pyraseg.transforms.projection import DropSliceAxisd
 from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
+from bundle.pyraseg.transforms.temperature import TemperatureScaled
 from bundle.pyraseg.transforms.windowing import Percentiles, Window, Windowd
 
 #: The transforms behind `LoadImaged` (`CopyItemsd` aside) that make a kind of image what its network expects.
@@ -23,6 +25,23 @@ CHAINS = {
     "projection": (DropSliceAxisd, Windowd, ResizePhotographd),
     "photograph": (DropSliceAxisd, ResizePhotographd, NormalizeIntensityd),
 }
+
+
+#: The transforms behind the network that the end of a graph does.
+AFTER = (Activationsd, CopyItemsd, Invertd, TemperatureScaled, InvertArgmaxd)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Hold how probabilities become classes.
+
+    Attributes:
+        temperature: the probabilities are softened by it, see `soften`; 1 leaves them alone.
+        threshold: of two classes, the second one counts where its probability is above; None: the larger one counts.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +89,18 @@ class Recipe:
         ]
 
 
-def read_recipe(preprocessing: Compose, inferer: Inferer) -> Recipe:
-    """Return what the preprocessing and the inferer of a config do.
+def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compose) -> Recipe:
+    """Return what the preprocessing, the inferer and the postprocessing of a config do.
 
     Raises:
         PyrasegError: they do something that a graph cannot hold.
     """
+    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
+    if tidying:
+        raise PyrasegError(
+            f"The postprocessing ({', '.join(tidying)}) looks at regions, which a graph cannot. Export with "
+            "keep_largest, fill_holes and min_size switched off, and do that to the labels yourself."
+        )
     steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | CopyItemsd)]
     kinds = tuple(type(step) for step in steps)
     for kind, chain in CHAINS.items():

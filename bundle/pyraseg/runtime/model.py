@@ -52,7 +52,7 @@ class Model:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """Return what has to happen outside the graph: `kind`, `neighbours`, `free_windows`."""
+        """Return what happens to an image; outside the graph `kind`, `neighbours` and `free_windows` matter."""
         return json.loads(self.properties["recipe"])
 
     @cached_property

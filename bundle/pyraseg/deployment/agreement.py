@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure how far an exported graph is from the bundle's own inference, and refuse one that is too far."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from bundle.pyraseg.deployment.onnx_graph import LOGITS
+from bundle.pyraseg.deployment.reference import SIZES, Example, Reference, patterns
+from bundle.pyraseg.errors import PyrasegError
+
+#: Largest difference of logits, relative to the largest logit, that is rounding.
+LOGIT_TOLERANCE = 1e-4
+#: Least share of pixels that have the same class.
+MASK_AGREEMENT = 0.999
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Hold the worst of several images.
+
+    Attributes:
+        images: how many were compared.
+        logit_error: largest difference of logits, relative to the largest logit of the image.
+        probability_error: largest difference of probabilities; 0 where a graph gives none.
+        mask_agreement: share of all pixels with the same class.
+        worst: (height, width) of the image with the largest difference of logits.
+    """
+
+    images: int
+    logit_error: float
+    probability_error: float
+    mask_agreement: float
+    worst: tuple[int, int]
+
+    def __str__(self) -> str:
+        return (
+            f"logits within {self.logit_error:.1e} of the largest one, classes equal for {self.mask_agreement:.3%} of "
+            f"the pixels of {self.images} images"
+        )
+
+    def require(self, what: str) -> None:
+        """Raise PyrasegError where the difference is more than rounding.
+
+        Args:
+            what: names the graph, for the message.
+        """
+        if self.logit_error <= LOGIT_TOLERANCE and self.mask_agreement >= MASK_AGREEMENT:
+            return
+        raise PyrasegError(
+            f"{what} is not what PyTorch computes: {self}; at most {LOGIT_TOLERANCE:.0e} and at least "
+            f"{MASK_AGREEMENT:.1%} are accepted. It differs most at {self.worst[0]} x {self.worst[1]} pixels. The "
+            "network has an operation that the exporter gets wrong; nothing was written."
+        )
+
+
+def session(model: onnx.ModelProto, *, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Load a model as it would be loaded from its file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def compare_network(model: onnx.ModelProto, network: nn.Module, channels: int) -> Agreement:
+    """Compare the graph of a network with the network, on images (B, channels, H, W) of several sizes and batches."""
+    run, random = session(model), np.random.default_rng(0)
+    pairs = []
+    for number, size in enumerate(SIZES):
+        batch = 1 + 2 * (number % 2)
+        image = 2 * np.stack([patterns(random, channels, *size) for _ in range(batch)]) - 1
+        with torch.no_grad():
+            expected = network(torch.from_numpy(image)).numpy()
+        (found,) = run.run(None, {"image": image})
+        pairs.append((size, found, expected, found.argmax(1), expected.argmax(1), 0.0))
+    return _worst(pairs)
+
+
+def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[Example]) -> Agreement:
+    """Compare the graph of a whole path with the bundle's own inference."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    opened.graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, [None] * 4))
+    run = session(opened)
+    pairs = []
+    for example in images:
+        expected = reference(example.item)
+        classes, probabilities, logits = run.run(["classes", "probabilities", LOGITS], example.feed)
+        if classes.shape != expected.classes.shape or logits.shape != expected.logits.shape:
+            raise PyrasegError(
+                f"The whole path gives classes of {classes.shape} and logits of {logits.shape}, where PyTorch has "
+                f"{expected.classes.shape} and {expected.logits.shape}; nothing was written."
+            )
+        apart = float(np.abs(probabilities - expected.probabilities).max())
+        pairs.append((classes.shape[1:], logits, expected.logits, classes, expected.classes, apart))
+    return _worst(pairs)
+
+
+def _worst(pairs: list[tuple]) -> Agreement:
+    errors = [float(np.abs(found - expected).max() / np.abs(expected).max()) for _, found, expected, *_ in pairs]
+    errors = [error if np.isfinite(error) else np.inf for error in errors]
+    equal = sum(int((mine == theirs).sum()) for *_, mine, theirs, _ in pairs)
+    pixels = sum(theirs.size for *_, theirs, _ in pairs)
+    worst = int(np.argmax(errors))
+    return Agreement(len(pairs), errors[worst], max(pair[-1] for pair in pairs), equal / pixels, tuple(pairs[worst][0]))
