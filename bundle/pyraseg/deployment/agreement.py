@@ -75,7 +75,7 @@ def compare_network(model: onnx.ModelProto, network: nn.Module, channels: int) -
         image = 2 * np.stack([patterns(random, channels, *size) for _ in range(batch)]) - 1
         with torch.no_grad():
             expected = network(torch.from_numpy(image)).numpy()
-        (found,) = run.run(None, {"image": image})
+        (found,) = _run(run, ["logits"], {"image": image}, size)
         pairs.append((size, found, expected, found.argmax(1), expected.argmax(1), 0.0))
     return _worst(pairs)
 
@@ -89,15 +89,29 @@ def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[
     pairs = []
     for example in images:
         expected = reference(example.item)
-        classes, probabilities, logits = run.run(["classes", "probabilities", LOGITS], example.feed)
+        size = tuple(expected.classes.shape[1:])
+        classes, probabilities, logits = _run(run, ["classes", "probabilities", LOGITS], example.feed, size)
         if classes.shape != expected.classes.shape or logits.shape != expected.logits.shape:
             raise PyrasegError(
                 f"The whole path gives classes of {classes.shape} and logits of {logits.shape}, where PyTorch has "
                 f"{expected.classes.shape} and {expected.logits.shape}; nothing was written."
             )
         apart = float(np.abs(probabilities - expected.probabilities).max())
-        pairs.append((classes.shape[1:], logits, expected.logits, classes, expected.classes, apart))
+        pairs.append((size, logits, expected.logits, classes, expected.classes, apart))
     return _worst(pairs)
+
+
+def _run(
+    run: onnxruntime.InferenceSession, names: list[str], feed: dict[str, np.ndarray], size: tuple[int, int]
+) -> list[np.ndarray]:
+    try:
+        return run.run(names, feed)
+    except Exception as error:  # of types of ONNX Runtime's own
+        reason = next(iter(str(error).strip().splitlines()), "")[-200:]
+        raise PyrasegError(
+            f"The graph cannot be computed at {size[0]} x {size[1]} pixels ({reason}): an operation was written for one "
+            "size alone. Use another encoder or decoder; nothing was written."
+        ) from error
 
 
 def _worst(pairs: list[tuple]) -> Agreement:

@@ -12,6 +12,7 @@ from torch import nn
 from bundle.pyraseg.deployment.operators import Operators
 from bundle.pyraseg.deployment.path import Inputs, after_network, before_network
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
+from bundle.pyraseg.errors import PyrasegError
 
 OPSET = 20
 #: Sides that the network is traced at: two images, not square, no multiples of a stride.
@@ -21,7 +22,11 @@ LOGITS = "logits"
 
 
 def network_model(network: nn.Module, channels: int) -> ir.Model:
-    """Return a network for any batch, height and width: image (B, C, H, W) float32 -> logits (B, classes, H, W)."""
+    """Return a network for any batch, height and width: image (B, C, H, W) float32 -> logits (B, classes, H, W).
+
+    Raises:
+        PyrasegError: the network cannot be written.
+    """
     shapes = ({axis: torch.export.Dim(name) for axis, name in [(0, "batch"), (2, "height"), (3, "width")]},)
     batch, *size = TRACED
     exporters = logging.getLogger("torch.onnx")
@@ -40,6 +45,12 @@ def network_model(network: nn.Module, channels: int) -> ir.Model:
                 opset_version=OPSET,
                 verbose=False,
             )
+    except Exception as error:  # the exporter raises types of its own, of torch and of Python
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise PyrasegError(
+            f"PyTorch cannot write this network as ONNX ({type(error).__name__}: {reason}). One of its operations has "
+            "no counterpart there, or holds for one size alone. Use another encoder or decoder."
+        ) from error
     finally:
         exporters.setLevel(level)
     return program.model

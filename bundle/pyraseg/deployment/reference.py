@@ -65,9 +65,8 @@ def patterns(random: np.random.Generator, count: int, height: int, width: int) -
     coarse, fine = (
         torch.from_numpy(random.random((1, count, *size)).astype(np.float32)) for size in ((6, 7), (height, width))
     )
-    shapes = F.interpolate(
-        coarse.cumsum(1) / torch.arange(1, count + 1).view(1, -1, 1, 1), (height, width), mode="bicubic"
-    )
+    means = coarse.cumsum(1) / torch.arange(1, count + 1).view(1, -1, 1, 1)
+    shapes = F.interpolate(means, (height, width), mode="bicubic")
     return (0.85 * shapes + 0.15 * fine)[0].clamp(0, 1).numpy()
 
 
@@ -107,20 +106,13 @@ def _grey(recipe: Recipe, slices: np.ndarray, number: int, *, inverted: bool) ->
     if recipe.kind == "volume":
         feed["spacing"] = np.array([between_rows, between_columns])
     if free:
-        views = [
-            [
-                _edges(window.window(slices) if isinstance(window, Percentiles) else offered[k][window])
-                for window in free
-            ]
+        chosen = [
+            [window.window(slices) if isinstance(window, Percentiles) else offered[k][window] for window in free]
             for k in range(depth)
         ]
-        feed["windows"] = np.array(views, np.float32)[places]
+        edges = [[(w.center - w.width / 2, w.center + w.width / 2) for w in windows] for windows in chosen]
+        feed["windows"] = np.array(edges, np.float32)[places]
     return Example({"image": item}, feed)
-
-
-def _edges(window: VoiWindow) -> tuple[float, float]:
-    """Return black and white of a LINEAR_EXACT window."""
-    return window.center - window.width / 2, window.center + window.width / 2
 
 
 class Reference:
@@ -147,9 +139,8 @@ class Reference:
         prepared = self.preprocessing(dict(item))
         logits = self.inferer(prepared["image"][None], self.network)[0]
         raw = torch.as_tensor(logits).as_subclass(Tensor)
-        probabilities = self.invert({"image": prepared["image"], "pred": MetaTensor(raw.softmax(0))})[
-            "pred"
-        ].as_tensor()
+        softmax = {"image": prepared["image"], "pred": MetaTensor(raw.softmax(0))}
+        probabilities = self.invert(softmax)["pred"].as_tensor()
         if self.decision.temperature != 1:
             probabilities = soften(probabilities, self.decision.temperature, dim=0)
         if self.decision.threshold is None:

@@ -68,9 +68,8 @@ class Model:
     @property
     def algorithm(self) -> tuple[str, str]:
         """Return the name and the version of what segments, for the headers of what it writes."""
-        return self.properties[
-            "name"
-        ], f"{self.properties['version']}, weights {self.properties['weights_sha256'][:12]}"
+        version, weights = self.properties["version"], self.properties["weights_sha256"][:12]
+        return self.properties["algorithm"], f"{version}, weights {weights}"
 
     def classes(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the class of each pixel, (height, width) uint8, of one image as the graph's inputs name it."""
