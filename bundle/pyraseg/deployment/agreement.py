@@ -109,8 +109,8 @@ def _run(
     except Exception as error:  # of types of ONNX Runtime's own
         reason = next(iter(str(error).strip().splitlines()), "")[-200:]
         raise PyrasegError(
-            f"The graph cannot be computed at {size[0]} x {size[1]} pixels ({reason}): an operation was written for one "
-            "size alone. Use another encoder or decoder; nothing was written."
+            f"The graph cannot be computed at {size[0]} x {size[1]} pixels ({reason}): an operation was written for "
+            "one size alone. Use another encoder or decoder; nothing was written."
         ) from error
 
 
