@@ -5,10 +5,9 @@ import argparse
 import logging
 import os
 import sys
-import traceback
 from pathlib import Path
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import PyrasegError, describe
 
 FORMATS = ("png", "nifti", "seg")
 
@@ -58,18 +57,6 @@ def run(options: argparse.Namespace) -> int:
     if failures:
         print(f"pyraseg: {len(failures)} failed: {', '.join(failures)}", file=sys.stderr)
     return len(failures)
-
-
-def describe(error: Exception) -> str:
-    """Return what is to be known of an error; of an unexpected one its type and place, for its text may hold names."""
-    if isinstance(error, PyrasegError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename or 'a file'}."
-    if os.environ.get("PYRASEG_TRACEBACK"):
-        traceback.print_exception(error)
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"an unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}."
 
 
 def main(argv: list[str] | None = None) -> int:

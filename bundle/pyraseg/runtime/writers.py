@@ -2,6 +2,7 @@
 """Write labels as they come: PNG, NIfTI, DICOM SEG."""
 
 import gzip
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,9 @@ def write_png(labels: Labels, stem: Path) -> Path:
         return path
     digits = len(str(labels.shape[0]))
     path = stem.with_name(f"{stem.name}_labels")
+    strange = [file for file in path.glob("*") if not re.fullmatch(r"slice_\d+\.png", file.name)]
+    if strange:
+        raise PyrasegError(f"{path} holds {strange[0].name}, which is no result: it is not replaced. Remove it.")
     with replacing(path) as temporary:
         temporary.mkdir()
         for number, values in enumerate(labels.slices, 1):
