@@ -2,7 +2,6 @@
 """Whole paths as graphs compute what the bundle's own transforms and inferers compute, whatever the recipe."""
 
 import json
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
-from monai.transforms import Activationsd, Compose, FillHolesd, NormalizeIntensityd, ScaleIntensityd
+from monai.inferers import SliceInferer, SlidingWindowInferer
+from monai.transforms import Compose, FillHolesd, ScaleIntensityd
 from torch import Tensor, nn
 
 from bundle.pyraseg.deployment.agreement import LOGIT_TOLERANCE, Agreement, compare_path, session
@@ -21,72 +20,9 @@ from bundle.pyraseg.deployment.onnx_graph import network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
 from bundle.pyraseg.deployment.reference import Reference, examples
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.inference.flips import FlipInferer
-from bundle.pyraseg.inference.memory import FrugalInferer
-from bundle.pyraseg.transforms.neighbours import StackNeighboursd
-from bundle.pyraseg.transforms.orientation import OrientSlicesd
-from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd
-from bundle.pyraseg.transforms.projection import DropSliceAxisd
-from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
-from bundle.pyraseg.transforms.windowing import Windowd
+from tests.deployment.paths import WINDOWS, Convolutions, network, photograph, projection, steps, volume
 
-WINDOWS = [{"center": 90, "width": 180}, "soft_tissue", {"center": 0, "width": 1000}]
 PLAIN = Decision()
-
-
-class Convolutions(nn.Module):
-    """A network that sees along rows otherwise than along columns, so that nothing swapped or mirrored passes."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, 8, (3, 7), padding=(1, 3))
-        self.last = nn.Conv2d(8, classes, 3, padding=1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.last(self.first(image).relu())
-
-
-@cache
-def network(channels: int, classes: int = 3) -> Convolutions:
-    torch.manual_seed(0)
-    return Convolutions(channels, classes).eval()
-
-
-def volume(*windows: object, neighbours: int = 0, output_range: tuple[float, float] = (-1, 1)) -> Compose:
-    return Compose(
-        [
-            Windowd("image", windows=list(windows), output_range=output_range),
-            OrientSlicesd("image"),
-            ResampleSlicesd("image", spacing=1.7),
-            StackNeighboursd("image", neighbours=neighbours),
-        ]
-    )
-
-
-def projection(*windows: object) -> Compose:
-    resize = ResizePhotographd("image", size=(64, 48))
-    return Compose([DropSliceAxisd("image"), Windowd("image", windows=list(windows)), resize])
-
-
-def photograph(size: tuple[int, int] = (64, 48)) -> Compose:
-    normalize = NormalizeIntensityd("image", subtrahend=[120, 110, 100], divisor=[50, 60, 70], channel_wise=True)
-    return Compose([DropSliceAxisd("image"), ResizePhotographd("image", size=size), normalize])
-
-
-def inferer(preprocessing: Compose, flips: list[list[int]]) -> Inferer:
-    volumes = any(isinstance(step, OrientSlicesd) for step in preprocessing.transforms)
-    inner = SliceInferer(roi_size=(-1, -1), spatial_dim=2, sw_batch_size=2) if volumes else SimpleInferer()
-    return FrugalInferer(FlipInferer(inner, flips=flips))
-
-
-def after(preprocessing: Compose) -> Compose:
-    return Compose(
-        [Activationsd("pred", softmax=True), InvertArgmaxd("pred", transform=preprocessing, orig_keys="image")]
-    )
-
-
-def steps(preprocessing: Compose, flips: list[list[int]] | None = None) -> tuple[Compose, Inferer, Compose]:
-    return preprocessing, inferer(preprocessing, flips or []), after(preprocessing)
 
 
 def graph(recipe: Recipe, decision: Decision = PLAIN, classes: int = 3) -> onnx.ModelProto:
@@ -232,7 +168,7 @@ def test_files_are_whole_valid_and_say_what_they_are(tmp_path):
 @pytest.mark.parametrize("decision", [Decision(0.0), Decision(1, 0.5), Decision(1, 1.5)])
 def test_decisions_that_mean_nothing_are_refused(decision, tmp_path: Path):
     classes = 2 if decision.threshold == 1.5 else 3
-    with pytest.raises(PyrasegError, match="temperature|threshold"):
+    with pytest.raises(PyrasegError, match=r"temperature|threshold"):
         export(
             Parts(network(3), 3, classes, *steps(photograph())), tmp_path / "n", None, properties={}, decision=decision
         )
