@@ -101,4 +101,6 @@ def describe(model: ir.Model, properties: Mapping[str, str]) -> ir.Model:
     model.metadata_props.clear()
     model.metadata_props.update(properties)
     model.producer_name, model.doc_string = "Pyraseg", properties.get("description", "")
+    for node in model.graph:  # the exporter notes where in which file of this machine each was written
+        node.metadata_props.clear()
     return model
