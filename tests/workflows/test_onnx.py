@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One trained model, three programs: the bundle in PyTorch, the bundle on ONNX Runtime, and the runtime without either."""
+"""One trained model, three programs: the bundle in PyTorch, the bundle on ONNX Runtime, and the bare runtime."""
 
 import json
 import shutil
