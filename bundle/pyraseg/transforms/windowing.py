@@ -103,8 +103,8 @@ class Windowd(MapTransform):
                 f"Windowd: the image{place} has the shape {tuple(image.shape)}. A window applies to one channel, "
                 "(1, W, H) or (1, W, H, D): a colour image is scaled (ScaleIntensityRanged), not windowed."
             )
-        # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the order
-        # that LoadImage makes, where neighbours in memory lie in different slices.
+        # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the
+        # order that LoadImage makes, where neighbours in memory lie in different slices.
         values = torch.as_tensor(image, dtype=torch.float32)[0].T.contiguous().numpy().T
         out = np.empty((len(self.windows), *values.shape[::-1]), dtype=np.float32).swapaxes(1, -1)
         for channel, window in zip(out, self.windows, strict=True):
