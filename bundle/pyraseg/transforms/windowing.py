@@ -105,7 +105,7 @@ class Windowd(MapTransform):
             )
         # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the
         # order that LoadImage makes, where neighbours in memory lie in different slices.
-        values = torch.as_tensor(image, dtype=torch.float32)[0].T.contiguous().numpy().T
+        values = torch.as_tensor(image, dtype=torch.float32)[0].swapaxes(0, -1).contiguous().numpy().swapaxes(0, -1)
         out = np.empty((len(self.windows), *values.shape[::-1]), dtype=np.float32).swapaxes(1, -1)
         for channel, window in zip(out, self.windows, strict=True):
             if isinstance(window, VoiWindow | Percentiles):
