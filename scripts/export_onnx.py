@@ -69,6 +69,9 @@ def read_metadata(configs: list[Path], given: list[Path] | None) -> dict[str, ob
     """Return the merged metadata of the bundle and the task."""
     beside = [configs[0].with_name("metadata.json")]
     beside += [file.with_name(file.name.replace("_inference.json", "_metadata.json")) for file in configs[1:]]
+    for file in given or []:
+        if not file.is_file():
+            raise PyrasegError(f"There is no metadata at {file}. Correct the path.")
     parser = ConfigParser()
     parser.read_config([str(file) for file in given or [file for file in dict.fromkeys(beside) if file.is_file()]])
     return parser.get()
