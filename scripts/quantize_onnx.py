@@ -75,6 +75,7 @@ def inference_configs(configs: Sequence[Path]) -> list[Path]:
 def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser) -> onnx.ModelProto:
     """Return the whole path around a network in int8, with the decision and the description of the float one."""
     about = {item.key: item.value for item in onnx.load(float_path, load_external_data=False).metadata_props}
+    about["precision"] = next(item.value for item in network.metadata_props if item.key == "precision")
     recipe = read_recipe(*(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing")))
     decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
     model = path_model(ir.from_proto(network), recipe, decision)
