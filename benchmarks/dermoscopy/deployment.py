@@ -119,12 +119,13 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axes.scatter(
                 x, y, marker=marker, s=50, edgecolors=colour, facecolors=colour if filled else "white", zorder=3
             )
-        axes.annotate(name, points[0], textcoords="offset points", xytext=(7, 4), fontsize=8)
+        axes.plot([], [], marker, color=colour, label=name)
     axes.set(xscale="log", xlabel="ms a photograph of 256 x 256, ONNX Runtime, one thread", ylabel="Dice, validation")
     ticks = [4, 6, 10, 20, 30]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_title("Round: Pyraseg. Square: segmentation_models.pytorch. Filled: int8", fontsize=9)
     axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     figure.savefig(path)
 
