@@ -24,6 +24,7 @@ PROGRAMS = {
     "infer": ["inference.json"],
     "infer on ONNX Runtime": ["inference.json", "inference_onnx.json"],
     "infer dermoscopy on ONNX Runtime": ["inference.json", "dermoscopy_inference.json", "inference_onnx.json"],
+    "infer in TensorRT": ["inference.json", "inference_trt.json"],
     "infer in int8": ["inference.json", "inference_onnx.json", "inference_int8.json"],
     "train in several processes": ["train.json", "multi_gpu_train.json"],
     "train in a federation": ["train.json", "federated.json"],
