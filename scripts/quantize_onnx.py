@@ -27,6 +27,7 @@ from bundle.pyraseg.deployment.onnx_graph import describe, path_model
 from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
 from bundle.pyraseg.deployment.quantization import Quantized, quantize, spread
 from bundle.pyraseg.deployment.recipe import Decision, read_recipe
+from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.workflow.console import plain_console
 from scripts.export_onnx import read_config
@@ -77,9 +78,15 @@ def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser)
     about = {item.key: item.value for item in onnx.load(float_path, load_external_data=False).metadata_props}
     about["precision"] = next(item.value for item in network.metadata_props if item.key == "precision")
     recipe = read_recipe(*(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing")))
+    properties = recipe_properties(recipe, Decision())
+    if properties["recipe"] != about["recipe"]:
+        raise PyrasegError(
+            f"The configs of inference prepare images otherwise than {float_path} does. Give those that it was "
+            "exported with, --inference, and their values, --set. Nothing was written."
+        )
     decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
     model = path_model(ir.from_proto(network), recipe, decision)
-    return ir.to_proto(describe(model, {**about, **recipe_properties(recipe, decision)}))
+    return ir.to_proto(describe(model, about))
 
 
 def told(quantized: Quantized) -> str:
@@ -102,7 +109,9 @@ def main(argv: list[str] | None = None) -> None:
     network = OnnxNetwork(network_file, threads=1, remedy="Write it first: python -m scripts.export_onnx.")
     inference = None
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
-        inference = read_config(options.inference or inference_configs(options.config), [])
+        files = options.inference or inference_configs(options.config)
+        known = read_config(files, []).get()
+        inference = read_config(files, [setting for setting in options.set if setting.partition("=")[0] in known])
 
     cases = config.get_parsed_content("cases")
     images = training_images(cases["training"], config.get_parsed_content("train#preprocessing"), options.images)
@@ -117,6 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     precision = f"int8, {len(quantized.in_float)} layers in float" if quantized.in_float else "int8"
     described = ir.to_proto(describe(ir.from_proto(quantized.model), {**about, "precision": precision}))
 
+    whole = None if inference is None else whole_path(described, float_path, inference)
     int8_file = network_file.with_name(f"{stem}.int8.network.onnx")
     with replacing(int8_file) as temporary:
         onnx.save(described, temporary)
@@ -137,10 +147,10 @@ def main(argv: list[str] | None = None) -> None:
             quantized = quantize(network_file, images, images[:half], measure=True, progress=bar)
         verdict.require(f"{network_file} in int8", told(quantized) if quantized.costs else "")
     written = [int8_file]
-    if inference is not None:
+    if whole is not None:
         path = network_file.with_name(f"{stem}.int8.onnx")
         with replacing(path) as temporary:
-            onnx.save(whole_path(described, float_path, inference), temporary)
+            onnx.save(whole, temporary)
         written.append(path)
     if quantized.costs:
         print(told(quantized))

@@ -72,6 +72,16 @@ def test_the_model_that_comes_along_passes_the_gate(exported, capsys):
 
 
 @pytest.mark.slow
+def test_a_path_that_prepares_images_otherwise_is_refused(exported):
+    models, _ = exported
+    config = export_onnx.read_config([Path(name) for name in INFERENCE], ["slice_size=[128,128]"])
+    network = onnx.load(models / "dermoscopy.network.onnx")
+    network.metadata_props.add(key="precision", value="int8")
+    with pytest.raises(PyrasegError, match=r"prepare images otherwise than .*dermoscopy.onnx does"):
+        quantize_onnx.whole_path(network, models / "dermoscopy.onnx", config)
+
+
+@pytest.mark.slow
 def test_ranges_of_dark_images_are_refused_and_the_layers_named(exported, tmp_path, monkeypatch):
     models, data = exported
     network = tmp_path / "dermoscopy.network.onnx"
