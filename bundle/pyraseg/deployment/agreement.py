@@ -13,6 +13,7 @@ from torch import nn
 from bundle.pyraseg.deployment.onnx_graph import LOGITS
 from bundle.pyraseg.deployment.reference import SIZES, Example, Reference, patterns
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
 
 #: Largest difference of logits, relative to the largest logit, that is rounding.
 LOGIT_TOLERANCE = 1e-4
@@ -59,16 +60,9 @@ class Agreement:
         )
 
 
-def session(model: onnx.ModelProto, *, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Load a model as it would be loaded from its file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def compare_network(model: onnx.ModelProto, network: nn.Module, channels: int) -> Agreement:
     """Compare the graph of a network with the network, on images (B, channels, H, W) of several sizes and batches."""
-    run, random = session(model), np.random.default_rng(0)
+    run, random = _open(model), np.random.default_rng(0)
     pairs = []
     for number, size in enumerate(SIZES):
         batch = 1 + 2 * (number % 2)
@@ -85,7 +79,7 @@ def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     opened.graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, [None] * 4))
-    run = session(opened)
+    run = _open(opened)
     pairs = []
     for example in images:
         expected = reference(example.item)
@@ -99,6 +93,11 @@ def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[
         apart = float(np.abs(probabilities - expected.probabilities).max())
         pairs.append((size, logits, expected.logits, classes, expected.classes, apart))
     return _worst(pairs)
+
+
+def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    remedy = "The network has an operation that ONNX Runtime does not know; nothing was written."
+    return open_session(model.SerializeToString(), threads=1, remedy=remedy)
 
 
 def _run(
