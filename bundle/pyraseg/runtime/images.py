@@ -185,7 +185,7 @@ def _header_edges(views: Sequence[VoiWindow | VoiLut], window: Mapping[str, Any]
         raise PyrasegError(f"{file} has {len(views)} windows in its header, and the model needs {index + 1}.")
     view = views[index]
     if isinstance(view, VoiLut) or view.function == "SIGMOID":
-        raise PyrasegError(f"{file} is shown by a lookup table or a sigmoid, which the graph does not know.")
+        raise PyrasegError(f"{file} is shown by a lookup table or a sigmoid: segment it with the full bundle.")
     view.require_valid()
     exact = view.function == "LINEAR_EXACT"
     center, width = (view.center, view.width) if exact else (view.center - 0.5, view.width - 1)
