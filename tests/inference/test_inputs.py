@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything in a folder is segmented or named."""
 
+import threading
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.inference.inputs import InputDataset, find_inputs
+from bundle.pyraseg.inference.tally import Tally
 from tests.dicom.files import uid, write_image, write_series
 
 
@@ -44,13 +47,63 @@ def test_a_broken_input_stops_no_other(folder):
     def load(item):
         if item["name"] == "broken":
             raise PyrasegError("cut short")
+        if item["name"] == "nameless":
+            raise KeyError("Secret^Name")  # a library's message may quote a header
         return item
 
-    dataset = InputDataset(find_inputs(folder), load)
-    assert len(list(dataset)) == 7
-    with pytest.raises(PyrasegError, match=r"(?s)3 of 10 .*broken: cut short.*empty: .*notes.txt: "):
-        dataset.require_all()
-    assert len(list(dataset)) == 7 and len(dataset.failures) == 3  # a second pass starts anew
+    data = find_inputs(folder)
+    tally = Tally(data)
+    dataset = InputDataset(data, load, tally=tally)
+    tally.start()
+    assert [item["name"] for item in dataset] == [
+        item["name"] for item in data if "image" in item and item["name"] not in ("broken", "nameless")
+    ]
+    with pytest.raises(PyrasegError, match=r"(?s)4 of 10 .*broken: cut.*empty: .*nameless: .*notes.txt: ") as told:
+        tally.require_all()
+    assert "an unexpected KeyError at test_inputs.py:" in str(told.value) and "Secret" not in str(told.value)
+    tally.start()
+    assert len(list(dataset)) == 6 and len(tally.failures) == 4  # a second pass starts anew
+
+
+def test_one_volume_at_most_waits():
+    """The next input is loaded while one is being segmented, and no other."""
+    loaded, started = [], threading.Event()
+
+    def load(item):
+        loaded.append(item["name"])
+        if len(loaded) == 2:
+            started.set()
+        return item
+
+    data = [{"image": "", "name": name} for name in "abcd"]
+    inputs = iter(InputDataset(data, load, tally=Tally(data)))
+    assert next(inputs)["name"] == "a"
+    assert started.wait(10)  # by itself
+    assert loaded == ["a", "b"]
+    assert [item["name"] for item in inputs] == ["b", "c", "d"]
+
+
+def test_results_and_hidden_files_are_no_inputs(folder):
+    before = {item["name"] for item in find_inputs(folder)}
+    (folder / "out" / "a").mkdir(parents=True)
+    Image.new("L", (7, 5)).save(folder / "out" / "a" / "photo.png")
+    (folder / ".DS_Store").write_bytes(b"what a file browser leaves")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x.png").write_bytes(b"")
+    assert {item["name"] for item in find_inputs(folder, leave_out=folder / "out")} == before
+    with pytest.raises(PyrasegError, match="results would be taken for inputs"):
+        find_inputs(folder, leave_out=folder)
+
+
+def test_detached_pixels_are_no_input_of_their_own(tmp_path):
+    image = itk.image_from_array(np.zeros((3, 4, 5), np.int16))
+    itk.imwrite(image, str(tmp_path / "meta.mhd"))
+    itk.imwrite(image, str(tmp_path / "nrrd.nhdr"))
+    assert len(list(tmp_path.iterdir())) == 4
+    assert [item.get("image") for item in find_inputs(tmp_path)] == [
+        str(tmp_path / "meta.mhd"),
+        str(tmp_path / "nrrd.nhdr"),
+    ]
 
 
 def test_a_single_file_is_an_input(folder):

@@ -5,10 +5,8 @@ The truth is the set of voxel centres that pydicom and the formula of PS3.3 C.7.
 mistake made on the way in and undone on the way out does not pass.
 """
 
-import subprocess
 from pathlib import Path
 
-import itk
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -18,8 +16,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy.spatial import cKDTree
 
-from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
-from bundle.pyraseg.inference.writers import write_label_map
+from bundle.pyraseg.inference.writers.label_map import write_label_map
 from tests.dicom.files import AXIAL, CORONAL, SAGITTAL, write_series
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
@@ -148,18 +145,3 @@ def test_the_nifti_that_is_written_lies_on_the_letter(tmp_path: Path, stack: str
     _, labels = segment(tmp_path / "series", 0.8)
     image = nib.load(write_label_map(labels, tmp_path / "labels"))
     assert overlap(points_in_mm(np.asarray(image.dataobj), image.affine), truth_in_mm(tmp_path / "series")) == 1.0
-
-
-@pytest.mark.parametrize("stack", ["rows flipped", "oblique", "quarter turn"])
-def test_the_segmentation_object_that_is_written_lies_on_the_letter(tmp_path: Path, stack: str) -> None:
-    files = make_series(tmp_path / "series", stack, NEARLY_SQUARE)
-    _, labels = segment(tmp_path / "series", 0.8)
-    sources = [pydicom.dcmread(file) for file in files]  # in the order in which they lie along the normal
-    mask = np.ascontiguousarray(labels[0].numpy().transpose(2, 1, 0))
-    write_segmentation(tmp_path / "seg.dcm", mask, sources, [SegmentClass.organ("liver")])
-    command = ["segimage2itkimage", "--inputDICOM", "seg.dcm", "--outputDirectory", ".", "-t", "nrrd", "-p", "out"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    image = itk.imread(tmp_path / "out-1.nrrd")
-    to_mm = np.asarray(image.GetDirection()) * np.asarray(image.GetSpacing())
-    points = np.asarray(image.GetOrigin()) + np.argwhere(itk.array_from_image(image))[:, ::-1] @ to_mm.T
-    assert overlap(points, truth_in_mm(tmp_path / "series")) == 1.0

@@ -3,7 +3,7 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle.pyraseg.dicom.headers import without_notices
+from bundle.pyraseg.dicom.source import missing_attributes, values_as_they_are
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 
@@ -39,6 +40,7 @@ class SegmentClass:
     category: Code
     type: Code
     region: Code | None = None
+    modifier: Code | None = None
 
     @classmethod
     def organ(cls, name: str) -> "SegmentClass":
@@ -49,6 +51,32 @@ class SegmentClass:
     def lesion(cls, region: str, *, label: str = "lesion") -> "SegmentClass":
         """Describe a lesion of unknown nature in an organ of the table `ORGANS`."""
         return cls(label, ABNORMAL_STRUCTURE, LESION, _organ(region))
+
+    @classmethod
+    def from_codes(cls, label: str, codes: Mapping[str, Sequence[str]]) -> "SegmentClass":
+        """Describe a class by a row of a config's table.
+
+        Args:
+            label: name of the class.
+            codes: `type` and, if wanted, `category` (an anatomical structure unless it is given), `region` and
+                `modifier`, each as [value, scheme, meaning].
+
+        Raises:
+            PyrasegError: the row has no type, another entry, or one that is not three texts.
+        """
+        known = ("category", "type", "region", "modifier")
+        if "type" not in codes or not set(codes) <= set(known):
+            raise PyrasegError(
+                f"The terminology of {label!r} has {', '.join(codes) or 'nothing'}; it needs a type, and may have "
+                f"{', '.join(known)}."
+            )
+        for name, code in codes.items():
+            if isinstance(code, str) or len(code) != 3 or not all(isinstance(part, str) and part for part in code):
+                raise PyrasegError(
+                    f"The {name} of {label!r} in the terminology is {code!r}. Give [value, scheme, meaning], such as "
+                    '["10200004", "SCT", "Liver"].'
+                )
+        return cls(label, **{"category": ANATOMICAL_STRUCTURE, **{name: Code(*code) for name, code in codes.items()}})
 
 
 def _organ(name: str) -> Code:
@@ -94,27 +122,38 @@ def write_segmentation(
     def uid(role: str) -> str:
         return generate_uid(entropy_srcs=entropy and [*entropy, role])
 
-    segmentation = Segmentation(
-        source_images=source_datasets,
-        pixel_array=mask,
-        segmentation_type="BINARY",
-        segment_descriptions=[_describe(number, item, algorithm) for number, item in enumerate(classes, 1)],
-        series_instance_uid=uid("series"),
-        series_number=int(source.get("SeriesNumber") or 0) + 100,
-        sop_instance_uid=uid("instance"),
-        instance_number=1,
-        manufacturer="Pyraseg",
-        manufacturer_model_name="Pyraseg",
-        software_versions=algorithm[1] if algorithm else "1",
-        device_serial_number="1",
-        content_label="SEGMENTATION",
-        series_description=series_description,
-        omit_empty_frames=bool(mask.any()),
-    )
-    if entropy:
-        _fix_identity(segmentation, source, uid("dimensions"))
-    with replacing(path) as partial:
-        segmentation.save_as(partial)
+    with values_as_they_are():
+        try:
+            segmentation = Segmentation(
+                source_images=list(source_datasets),
+                pixel_array=mask,
+                segmentation_type="BINARY",
+                segment_descriptions=[_describe(number, item, algorithm) for number, item in enumerate(classes, 1)],
+                series_instance_uid=uid("series"),
+                series_number=int(source.get("SeriesNumber") or 0) + 100,
+                sop_instance_uid=uid("instance"),
+                instance_number=1,
+                manufacturer="Pyraseg",
+                manufacturer_model_name="Pyraseg",
+                software_versions=algorithm[1] if algorithm else "1",
+                device_serial_number="1",
+                content_label="SEGMENTATION",
+                series_description=series_description,
+                omit_empty_frames=bool(mask.any()),
+            )
+        except KeyError as error:
+            if error.args != (source.SOPClassUID,):
+                raise
+            raise PyrasegError(
+                f"Cannot write {path}: the source images are of the SOP class {source.SOPClassUID.name}, which is "
+                "retired or private, so nobody knows what a segmentation of them takes over. Convert the images."
+            ) from error
+        if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
+            segmentation.PatientOrientation = source.get("PatientOrientation", "")
+        if entropy:
+            _fix_identity(segmentation, source, uid("dimensions"))
+        with replacing(path) as partial:
+            segmentation.save_as(partial)
 
 
 def _without_empty_character_set(source: Dataset) -> Dataset:
@@ -128,8 +167,7 @@ def _without_empty_character_set(source: Dataset) -> Dataset:
 
 def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int) -> None:
     first = sources[0]
-    missing = [name for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-               if any(not dataset.get(name) for dataset in sources)]  # fmt: skip
+    missing = missing_attributes(sources, placed=False)
     if missing:
         raise PyrasegError(
             f"Cannot write {path}: the source images have no {', '.join(missing)}, and a segmentation must refer to "
@@ -151,7 +189,7 @@ def _describe(number: int, item: SegmentClass, algorithm: tuple[str, str] | None
     identification = algorithm and hd.AlgorithmIdentificationSequence(
         name=algorithm[0], version=algorithm[1], family=Code("123110", "DCM", "Artificial Intelligence")
     )
-    return SegmentDescription(
+    description = SegmentDescription(
         segment_number=number,
         segment_label=item.label,
         segmented_property_category=item.category,
@@ -160,6 +198,10 @@ def _describe(number: int, item: SegmentClass, algorithm: tuple[str, str] | None
         algorithm_identification=identification,
         anatomic_regions=[item.region] if item.region else None,
     )
+    if item.modifier:
+        modifier = hd.sr.CodedConcept(*item.modifier[:3])
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [modifier]
+    return description
 
 
 def _fix_identity(segmentation: Dataset, source: Dataset, dimension_uid: str) -> None:

@@ -1,47 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the images in a folder, and load them one by one without letting a broken one stop the others."""
 
-import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from bundle.pyraseg.dicom.scan import Series, scan_files
-from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.inference.tally import Tally
 from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
-
-logger = logging.getLogger(__name__)
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
 
 
-def find_inputs(path: str | Path) -> list[dict[str, Any]]:
+def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
     Every DICOM series, whatever its files are called, is one input; so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
-    given, so they are to be named.
+    given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
+    or MetaImage names as a file of its own.
+
+    Args:
+        path: a folder, or one file.
+        leave_out: a folder below it that is not searched: that of the results, lest a second run segments them.
 
     Returns:
         Items {"image": path or list of paths, "name": where to write below the output folder, without a suffix}, or
         {"fault": what is wrong, "name": ...}.
 
     Raises:
-        PyrasegError: the path does not exist or holds nothing to segment.
+        PyrasegError: the path does not exist or holds nothing to segment, or the results would lie among the inputs.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise PyrasegError(f"There is nothing at {path}. Give dataset_dir the folder, or the file, to segment.")
     root = path if path.is_dir() else path.parent
-    entries = sorted(path.rglob("*")) if path.is_dir() else [path]
+    if path.is_dir() and leave_out is not None and Path(leave_out).expanduser().resolve() == path.resolve():
+        raise PyrasegError(f"{path} is dataset_dir and output_dir: results would be taken for inputs. Part the two.")
+    entries = sorted(_visible(path, leave_out)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
     found = [{"image": str(file), "name": _stem(file.relative_to(root))} for file in named]
-    others = [file for file in files if file not in set(named)]
+    others = sorted(set(files).difference(named, _detached_pixels(named)))
     if others:
         found += _dicom_inputs(others, root)
     empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
@@ -52,6 +59,26 @@ def find_inputs(path: str | Path) -> list[dict[str, Any]]:
             "TIFF. Give dataset_dir another folder."
         )
     return sorted(_distinct(found), key=lambda item: item["name"])
+
+
+def _visible(folder: Path, leave_out: str | Path | None) -> Iterator[Path]:
+    """Yield what lies below a folder, but for what is hidden and one folder."""
+    avoided = None if leave_out is None else Path(leave_out).expanduser().resolve()
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") or entry.resolve() == avoided:
+            continue
+        yield entry
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _visible(entry, leave_out)
+
+
+def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files of pixels that the text headers among some files name."""
+    for file in files:
+        if file.suffix.lower() in (".mhd", ".nhdr"):
+            header = file.read_bytes()[:4096].decode(errors="replace")
+            for name in re.findall(r"(?im)^\s*(?:ElementDataFile\s*=|data ?file:)\s*(\S+)\s*$", header):
+                yield file.parent / name
 
 
 def _dicom_inputs(files: Sequence[Path], root: Path) -> list[dict[str, Any]]:
@@ -90,43 +117,37 @@ def _distinct(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class InputDataset(IterableDataset):
-    """Yield the inputs that can be loaded, and remember what is wrong with the others.
+    """Yield the inputs that can be loaded; the next one is loaded, in a thread, while one is being segmented.
+
+    So no more than one volume waits. What cannot be loaded is reported and passed over.
 
     Args:
         data: what `find_inputs` returned.
         transform: preprocessing of an item, {"image": path} -> {"image": tensor, ...}.
+        tally: where a failure is reported.
     """
 
-    def __init__(self, data: Sequence[dict[str, Any]], transform: Callable[[dict], dict]) -> None:
+    def __init__(self, data: Sequence[dict[str, Any]], transform: Callable[[dict], dict], *, tally: Tally) -> None:
         self.data = list(data)
         self.transform = transform
-        #: What went wrong, by the name of the input.
-        self.failures: dict[str, str] = {}
+        self.tally = tally
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self.failures.clear()
-        for item in self.data:
-            if "fault" in item:
-                self.fail(item["name"], item["fault"])
-                continue
-            try:
-                yield self.transform(dict(item))
-            except Exception as error:  # MONAI's transforms wrap what they raise
-                cause = mendable(error)
-                if cause is None:
-                    raise
-                self.fail(item["name"], str(cause))
+        with ThreadPoolExecutor(1, thread_name_prefix="loading") as pool:
+            waiting: Future | None = None
+            for item in [*self.data, None]:
+                current, waiting = waiting, item and pool.submit(self._load, item)
+                loaded = current and current.result()
+                del current  # else it keeps the volume until the next one is there
+                if loaded is not None:
+                    yield loaded
 
-    def fail(self, name: str, reason: str) -> None:
-        """Remember and log that an input could not be segmented."""
-        self.failures[name] = reason
-        logger.warning("%s was not segmented: %s", name, reason)
-
-    def require_all(self) -> None:
-        """Raise PyrasegError if any input failed; the message names each."""
-        if self.failures:
-            listed = "\n  ".join(f"{name}: {reason}" for name, reason in self.failures.items())
-            raise PyrasegError(
-                f"{len(self.failures)} of {len(self.data)} inputs were not segmented, the others are done:\n  {listed}"
-            )
-        logger.info("All %d inputs are segmented.", len(self.data))
+    def _load(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        if "fault" in item:
+            self.tally.fail(item["name"], item["fault"])
+            return None
+        try:
+            return self.transform(dict(item))
+        except Exception as error:
+            self.tally.fail(item["name"], error)
+            return None

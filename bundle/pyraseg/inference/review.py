@@ -34,9 +34,9 @@ class ReviewList:
         self.doubts: dict[str, float] = {}
 
     def add(self, engine: Engine) -> None:
-        """Remember the doubt of the input of an iteration."""
-        (item,) = engine.state.batch  # the inferer knows the doubt of the last input only
-        self.doubts[item["name"]] = self.doubt.of_case
+        """Remember the doubt of the input of an iteration; one that failed has left nothing."""
+        for item in engine.state.batch:  # one, or none: the inferer knows the doubt of the last input only
+            self.doubts[item["name"]] = self.doubt.of_case
 
     def __call__(self, engine: Engine) -> None:
         order = sorted(self.doubts, key=self.doubts.get, reverse=True)

@@ -31,8 +31,8 @@ class MedicalImageReader(ImageReader):
     (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
     (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
-    `modality`, `units`, and what labels refer to: `series_uid`, `frame_of_reference_uid`, `sop_instance_uids` and
-    `frame_numbers` of the slices.
+    `modality`, `units`, for each slice its file and its frame there, from 1 (`files`, `frame_numbers`), and what labels
+    refer to: `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as grey or RGB. None of the three knows windows or polarity.
@@ -43,7 +43,8 @@ class MedicalImageReader(ImageReader):
         expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
             another value is warned of, for a model may find anything in what it was not trained on. A value that the
             header lacks is not. Known are `DicomImage.source`'s.
-        rgb: make every photograph RGB, grey ones too; without it they keep one channel or three.
+        rgb: make every photograph RGB, grey ones too, and grey DICOM images of 8 bits (an ultrasound) as they are to
+            be displayed; without it they keep one channel or three.
         palette_index: keep the index of a palette colour, in which label maps store their classes, not its RGB.
 
     Raises:
@@ -89,7 +90,7 @@ class MedicalImageReader(ImageReader):
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
             image = read_series(img, series_uid=self.series_uid, select=self.select)
             self._warn_of_others(path, image.source)
-            return from_dicom(image)
+            return from_dicom(image, rgb=self.rgb)
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()
@@ -121,10 +122,11 @@ class MedicalImageReader(ImageReader):
         return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
-def from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
+def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the array and the metadata of a series that has been read, as `MedicalImageReader` describes them."""
-    colour = image.pixels.ndim == 4
-    array = np.ascontiguousarray(np.moveaxis(image.pixels, (0, 1, 2), (2, 1, 0)))
+    pixels = _as_rgb(image) if rgb else image.pixels
+    colour = pixels.ndim == 4
+    array = np.ascontiguousarray(np.moveaxis(pixels, (0, 1, 2), (2, 1, 0)))
     meta = {
         "affine": LPS_TO_RAS.copy(),  # without a geometry: as displayed, in pixels
         "has_geometry": image.geometry is not None,
@@ -136,13 +138,32 @@ def from_dicom(image: DicomImage) -> tuple[np.ndarray, dict[str, Any]]:
         "for_processing": bool(image.for_processing),
         "modality": image.modality,
         "units": image.units,
+        "files": [str(file) for file in image.files],
+        "frame_numbers": image.frame_numbers,
         "series_uid": image.series_uid,
         "frame_of_reference_uid": image.frame_of_reference_uid,
         "sop_instance_uids": image.sop_instance_uids,
-        "frame_numbers": image.frame_numbers,
     }
     if image.geometry is not None:
         meta["affine"] = LPS_TO_RAS @ image.geometry.affine
         meta["slice_positions"] = image.geometry.positions
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
+
+
+def _as_rgb(image: DicomImage) -> np.ndarray:
+    """Return the pixels of a photograph as (N, rows, columns, 3) uint8.
+
+    Raises:
+        PyrasegError: grey values that are no bytes: only a window could tell what they look like.
+    """
+    pixels = image.pixels
+    if pixels.ndim == 4:
+        return pixels
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise PyrasegError(
+            f"{image.files[0]} is grey with values from {pixels.min():g} to {pixels.max():g}, not a photograph of 8 "
+            "bits. Use a task that windows its images."
+        )
+    bytes_ = np.rint(255 - pixels if image.inverted else pixels).astype(np.uint8)
+    return np.repeat(bytes_[..., None], 3, axis=3)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images that a segmentation or a structure set refers to, and what to do where their headers are incomplete."""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    UltrasoundImageStorage,
+    VLPhotographicImageStorage,
+    generate_uid,
+)
+from pydicom.valuerep import DA, TM
+
+from bundle.pyraseg.dicom.geometry import frame_planes, stack_geometry
+from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
+from bundle.pyraseg.errors import PyrasegError
+
+#: What a reference to an image is made of (PS3.3 Table 10-11), its study and its series.
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+#: Attributes of the patient and the study that must be there and may be empty (type 2, PS3.3 C.7.1.1 and C.7.2.1).
+MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+#: What single-frame images of a modality are, where their SOP class is not stated.
+SOP_CLASSES = {
+    "CT": CTImageStorage,
+    "MR": MRImageStorage,
+    "PT": PositronEmissionTomographyImageStorage,
+    "CR": ComputedRadiographyImageStorage,
+    "DX": DigitalXRayImageStorageForPresentation,
+    "US": UltrasoundImageStorage,
+    "XC": VLPhotographicImageStorage,
+}
+
+
+@contextmanager
+def values_as_they_are() -> Iterator[None]:
+    """Let pydicom and highdicom read and copy values that break the standard, without a warning.
+
+    Their warnings quote what they complain of: a birth date, or a name that is a single word.
+    """
+    warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
+    with pydicom.config.disable_value_validation():
+        yield
+
+
+def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset]:
+    """Read the headers of the images of a series, in the order of `files`, each file once.
+
+    Attributes that may be empty are made so where they are absent or malformed; dates and times in the form of
+    ACR-NEMA (1994.11.05, 11:20:00) are brought into today's. An empty SpecificCharacterSet is dropped: it means the
+    default, and highdicom does not take it. A missing SliceThickness becomes the distance between the slices.
+
+    Args:
+        files: the file of each slice; a multi-frame file may be repeated.
+        pixels: read the pixels too.
+
+    Raises:
+        PyrasegError: the slices come from several multi-frame files, or a lone slice has no thickness.
+    """
+    unique = list(dict.fromkeys(files))
+    if 1 < len(unique) < len(files):
+        raise PyrasegError(
+            f"The slices come from {len(unique)} multi-frame files, such as {unique[0]}, and one object cannot refer "
+            "to several. Give each file as an input of its own."
+        )
+    with values_as_they_are():
+        datasets = [pydicom.dcmread(file, force=True, stop_before_pixels=not pixels) for file in unique]
+        for dataset in datasets:
+            for keyword in MAY_BE_EMPTY:
+                setattr(dataset, keyword, _acceptable(keyword, dataset.get(keyword)))
+            if "SpecificCharacterSet" in dataset and not dataset.SpecificCharacterSet:
+                del dataset.SpecificCharacterSet
+            if not dataset.file_meta.get("TransferSyntaxUID"):
+                dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
+        _fill_thickness(datasets)
+    return datasets
+
+
+def _fill_thickness(datasets: Sequence[Dataset]) -> None:
+    """Give slices in a patient a thickness, which PS3.3 C.7.6.16.2.1 wants of a segmentation."""
+    planes = [plane for dataset in datasets for plane in frame_planes(dataset)]
+    if None in planes or all(plane.slice_thickness for plane in planes):
+        return
+    geometry, _ = stack_geometry(planes)
+    if geometry.slice_spacing is None:
+        raise PyrasegError("its only slice has no SliceThickness, and no neighbour tells it. Set it in a copy.")
+    for dataset in datasets:
+        groups = [functional_group(dataset, frame, "PixelMeasuresSequence") for frame in range(frame_count(dataset))]
+        for item in (group or dataset for group in groups):
+            if not item.get("SliceThickness"):
+                item.SliceThickness = f"{geometry.slice_spacing:.6g}"
+
+
+def _acceptable(keyword: str, value: object) -> object:
+    """Return a value as PS3.5 6.2 wants it, or nothing."""
+    for ending, separators, kind in (("Date", "[./-]", DA), ("Time", ":", TM)):
+        if keyword.endswith(ending):
+            try:
+                return kind(re.sub(separators, "", str(value or ""))) or ""
+            except ValueError:
+                return ""
+    return value or ""
+
+
+def in_frame_order(slices: np.ndarray, frame_numbers: Sequence[int], sources: Sequence[Dataset]) -> np.ndarray:
+    """Return a mask (N, rows, columns) as its sources are ordered: by frame, for a multi-frame image.
+
+    Frames that were not read are empty.
+    """
+    count = frame_count(sources[0])
+    if len(sources) > 1 or count == 1:
+        return slices
+    ordered = np.zeros((count, *slices.shape[1:]), slices.dtype)
+    ordered[np.asarray(frame_numbers) - 1] = slices
+    return ordered
+
+
+def missing_attributes(sources: Sequence[Dataset], *, placed: bool) -> list[str]:
+    """Return the attributes that a reference to these images needs and some of them lack.
+
+    Args:
+        sources: headers of the images.
+        placed: whether the images lie in a patient, so that they need a frame of reference.
+    """
+    required = [*REQUIRED, *(["FrameOfReferenceUID"] if placed else [])]
+    return [name for name in required if any(not dataset.get(name) for dataset in sources)]
+
+
+def complete(files: Sequence[Path], folder: Path, *, placed: bool) -> list[Dataset]:
+    """Write a copy of a series whose headers lack UIDs, with generated ones, and return its datasets.
+
+    The copy is a series of its own, for its instances are not the original ones; the study stays where it is known.
+    The UIDs follow from the content of the files, so that a second run makes the same copy.
+
+    Args:
+        files: the file of each slice.
+        folder: where to write; the files keep their names.
+        placed: whether the images lie in a patient, so that they need a frame of reference.
+
+    Raises:
+        PyrasegError: the SOP class is missing and cannot be told from the modality.
+    """
+    datasets = read_sources(files, pixels=True)
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in dict.fromkeys(files)]
+    series = hashlib.sha256("".join(contents).encode()).hexdigest()
+    study = next((str(dataset.StudyInstanceUID) for dataset in datasets if dataset.get("StudyInstanceUID")), "")
+    with values_as_they_are():
+        for file, dataset, content in zip(dict.fromkeys(files), datasets, contents, strict=True):
+            dataset.SOPClassUID = dataset.get("SOPClassUID") or _sop_class(dataset, file)
+            dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, content, file.name])
+            dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[series, "series"])
+            dataset.StudyInstanceUID = study or generate_uid(entropy_srcs=[series, "study"])
+            if placed and not dataset.get("FrameOfReferenceUID"):
+                dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[series, "frame of reference"])
+            meta = FileMetaDataset()
+            meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+            dataset.file_meta = meta
+            dataset.save_as(folder / file.name, enforce_file_format=True)
+            del dataset.PixelData
+    return datasets
+
+
+def _sop_class(dataset: Dataset, file: Path) -> UID:
+    stored = dataset.file_meta.get("MediaStorageSOPClassUID")
+    modality = str(dataset.get("Modality") or "")
+    if not stored and modality not in SOP_CLASSES:
+        raise PyrasegError(
+            f"{file} has neither a SOPClassUID nor a modality that tells it (Modality is {modality or 'absent'}). "
+            f"Set Modality to one of {', '.join(SOP_CLASSES)} in a copy of the series."
+        )
+    return UID(stored or SOP_CLASSES[modality])

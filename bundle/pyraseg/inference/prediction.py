@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was found in one input, with its place in the patient."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from monai.data import MetaTensor
+
+from bundle.pyraseg.dicom.geometry import StackGeometry
+from bundle.pyraseg.transforms.reader import LPS_TO_RAS
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Hold the label map of one input.
+
+    Attributes:
+        name: of the input, for messages and tables.
+        stem: path of what is written about it, without a suffix.
+        labels: class indices on the input's grid, (1, W, H[, D]) uint8.
+        original: the input before preprocessing, (C, W, H[, D]), with the reader's metadata.
+    """
+
+    name: str
+    stem: Path
+    labels: MetaTensor
+    original: MetaTensor
+
+    @cached_property
+    def slices(self) -> np.ndarray:
+        """Return the class indices as DICOM orders them, (N, rows, columns) uint8; a photograph is one slice."""
+        values = np.asarray(self.labels[0]).astype(np.uint8)
+        return np.ascontiguousarray(values.T if values.ndim == 3 else values.T[None])
+
+    @cached_property
+    def geometry(self) -> StackGeometry | None:
+        """Return where the slices lie in the patient, LPS mm, in the order of `slices`; None where nobody knows.
+
+        They need not be sorted along the normal, nor be evenly spaced.
+        """
+        meta = self.original.meta
+        if self.original.ndim != 4 or not meta.get("has_geometry", True):
+            return None
+        affine = LPS_TO_RAS @ np.asarray(self.original.affine, float)
+        column_spacing, row_spacing = np.linalg.norm(affine[:3, :2], axis=0)
+        positions = meta.get("slice_positions")
+        if positions is None:
+            positions = affine[:3, 3] + np.arange(self.original.shape[3])[:, None] * affine[:3, 2]
+        return StackGeometry(
+            positions=np.asarray(positions, float),
+            row_cosine=affine[:3, 0] / column_spacing,
+            column_cosine=affine[:3, 1] / row_spacing,
+            pixel_spacing=(float(row_spacing), float(column_spacing)),
+        )
+
+    @cached_property
+    def slice_widths(self) -> np.ndarray | None:
+        """Return how much of the patient each slice stands for along the normal, (N,) mm; None where nobody knows.
+
+        That is half the way to either neighbour, so it is right for uneven stacks too. The width of a lone DICOM slice
+        is unknown: its nominal thickness says nothing about the distance to others.
+        """
+        if self.geometry is None:
+            return None
+        if len(self.geometry) == 1:
+            step = LPS_TO_RAS[:3, :3] @ np.asarray(self.original.affine, float)[:3, 2]
+            return None if self.source_files else np.array([abs(step @ self.geometry.normal)])
+        return np.abs(np.gradient(self.geometry.distances))
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """Return how many voxels of each slice have which label value, (N, 256)."""
+        return np.array([np.bincount(plane.ravel(), minlength=256) for plane in self.slices])
+
+    @cached_property
+    def volumes(self) -> np.ndarray | None:
+        """Return the volume of each label value, (256,) mm³; None where the widths of the slices are unknown."""
+        if self.slice_widths is None:
+            return None
+        return self.slice_widths @ self.voxels * np.prod(self.geometry.pixel_spacing)
+
+    @property
+    def source_files(self) -> list[Path]:
+        """Return the DICOM file of each slice; none where the input is of another format."""
+        return [Path(file) for file in self.original.meta.get("files", ())]
+
+    @property
+    def source_frames(self) -> list[int]:
+        """Return the frame that each slice is in its DICOM file, from 1."""
+        return [int(number) for number in self.original.meta.get("frame_numbers", ())]

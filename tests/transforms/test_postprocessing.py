@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probabilities become labels as MONAI's own two transforms make them; regions are counted by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import AsDiscreted, Compose, Invertd
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, RemoveSmallRegionsd, class_indices
+from tests.dicom.files import CORONAL, write_series
+
+CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
+
+
+@pytest.mark.parametrize("spacing", [0.8, 2.5])
+def test_the_same_as_invertd_and_asdiscreted(tmp_path, spacing):
+    write_series(tmp_path, np.zeros((4, 40, 33), np.int16), orientation=CORONAL, spacing=(1.2, 0.9), slice_step=3.0)
+    parser = ConfigParser()
+    parser.read_config(CONFIG)
+    parser["spacing"] = spacing
+    preprocessing = parser.get_parsed_content("preprocessing")
+    data = preprocessing({"image": str(tmp_path)})
+    torch.manual_seed(0)
+    data["pred"] = MetaTensor(torch.rand(5, *data["image"].shape[1:]).softmax(0))
+    theirs = Compose(
+        [
+            Invertd("pred", preprocessing, "image", nearest_interp=False),
+            AsDiscreted("pred", argmax=True, dtype=torch.uint8),
+        ]
+    )(dict(data))["pred"]
+    ours = InvertArgmaxd("pred", transform=preprocessing, orig_keys="image")(dict(data))["pred"]
+    assert ours.dtype == torch.uint8 and ours.shape == (1, 33, 40, 4)
+    assert torch.equal(ours.as_tensor(), theirs.as_tensor()) and len(ours.unique()) == 5
+    torch.testing.assert_close(ours.affine, theirs.affine)
+    torch.testing.assert_close(ours.affine, data["original"].affine)
+
+
+def test_small_regions_of_each_class_become_background():
+    labels = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    labels[0, :3, :2, 1] = 1  # 6 voxels
+    labels[0, 3, 2, 1] = 1  # touches by an edge: a region of its own
+    labels[0, 3, :2, 1] = 2  # 2 voxels beside class 1
+    labels[0, 6:, 6:, :] = 2  # 12 voxels
+    affine = torch.diag(torch.tensor([2.0, 1.0, 0.5, 1.0]))
+    sheared = affine.clone()
+    sheared[0, 2] = 0.3  # a tilted gantry does not change a volume
+    expected = labels.clone()
+    expected[0, 3, 2, 1] = expected[0, 3, :2, 1] = 0
+    for matrix in (affine, sheared):
+        data = {"pred": MetaTensor(labels.clone(), affine=matrix)}
+        for least, kept in ((1.0, labels), (2.5, expected), (6.0, expected)):
+            result = RemoveSmallRegionsd("pred", min_size=least)(data)["pred"]
+            if least == 1.0:
+                assert torch.equal(result.as_tensor(), labels)
+            else:
+                assert torch.equal(result.as_tensor(), kept)
+    data = {"pred": MetaTensor(labels[..., 1].clone(), affine=affine)}
+    photograph = RemoveSmallRegionsd("pred", min_size=3)(data)["pred"]  # pixels
+    assert torch.equal(photograph.as_tensor(), expected[..., 1])
+
+
+def test_classes_are_told_by_name():
+    assert class_indices(["spleen", "liver"], ["background", "liver", "spleen"]) == [2, 1]
+    with pytest.raises(PyrasegError, match="no class 'splen'"):
+        class_indices(["splen"], ["background", "liver", "spleen"])
+
+
+def test_the_knobs_of_the_config_tidy_up():
+    parser = ConfigParser()
+    parser.read_config(CONFIG)
+    parser.update({"keep_largest": ["liver"], "fill_holes": ["spleen"], "min_size": 4})
+    *_, keep, fill, remove = parser.get_parsed_content("postprocessing").transforms
+    labels = torch.zeros(1, 9, 9, 5, dtype=torch.uint8)
+    labels[0, :2, :2, 0] = 1  # 4 mm3
+    labels[0, 6:, :2] = 1  # 30 mm3
+    labels[0, 3:6, 3:6, 1:4] = 3
+    labels[0, 4, 4, 2] = 0  # a hole in the spleen
+    labels[0, 8, 8, 0] = 4  # 1 mm3
+    expected = labels.clone()
+    expected[0, :2, :2, 0], expected[0, 4, 4, 2], expected[0, 8, 8, 0] = 0, 3, 0
+    data = {"pred": MetaTensor(labels, affine=torch.eye(4))}
+    assert torch.equal(remove(fill(keep(data)))["pred"].as_tensor(), expected)
+    parser = ConfigParser()
+    parser.read_config(CONFIG)
+    assert len(parser.get_parsed_content("postprocessing").transforms) == 2  # none of them unless asked for
