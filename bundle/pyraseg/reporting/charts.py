@@ -9,6 +9,7 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.ticker import MaxNLocator
 
 WIDTH = 400
+RIGHT = 22  # right margin: half of the last tick's text
 ROW = 36  # height of a box with its points
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "2 6", "5 2 2 2 2 2")
 CHARACTER = 7.0  # width of one at most, in the page's font at 12 units
@@ -72,7 +73,7 @@ def box_plot(title: str, boxes: Sequence[Box]) -> Markup:
     height = 8 + ROW * len(boxes)
     ends = [end for box in boxes if box.mean for end in box.mean if end is not None]
     values = [value for box in boxes for value in box.values] + ends
-    axis = Axis(values or [0, 1], left, WIDTH - 12)
+    axis = Axis(values or [0, 1], left, WIDTH - RIGHT)
     parts = [_x_axis(axis, 4, height)]
     for number, box in enumerate(boxes):
         middle = 4 + ROW * (number + 0.5)
@@ -91,10 +92,9 @@ def line_chart(
     x_name: str,
     y_name: str,
     marks: Sequence[tuple[float, str]] = (),
-    y_from_zero: bool = True,
     diagonal: bool = False,
 ) -> Markup:
-    """Draw lines with a legend below.
+    """Draw lines over an axis from 0 (unless they are negative), with a legend below.
 
     Args:
         title: read to those who cannot see the chart.
@@ -102,13 +102,13 @@ def line_chart(
         x_name: of the axis.
         y_name: of the axis, above it.
         marks: places on x with a vertical line, and what it stands for.
-        y_from_zero: whether 0 is on the axis.
         diagonal: whether to draw what would be right, y = x.
     """
     points = [point for line in lines for point in line.points]
     bottom = 220
-    x = Axis([point[0] for point in points] + [0, 1] * diagonal, 44, WIDTH - 14)
-    y = Axis([point[1] for point in points] + [0] * y_from_zero + [1] * diagonal, bottom, 26)
+    y = Axis([point[1] for point in points] + [0] + [1] * diagonal, bottom, 26)
+    left = 14 + CHARACTER * max(len(f"{tick:g}") for tick in y.ticks)
+    x = Axis([point[0] for point in points] + [0, 1] * diagonal, left, WIDTH - RIGHT)
     parts = [_x_axis(x, 26, bottom, name=x_name), _text(4, 14, y_name)]
     for tick in y.ticks:
         parts.append(Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>').format(x.start, y(tick), x.end))

@@ -80,6 +80,7 @@ def write_report(
     text = render(
         data=data,
         summary=summary,
+        circumstances={column: groups for column, groups in summary["by"].items() if groups},
         boxes=box_plots(data, summary),
         training=[] if training is None else training_charts(read_log(training), data),
         calibration=calibration_chart(summary, data),
@@ -105,34 +106,32 @@ def page_data(
         rows: of `scores.csv` by case and class, as text.
         by: columns with circumstances; "size" is none of a case.
         names: by case, in their order, under which the page shows them.
-        pictures: of the cases in the same order, see `CasePictures`; the worst cases keep theirs where they are too
-            many for a page.
+        pictures: of the cases in the same order, see `CasePictures`; see `choose_views` for which of them are shown.
 
     Returns:
         `classes` (with `name` and `colour`), `columns` (of the scores that have a value), `metrics` (those of `SORTED`
         among them, with heading and whether more is better), `by` and `cases`: `name`, `patient`, `by`, `scores` (by
-        class and column; None for no figure), `dice` (mean over the classes of truth or prediction) and `pictures`.
+        class and column; None for no figure), `depth` (slices of the volume) and `views`, ascending by slice, with
+        `first`, the place among them of the most telling one.
     """
     classes = list(dict.fromkeys(name for _, name in rows))
     written = [*METRICS, *SIZES, *LESIONS, "doubt"]
     columns = [column for column in written if any(row.get(column) for row in rows.values())]
     circumstances = [column for column in by if column != "size"]
-    cases = []
+    cases, dice = [], []
     for case, name in names.items():
         of_classes = [rows[case, class_name] for class_name in classes]
         scores = [[float(row[column]) if row[column] else None for column in columns] for row in of_classes]
-        dice = [float(row["dice"]) for row in of_classes if row["dice"]]
-        cases.append(
-            {
-                "name": name,
-                "patient": of_classes[0]["patient"],
-                "by": [of_classes[0][column] or "not stated" for column in circumstances],
-                "scores": scores,
-                "dice": sum(dice) / len(dice) if dice else None,
-                "pictures": None,
-            }
-        )
-    _place_pictures(cases, pictures)
+        circumstance = [of_classes[0][column] or "not stated" for column in circumstances]
+        cases.append({"name": name, "patient": of_classes[0]["patient"], "by": circumstance, "scores": scores})
+        known = [float(row["dice"]) for row in of_classes if row["dice"]]
+        dice.append(sum(known) / len(known) if known else math.inf)
+    views = choose_views([case["views"] for case in pictures], dice) if pictures else [[]] * len(cases)
+    for place, (case, chosen) in enumerate(zip(cases, views, strict=True)):
+        shown = sorted(chosen, key=lambda view: view["slice"] or 0)
+        case["depth"] = pictures[place]["depth"] if pictures else None
+        case["first"] = shown.index(chosen[0]) if chosen else None
+        case["views"] = shown
     values = range(1, len(classes) + 1)
     colours = [f"#{bytes(colour_of(np.array(value)).tolist()).hex()}" for value in values]
     return {
@@ -144,22 +143,30 @@ def page_data(
     }
 
 
-def _place_pictures(cases: Sequence[dict[str, Any]], pictures: Sequence[Mapping[str, Any]] | None) -> None:
-    """Give the cases their pictures, the worst first, while there is room."""
-    left = ROOM
-    for case, shown in sorted(
-        zip(cases, pictures or [None] * len(cases), strict=True),
-        key=lambda pair: math.inf if pair[0]["dice"] is None else pair[0]["dice"],
-    ):
-        left -= 0 if shown is None else len(json.dumps(shown))
-        if shown is not None and left >= 0:
-            case["pictures"] = {key: value for key, value in shown.items() if key != "case"}
+def choose_views(views: Sequence[Sequence[dict[str, Any]]], dice: Sequence[float]) -> list[list[dict[str, Any]]]:
+    """Return the views of each case that a page has room for: one of every case, then all others of the worst.
+
+    Args:
+        views: of each case, the most telling first.
+        dice: of each case.
+    """
+    worst_first = sorted(range(len(views)), key=lambda place: dice[place])
+    wanted = [(place, view) for place in worst_first for view in views[place][:1]]
+    wanted += [(place, view) for place in worst_first for view in views[place][1:]]
+    chosen, left = [[] for _ in views], ROOM
+    for place, view in wanted:
+        left -= len(json.dumps(view))
+        if left < 0:
+            break
+        chosen[place].append(view)
+    return chosen
 
 
 def render(**content: Any) -> str:
     """Return the page; everything in it is escaped, and a policy lets no script run but its own."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = format_figure
+    environment.filters["digits"] = lambda column: 1 if column.endswith(("_mm", "_px", "_ml")) else 3
     folder = files("bundle.pyraseg.reporting") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))

@@ -21,8 +21,8 @@ from bundle.pyraseg.files import replacing
 from bundle.pyraseg.reporting.outlines import outline_paths
 from bundle.pyraseg.transforms.label import UNKNOWN
 
-#: Characters that the pictures of all cases take together, so that a page with them is below 10 MB.
-ROOM = 8_000_000
+#: Characters that the pictures of all cases take together: more than a page shows, which chooses the worst cases.
+ROOM = 40_000_000
 #: Longer side of a picture in pixels, and the quality of its compression (WebP).
 SIDE, QUALITY = 320, 60
 
@@ -95,9 +95,8 @@ def draw_views(
         room: characters that all views take together; one is returned even if it takes more.
 
     Returns:
-        `depth`: the number of slices, or None for a picture; `views`: ascending by `slice` (counted from 1, or None)
-        with `size` [width, height], `image` (WebP in base64) and `truth` and `prediction`: SVG paths by class index;
-        `first`: the place among them of the one that tells most.
+        `depth`: the number of slices, or None for a picture; `views`, the most telling first: `slice` (counted from 1,
+        or None), `size` [width, height], `image` (WebP in base64), `truth` and `prediction` (SVG paths by class index).
     """
     image, volume = at_window(original, windows), original.ndim == 4
     known = truth != UNKNOWN  # elsewhere nobody can say that the prediction is wrong: nothing is scored there either
@@ -110,9 +109,7 @@ def draw_views(
         if views and used > room:
             break
         views.append({"slice": None if index is None else index + 1} | view)
-    first = views[0]
-    views.sort(key=lambda view: view["slice"] or 0)
-    return {"depth": original.shape[3] if volume else None, "first": views.index(first), "views": views}
+    return {"depth": original.shape[3] if volume else None, "views": views}
 
 
 def _view(picture: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> dict[str, Any]:

@@ -28,7 +28,12 @@ def provenance(made_of: Mapping[str, Any], summary: Mapping[str, Any], training:
     origin = {} if training is None else {"origin": _origin(weights["sha256"], training)}
     temperature = summary.get("calibration", {}).get("temperature")
     return {
-        "Data": {"data set": made_of["dataset"], "split": f"{split['hash']} ({parts} cases)", **evaluated},
+        "Data": {
+            "data set": made_of["dataset"],
+            "split": f"{split['hash']} ({parts} cases)",
+            "evaluated": made_of["config"]["validate#dataset#data"].lstrip("$@"),
+            **evaluated,
+        },
         "Weights": {
             "file": weights["file"],
             "SHA-256": weights["sha256"],

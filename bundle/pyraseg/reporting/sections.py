@@ -65,13 +65,13 @@ def doubt_chart(summary: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def read_log(folder: Path) -> list[dict[str, str]]:
+def read_log(folder: str | Path) -> list[dict[str, str]]:
     """Return the rows of a training's `log.csv`.
 
     Raises:
         PyrasegError: there is none, or it is another file.
     """
-    path = folder / "log.csv"
+    path = Path(folder) / "log.csv"
     if not path.is_file():
         raise PyrasegError(f"There is no log.csv in {folder}. Give the output folder of `training`.")
     with path.open(newline="", encoding="utf-8") as file:

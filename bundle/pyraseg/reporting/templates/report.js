@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
-  const BATCH = 25; // rows that are drawn at a time
+  const BATCH = 10; // rows that are drawn at a time
   const column = Object.fromEntries(data.columns.map((name, place) => [name, place]));
   const headings = Object.fromEntries(Object.entries(data.metrics).map(([key, [heading]]) => [key, heading]));
   const fields = { metric: byId("metric"), sort: byId("sort"), state: byId("state"), limit: byId("limit") };
@@ -43,7 +43,11 @@
     const values = a.scores.map((of) => of[column.doubt]).filter((one) => one !== null);
     return values.length ? values.reduce((sum, one) => sum + one, 0) / values.length : 0;
   };
-  const text = (number) => (number === null ? "–" : number.toFixed(3));
+  const text = (number, name = metric()) => {
+    if (number === null) return "–";
+    if (/_voxels$|lesions/.test(name)) return String(number);
+    return number.toFixed(/_(mm|px|ml)$/.test(name) ? 1 : 3);
+  };
 
   // How bad a case is by a column: a distance that nobody can measure, as the class was missed, is the worst.
   const badness = (scores) => {
@@ -61,7 +65,7 @@
       key: `class ${place}`, heading: of.name, badness: (a) => badness(a.scores[place]),
       text: (a) => text(value(a.scores[place])), state: (a) => state(a.scores[place]),
     })),
-    ...(column.doubt === undefined ? [] : [{ key: "doubt", heading: "doubt", text: (a) => text(doubt(a)), badness: doubt }]),
+    ...(column.doubt === undefined ? [] : [{ key: "doubt", heading: "doubt", text: (a) => text(doubt(a), "doubt"), badness: doubt }]),
     ...data.by.map((name, place) => ({ key: `by ${place}`, heading: name, text: (a) => a.by[place] })),
   ];
 
@@ -129,7 +133,7 @@
     const rows = shown.slice(drawn, drawn + BATCH).map((place) => {
       const of = data.cases[place];
       const button = make("button", { type: "button", className: "open" });
-      if (of.pictures) button.append(picture(of.pictures.views[of.pictures.first], { truth: true, prediction: true }));
+      if (of.views.length) button.append(picture(of.views[of.first], { truth: true, prediction: true }));
       button.append(make("span", { textContent: of.name }));
       button.addEventListener("click", () => show(place));
       const first = make("th", { scope: "row" }, button);
@@ -162,15 +166,16 @@
         if (layers.classes && !layers.classes.has(number)) continue;
         const stroke = data.classes[number - 1].colour;
         if (kind === "truth") svg.append(draw("path", { d: path, class: "halo" }));
-        svg.append(draw("path", { d: path, stroke, class: `outline ${kind}`, "data-class": number }));
+        const title = draw("title", {}, `${data.classes[number - 1].name}, ${kind}`);
+        svg.append(draw("path", { d: path, stroke, class: `outline ${kind}`, "data-class": number }, title));
       }
     }
     return svg;
   };
 
   const drawStage = () => {
-    const pictures = data.cases[open].pictures;
-    const view = pictures.views[byId("slice").value];
+    const { views, depth } = data.cases[open];
+    const view = views[byId("slice").value];
     const checked = [...document.querySelectorAll(".layer:checked")].map((box) => box.value);
     const layers = { truth: byId("truth").checked, prediction: byId("prediction").checked, classes: new Set(checked) };
     const svg = picture(view, layers);
@@ -178,7 +183,7 @@
     svg.removeAttribute("aria-hidden");
     svg.setAttribute("aria-label", "The image with the outlines of truth and prediction");
     byId("stage").replaceChildren(svg);
-    const where = view.slice === null ? "" : `${view.slice} of ${pictures.depth}`;
+    const where = view.slice === null ? "" : `${view.slice} of ${depth}`;
     byId("where").textContent = where;
     byId("slice").setAttribute("aria-valuetext", `slice ${where}`);
   };
@@ -190,29 +195,24 @@
     byId("case-name").textContent = of.name;
     byId("previous").disabled = at < 1;
     byId("next").disabled = at < 0 || at === shown.length - 1;
-    byId("layers").hidden = !of.pictures;
-    byId("slider").hidden = !of.pictures || of.pictures.views.length < 2;
-    byId("stage").replaceChildren(of.pictures ? "" : "There is no picture of this case.");
-    const dialog = byId("case");
-    if (!dialog.open) dialog.showModal();
-    if (of.pictures) {
-      byId("slice").max = of.pictures.views.length - 1;
-      byId("slice").value = of.pictures.first;
+    byId("layers").hidden = !of.views.length;
+    byId("slider").hidden = of.views.length < 2;
+    byId("stage").replaceChildren(of.views.length ? "" : "There is no picture of this case.");
+    const opening = !byId("case").open;
+    if (opening) byId("case").showModal();
+    if (of.views.length) {
+      byId("slice").max = of.views.length - 1;
+      byId("slice").value = of.first;
       drawStage();
-      if (of.pictures.views.length > 1) byId("slice").focus();
     }
-    const has = data.columns.filter((name) => of.scores.some((scores) => scores[column[name]] !== null));
-    const plain = (name) => headings[name] || name.replaceAll("_", " ").replace(/ ml$/, " (ml)");
-    const heads = ["Class", ...has.map(plain)].map((name) => make("th", { scope: "col", textContent: name }));
+    if (opening && of.views.length > 1) byId("slice").focus();
+    const names = data.columns.filter((name) => of.scores.some((scores) => scores[column[name]] !== null));
+    const heads = ["", ...data.classes.map((one) => one.name)].map((name) => make("th", { scope: "col", textContent: name }));
     byId("scores").tHead.rows[0].replaceChildren(...heads);
-    byId("scores").tBodies[0].replaceChildren(...of.scores.map((scores, number) => {
-      const cells = has.map((name) => {
-        const one = scores[column[name]];
-        const cell = make("td", { textContent: one !== null && Number.isInteger(one) ? String(one) : text(one) });
-        cell.dataset.label = plain(name);
-        return cell;
-      });
-      return make("tr", {}, make("th", { scope: "row", textContent: data.classes[number].name }), ...cells);
+    byId("scores").tBodies[0].replaceChildren(...names.map((name) => {
+      const heading = headings[name] || name.replaceAll("_", " ").replace(/ ml$/, " (ml)");
+      const cells = of.scores.map((scores) => make("td", { textContent: text(scores[column[name]], name) }));
+      return make("tr", {}, make("th", { scope: "row", textContent: heading }), ...cells);
     }));
   };
 
