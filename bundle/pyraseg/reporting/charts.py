@@ -52,11 +52,11 @@ class Box:
 class Axis:
     """Places of values between two ends of a chart, and the ticks there."""
 
-    def __init__(self, values: Sequence[float], start: float, end: float, *, ticks: int = 5) -> None:
+    def __init__(self, values: Sequence[float], start: float, end: float, *, whole: bool = False) -> None:
         low, high = min(values), max(values)
         if low == high:
             low, high = low - 0.5, high + 0.5
-        self.ticks = MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
+        self.ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high).tolist()
         self.low, self.high = self.ticks[0], self.ticks[-1]
         self.start, self.end = start, end
 
@@ -93,6 +93,7 @@ def line_chart(
     y_name: str,
     marks: Sequence[tuple[float, str]] = (),
     diagonal: bool = False,
+    whole: bool = False,
 ) -> Markup:
     """Draw lines over an axis from 0 (unless they are negative), with a legend below.
 
@@ -103,12 +104,13 @@ def line_chart(
         y_name: of the axis, above it.
         marks: places on x with a vertical line, and what it stands for.
         diagonal: whether to draw what would be right, y = x.
+        whole: whether x counts something.
     """
     points = [point for line in lines for point in line.points]
     bottom = 220
     y = Axis([point[1] for point in points] + [0] + [1] * diagonal, bottom, 26)
     left = 14 + CHARACTER * max(len(f"{tick:g}") for tick in y.ticks)
-    x = Axis([point[0] for point in points] + [0, 1] * diagonal, left, WIDTH - RIGHT)
+    x = Axis([point[0] for point in points] + [0, 1] * diagonal, left, WIDTH - RIGHT, whole=whole)
     parts = [_x_axis(x, 26, bottom, name=x_name), _text(4, 14, y_name)]
     for tick in y.ticks:
         parts.append(Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>').format(x.start, y(tick), x.end))

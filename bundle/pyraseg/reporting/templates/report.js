@@ -8,7 +8,8 @@
   const column = Object.fromEntries(data.columns.map((name, place) => [name, place]));
   const headings = Object.fromEntries(Object.entries(data.metrics).map(([key, [heading]]) => [key, heading]));
   const fields = { metric: byId("metric"), sort: byId("sort"), state: byId("state"), limit: byId("limit") };
-  let order = { key: "mean", worstFirst: true };
+  const START = data.classes.length > 1 ? "mean" : "class 0";
+  let order = { key: START, worstFirst: true };
   let shown = []; // places of the cases that pass the filters, in their order
   let drawn = 0;
   let open = null; // place of the case in the dialog
@@ -54,13 +55,15 @@
     if (state(scores) === "absent") return null;
     return value(scores) === null ? Infinity : moreIsBetter() ? -value(scores) : value(scores);
   };
+  const badnessOfMean = (a) => {
+    const found = mean(a);
+    if (found !== null) return moreIsBetter() ? -found : found;
+    return a.scores.some((scores) => badness(scores) === Infinity) ? Infinity : null;
+  };
   const columns = () => [
     { key: "name", heading: "Case", text: (a) => a.name },
     { key: "patient", heading: "patient", text: (a) => a.patient },
-    {
-      key: "mean", heading: `mean ${headings[metric()]}`, text: (a) => text(mean(a)),
-      badness: (a) => (mean(a) === null ? (a.scores.some((of) => badness(of) === Infinity) ? Infinity : null) : moreIsBetter() ? -mean(a) : mean(a)),
-    },
+    ...(data.classes.length > 1 ? [{ key: "mean", heading: `mean ${headings[metric()]}`, text: (a) => text(mean(a)), badness: badnessOfMean }] : []),
     ...data.classes.map((of, place) => ({
       key: `class ${place}`, heading: of.name, badness: (a) => badness(a.scores[place]),
       text: (a) => text(value(a.scores[place])), state: (a) => state(a.scores[place]),
@@ -83,7 +86,7 @@
     if (wanted && !scores.some(holds)) return false;
     const limit = fields.limit.valueAsNumber;
     if (Number.isNaN(limit)) return true;
-    const bad = chosen === "" ? columns()[2].badness(a) : badness(scores[0]);
+    const bad = chosen === "" ? badnessOfMean(a) : badness(scores[0]);
     return bad !== null && bad > (moreIsBetter() ? -limit : limit);
   };
 
@@ -165,7 +168,7 @@
       for (const [number, path] of Object.entries(view[kind])) {
         if (layers.classes && !layers.classes.has(number)) continue;
         const stroke = data.classes[number - 1].colour;
-        if (kind === "truth") svg.append(draw("path", { d: path, class: "halo" }));
+        svg.append(draw("path", { d: path, class: `halo ${kind}` }));
         const title = draw("title", {}, `${data.classes[number - 1].name}, ${kind}`);
         svg.append(draw("path", { d: path, stroke, class: `outline ${kind}`, "data-class": number }, title));
       }
@@ -226,7 +229,7 @@
   const filters = byId("filters");
   filters.addEventListener("submit", (event) => event.preventDefault());
   filters.addEventListener("input", (event) => { if (event.target !== fields.sort) refresh(); });
-  filters.addEventListener("reset", () => setTimeout(() => sortBy("mean", true)));
+  filters.addEventListener("reset", () => setTimeout(() => sortBy(START, true)));
   fields.sort.addEventListener("change", () => sortBy(fields.sort.value.slice(1), fields.sort.value[0] === "1"));
   byId("more").addEventListener("click", () => {
     const first = drawn;
