@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """An evaluation whose figures and pictures are known."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.reporting.evaluations import evaluate, volume
+from tests.reporting.evaluations import evaluate, large_views, volume
 
 
 @pytest.fixture
@@ -24,3 +25,16 @@ def evaluation(tmp_path: Path) -> Path:
     empty = volume("case_11/ct", shift=0)
     empty.truth[:], empty.prediction[:] = 0, 0
     return evaluate(root, [*cases, empty], windows=["soft_tissue"])
+
+
+@pytest.fixture(scope="session")
+def large_evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output folder of 200 cases whose pictures are those of large series, three of them in turn."""
+    root = tmp_path_factory.mktemp("large").resolve()
+    names = ["background", "liver", "lesion", "spleen", "kidney"]
+    cases = [volume(f"patient_{number:03d}/series", shift=number % 8) for number in range(200)]
+    folder = evaluate(root, cases, class_names=names, windows=["soft_tissue"])
+    drawn = [large_views(seed, cases=len(cases)) for seed in range(3)]
+    pictures = [{"case": case.name} | drawn[number % 3] for number, case in enumerate(cases)]
+    (folder / "pictures.json").write_text(json.dumps({"cases": pictures}))
+    return folder

@@ -64,7 +64,9 @@ def test_filled_again_they_are_the_mask(seed):
         ImageDraw.Draw(filled).polygon([tuple(point) for point in ring], fill=1)
         canvas ^= np.asarray(filled)  # even-odd: a hole is taken out again
     expected = mask.repeat(scale, axis=0).repeat(scale, axis=1)
-    alike = minimum_filter(mask, 3, mode="constant") == maximum_filter(mask, 3)  # a pixel and its neighbours: not at the border
+    alike = minimum_filter(mask, 3, mode="constant") == maximum_filter(
+        mask, 3
+    )  # a pixel and its neighbours: not at the border
     inner = alike.repeat(scale, axis=0).repeat(scale, axis=1)
     np.testing.assert_array_equal(canvas[inner], expected[inner])
     assert (canvas & expected).sum() / (canvas | expected).sum() > 0.97

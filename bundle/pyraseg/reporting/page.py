@@ -109,14 +109,14 @@ def page_data(
         pictures: of the cases in the same order, see `CasePictures`; see `choose_views` for which of them are shown.
 
     Returns:
-        `classes` (with `name` and `colour`), `columns` (of the scores that have a value), `metrics` (those of `SORTED`
-        among them, with heading and whether more is better), `by` and `cases`: `name`, `patient`, `by`, `scores` (by
-        class and column; None for no figure), `depth` (slices of the volume) and `views`, ascending by slice, with
-        `first`, the place among them of the most telling one.
+        `classes` (with `name` and `colour`), `columns` (Dice, and all other scores that have a value), `metrics` (those
+        of `SORTED` among them, with heading and whether more is better), `by` and `cases`: `name`, `patient`, `by`,
+        `scores` (by class and column; None for no figure), `depth` (slices of the volume) and `views`, ascending
+        by slice, with `first`, the place among them of the most telling one.
     """
     classes = list(dict.fromkeys(name for _, name in rows))
     written = [*METRICS, *SIZES, *LESIONS, "doubt"]
-    columns = [column for column in written if any(row.get(column) for row in rows.values())]
+    columns = [column for column in written if column == "dice" or any(row.get(column) for row in rows.values())]
     circumstances = [column for column in by if column != "size"]
     cases, dice = [], []
     for case, name in names.items():

@@ -2,6 +2,7 @@
 """The charts of a report, from the figures of an evaluation and the log of a training."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def training_charts(rows: Sequence[Mapping[str, str]], data: Mapping[str, Any]) 
     """Return the loss, the Dice of the validations and the learning rates by epoch, each with its heading."""
 
     def points(column: str) -> list[tuple[float, float]]:
-        return [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+        found = [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+        return [point for point in found if math.isfinite(point[1])]
 
     starts = [row for row, before in zip(rows[1:], rows, strict=False) if row["stage"] != before["stage"]]
     style = {"x_name": "epoch", "whole": True, "marks": [(float(row["epoch"]) - 0.5, row["stage"]) for row in starts]}

@@ -169,8 +169,9 @@
         if (layers.classes && !layers.classes.has(number)) continue;
         const stroke = data.classes[number - 1].colour;
         svg.append(draw("path", { d: path, class: `halo ${kind}` }));
-        const title = draw("title", {}, `${data.classes[number - 1].name}, ${kind}`);
-        svg.append(draw("path", { d: path, stroke, class: `outline ${kind}`, "data-class": number }, title));
+        const outline = draw("path", { d: path, stroke, class: `outline ${kind}` });
+        if (layers.classes) outline.append(draw("title", {}, `${data.classes[number - 1].name}, ${kind}`));
+        svg.append(outline);
       }
     }
     return svg;
