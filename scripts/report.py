@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     path = write_report(
         options.evaluation, training_dir=options.training, path=options.output, hide_names=options.hide_names
     )
-    print(f"The report ({path.stat().st_size / 1e6:.1f} MB) is {path}")
+    print(f"The report ({path.stat().st_size / 1e6:.2f} MB) is {path}")
 
 
 if __name__ == "__main__":
