@@ -174,22 +174,39 @@ def unfreezing_table(results: Path) -> str:
     return "\n".join([*lines, *(f"| {batches} | {dice:.3f} |" for batches, dice in found["dice"].items())])
 
 
+def leaked_cases(results: Path) -> list[str]:
+    """Return the test cases that are nearly the same as one of another part (`benchmarks.dermoscopy.leaks`)."""
+    path = results / "leaks.json"
+    pairs = json.loads(path.read_text(encoding="utf-8"))["pairs"] if path.is_file() else []
+    return sorted({case for pair in pairs for case, part in pair["images"].items() if part == "test"})
+
+
+def card_figures(scores: dict[str, np.ndarray], chosen: np.ndarray) -> list[str]:
+    """Return Jaccard, thresholded Jaccard and Dice of the chosen cases with their intervals."""
+    jaccard, dice = (scores[figure][chosen] for figure in FIGURES)
+    columns = (jaccard, np.where(jaccard < THRESHOLD, 0.0, jaccard), dice)
+    return [interval_text(vars(mean_interval(column))) for column in columns]
+
+
 def card_table(results: Path) -> str:
     """Return the shipped model's training, split and scores on photographs that chose neither it nor a setting."""
     of_name = {record["name"]: record for record in records(results, "networks") if record["seed"] == 0}
     if SHIPPED not in of_name or not (of_name[SHIPPED]["folder"] / "test.csv").is_file():
         return NOTHING
     record = of_name[SHIPPED]
+    leaked = leaked_cases(results)
     lines = ["| part | photographs | SHA-256 of their names | Jaccard | thresholded Jaccard | Dice |", "|---" * 6 + "|"]
     for part in ("training", "validation", "test"):
         of_part = record["split"][part]
         cells = [part, str(of_part["cases"]), f"`{of_part['sha256'][:12]}`", "", "", ""]
         if part != "training":
             scores = case_scores(record["folder"] / f"{part}.csv")
-            jaccard = scores["jaccard"]
-            columns = (jaccard, np.where(jaccard < THRESHOLD, 0.0, jaccard), scores["dice"])
-            cells[3:] = [interval_text(vars(mean_interval(column))) for column in columns]
+            cells[3:] = card_figures(scores, np.full(len(scores["case"]), True))
         lines.append("| " + " | ".join(cells) + " |")
+        if part == "test" and leaked:
+            alone = ~np.isin(scores["case"], leaked)
+            cells = ["test, without near copies", str(alone.sum()), "", *card_figures(scores, alone)]
+            lines.append("| " + " | ".join(cells) + " |")
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "monai", "timm"))
     training = f"seed {record['seed']}, {record['epochs']} epochs of {record['samples_per_epoch']} photographs"
     best = f"the best by validation Dice was epoch {record['best_epoch']}"

@@ -171,3 +171,26 @@ def test_scores_are_kept_by_the_name_of_the_photograph(tmp_path):
     scores = tmp_path / "scores.csv"
     scores.write_text("case,class,dice,iou\nimages/ISIC_1.jpg,lesion,0.80000000,0.66666667\n")
     assert compact(scores) == "case,dice,jaccard\nISIC_1,0.800000,0.666667\n"
+
+
+def test_near_copies_of_the_test_part_are_left_out_of_a_row_of_the_card(tmp_path):
+    folder = tmp_path / "networks" / "fpn"
+    folder.mkdir(parents=True)
+    cases = {part: {"cases": 2, "sha256": "0" * 64} for part in ("training", "validation", "test")}
+    record = {"name": tables.SHIPPED, "seed": 0, "split": cases, "epochs": 1, "samples_per_epoch": 2, "best_epoch": 1}
+    record |= {"batch_size": 1, "seconds": 60, "device": "a processor"}
+    record |= {"versions": dict.fromkeys(("torch", "monai", "timm"), "1")}
+    (folder / "run.json").write_text(json.dumps(record))
+    for part in ("validation", "test"):
+        (folder / f"{part}.csv").write_text("case,dice,jaccard\nfirst,0.8,0.6\nsecond,0.8,0.6\ncopied,1.0,1.0\n")
+    leaks = {
+        "pairs": [{"images": {"copied": "test", "other": "training"}}, {"images": {"a": "training", "b": "validation"}}]
+    }
+    (tmp_path / "leaks.json").write_text(json.dumps(leaks))
+    assert tables.leaked_cases(tmp_path) == ["copied"]
+    rows = {
+        row.split(" | ")[0].removeprefix("| "): row for row in tables.card_table(tmp_path).splitlines() if "|" in row
+    }
+    assert "| 0.733 [" in rows["test"] and "| 0.333 [" in rows["test"] and "| 0.867 [" in rows["test"]
+    assert rows["test, without near copies"].count("0.600 [0.600, 0.600]") == 1  # 0.6 is under the threshold of 0.65
+    assert "0.000 [0.000, 0.000]" in rows["test, without near copies"]

@@ -98,9 +98,9 @@ def test_the_split_is_by_patient_and_every_file_is_there(phantom_study: Path) ->
     assert suffixes == {".dcm": 12, ".gz": 12}
 
 
-def test_writing_takes_under_30_seconds_and_little_disk(phantom_build: tuple[Path, float]) -> None:
-    folder, seconds = phantom_build
-    assert seconds < 30
+def test_writing_takes_under_30_seconds_on_two_processors_and_little_disk(phantom_build: tuple[Path, float]) -> None:
+    folder, seconds = phantom_build  # of processor time, which other work on the machine does not change much
+    assert 0 < seconds < 60
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 60e6
 
 

@@ -28,6 +28,20 @@ def refuse_shared_patients(cases: Mapping[str, Sequence[dict[str, str]]], folder
             )
 
 
+def leaks(
+    cases: Mapping[str, Sequence[dict[str, str]]], duplicates: Sequence[Duplicate]
+) -> list[tuple[tuple[str, str], tuple[str, str], Duplicate]]:
+    """Return the pairs whose two images lie in different parts: (part, image), (part, image) and what they share.
+
+    Args:
+        cases: items of each part.
+        duplicates: pairs of indices into the items of all parts, one after the other.
+    """
+    listed = [(part, item["image"]) for part, items in cases.items() for item in items]
+    pairs = [(listed[pair.first], listed[pair.second], pair) for pair in duplicates]
+    return [pair for pair in pairs if pair[0][0] != pair[1][0]]
+
+
 def refuse_duplicates(
     cases: Mapping[str, Sequence[dict[str, str]]], duplicates: Sequence[Duplicate], folder: Path, *, remedy: str
 ) -> None:
@@ -42,16 +56,15 @@ def refuse_duplicates(
     Raises:
         PyrasegError: an image is in two parts; the message names the pairs.
     """
-    listed = [(part, item["image"]) for part, items in cases.items() for item in items]
-    leaks = [pair for pair in duplicates if listed[pair.first][0] != listed[pair.second][0]]
-    if leaks:
-        lines = []
-        for pair in leaks[:NAMED]:
-            (part, image), (other_part, other) = listed[pair.first], listed[pair.second]
-            lines.append(f"  {relpath(image, folder)} ({part}) and {relpath(other, folder)} ({other_part}): {pair}")
-        if len(leaks) > NAMED:
-            lines.append(f"  and {len(leaks) - NAMED} more")
+    found = leaks(cases, duplicates)
+    if found:
+        lines = [
+            f"  {relpath(image, folder)} ({part}) and {relpath(other, folder)} ({other_part}): {pair}"
+            for (part, image), (other_part, other), pair in found[:NAMED]
+        ]
+        if len(found) > NAMED:
+            lines.append(f"  and {len(found) - NAMED} more")
         raise PyrasegError(
-            f"{len(leaks)} pairs of images in {folder} are the same or nearly so and lie in different parts of the "
+            f"{len(found)} pairs of images in {folder} are the same or nearly so and lie in different parts of the "
             "split:\n" + "\n".join(lines) + f"\nFigures from such a split flatter. {remedy}"
         )

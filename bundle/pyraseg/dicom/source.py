@@ -3,6 +3,7 @@
 
 import hashlib
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,14 +55,18 @@ SOP_CLASSES = {
 }
 
 
+#: pydicom's validation is one switch for all threads: two that turn it off and on again at once would leave it off.
+_VALIDATION = threading.RLock()
+
+
 @contextmanager
 def values_as_they_are() -> Iterator[None]:
-    """Let pydicom and highdicom read and copy values that break the standard, without a warning.
+    """Let pydicom and highdicom read and copy values that break the standard, without a warning; one thread at a time.
 
     Their warnings quote what they complain of: a birth date, or a name that is a single word.
     """
     warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
-    with pydicom.config.disable_value_validation():
+    with _VALIDATION, pydicom.config.disable_value_validation():
         yield
 
 
