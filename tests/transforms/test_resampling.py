@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, LoadImaged
+from monai.transforms import Compose, Invertd, LoadImaged, Resize
 from PIL import Image
 
 from bundle.pyraseg.errors import PyrasegError
@@ -86,6 +86,19 @@ def test_invertd_restores_size_affine_and_a_smooth_image(spacing: float) -> None
     assert np.allclose(back.affine, image.affine)
     inside = np.abs(back[3].numpy() - image[0].numpy())[6:-6, 6:-6]
     assert inside.max() < 0.06 * max(PIXEL[:2]) * np.linalg.norm(GRADIENT) + 1e-4
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+def test_the_way_back_is_that_of_monais_resize(nearest: bool) -> None:
+    resample = ResampleSlicesd("image", spacing=1.7)
+    image = MetaTensor(torch.rand(2, 20, 30, 5), affine=torch.diag(torch.tensor([1.0, 1.3, 4.0, 1.0])))
+    small = resample({"image": image})
+    way = {"spatial_size": (20, 30, 5), "mode": "nearest" if nearest else "trilinear"}
+    expected = Resize(**way)(MetaTensor(small["image"]))
+    small["pred"] = small["image"]
+    back = Invertd("pred", resample, orig_keys="image", nearest_interp=nearest)(small)["pred"]
+    torch.testing.assert_close(back.as_tensor(), expected.as_tensor(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(back.affine, image.affine)
 
 
 def test_keys_have_their_own_modes() -> None:

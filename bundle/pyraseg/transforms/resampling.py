@@ -2,6 +2,7 @@
 """Give slices a common pixel size, and photographs a common size."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,16 @@ from monai.transforms.utils import scale_affine
 from monai.utils import TraceKeys, ensure_tuple_rep
 
 from bundle.pyraseg.errors import PyrasegError
+
+
+def resize_rasters(images: torch.Tensor, size: tuple[int, int], **options: Any) -> torch.Tensor:
+    """Return (C, W, H[, D]) with each slice at the size (H, W), by `torch.nn.functional.interpolate` with its options.
+
+    In memory slices lie one after the other, and rows in a slice, whatever they did before.
+    """
+    if images.ndim == 3:
+        return F.interpolate(images.mT[None], size, **options)[0].mT
+    return F.interpolate(images.permute(0, 3, 2, 1), size, **options).permute(0, 3, 2, 1)
 
 
 class AntialiasedResize(Resize):
@@ -43,14 +54,16 @@ class AntialiasedResize(Resize):
             orig_size=tuple(img.shape[1:]),
             transform_info=self.get_transform_info(),
         )
-        slices = img.as_tensor().float()
-        slices = slices[None] if img.ndim == 3 else slices.permute(3, 0, 1, 2)
-        if self.smooth:
-            resized = F.interpolate(slices, (width, height), mode="bilinear", antialias=True)
-        else:
-            resized = F.interpolate(slices, (width, height), mode="nearest-exact")
-        resized = resized[0] if img.ndim == 3 else resized.permute(1, 2, 3, 0)
-        return MetaTensor(resized.contiguous()).copy_meta_from(tracked)
+        options = {"mode": "bilinear", "antialias": True} if self.smooth else {"mode": "nearest-exact"}
+        return MetaTensor(resize_rasters(img.as_tensor().float(), (height, width), **options)).copy_meta_from(tracked)
+
+    def inverse_transform(self, data: MetaTensor, transform: dict[str, Any]) -> MetaTensor:
+        """Return what `Resize` would, slice by slice: in three dimensions it takes twice the time for the same."""
+        mode = transform[TraceKeys.EXTRA_INFO]["mode"]
+        mode = mode if "nearest" in mode else "bilinear"
+        width, height, *_ = size = transform[TraceKeys.ORIG_SIZE]
+        tracked = self.track_transform_meta(data, affine=scale_affine(data.shape[1:], size))
+        return MetaTensor(resize_rasters(data.as_tensor().float(), (height, width), mode=mode)).copy_meta_from(tracked)
 
 
 class ResampleSlices(AntialiasedResize):

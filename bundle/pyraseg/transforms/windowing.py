@@ -103,8 +103,10 @@ class Windowd(MapTransform):
                 f"Windowd: the image{place} has the shape {tuple(image.shape)}. A window applies to one channel, "
                 "(1, W, H) or (1, W, H, D): a colour image is scaled (ScaleIntensityRanged), not windowed."
             )
-        values = np.asarray(image, dtype=np.float32)[0]
-        out = np.empty((len(self.windows), *values.shape), dtype=np.float32)
+        # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the
+        # order that LoadImage makes, where neighbours in memory lie in different slices.
+        values = torch.as_tensor(image, dtype=torch.float32)[0].swapaxes(0, -1).contiguous().numpy().swapaxes(0, -1)
+        out = np.empty((len(self.windows), *values.shape[::-1]), dtype=np.float32).swapaxes(1, -1)
         for channel, window in zip(out, self.windows, strict=True):
             if isinstance(window, VoiWindow | Percentiles):
                 fixed = window if isinstance(window, VoiWindow) else window.window(values)
@@ -113,7 +115,9 @@ class Windowd(MapTransform):
                 apply_header(values, header_items(meta, window, values.shape, place), channel)
         if meta.get("inverted", False):
             np.subtract(1.0, out, out=out)
-        out = torch.from_numpy(out * (self.high - self.low) + self.low)
+        out *= self.high - self.low
+        out += self.low
+        out = torch.from_numpy(out)
         if not isinstance(image, MetaTensor) or not get_track_meta():
             return out
         meta.pop("voi", None)
