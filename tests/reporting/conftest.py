@@ -35,6 +35,8 @@ def large_evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = [volume(f"patient_{number:03d}/series", shift=number % 8) for number in range(200)]
     folder = evaluate(root, cases, class_names=names, windows=["soft_tissue"])
     drawn = [large_views(seed, cases=len(cases)) for seed in range(3)]
-    pictures = [{"case": case.name} | drawn[number % 3] for number, case in enumerate(cases)]
-    (folder / "pictures.json").write_text(json.dumps({"cases": pictures}))
+    pictures = json.loads((folder / "pictures.json").read_text())
+    for number, case in enumerate(pictures["cases"]):
+        case["views"], case["depth"] = (drawn[number % 3][key] for key in ("views", "depth"))
+    (folder / "pictures.json").write_text(json.dumps(pictures))
     return folder

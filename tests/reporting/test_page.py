@@ -131,6 +131,15 @@ def test_files_of_several_evaluations_are_refused(evaluation, tmp_path):
             write_report(mixed)
 
 
+def test_pictures_of_another_model_are_refused(tmp_path):
+    """As an evaluation without a report leaves them behind, whose scores are newer."""
+    older = evaluate(tmp_path.resolve() / "older", [volume("a/ct", shift=1), volume("b/ct", shift=1, lesion="alarm")])
+    newer = evaluate(tmp_path.resolve() / "newer", [volume("a/ct", shift=1), volume("b/ct", shift=1)])
+    shutil.copy(older / "pictures.json", newer)
+    with pytest.raises(PyrasegError, match="are of different cases or predictions"):
+        write_report(newer)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format": 99}'])
 def test_what_is_no_summary_is_refused(evaluation, content):
     (evaluation / "summary.json").write_text(content)

@@ -72,8 +72,11 @@ def write_report(
     if summary["cases"] != len(names):
         raise PyrasegError(f"summary.json and scores.csv of {folder} are of different cases. Evaluate again.")
     pictures = _optional(folder / "pictures.json").get("cases")
-    if pictures is not None and [case["case"] for case in pictures] != names:
-        raise PyrasegError(f"pictures.json and scores.csv of {folder} are of different cases. Evaluate again.")
+    if pictures is not None and not _belong_together(pictures, rows):
+        raise PyrasegError(
+            f"pictures.json and scores.csv of {folder} are of different cases or predictions. Evaluate again, or "
+            "delete pictures.json for a report without pictures."
+        )
     training = None if training_dir is None else Path(training_dir)
     shown = {name: f"case {number}" if hide_names else name for number, name in enumerate(names, start=1)}
     data = page_data(rows, list(summary["by"]), shown, pictures)
@@ -141,6 +144,17 @@ def page_data(
         "by": circumstances,
         "cases": cases,
     }
+
+
+def _belong_together(pictures: Sequence[Mapping[str, Any]], rows: Mapping[tuple[str, str], Mapping[str, str]]) -> bool:
+    """Return whether pictures are of the cases and predictions of the rows: each class has as many voxels."""
+    classes = list(dict.fromkeys(name for _, name in rows))
+    counts = {
+        (case["case"], name): str(case.get("predicted", {}).get(str(number), 0))
+        for case in pictures
+        for number, name in enumerate(classes, start=1)
+    }
+    return list(counts) == list(rows) and all(counts[key] == row["predicted_voxels"] for key, row in rows.items())
 
 
 def choose_views(views: Sequence[Sequence[dict[str, Any]]], dice: Sequence[float]) -> list[list[dict[str, Any]]]:

@@ -96,7 +96,8 @@ def draw_views(
 
     Returns:
         `depth`: the number of slices, or None for a picture; `views`, the most telling first: `slice` (counted from 1,
-        or None), `size` [width, height], `image` (WebP in base64), `truth` and `prediction` (SVG paths by class index).
+        or None), `size` [width, height], `image` (WebP in base64), `truth` and `prediction` (SVG paths by class index);
+        `predicted`: voxels by class index, by which a reader sees that scores are of the same prediction.
     """
     image, volume = at_window(original, windows), original.ndim == 4
     known = truth != UNKNOWN  # elsewhere nobody can say that the prediction is wrong: nothing is scored there either
@@ -109,7 +110,8 @@ def draw_views(
         if views and used > room:
             break
         views.append({"slice": None if index is None else index + 1} | view)
-    return {"depth": original.shape[3] if volume else None, "views": views}
+    counts = {int(value): int(count) for value, count in zip(*np.unique(prediction, return_counts=True), strict=True)}
+    return {"depth": original.shape[3] if volume else None, "views": views, "predicted": counts}
 
 
 def _view(picture: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> dict[str, Any]:
