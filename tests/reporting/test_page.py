@@ -12,6 +12,7 @@ import pytest
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.text import format_figure
 from bundle.pyraseg.reporting.page import choose_views, write_report
+from bundle.pyraseg.transforms.label import UNKNOWN
 from tests.reporting.evaluations import evaluate, photograph, volume
 from tests.reporting.training import write_log
 
@@ -98,6 +99,13 @@ def test_an_evaluation_without_pictures_or_record_has_a_page(evaluation):
     page = write_report(evaluation)
     assert all(case["views"] == [] for case in data_of(page)["cases"])
     assert "not recorded" in Text(page).text
+
+
+def test_what_nobody_labelled_is_counted_as_in_the_scores(tmp_path):
+    case = volume("a/ct", shift=3)
+    case.truth[:, 12:] = UNKNOWN
+    (shown,) = data_of(write_report(evaluate(tmp_path.resolve(), [case])))["cases"]
+    assert len(shown["views"]) == 5
 
 
 def test_photographs_and_volumes_together_have_a_page(tmp_path):

@@ -31,7 +31,7 @@ def provenance(made_of: Mapping[str, Any], summary: Mapping[str, Any], training:
         "Data": {
             "data set": made_of["dataset"],
             "split": f"{split['hash']} ({parts} cases)",
-            "evaluated": made_of["config"]["validate#dataset#data"].lstrip("$@"),
+            "evaluated": made_of["config"].get("validate#dataset#data", "a list of cases").lstrip("$@"),
             **evaluated,
         },
         "Weights": {

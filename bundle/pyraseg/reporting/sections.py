@@ -92,7 +92,7 @@ def training_charts(rows: Sequence[Mapping[str, str]], data: Mapping[str, Any]) 
     starts = [row for row, before in zip(rows[1:], rows, strict=False) if row["stage"] != before["stage"]]
     style = {"x_name": "epoch", "whole": True, "marks": [(float(row["epoch"]) - 0.5, row["stage"]) for row in starts]}
     colours = {of["name"]: of["colour"] for of in data["classes"]}
-    dice = [Line("mean", LIGHT, points("dice"))]
+    dice = [Line("mean", LIGHT, points("dice"))] if len(colours) > 1 else []
     dice += [Line(name, colour, points(f"dice/{name}")) for name, colour in colours.items()]
     groups = [column for column in rows[0] if column.startswith("rate/")]
     rates = [

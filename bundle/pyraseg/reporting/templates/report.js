@@ -36,14 +36,12 @@
   const metric = () => fields.metric.value;
   const moreIsBetter = () => data.metrics[metric()][1];
   const value = (scores) => scores[column[metric()]];
-  const mean = (a) => {
-    const values = a.scores.map(value).filter((one) => one !== null);
-    return values.length ? values.reduce((sum, one) => sum + one, 0) / values.length : null;
+  const meanOf = (numbers) => {
+    const known = numbers.filter((one) => one !== null);
+    return known.length ? known.reduce((sum, one) => sum + one, 0) / known.length : null;
   };
-  const doubt = (a) => {
-    const values = a.scores.map((of) => of[column.doubt]).filter((one) => one !== null);
-    return values.length ? values.reduce((sum, one) => sum + one, 0) / values.length : 0;
-  };
+  const mean = (a) => meanOf(a.scores.map(value));
+  const doubt = (a) => meanOf(a.scores.map((scores) => scores[column.doubt]));
   const text = (number, name = metric()) => {
     if (number === null) return "–";
     if (/_voxels$|lesions/.test(name)) return String(number);
@@ -104,7 +102,8 @@
     shown = data.cases.map((_, place) => place).filter((place) => passes(data.cases[place])).sort(compare(by));
     byId("count").textContent = `${shown.length} of ${data.cases.length} cases`;
     const cells = all.map((one) => {
-      const ascends = one.badness && one.key !== "doubt" && moreIsBetter() ? order.worstFirst : one.badness ? !order.worstFirst : order.worstFirst;
+      const smallIsBad = !one.badness || (one.key !== "doubt" && moreIsBetter());
+      const ascends = smallIsBad === order.worstFirst;
       const button = make("button", { type: "button", textContent: one.heading });
       button.addEventListener("click", () => sortBy(one.key, order.key === one.key ? !order.worstFirst : true, one.key));
       const cell = make("th", { scope: "col" }, button);
