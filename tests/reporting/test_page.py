@@ -148,11 +148,17 @@ def test_pictures_of_another_model_are_refused(tmp_path):
         write_report(newer)
 
 
+@pytest.mark.parametrize("name", ["summary.json", "pictures.json", "evaluation.json"])
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format": 99}'])
-def test_what_is_no_summary_is_refused(evaluation, content):
-    (evaluation / "summary.json").write_text(content)
-    with pytest.raises(PyrasegError, match=r"summary\.json .* Evaluate again"):
+def test_what_is_no_such_file_is_refused(evaluation, name, content):
+    (evaluation / name).write_text(content)
+    with pytest.raises(PyrasegError, match=rf"{name} .* Evaluate again"):
         write_report(evaluation)
+
+
+def test_a_folder_is_no_place_for_a_page(evaluation, tmp_path):
+    with pytest.raises(PyrasegError, match=r"is a folder\. Name the file"):
+        write_report(evaluation, path=tmp_path)
 
 
 def test_a_training_without_a_log_is_refused(evaluation, tmp_path):

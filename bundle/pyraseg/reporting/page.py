@@ -22,7 +22,7 @@ from bundle.pyraseg.evaluation.overlay import colour_of
 from bundle.pyraseg.evaluation.table import FORMAT
 from bundle.pyraseg.evaluation.text import format_figure
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.reporting.provenance import provenance
+from bundle.pyraseg.reporting.provenance import RECORDED, provenance
 from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, doubt_chart, read_log, training_charts
 
 logger = logging.getLogger(__name__)
@@ -61,9 +61,12 @@ def write_report(
             data set, which may be those of patients.
 
     Raises:
-        PyrasegError: a file is absent, belongs to another evaluation or is no such file.
+        PyrasegError: a file is absent, belongs to another evaluation or is no such file; `path` is a folder.
     """
     folder = Path(output_dir)
+    target = folder / "report.html" if path is None else Path(path)
+    if target.is_dir():
+        raise PyrasegError(f"{target} is a folder. Name the file to write, such as {target / 'report.html'}.")
     rows = read_scores(folder)
     summary = _read_json(folder / "summary.json")
     if summary.get("format") != FORMAT:
@@ -71,7 +74,7 @@ def write_report(
     names = list(dict.fromkeys(case for case, _ in rows))
     if summary["cases"] != len(names):
         raise PyrasegError(f"summary.json and scores.csv of {folder} are of different cases. Evaluate again.")
-    pictures = _optional(folder / "pictures.json").get("cases")
+    pictures = _optional(folder / "pictures.json", "cases").get("cases")
     if pictures is not None and not _belong_together(pictures, rows):
         raise PyrasegError(
             f"pictures.json and scores.csv of {folder} are of different cases or predictions. Evaluate again, or "
@@ -88,9 +91,8 @@ def write_report(
         training=[] if training is None else training_charts(read_log(training), data),
         calibration=calibration_chart(summary, data),
         doubt=doubt_chart(summary),
-        made_of=provenance(_optional(folder / "evaluation.json"), summary, training),
+        made_of=provenance(_optional(folder / "evaluation.json", *RECORDED), summary, training),
     )
-    target = folder / "report.html" if path is None else Path(path)
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     logger.info("The report (%.1f MB) is %s", target.stat().st_size / 1e6, target)
@@ -198,17 +200,17 @@ def _source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, *needed: str) -> dict[str, Any]:
     if not path.is_file():
         raise PyrasegError(f"There is no {path.name} in {path.parent}. Give the output folder of `evaluating`.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise PyrasegError(f"{path} is not valid JSON ({error}). Evaluate again.") from error
-    if not isinstance(content, dict):
-        raise PyrasegError(f"{path} is no file of `evaluating`. Evaluate again.")
+    if not isinstance(content, dict) or not set(needed) <= set(content):
+        raise PyrasegError(f"{path} is no file of `evaluating`, or not of this version. Evaluate again.")
     return content
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.exists() else {}
+def _optional(path: Path, *needed: str) -> dict[str, Any]:
+    return _read_json(path, *needed) if path.exists() else {}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+#: What `evaluation.json` holds of what is told here.
+RECORDED = ("dataset", "weights", "split", "revision", "versions", "seed", "config")
 #: Options that tell about the machine or are prose, not about the model.
 LEFT_OUT = ("_dir", "_file", "_root", "_uri", "remedy")
 
