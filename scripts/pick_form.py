@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from tqdm import tqdm
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
 from bundle.pyraseg.workflow.console import plain_console
 
 SUFFIXES = {"float": ".network.onnx", "int8": ".int8.network.onnx"}
@@ -40,10 +40,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def on_onnxruntime(path: Path, threads: int, shape: tuple[int, ...]) -> Callable[[], object]:
     """Return a call of a network on random pixels, (B, W, H) with the channels that it takes."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads would slow down who is next
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(path, threads=threads, remedy="Write it anew: python -m scripts.export_onnx.")
     (image,) = session.get_inputs()
     feed = {image.name: _random(shape, image.shape[1])}
     return lambda: session.run(None, feed)

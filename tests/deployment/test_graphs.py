@@ -14,12 +14,13 @@ from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.transforms import Compose, FillHolesd, ScaleIntensityd
 from torch import Tensor, nn
 
-from bundle.pyraseg.deployment.agreement import LOGIT_TOLERANCE, Agreement, compare_path, session
+from bundle.pyraseg.deployment.agreement import LOGIT_TOLERANCE, Agreement, compare_path
 from bundle.pyraseg.deployment.export import Parts, export
 from bundle.pyraseg.deployment.onnx_graph import network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
 from bundle.pyraseg.deployment.reference import Reference, examples
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
 from tests.deployment.paths import WINDOWS, Convolutions, network, photograph, projection, steps, volume
 
 PLAIN = Decision()
@@ -85,7 +86,7 @@ def test_temperature_and_threshold(temperature, threshold):
 
 def test_a_batch_is_its_images():
     recipe = read_recipe(*steps(volume("header", neighbours=1)))
-    run = session(graph(recipe))
+    run = open_session(graph(recipe).SerializeToString(), threads=1, remedy="")
     (example,) = examples(recipe, [(40, 57)])
     names = [item.name for item in run.get_inputs()]
     assert names == ["image", "spacing", "inverted", "windows"]

@@ -83,6 +83,27 @@ def test_a_ct_series(name, models, tmp_path):
     check(png(tmp_path / "out" / "in_labels"), models.ct.truth(folder))
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_series_of_fewer_slices_than_the_network_sees(slices, models, tmp_path):
+    write_series(tmp_path / "in", grey()[:slices], spacing=(1.3, 0.9), slice_step=2.5)
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out") == 0
+    (result,) = (tmp_path / "out").iterdir()
+    check(png(result), models.ct.truth(tmp_path / "in"))
+
+
+def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
+    for echo in (1, 2):
+        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
+    truth = models.mr.truth(tmp_path / "in" / "2")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
+    assert "EchoTime: 1 (6), 2 (6). Choose with select" in capsys.readouterr().err
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
+    (result,) = (tmp_path / "out").iterdir()
+    check(png(result), truth)
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTim=2") == 1
+    assert "Did you mean EchoTime?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["plain", "rescaled by slice", "padded", "downwards"])
 def test_windows_by_percentiles_of_the_whole_series(name, models, tmp_path):
     folder = series(tmp_path / "in", name, Modality="MR")
@@ -269,7 +290,7 @@ def test_a_photograph_has_no_place_in_a_patient(form, models, tmp_path, capsys):
 
 
 def test_mistyped_options_are_refused(models, tmp_path, capsys):
-    for options in (["--threads", "0"], ["--thread", "x"], ["--format", "gif"]):
+    for options in (["--threads", "0"], ["--thread", "x"], ["--format", "gif"], ["--select", "EchoTime"]):
         with pytest.raises(SystemExit) as stopped:
             main([str(models.ct.path), str(tmp_path), str(tmp_path / "out"), *options])
         assert stopped.value.code == 2

@@ -3,19 +3,24 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from bundle.pyraseg.deployment.onnx_graph import LOGITS
-from bundle.pyraseg.deployment.reference import SIZES, Example, Reference, patterns
+from bundle.pyraseg.deployment.reference import SIZES, Example, Outcome, Reference, patterns
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
 
 #: Largest difference of logits, relative to the largest logit, that is rounding.
 LOGIT_TOLERANCE = 1e-4
+#: Largest difference of probabilities that is rounding; a temperature below 1 makes it larger than that of the logits.
+PROBABILITY_TOLERANCE = 1e-3
 #: Least share of pixels that have the same class.
 MASK_AGREEMENT = 0.999
 
@@ -27,7 +32,7 @@ class Agreement:
     Attributes:
         images: how many were compared.
         logit_error: largest difference of logits, relative to the largest logit of the image.
-        probability_error: largest difference of probabilities; 0 where a graph gives none.
+        probability_error: largest difference of probabilities.
         mask_agreement: share of all pixels with the same class.
         worst: (height, width) of the image with the largest difference of logits.
     """
@@ -40,8 +45,9 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"logits within {self.logit_error:.1e} of the largest one, classes equal for {self.mask_agreement:.3%} of "
-            f"the pixels of {self.images} images"
+            f"logits within {self.logit_error:.1e} of the largest one, probabilities within "
+            f"{self.probability_error:.1e}, classes equal for {self.mask_agreement:.3%} of the pixels of "
+            f"{self.images} images"
         )
 
     def require(self, what: str) -> None:
@@ -50,25 +56,26 @@ class Agreement:
         Args:
             what: names the graph, for the message.
         """
-        if self.logit_error <= LOGIT_TOLERANCE and self.mask_agreement >= MASK_AGREEMENT:
+        alike = self.logit_error <= LOGIT_TOLERANCE and self.probability_error <= PROBABILITY_TOLERANCE
+        if alike and self.mask_agreement >= MASK_AGREEMENT:
             return
         raise PyrasegError(
-            f"{what} is not what PyTorch computes: {self}; at most {LOGIT_TOLERANCE:.0e} and at least "
-            f"{MASK_AGREEMENT:.1%} are accepted. It differs most at {self.worst[0]} x {self.worst[1]} pixels. The "
-            "network has an operation that the exporter gets wrong; nothing was written."
+            f"{what} is not what PyTorch computes: {self}; at most {LOGIT_TOLERANCE:.0e} and "
+            f"{PROBABILITY_TOLERANCE:.0e}, and at least {MASK_AGREEMENT:.1%} are accepted. It differs most at "
+            f"{self.worst[0]} x {self.worst[1]} pixels. The network has an operation that the exporter gets wrong; "
+            "nothing was written."
         )
 
 
-def session(model: onnx.ModelProto, *, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Load a model as it would be loaded from its file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+class _Pair(NamedTuple):
+    size: tuple[int, int]
+    found: Outcome
+    expected: Outcome
 
 
 def compare_network(model: onnx.ModelProto, network: nn.Module, channels: int) -> Agreement:
     """Compare the graph of a network with the network, on images (B, channels, H, W) of several sizes and batches."""
-    run, random = session(model), np.random.default_rng(0)
+    run, random = _open(model), np.random.default_rng(0)
     pairs = []
     for number, size in enumerate(SIZES):
         batch = 1 + 2 * (number % 2)
@@ -76,7 +83,8 @@ def compare_network(model: onnx.ModelProto, network: nn.Module, channels: int) -
         with torch.no_grad():
             expected = network(torch.from_numpy(image)).numpy()
         (found,) = _run(run, ["logits"], {"image": image}, size)
-        pairs.append((size, found, expected, found.argmax(1), expected.argmax(1), 0.0))
+        mine, theirs = (Outcome(logits, softmax(logits, axis=1), logits.argmax(1)) for logits in (found, expected))
+        pairs.append(_Pair(size, mine, theirs))
     return _worst(pairs)
 
 
@@ -85,7 +93,7 @@ def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     opened.graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, [None] * 4))
-    run = session(opened)
+    run = _open(opened)
     pairs = []
     for example in images:
         expected = reference(example.item)
@@ -96,9 +104,13 @@ def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[
                 f"The whole path gives classes of {classes.shape} and logits of {logits.shape}, where PyTorch has "
                 f"{expected.classes.shape} and {expected.logits.shape}; nothing was written."
             )
-        apart = float(np.abs(probabilities - expected.probabilities).max())
-        pairs.append((size, logits, expected.logits, classes, expected.classes, apart))
+        pairs.append(_Pair(size, Outcome(logits, probabilities, classes), expected))
     return _worst(pairs)
+
+
+def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    remedy = "The network has an operation that ONNX Runtime does not know; nothing was written."
+    return open_session(model.SerializeToString(), threads=1, remedy=remedy)
 
 
 def _run(
@@ -114,10 +126,13 @@ def _run(
         ) from error
 
 
-def _worst(pairs: list[tuple]) -> Agreement:
-    errors = [float(np.abs(found - expected).max() / np.abs(expected).max()) for _, found, expected, *_ in pairs]
-    errors = [error if np.isfinite(error) else np.inf for error in errors]
-    equal = sum(int((mine == theirs).sum()) for *_, mine, theirs, _ in pairs)
-    pixels = sum(theirs.size for *_, theirs, _ in pairs)
+def _worst(pairs: list[_Pair]) -> Agreement:
+    errors = []
+    for _, found, expected in pairs:
+        error = float(np.abs(found.logits - expected.logits).max() / np.abs(expected.logits).max())
+        errors.append(error if np.isfinite(error) else np.inf)
+    apart = max(float(np.abs(found.probabilities - expected.probabilities).max()) for _, found, expected in pairs)
+    equal = sum(int((found.classes == expected.classes).sum()) for _, found, expected in pairs)
+    pixels = sum(pair.expected.classes.size for pair in pairs)
     worst = int(np.argmax(errors))
-    return Agreement(len(pairs), errors[worst], max(pair[-1] for pair in pairs), equal / pixels, tuple(pairs[worst][0]))
+    return Agreement(len(pairs), errors[worst], apart, equal / pixels, pairs[worst].size)

@@ -70,8 +70,7 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
     graph, inputs = network.graph, Inputs.of(recipe)
     (shown,), (logits,) = graph.inputs, graph.outputs
     shown.name, logits.name = "network_image", "network_logits"
-    before, after = Operators(), Operators()
-    after.count = 10_000  # so that their names differ
+    before, after = Operators("before"), Operators("after")
     prepared = before_network(before, recipe, inputs)
     classes, probabilities, averaged = after_network(after, recipe, inputs, logits, decision)
     averaged.name = LOGITS

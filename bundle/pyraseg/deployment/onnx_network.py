@@ -4,11 +4,11 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
 
 
 class OnnxNetwork(nn.Module):
@@ -27,14 +27,7 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, path: str | Path, *, threads: int, remedy: str) -> None:
         super().__init__()
-        if not Path(path).is_file():
-            raise PyrasegError(f"There is no exported network at {path}. {remedy}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # nearly any type and text, depending on how a file is broken
-            raise PyrasegError(f"{path} cannot be loaded as an ONNX model. {remedy}") from error
+        self.session = open_session(path, threads=threads, remedy=remedy)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if [item.type for item in (*inputs, *outputs)] != ["tensor(float)"] * 2 or len(inputs[0].shape) != 4:
             names = ", ".join(item.name for item in inputs)

@@ -14,9 +14,14 @@ LAST = np.iinfo(np.int64).min  # where a slice with a negative step ends
 
 
 class Operators:
-    """Write operators: `op.Add(a, b)` adds a node and returns its output; numbers and arrays become constants."""
+    """Write operators: `op.Add(a, b)` adds a node and returns its output; numbers and arrays become constants.
 
-    def __init__(self) -> None:
+    Args:
+        name: what the names of values begin with, to tell them from those of other parts of a graph.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.tape = Tape()
         self.count = 0
 
@@ -37,7 +42,7 @@ class Operators:
 
     def _new(self) -> ir.Value:
         self.count += 1
-        return ir.Value(name=f"path_{self.count}")
+        return ir.Value(name=f"{self.name}_{self.count}")
 
     def size(self, x: ir.Value, axis: int) -> ir.Value:
         """Return the length of an axis, (1,) int64."""

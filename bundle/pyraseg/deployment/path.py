@@ -79,7 +79,7 @@ def after_network(
         images = 1 + len(recipe.flips)
         parts = op.tape.op_multi_out("Split", [logits], {"axis": 0, "num_outputs": images}, num_outputs=images)
         for number, part in enumerate(parts):
-            part.name = f"logits_{number}"
+            part.name = f"{op.name}_view_{number}"
         mirrored = [op.flip(part, [a + 2 for a in axes]) for part, axes in zip(parts[1:], recipe.flips, strict=True)]
         logits = op.Div(op.Sum(parts[0], *mirrored), float(images))
     probabilities = op.Transpose(op.Softmax(logits, axis=1), perm=[0, 1, 3, 2])

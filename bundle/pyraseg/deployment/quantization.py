@@ -20,8 +20,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from bundle.pyraseg.deployment.agreement import session
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
 
 #: Operators with weights: each, with the activation behind it, is a layer that may stay in float.
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -144,7 +144,7 @@ def quantize(
 
 def classes(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return the classes that a network sees in each image, (1, W, H)."""
-    run = session(model)
+    run = open_session(model.SerializeToString(), threads=1, remedy="Quantise it anew.")
     (name,) = (item.name for item in run.get_inputs())
     return [run.run(None, {name: image})[0].argmax(1) for image in images]
 

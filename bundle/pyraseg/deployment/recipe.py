@@ -110,7 +110,7 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
     known = "; ".join(f"{kind}: {', '.join(part.__name__ for part in chain)}" for kind, chain in CHAINS.items())
     raise PyrasegError(
         f"The preprocessing {', '.join(kind.__name__ for kind in kinds)} cannot be put into a graph. "
-        f"These can: {known}. Export the network alone, or bring the config into one of these forms."
+        f"These can: {known}. Export the network alone (--network-only), or bring the config into one of these forms."
     )
 
 
@@ -141,6 +141,6 @@ def _flips(inferer: Inferer) -> tuple[tuple[int, ...], ...]:
     if not whole:
         raise PyrasegError(
             f"The config shows the network tiles ({type(inferer).__name__}), and the graph shows it whole images. "
-            "Export the network alone."
+            "Export the network alone (--network-only)."
         )
     return tuple(flips)

@@ -61,7 +61,7 @@ def examples(recipe: Recipe, sizes: Sequence[tuple[int, int]] = SIZES) -> Iterat
 
 
 def patterns(random: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-    """Return images (count, height, width) from 0 to 1 with coarse shapes and noise; each is part of the one before."""
+    """Return images (count, height, width) from 0 to 1 with coarse shapes and noise; neighbours are alike."""
     coarse, fine = (
         torch.from_numpy(random.random((1, count, *size)).astype(np.float32)) for size in ((6, 7), (height, width))
     )

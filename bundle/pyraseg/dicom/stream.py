@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the slices of a series one by one, as `read_series` reads them all, in the memory of a few."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class SeriesStream:
 
     Args:
         path: a folder, a file, or the files of a series.
+        select: attributes that the slices must have, see `read_series`.
 
     Attributes:
         geometry: where the slices lie, or None.
@@ -32,8 +33,8 @@ class SeriesStream:
         PyrasegError: as `read_series`.
     """
 
-    def __init__(self, path: str | Path | Sequence[str | Path]) -> None:
-        self.series, self.frames, self.geometry = arrange_series(path)
+    def __init__(self, path: str | Path | Sequence[str | Path], *, select: Mapping[str, object] | None = None) -> None:
+        self.series, self.frames, self.geometry = arrange_series(path, select=select)
         first = self.frames[0]
         self.inverted = first.inverted
         self.is_colour = first.is_colour

@@ -24,9 +24,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         "and highdicom (default: %(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=_processors(),
                         help="threads of the network (default: the processors there are, %(default)s)")  # fmt: skip
+    parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
+                        help="what the slices of a series must have where it holds several phases or echoes, such as "
+                        "EchoTime=4.6")  # fmt: skip
     options = parser.parse_args(argv)
     if options.threads < 1:
         parser.error(f"--threads is 1 or more, not {options.threads}")
+    if not all("=" in item for item in options.select):
+        parser.error("--select takes KEYWORD=VALUE")
     return options
 
 
@@ -41,13 +46,14 @@ def run(options: argparse.Namespace) -> int:
     write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
     inputs = find_inputs(options.input, leave_out=options.output)
     name, version = model.algorithm
-    print(f"{name} {version}: {len(inputs)} inputs, {options.threads} threads", flush=True)
+    select = dict(item.split("=", 1) for item in options.select)
+    print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
     failures = []
     for item in inputs:
         try:
             if "fault" in item:
                 raise PyrasegError(item["fault"])
-            path = write(segment(model, item["image"]), options.output / item["name"])
+            path = write(segment(model, item["image"], select=select), options.output / item["name"])
         except Exception as error:
             failures.append(item["name"])
             print(f"{item['name']}: failed, {describe(error)}", file=sys.stderr, flush=True)

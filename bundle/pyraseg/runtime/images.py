@@ -40,12 +40,13 @@ class Labels:
     frame_numbers: Sequence[int] = ()
 
 
-def segment(model: Model, image: str | Sequence[str]) -> Labels:
+def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, str] | None = None) -> Labels:
     """Return the labels of an image, which are computed when they are taken.
 
     Args:
         model: the graph.
         image: a path, or the files of a DICOM series, as `find_inputs` gives them.
+        select: attributes that the slices of a series must have, where it holds several phases or echoes.
 
     Raises:
         PyrasegError: it cannot be read, or it is no image for this model.
@@ -59,7 +60,7 @@ def segment(model: Model, image: str | Sequence[str]) -> Labels:
         pixels = _read_photograph(Path(image), rgb=kind == "photograph")
         feed = {"image": pixels[None]} if kind == "photograph" else _projection(model, pixels)
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
-    stream = SeriesStream(image)
+    stream = SeriesStream(image, select=select)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
     origin = {"files": stream.files, "frame_numbers": stream.frame_numbers}
     if kind == "volume":
@@ -184,7 +185,7 @@ def _header_edges(views: Sequence[VoiWindow | VoiLut], window: Mapping[str, Any]
         raise PyrasegError(f"{file} has {len(views)} windows in its header, and the model needs {index + 1}.")
     view = views[index]
     if isinstance(view, VoiLut) or view.function == "SIGMOID":
-        raise PyrasegError(f"{file} is shown by a lookup table or a sigmoid, which the graph does not know.")
+        raise PyrasegError(f"{file} is shown by a lookup table or a sigmoid: segment it with the full bundle.")
     view.require_valid()
     exact = view.function == "LINEAR_EXACT"
     center, width = (view.center, view.width) if exact else (view.center - 0.5, view.width - 1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
 
 #: Version of the metadata that this runtime understands.
 FORMAT = "1"
@@ -29,19 +30,7 @@ class Model:
 
     def __init__(self, path: str | Path, *, threads: int) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise PyrasegError(f"There is no model at {path}. {REMEDY}")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise PyrasegError("ONNX Runtime is missing: pip install onnxruntime.") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # nearly any type and text, depending on how a file is broken
-            raise PyrasegError(f"{path} cannot be loaded as an ONNX model. {REMEDY}") from error
+        self.session = open_session(self.path, threads=threads, remedy=REMEDY)
         self.properties: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         if self.properties.get("pyraseg_format") != FORMAT or self.properties.get("content") != "path":
             found = (
