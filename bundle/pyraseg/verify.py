@@ -17,7 +17,7 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import read_archive, unpack
 from bundle.pyraseg.packaging.form import check_form
 from bundle.pyraseg.packaging.golden import run_golden
-from bundle.pyraseg.packaging.signature import check_signature
+from bundle.pyraseg.packaging.signature import check_signature, read_public_key
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, check_sums
 
 
@@ -32,13 +32,14 @@ def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> st
     Raises:
         PyrasegError: the first thing that is wrong.
     """
+    public = None if key is None else read_public_key(key)
     try:
         name, files = read_archive(path)
         check_sums(files)
-        if key is not None:
+        if public is not None:
             if SIGNATURE not in files:
                 raise PyrasegError("it has no signature, and one by the key was asked for")
-            check_signature(files[SUMS], files[SIGNATURE], key)
+            check_signature(files[SUMS], files[SIGNATURE], public)
         metadata = check_form(name, files)
     except PyrasegError as error:
         raise PyrasegError(

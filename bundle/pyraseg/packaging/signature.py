@@ -7,9 +7,12 @@ Keys are PEM files as OpenSSL writes them. The signature is its 64 bytes and not
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundle.pyraseg.errors import PyrasegError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def sign(message: bytes, key: Path) -> bytes:
@@ -22,20 +25,23 @@ def sign(message: bytes, key: Path) -> bytes:
     return _key(key, "private", lambda pem: serialization.load_pem_private_key(pem, password=None)).sign(message)
 
 
-def check_signature(message: bytes, signature: bytes, key: Path) -> None:
-    """Check the signature of a message with the public key in a PEM file.
+def read_public_key(path: Path) -> "Ed25519PublicKey":
+    """Return the public key in a PEM file; the errors are those of `sign`."""
+    return _key(path, "public", _cryptography().load_pem_public_key)
+
+
+def check_signature(message: bytes, signature: bytes, key: "Ed25519PublicKey") -> None:
+    """Check the signature of a message with a public key.
 
     Raises:
-        PyrasegError: the signature is not that of this message by this key, or as `sign`.
+        PyrasegError: the signature is not that of this message by this key.
     """
-    serialization = _cryptography()
     from cryptography.exceptions import InvalidSignature
 
-    public = _key(key, "public", serialization.load_pem_public_key)
     try:
-        public.verify(signature, message)
+        key.verify(signature, message)
     except InvalidSignature as error:
-        raise PyrasegError(f"its signature is not by the key in {key}: it is another's, or was changed") from error
+        raise PyrasegError("its signature is not by the key that was given: it is another's, or was changed") from error
 
 
 def _key(path: Path, kind: str, load: Any) -> Any:
@@ -57,6 +63,6 @@ def _cryptography() -> ModuleType:
         from cryptography.hazmat.primitives import serialization
     except ModuleNotFoundError as error:
         raise PyrasegError(
-            "Signatures need the package cryptography, which is not installed: pip install 'pyraseg[signing]'."
+            "Signatures need the package cryptography, which is not installed: pip install cryptography."
         ) from error
     return serialization
