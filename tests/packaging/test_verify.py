@@ -15,15 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import MOST_FILES, archive_bytes, read_archive
 from bundle.pyraseg.packaging.form import BILL, METADATA, MODEL, check_form
+from bundle.pyraseg.packaging.pack import pack
 from bundle.pyraseg.packaging.signature import sign
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, sums_text
 from bundle.pyraseg.verify import main, verify
+from tests.configs.test_configs import PROGRAMS, merged
 from tests.packaging.conftest import Package, write_keys
 from tests.workflows.commands import ROOT
 
@@ -70,6 +74,19 @@ def test_as_it_was_made(package, capsys):
     assert main([str(package.zip), "--key", str(package.public)]) == 0
     said = f"Verified: {NAME} 0.2.0: {len(package.files)} files, signed by {package.public}\n"
     assert capsys.readouterr().out == said
+
+
+@pytest.mark.slow
+def test_a_task_on_volumes(tmp_path, capsys):
+    network = merged(PROGRAMS["infer"]).get_parsed_content("network_def")
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    path = pack(ROOT, "phantom", tmp_path / "out", model=tmp_path / "model.pt")
+    assert path.name == "pyraseg_phantom_v0.2.0.zip"
+    assert main([str(path), "--unsigned"]) == 0
+    files = read_archive(path)[1]
+    labels = np.load(io.BytesIO(files["golden/expected.npz"]))["labels"]
+    (tmp_path / "input.nii").write_bytes(files["golden/input.nii"])
+    assert labels.shape[1:] == nib.load(tmp_path / "input.nii").shape
 
 
 # --- who made it ---
@@ -309,6 +326,18 @@ def test_anything_but_its_files(kind, package, tmp_path):
     )
 
 
+def test_every_bit_of_a_zip_counts(tmp_path):
+    content, path = archive_bytes("p", {"a": b"xy", "b/c": b"z"}), tmp_path / "given.zip"
+    path.write_bytes(content)
+    assert read_archive(path) == ("p", {"a": b"xy", "b/c": b"z"})
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(PyrasegError):
+            read_archive(path)
+
+
 def test_no_file(tmp_path, capsys):
     assert main([str(tmp_path / "no.zip")]) == 1
     assert capsys.readouterr().err == (
@@ -349,6 +378,7 @@ def test_metadata_as_the_schema_has_them(package, real_data):
         ({"configs/train.json": b"[]"}, "is no JSON object"),
         ({"configs/evaluate.json": b'{"output_dir": "x"}'}, "does not stand alone"),
         ({MODEL: b"other"}, "are not the SHA-256 of models/model.pt"),
+        ({BILL: b'{"bomFormat": "CycloneDX", "metadata": []}'}, "is no CycloneDX bill"),
         ({BILL: b"{}"}, "is no CycloneDX bill of pyraseg_dermoscopy 0.2.0"),
     ],
 )

@@ -18,7 +18,7 @@ from bundle.pyraseg.errors import PyrasegError
 
 #: Limits of what is read; a package has some hundred files and tens of megabytes.
 MOST_FILES = 5_000
-MOST_BYTES = 2**31 - 1
+MOST_BYTES = 2**30
 MOST_ENTRY = 512  # bytes of a file's entry in the list of files
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
 _MODE = stat.S_IFREG | 0o644
@@ -55,9 +55,9 @@ def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:
             infos = archive.infolist()
             _check_entries(infos, len(data))
             contents = {info.filename: archive.read(info) for info in infos}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        if isinstance(error, PyrasegError):
-            raise
+    except PyrasegError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError, struct.error) as error:
         raise PyrasegError(f"it is no whole zip: {error}") from error
     name = infos[0].filename.partition("/")[0]
     files = {}

@@ -51,7 +51,7 @@ def check_form(name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     digest = hashlib.sha256(files[MODEL]).hexdigest()
     if metadata.get("weights") != {MODEL: digest}:
         raise PyrasegError(f"the `weights` of {METADATA} are not the SHA-256 of {MODEL}")
-    own = parsed[BILL].get("metadata", {}).get("component", {})
+    own = _section(_section(parsed[BILL], "metadata"), "component")
     if parsed[BILL].get("bomFormat") != "CycloneDX" or (own.get("name"), own.get("version")) != (
         name,
         metadata["version"],
@@ -65,11 +65,9 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     _check_keys("", metadata, _METADATA)
     formats = metadata["network_data_format"]
     for side, key in (("inputs", "image"), ("outputs", "pred")):
-        tensor = formats.get(side, {}).get(key) if isinstance(formats.get(side), dict) else None
-        if not isinstance(tensor, dict):
-            raise PyrasegError(f"{METADATA} describes no {side[:-1]} {key!r}")
+        tensor = _section(_section(formats, side), key)
         _check_keys(f"network_data_format#{side}#{key}#", tensor, _TENSOR)
-        if len(tensor.get("channel_def", {})) != tensor["num_channels"]:
+        if len(_section(tensor, "channel_def")) != tensor["num_channels"]:
             raise PyrasegError(f"{METADATA} names other than {tensor['num_channels']} channels of {key!r}")
 
 
@@ -77,6 +75,12 @@ def _check_keys(place: str, content: dict[str, Any], kinds: Mapping[str, type]) 
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
             raise PyrasegError(f"{METADATA} has no {place}{key} of type {kind.__name__}")
+
+
+def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return an object within an object; an empty one where there is none."""
+    section = content.get(key)
+    return section if isinstance(section, dict) else {}
 
 
 def _json(path: str, content: bytes) -> dict[str, Any]:

@@ -83,7 +83,10 @@ def predict(parser, folder: Path) -> dict[str, np.ndarray]:
     (path,) = (folder / "golden").glob("input.*")
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load(folder / "models" / "model.pt", map_location="cpu", weights_only=True))
+    try:
+        network.load_state_dict(torch.load(folder / "models" / "model.pt", map_location="cpu", weights_only=True))
+    except RuntimeError as error:  # it lists every name that does not fit
+        raise SystemExit("the weights are not those of the network of configs/inference.json") from error
     item = parser.get_parsed_content("preprocessing")({"image": str(path)})
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]
