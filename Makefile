@@ -17,8 +17,9 @@ help:
 train: .venv/installed
 	python -m monai.bundle run training --config_file configs/train.json $(ARGS)
 
+# Two processes with one thread each: most tests spend their time in Python. Files stay together, for their fixtures.
 test: .venv/installed-dev
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 test-all: .venv/installed-dev
 	python -m pytest -m "slow or not slow"

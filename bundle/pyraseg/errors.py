@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one error that a user can mend."""
+"""The one error that a user can mend, and what is said of any other."""
+
+import logging
+import os
+import traceback
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 class PyrasegError(ValueError):
@@ -19,3 +26,31 @@ def mendable(error: BaseException) -> PyrasegError | None:
     while cause is not None and not isinstance(cause, PyrasegError):
         cause = cause.__cause__
     return cause
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Return what an error was raised from in the first place."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def describe(error: BaseException) -> str:
+    """Return what a person has to know of an error that stopped one of many inputs.
+
+    Of an unexpected one that is its type and its place alone: the messages of libraries may quote a header, and with it
+    a patient. With the environment variable PYRASEG_TRACEBACK set the whole of it is logged.
+    """
+    cause = mendable(error)
+    if cause is not None:
+        return str(cause)
+    root = root_of(error)
+    if isinstance(root, MemoryError):
+        return "there is not enough memory for it. Free some, take a coarser spacing, or leave it out."
+    if isinstance(root, OSError) and root.strerror:
+        return f"{root.strerror}: {root.filename or 'a file'}."
+    if os.environ.get("PYRASEG_TRACEBACK"):
+        logger.error("An unexpected error", exc_info=error)
+    last = traceback.extract_tb(root.__traceback__)[-1:]
+    place = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in last)
+    return f"an unexpected {type(root).__name__}{place}. PYRASEG_TRACEBACK=1 in the environment shows all of it."

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.inference.inputs import InputDataset, find_inputs
+from bundle.pyraseg.inference.find import find_inputs
+from bundle.pyraseg.inference.inputs import InputDataset
 from bundle.pyraseg.inference.tally import Tally
 from tests.dicom.files import uid, write_image, write_series
 

@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.packaging.pack import pack
+from bundle.pyraseg.packaging.pack import SCRIPTS, pack
+from bundle.pyraseg.packaging.task import Task
 from scripts.package_bundle import main
 from tests.workflows.commands import ROOT
 
@@ -51,13 +52,14 @@ def test_the_same_bytes_from_another_place(package, copy, tmp_path):
 
 
 def test_it_holds_what_it_needs_and_no_more(package):
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bundle" / "pyraseg").rglob("*.py")}
-    overlays = {f"configs/{name}.json" for name in ("calibrate", "federated", "multi_gpu_train")}
+    tracked = subprocess.run(["git", "ls-files", "bundle"], cwd=ROOT, capture_output=True, text=True, check=True)
+    sources = set(tracked.stdout.split())
+    overlays = {f"configs/{path.name}" for path in Task(ROOT, "dermoscopy").other_overlays()}
     assert set(package.files) - sources - overlays == {
         "LICENSE", "README.md", "SHA256SUMS", "SHA256SUMS.sig", "bom.cdx.json", "pyproject.toml", "constraints.txt",
         "configs/train.json", "configs/evaluate.json", "configs/inference.json", "configs/metadata.json",
         "configs/logging.conf", "docs/README.md", "docs/data_license.txt", "models/model.pt", "golden/input.png",
-        "golden/label.png", "golden/expected.npz", "scripts/make_datalist.py", "scripts/check_datalist.py",
+        "golden/label.png", "golden/expected.npz", *(f"scripts/{name}" for name in SCRIPTS),
     }  # fmt: skip
     assert sources | overlays <= set(package.files)
     assert package.files["models/model.pt"] == (ROOT / "models" / "dermoscopy.pt").read_bytes()

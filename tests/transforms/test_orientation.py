@@ -10,7 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd
 
-from bundle.pyraseg.transforms.orientation import OrientSlicesd, slice_orientation
+from bundle.pyraseg.dicom.orientation import slice_orientation
+from bundle.pyraseg.transforms.orientation import OrientSlicesd
 
 SHAPE = (5, 4, 3)
 SPACING = np.diag([0.7, 1.2, 3.0])

@@ -120,3 +120,9 @@ def test_allowed_overrides(run, overrides):
 def test_it_says_so_when_no_config_calls_it():
     with pytest.raises(RuntimeError, match="list it in a config's `run`"):
         check_config()
+
+
+@pytest.mark.parametrize("text", ["false", "FALSE"])
+def test_a_switch_is_not_put_off_by_a_text_that_counts_as_true(run, text):
+    assert f"'epochs' was given as the text '{text}'" in refusal(run, epochs=text)
+    run(epochs=False)

@@ -2,6 +2,7 @@
 """Train, evaluate and infer through the real commands, and do the sums again with other libraries."""
 
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -40,7 +41,7 @@ def trained(request, tmp_path_factory) -> dict[str, Path]:
     assert "Best validation mean Dice" in training.stdout
     evaluating = monai_bundle(
         "run", "evaluating", "--config_file", config_files(*files[:2], folder=places["configs"]), *common,
-        "--output_dir", str(places["scores"]), cwd=work,
+        "--output_dir", str(places["scores"]), "--training_dir", str(places["runs"]), cwd=work,
     )  # fmt: skip
     assert evaluating.returncode == 0, evaluating.stdout + evaluating.stderr
     for case in ConfigParser.load_config_file(places["study"] / "datalist.json")["test"]:
@@ -102,6 +103,19 @@ def test_the_csv_equals_dice_recomputed_from_the_files(trained):
     summary = json.loads((trained["scores"] / "summary.json").read_text())
     assert summary["cases"] == len(labels) and set(summary["classes"]) == set(CLASSES)
     assert scored > 0  # two epochs find some liver: the comparison is not one of zeros
+
+
+def test_the_report_says_what_was_used(trained):
+    assert {path.name for path in trained["scores"].iterdir()} == {
+        "scores.csv", "lesions.csv", "review.csv", "summary.json", "pictures.json", "evaluation.json", "report.html",
+    }  # fmt: skip
+    page = (trained["scores"] / "report.html").read_text()
+    assert hashlib.sha256(trained["model"].read_bytes()).hexdigest() in page
+    assert "best epoch of the training whose curves are shown" in page
+    record = json.loads((trained["runs"] / "run.json").read_text())
+    assert f"{record['split']['hash']} (4 training, 2 validation, 2 test cases)" in page
+    assert record["versions"]["torch"] in page and "cases[&#39;test&#39;]" in page
+    assert str(trained["scores"].parent) not in page  # no path of the machine
 
 
 def test_a_temperature_travels_into_the_probabilities_and_leaves_the_labels(trained, tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 from bundle.pyraseg.dicom.label import open_label
 from bundle.pyraseg.dicom.rtstruct import StructureSet
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH, MedicalImageReader
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: More values than this are no classes but a blurred mask.
 MOST_VALUES = 255

@@ -18,7 +18,8 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.reader import PHOTOGRAPH, MedicalImageReader
+from bundle.pyraseg.formats import PHOTOGRAPH
+from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: Correlation from which on two images count as the same.
 THRESHOLD = 0.8

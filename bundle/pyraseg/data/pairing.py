@@ -14,7 +14,7 @@ from pathlib import Path
 from bundle.pyraseg.data.dicom_pairing import pair_dicom
 from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
 
 logger = logging.getLogger(__name__)
 

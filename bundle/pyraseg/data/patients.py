@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.reader import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
 
 logger = logging.getLogger(__name__)
 

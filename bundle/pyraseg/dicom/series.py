@@ -90,8 +90,8 @@ class DicomImage:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """Hold one frame before its pixels are read."""
+class Frame:
+    """Hold one frame before its pixels are read: `index` counts from 0 in its file."""
 
     file: Path
     header: Dataset
@@ -128,18 +128,7 @@ def read_series(
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
             missing positions, mixes sizes, orientations, spacings, colour or polarity, or cannot be decoded.
     """
-    select = dict(select or {})
-    for keyword in select:
-        if keyword not in keyword_dict:
-            near = difflib.get_close_matches(keyword, keyword_dict, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{hint}")
-    series = _choose(find_series(path, keywords=select), series_uid)
-    frames = _selected(series, _frames_of(series), select)
-    _require_uniform(series, frames)
-    frames, geometry = _in_order(series, frames)
-    if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
-        LOGGER.warning("Series %s has text burned into its pixels, maybe a name: look before you share them", series)
+    series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
     pixels, voi, padded = _load(series, frames)
     first = frames[0]
     rescale_type = str(first.value("RescaleType") or "")
@@ -165,6 +154,28 @@ def read_series(
     )
 
 
+def arrange_series(
+    path: str | Path | Sequence[str | Path],
+    *,
+    series_uid: str | None = None,
+    select: Mapping[str, object] | None = None,
+) -> tuple[Series, list[Frame], StackGeometry | None]:
+    """Return a series, its frames in order and their geometry, from headers alone; see `read_series`."""
+    select = dict(select or {})
+    for keyword in select:
+        if keyword not in keyword_dict:
+            near = difflib.get_close_matches(keyword, keyword_dict, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{hint}")
+    series = _choose(find_series(path, keywords=select), series_uid)
+    frames = _selected(series, _frames_of(series), select)
+    _require_uniform(series, frames)
+    frames, geometry = _in_order(series, frames)
+    if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
+        LOGGER.warning("Series %s has text burned into its pixels, maybe a name: look before you share them", series)
+    return series, frames, geometry
+
+
 def _choose(scan: Scan, series_uid: str | None) -> Series:
     listed = "; ".join(map(str, scan.series))
     if series_uid is None:
@@ -177,7 +188,7 @@ def _choose(scan: Scan, series_uid: str | None) -> Series:
     raise PyrasegError(f"{scan.path} holds no series {series_uid}. It holds: {listed}.")
 
 
-def _frames_of(series: Series) -> list[_Frame]:
+def _frames_of(series: Series) -> list[Frame]:
     frames, polarity = [], {}
     for file, header in zip(series.files, series.headers, strict=True):
         _require_possible(file, header)
@@ -185,7 +196,7 @@ def _frames_of(series: Series) -> list[_Frame]:
         if stated not in polarity:  # asked once for all slices alike, for it may warn
             polarity[stated] = is_inverted(header)
         frames += [
-            _Frame(file, header, index, plane, polarity[stated]) for index, plane in enumerate(frame_planes(header))
+            Frame(file, header, index, plane, polarity[stated]) for index, plane in enumerate(frame_planes(header))
         ]
     return frames
 
@@ -203,7 +214,7 @@ def _require_possible(file: Path, header: Dataset) -> None:
         )
 
 
-def _selected(series: Series, frames: list[_Frame], select: Mapping[str, object]) -> list[_Frame]:
+def _selected(series: Series, frames: list[Frame], select: Mapping[str, object]) -> list[Frame]:
     for keyword, wanted in select.items():
         chosen = [frame for frame in frames if _comparable(frame.value(keyword)) == _comparable(_plain(wanted))]
         if not chosen:
@@ -213,10 +224,10 @@ def _selected(series: Series, frames: list[_Frame], select: Mapping[str, object]
     return frames
 
 
-def _require_uniform(series: Series, frames: list[_Frame]) -> None:
+def _require_uniform(series: Series, frames: list[Frame]) -> None:
     """Refuse a series whose slices cannot stand in one array, or in one patient."""
     planes = [frame.plane for frame in frames if frame.plane]
-    facts: dict[str, Callable[[_Frame], object]] = {
+    facts: dict[str, Callable[[Frame], object]] = {
         "image sizes": lambda frame: f"{frame.header.Rows}x{frame.header.Columns}",
         "grey and colour images": lambda frame: "colour" if frame.is_colour else "grey",
         "polarities": lambda frame: "inverted" if frame.inverted else "not inverted",
@@ -229,7 +240,7 @@ def _require_uniform(series: Series, frames: list[_Frame]) -> None:
         ),
     }
     for name, fact in facts.items():
-        groups: dict[object, list[_Frame]] = defaultdict(list)
+        groups: dict[object, list[Frame]] = defaultdict(list)
         for frame in frames:
             if (value := fact(frame)) not in (None, ""):
                 groups[value].append(frame)
@@ -241,7 +252,7 @@ def _require_uniform(series: Series, frames: list[_Frame]) -> None:
             )
 
 
-def _in_order(series: Series, frames: list[_Frame]) -> tuple[list[_Frame], StackGeometry | None]:
+def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], StackGeometry | None]:
     """Sort frames along the normal; refuse missing and duplicate positions."""
     missing = [frame for frame in frames if frame.plane is None]
     several_files = len({frame.file for frame in frames}) > 1
@@ -273,7 +284,7 @@ def _in_order(series: Series, frames: list[_Frame]) -> tuple[list[_Frame], Stack
     return frames, geometry
 
 
-def _require_distinct(series: Series, frames: list[_Frame]) -> None:
+def _require_distinct(series: Series, frames: list[Frame]) -> None:
     """Refuse slices in the same place, and name the attributes that tell them apart."""
     row, column = np.reshape(frames[0].plane.orientation, (2, 3))
     distances = np.array([frame.plane.position for frame in frames]) @ np.cross(row, column)
@@ -300,7 +311,7 @@ def _require_distinct(series: Series, frames: list[_Frame]) -> None:
     raise PyrasegError(f"{found}. They differ in {differing}. Choose with select, e.g. select={example}.")
 
 
-def _load(series: Series, frames: list[_Frame]) -> tuple[np.ndarray, tuple, float]:
+def _load(series: Series, frames: list[Frame]) -> tuple[np.ndarray, tuple, float]:
     """Decode every file once, and fill pixels, views per slice and the share of padding."""
     first, colour = frames[0].header, frames[0].is_colour
     shape = (len(frames), int(first.Rows), int(first.Columns))
@@ -311,21 +322,15 @@ def _load(series: Series, frames: list[_Frame]) -> tuple[np.ndarray, tuple, floa
     for place, frame in enumerate(frames):
         places[frame.file].append(place)
     padding = 0
-    for file, slots in places.items():
-        dataset = _read(file)
-        decoded = decode_frames(dataset)
-        if decoded.shape[1:3] != shape[1:] or len(decoded) != frame_count(frames[slots[0]].header):
-            raise PyrasegError(f"{file}: the pixel data has another size than the header says. Export the file again.")
+    for slots in places.values():
+        dataset, decoded = decode_file(frames[slots[0]])
         for slot in slots:
             index = frames[slot].index
             if colour:
                 pixels[slot] = to_uint8(decoded[index], dataset)
                 continue
-            mask = padding_mask(decoded[index], dataset)
-            pixels[slot] = apply_modality_lut(decoded[index], dataset, index)
-            if mask.any():
-                padding += int(np.count_nonzero(mask))
-                pixels[slot][mask] = np.inf  # replaced below, when the smallest valid value is known
+            pixels[slot] = rescale_frame(decoded[index], dataset, index)
+            padding += int(np.count_nonzero(np.isposinf(pixels[slot])))
             view = read_voi(dataset, index)
             views[slot] = seen.setdefault(view, view)
     if padding == pixels.size:
@@ -333,6 +338,28 @@ def _load(series: Series, frames: list[_Frame]) -> tuple[np.ndarray, tuple, floa
     if padding:
         pixels[np.isposinf(pixels)] = pixels.min()
     return pixels, tuple(views), padding / pixels.size
+
+
+def decode_file(frame: Frame) -> tuple[Dataset, np.ndarray]:
+    """Return the file of a frame and the stored values of all frames in it.
+
+    Raises:
+        PyrasegError: it cannot be decoded, or its pixels have another size than its header says.
+    """
+    dataset, header = _read(frame.file), frame.header
+    decoded = decode_frames(dataset)
+    if decoded.shape[:3] != (frame_count(header), int(header.Rows), int(header.Columns)):
+        raise PyrasegError(
+            f"{frame.file}: the pixel data has another size than the header says. Export the file again."
+        )
+    return dataset, decoded
+
+
+def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarray:
+    """Return the rescaled values of a grey frame, float32; padding is infinite until it is known what replaces it."""
+    values = apply_modality_lut(stored, dataset, index)
+    values[padding_mask(stored, dataset)] = np.inf
+    return values
 
 
 def _read(file: Path) -> Dataset:
@@ -383,6 +410,6 @@ def _text(value: object) -> str:
     return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _names(frames: list[_Frame]) -> str:
+def _names(frames: list[Frame]) -> str:
     names = list(dict.fromkeys(frame.file.name for frame in frames))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

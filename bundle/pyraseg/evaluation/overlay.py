@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from bundle.pyraseg.transforms.orientation import OrientSlices
 from bundle.pyraseg.transforms.windowing import Windowd
@@ -60,44 +62,64 @@ def draw(
     Returns:
         RGB picture: a row a slice, with original, truth where it is known, prediction and overlay as columns.
     """
-    affine, shown = original.affine, [original, *([] if truth is None else [truth]), labels]
-    if original.ndim == 4:
-        chosen = telling_slices(np.asarray(shown[1][0]))
-        shown = [volume[..., chosen] for volume in shown]
-        for volume in shown:
-            volume.affine = affine
-    if windows is not None:
-        first = windows if isinstance(windows, str | dict) else windows[0]
-        shown[0] = Windowd("image", windows=first, output_range=(0, 255))({"image": shown[0]})["image"]
-    shown = [OrientSlices()(volume) for volume in shown]
-    spacing = shown[0].pixdim.tolist() if original.ndim == 4 else [1.0, 1.0]
-    rows = []
-    for index in range(shown[0].shape[3]) if original.ndim == 4 else [None]:
-        grey, *maps = (np.asarray(volume if index is None else volume[..., index]) for volume in shown)
-        rows.append(_row(grey, [classes[0] for classes in maps], spacing))
+    maps = [*([] if truth is None else [truth]), labels]
+    slices = telling_slices(np.asarray(maps[0][0])) if original.ndim == 4 else [None]
+    image = at_window(original, windows)
+    displayed = [display(image, maps, index=index) for index in slices]
+    rows = [np.concatenate(_row(*view), axis=1) for view in displayed]
+    found = np.unique(np.concatenate([classes.ravel() for _, shown, _ in displayed for classes in shown]))
     captions = ["original", *([] if truth is None else ["truth"]), "prediction", "overlay"]
-    found = np.unique(np.concatenate([np.unique(np.asarray(classes)) for classes in shown[1:]]))
     return _captioned(Image.fromarray(np.concatenate(rows)), captions, class_names, found)
 
 
-def _row(image: np.ndarray, maps: Sequence[np.ndarray], spacing: Sequence[float]) -> np.ndarray:
-    """Return an image, its label maps and the last one laid over it, side by side, with square pixels.
+def at_window(original: MetaTensor, windows: Sequence | None) -> MetaTensor:
+    """Return an image through the first of its windows (as for `Windowd`), 0 to 255; None where it needs none."""
+    if windows is None:
+        return original
+    first = windows if isinstance(windows, str | dict) else windows[0]
+    return Windowd("image", windows=first, output_range=(0, 255))({"image": original})["image"]
 
-    Arrays are MONAI's (C, W, H) and (W, H).
+
+def display(
+    image: MetaTensor, maps: Sequence[Tensor], *, index: int | None
+) -> tuple[np.ndarray, list[np.ndarray], tuple[float, float]]:
+    """Return a slice, or a picture, upright and as bytes.
+
+    Args:
+        image: grey or RGB, 0 to 255, (C, W, H[, D]).
+        maps: class indices on the same grid, (1, W, H[, D]) each.
+        index: of the slice; None for a picture.
+
+    Returns:
+        RGB bytes, (H, W, 3); the maps, (H, W) each; the width and the height at which nothing is distorted, in units
+        of the shorter side of a pixel.
     """
-    grey = np.moveaxis(np.clip(np.nan_to_num(image), 0, 255).astype(np.uint8), 0, -1).swapaxes(0, 1)
-    grey = np.repeat(grey, 3, axis=2) if grey.shape[2] == 1 else grey[..., :3]
-    width, height = maps[0].shape
-    unit = min(spacing[0], spacing[1])
-    size = np.array([width * spacing[0] / unit, height * spacing[1] / unit])
-    size = tuple(np.rint(size * max(1.0, NARROWEST / size.min())).astype(int).tolist())
-    grey = np.asarray(Image.fromarray(np.ascontiguousarray(grey)).resize(size, Image.Resampling.BILINEAR))
-    pictures = [Image.fromarray(np.ascontiguousarray(labels.T.astype(np.uint8))) for labels in maps]
+    shown = [convert_to_tensor(part, track_meta=False).cpu() for part in (image, *maps)]
+    spacing = [1.0, 1.0]
+    if index is not None:
+        slices = [OrientSlices()(MetaTensor(part[..., index : index + 1], affine=image.affine)) for part in shown]
+        spacing = slices[0].pixdim.tolist()
+        shown = [part[..., 0] for part in slices]
+    image, *labels = map(np.asarray, shown)
+    picture = np.clip(np.nan_to_num(image), 0, 255).astype(np.uint8).transpose(2, 1, 0)
+    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[..., :3]
+    height, width = picture.shape[:2]
+    unit = min(spacing[:2])
+    size = width * spacing[0] / unit, height * spacing[1] / unit
+    return np.ascontiguousarray(picture), [np.ascontiguousarray(classes[0].T) for classes in labels], size
+
+
+def _row(image: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> list[np.ndarray]:
+    """Return an image, its label maps and the last one laid over it, enlarged to square pixels; see `display`."""
+    enlarged = max(1.0, NARROWEST / min(size))
+    size = tuple(round(side * enlarged) for side in size)
+    grey = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    pictures = [Image.fromarray(labels.astype(np.uint8)) for labels in maps]
     maps = [np.asarray(picture.resize(size, Image.Resampling.NEAREST)) for picture in pictures]
     colours = [colour_of(labels) for labels in maps]
     found = (maps[-1] > 0)[..., None]
     blended = np.where(found, (1 - OPACITY) * grey + OPACITY * colours[-1], grey).astype(np.uint8)
-    return np.concatenate([grey, *colours, blended], axis=1)
+    return [grey, *colours, blended]
 
 
 def _captioned(

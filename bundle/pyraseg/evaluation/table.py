@@ -127,9 +127,8 @@ class ScoreTable:
         resamples: int = 10_000,
     ) -> None:
         self.output_dir = Path(output_dir)
-        root = Path(dataset_dir).expanduser().resolve()
         self.cases = list(cases)
-        self.names = [Path(case["image"]).relative_to(root).as_posix() for case in cases]
+        self.names = case_names(cases, dataset_dir)
         self.scorer = scorer
         self.calibration = calibration
         self.doubt = doubt
@@ -194,6 +193,12 @@ class ScoreTable:
         scored = [row for row in rows if not math.isnan(row["dice"])]
         worth = risk_coverage([row["doubt"] for row in scored], [1 - row["dice"] for row in scored]) if scored else {}
         return worth | {"review": order}
+
+
+def case_names(cases: Sequence[Mapping[str, Any]], dataset_dir: str | Path) -> list[str]:
+    """Return the path of every case's image below the folder of the data set."""
+    root = Path(dataset_dir).expanduser().resolve()
+    return [Path(case["image"]).relative_to(root).as_posix() for case in cases]
 
 
 def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None:

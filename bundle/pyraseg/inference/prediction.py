@@ -9,7 +9,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from bundle.pyraseg.dicom.geometry import StackGeometry
-from bundle.pyraseg.transforms.reader import LPS_TO_RAS
+from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,17 +2,15 @@
 """Count the inputs that are done, keep what went wrong with the others, and show both as they come."""
 
 import logging
-import os
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from threading import RLock
 from time import monotonic
 from typing import Any
 
 from tqdm import tqdm
 
-from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg import errors
+from bundle.pyraseg.errors import PyrasegError, mendable, root_of
 from bundle.pyraseg.inference.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -82,23 +80,7 @@ class Tally:
 
 
 def describe(error: Exception) -> str:
-    """Return what a person has to know of an error.
-
-    Of an unexpected one that is its type and its place alone: the messages of libraries may quote a header, and with it
-    a patient. With the environment variable PYRASEG_TRACEBACK set the whole of it is logged.
-    """
-    cause = mendable(error)
-    if cause is not None:
-        return str(cause)
-    root: BaseException = error
-    while root.__cause__ is not None:  # MONAI raises a RuntimeError of its own from whatever a transform raises
-        root = root.__cause__
-    if is_out_of_memory(root):
-        return "there is not enough memory for it. Free some, take a coarser spacing, or leave it out."
-    if isinstance(root, OSError) and root.strerror:
-        return f"{root.strerror}: {root.filename or 'a file'}."
-    if os.environ.get("PYRASEG_TRACEBACK"):
-        logger.error("An unexpected error", exc_info=error)
-    last = traceback.extract_tb(root.__traceback__)[-1:]
-    place = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in last)
-    return f"an unexpected {type(root).__name__}{place}. PYRASEG_TRACEBACK=1 in the environment shows all of it."
+    """Return what a person has to know of an error, `errors.describe`, torch's want of memory included."""
+    if mendable(error) is None and is_out_of_memory(root_of(error)):
+        return errors.describe(MemoryError())
+    return errors.describe(error)

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from bundle.pyraseg.packaging.task import PROGRAMS, Task
 from bundle.pyraseg.transforms.temperature import temperature_path
 
 #: Programs that work on a user's data without the rest of the repository.
-SCRIPTS = ("check_datalist.py", "make_datalist.py")
+SCRIPTS = (
+    "check_datalist.py", "export_onnx.py", "make_datalist.py", "pick_form.py", "quantize_onnx.py", "report.py",
+)  # fmt: skip
 _TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.projection.DropSliceAxisd"
 
 
@@ -72,7 +75,7 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     files = {MODEL: weights}
     if temperature_path(model).is_file():
         files[temperature_path(Path(MODEL)).as_posix()] = temperature_path(model).read_bytes()
-    sources = [*sorted((root / "bundle" / "pyraseg").rglob("*.py")), *(root / "scripts" / name for name in SCRIPTS)]
+    sources = [*_code(root), *(root / "scripts" / name for name in SCRIPTS)]
     sources += [*task.other_overlays(), root / "configs" / "logging.conf"]
     sources += [root / file for file in ("LICENSE", "pyproject.toml", "constraints.txt")]
     files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources}
@@ -86,6 +89,15 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     files["README.md"] = _readme(package, metadata).encode()
     card = _document(task.card, "the model card").decode()
     files["docs/README.md"] = task.retell_page(card, {*files, "docs/README.md"}).encode()
+    return files
+
+
+def _code(root: Path) -> list[Path]:
+    """Return the files of pyraseg that an installation has: modules, and what pyproject.toml names beside them."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    files = list((root / "bundle" / "pyraseg").rglob("*.py"))
+    for package, patterns in settings["package-data"].items():
+        files += [path for pattern in patterns for path in (root / package.replace(".", "/")).glob(pattern)]
     return files
 
 

@@ -16,9 +16,11 @@ from monai.transforms import MapTransform
 from bundle.pyraseg.dicom.class_table import Canvas, ClassTable, Region
 from bundle.pyraseg.dicom.grid import DRAWN_ON, ImageGrid
 from bundle.pyraseg.dicom.label import read_dicom_label
+from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
 from bundle.pyraseg.dicom.series import DicomImage
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.reader import ITK, LPS_TO_RAS, NIFTI, PHOTOGRAPH, MedicalImageReader
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.
 GRID_TOLERANCE = 0.1

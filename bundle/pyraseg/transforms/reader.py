@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,14 @@ from typing import Any
 import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
-from PIL import Image
 
+from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
 from bundle.pyraseg.dicom.series import DicomImage, read_series
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.photographs import as_rgb, convert
 
 logger = logging.getLogger(__name__)
-
-NIFTI = (".nii", ".nii.gz")
-ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-PHOTOGRAPH = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class MedicalImageReader(ImageReader):
@@ -97,7 +95,7 @@ class MedicalImageReader(ImageReader):
             elif name.endswith(ITK):
                 reader = ITKReader()
             else:
-                reader = PILReader(converter=self._convert)
+                reader = PILReader(converter=partial(convert, rgb=self.rgb, palette_index=self.palette_index))
             return reader.get_data(reader.read(path))
         except Exception as error:  # Damaged files make the three libraries raise nearly every type there is.
             lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
@@ -111,20 +109,10 @@ class MedicalImageReader(ImageReader):
             if (found := source.get(keyword, value)) != value:
                 logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
 
-    def _convert(self, image: Image.Image) -> Image.Image:
-        """Drop the alpha channel, expand a palette, and keep 16-bit and floating-point grey values."""
-        if self.rgb and image.mode[0] in "IF":  # Pillow would clip them
-            raise ValueError("its pixels have more than 8 bits, those of an RGB photograph 8")
-        if self.rgb:
-            return image.convert("RGB")
-        if image.mode in ("L", "RGB", "F") or image.mode.startswith("I") or (image.mode == "P" and self.palette_index):
-            return image
-        return image.convert("L" if image.mode in ("1", "LA") else "RGB")
-
 
 def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the array and the metadata of a series that has been read, as `MedicalImageReader` describes them."""
-    pixels = _as_rgb(image) if rgb else image.pixels
+    pixels = as_rgb(image.pixels, inverted=image.inverted, name=str(image.files[0])) if rgb else image.pixels
     colour = pixels.ndim == 4
     array = np.ascontiguousarray(np.moveaxis(pixels, (0, 1, 2), (2, 1, 0)))
     meta = {
@@ -149,21 +137,3 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         meta["slice_positions"] = image.geometry.positions
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
-
-
-def _as_rgb(image: DicomImage) -> np.ndarray:
-    """Return the pixels of a photograph as (N, rows, columns, 3) uint8.
-
-    Raises:
-        PyrasegError: grey values that are no bytes: only a window could tell what they look like.
-    """
-    pixels = image.pixels
-    if pixels.ndim == 4:
-        return pixels
-    if pixels.min() < 0 or pixels.max() > 255:
-        raise PyrasegError(
-            f"{image.files[0]} is grey with values from {pixels.min():g} to {pixels.max():g}, not a photograph of 8 "
-            "bits. Use a task that windows its images."
-        )
-    bytes_ = np.rint(255 - pixels if image.inverted else pixels).astype(np.uint8)
-    return np.repeat(bytes_[..., None], 3, axis=3)

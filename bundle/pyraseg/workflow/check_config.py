@@ -31,7 +31,7 @@ def check_config() -> None:
     of its base out of use by setting it to null) and the arguments of every component (each is one that it takes).
 
     Raises:
-        PyrasegError: a key is not used; the message names the nearest one that is.
+        PyrasegError: a key is not used (the message names the nearest one that is), or a switch is put off by a text.
     """
     parser = calling(ConfigParser)
     if parser is None:
@@ -39,6 +39,12 @@ def check_config() -> None:
             "check_config finds its config through the parser that calls it: list it in a config's `run`."
         )
     config = parser.get()
+    for key, value in config.items():
+        if isinstance(value, str) and value.lower() == "false":
+            raise PyrasegError(
+                f"The option {key!r} was given as the text {value!r}, which counts as true. The command line takes "
+                f"Python's values: --{key} False. Nothing was run."
+            )
     used = MONAI_IDS | set(references(config))
     used |= {knob for knob, use in REPLACED.items() if use in parser and not isinstance(parser[use], str)}
     is_used = {place: any(_overlap(place, other) for other in used) for place in sections(config)}

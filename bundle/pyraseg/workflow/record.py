@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run is made of: its configuration, its data, its software."""
 
+import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from monai.bundle import ConfigParser
 from bundle.pyraseg import processes
 from bundle.pyraseg.data.datalist import split_hash
 from bundle.pyraseg.data.slice_cache import state_of_files
+from bundle.pyraseg.files import replacing
 from bundle.pyraseg.workflow.callers import bundle_root, calling
 from bundle.pyraseg.workflow.environment import PACKAGES
 
@@ -47,6 +50,21 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
         "config": leaves,
         "data": {part: {item["image"]: state_of_files(item) for item in items} for part, items in cases.items()},
     }
+
+
+def write_record(output_dir: str | Path, *, record: Mapping[str, Any], dataset_dir: str, model_file: str) -> None:
+    """Write what an evaluation is made of, as `evaluation.json`.
+
+    Args:
+        output_dir: folder of the file.
+        record: of the run, see `run_record`.
+        dataset_dir: the name of this folder is added as `dataset`.
+        model_file: the name and the SHA-256 of this file are added as `weights`.
+    """
+    weights = {"file": Path(model_file).name, "sha256": hashlib.sha256(Path(model_file).read_bytes()).hexdigest()}
+    content = {"dataset": Path(dataset_dir).name, "weights": weights, **record}
+    with replacing(Path(output_dir) / "evaluation.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def revision(folder: Path) -> str:

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported network in the place of the one in PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
+
+
+class OnnxNetwork(nn.Module):
+    """Compute logits by ONNX Runtime, on the CPU: image (B, C, W, H) float32 -> logits (B, classes, W, H).
+
+    It has no parameters, so nothing is trained and no weights are loaded into it.
+
+    Args:
+        path: the network alone, as `scripts/export_onnx.py` writes it.
+        threads: how many threads it runs on.
+        remedy: what a user does to get the file, for the message where there is none.
+
+    Raises:
+        PyrasegError: there is no such file, or it is no network of that kind.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int, remedy: str) -> None:
+        super().__init__()
+        self.session = open_session(path, threads=threads, remedy=remedy)
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        if [item.type for item in (*inputs, *outputs)] != ["tensor(float)"] * 2 or len(inputs[0].shape) != 4:
+            names = ", ".join(item.name for item in inputs)
+            raise PyrasegError(f"{path} is no network alone: it takes {names}. {remedy}")
+        self.input = inputs[0].name
+
+    def forward(self, image: Tensor) -> Tensor:
+        (logits,) = self.session.run(None, {self.input: np.ascontiguousarray(image.detach().cpu().float().numpy())})
+        return torch.from_numpy(logits).to(image.device)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of an image as ONNX operators: from raw pixels to the network, and from logits to labels.
+
+Images are laid out as displayed, rows by columns; the networks of this bundle were trained on columns by rows, so the
+last two axes are swapped in front of the network and behind it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from bundle.pyraseg.deployment.operators import Operators
+from bundle.pyraseg.deployment.recipe import Decision, Recipe
+from bundle.pyraseg.dicom.voi import VoiWindow
+
+#: The least width of a window that is an input: with it, one of no width is a threshold.
+LEAST_WIDTH = 1e-20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Hold the inputs of a graph; those that a kind of image does not need are None.
+
+    Attributes:
+        image: (batch, slices, height, width) float32 in rescaled units; of photographs (batch, height, width, 3) uint8.
+        spacing: mm between rows and between columns, (2,) float64, of a volume.
+        inverted: whether the smallest value is meant to be shown white, (batch,) bool.
+        windows: black and white of the windows that are not fixed, (batch, slices, windows, 2) float32.
+    """
+
+    image: ir.Value
+    spacing: ir.Value | None = None
+    inverted: ir.Value | None = None
+    windows: ir.Value | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Inputs":
+        """Return the inputs that a recipe needs."""
+        if recipe.kind == "photograph":
+            return cls(_input("image", ir.DataType.UINT8, "batch", "height", "width", 3))
+        free = len(recipe.free_windows)
+        return cls(
+            _input("image", ir.DataType.FLOAT, "batch", recipe.slices, "height", "width"),
+            spacing=_input("spacing", ir.DataType.DOUBLE, 2) if recipe.spacing else None,
+            inverted=_input("inverted", ir.DataType.BOOL, "batch"),
+            windows=_input("windows", ir.DataType.FLOAT, "batch", recipe.slices, free, 2) if free else None,
+        )
+
+    def all(self) -> list[ir.Value]:
+        """Return the inputs that there are."""
+        return [value for value in (self.image, self.spacing, self.inverted, self.windows) if value is not None]
+
+
+def _input(name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def before_network(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
+    """Return what the network is shown, (batch * (1 + flips), channels, columns, rows) float32."""
+    image = _colours(op, recipe, inputs) if recipe.kind == "photograph" else _greys(op, recipe, inputs)
+    image = op.Transpose(image, perm=[0, 1, 3, 2])
+    if recipe.flips:
+        mirrored = [op.flip(image, [axis + 2 for axis in axes]) for axes in recipe.flips]
+        image = op.Concat(image, *mirrored, axis=0)
+    return image
+
+
+def after_network(
+    op: Operators, recipe: Recipe, inputs: Inputs, logits: ir.Value, decision: Decision
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return what the bundle makes of logits, in its order: probabilities are resized, then softened, then judged.
+
+    Returns:
+        The classes (batch, height, width) uint8, their probabilities (batch, classes, height, width), and the logits,
+        (batch, classes, columns, rows), averaged over the mirror images.
+    """
+    if recipe.flips:
+        images = 1 + len(recipe.flips)
+        parts = op.tape.op_multi_out("Split", [logits], {"axis": 0, "num_outputs": images}, num_outputs=images)
+        for number, part in enumerate(parts):
+            part.name = f"{op.name}_view_{number}"
+        mirrored = [op.flip(part, [a + 2 for a in axes]) for part, axes in zip(parts[1:], recipe.flips, strict=True)]
+        logits = op.Div(op.Sum(parts[0], *mirrored), float(images))
+    probabilities = op.Transpose(op.Softmax(logits, axis=1), perm=[0, 1, 3, 2])
+    height, width = _sides(op, recipe, inputs)
+    size = op.shape(op.Shape(probabilities, start=0, end=2), height, width)
+    mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    probabilities = op.Resize(probabilities, None, None, size, **mode)
+    if decision.temperature != 1:  # as `soften` does
+        powers = op.Pow(probabilities, float(1 / decision.temperature))
+        probabilities = op.Div(powers, op.ReduceSum(powers, [1], keepdims=1))
+    if decision.threshold is None:
+        classes = op.ArgMax(probabilities, axis=1, keepdims=0)
+    else:
+        classes = op.Greater(op.Gather(probabilities, np.int64(1), axis=1), float(decision.threshold))
+    return op.to(classes, ir.DataType.UINT8), probabilities, logits
+
+
+def _sides(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:
+    """Return the height and the width of the input."""
+    first = 1 if recipe.kind == "photograph" else 2
+    return op.size(inputs.image, first), op.size(inputs.image, first + 1)
+
+
+def _matrices(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:
+    """Return what shrinks the rows, (rows, height), and the columns, (columns, width)."""
+    sides = _sides(op, recipe, inputs)
+    if recipe.size is not None:
+        targets = [op.value([side]) for side in recipe.size[::-1]]
+    else:
+        lengths = op.Mul(op.to(op.shape(*sides), ir.DataType.DOUBLE), inputs.spacing)
+        rounded = op.Round(op.Div(lengths, np.float64(recipe.spacing)))
+        counts = op.Max(op.to(rounded, ir.DataType.INT64), 1)
+        targets = [op.Slice(counts, [axis], [axis + 1]) for axis in (0, 1)]
+    rows, columns = (op.shrinking_matrix(*pair) for pair in zip(sides, targets, strict=True))
+    return rows, columns
+
+
+def _greys(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
+    """Window and shrink slices: (batch, slices, height, width) -> (batch, slices * windows, rows, columns)."""
+    values = op.Unsqueeze(inputs.image, [2])
+    channels, free = [], 0
+    for window in recipe.windows:
+        if isinstance(window, VoiWindow):
+            channels.append(_fixed_window(op, values, window))
+        else:
+            channels.append(_free_window(op, values, inputs.windows, free))
+            free += 1
+    grey = op.Concat(*channels, axis=2) if len(channels) > 1 else channels[0]
+    inverted = op.Reshape(inputs.inverted, [-1, 1, 1, 1, 1])
+    grey = op.Where(inverted, op.Sub(1.0, grey), grey)
+    low, high = recipe.output_range
+    grey = op.Add(op.Mul(grey, float(high - low)), float(low))
+    height, width = _sides(op, recipe, inputs)
+    grey = op.Reshape(grey, op.shape(0, recipe.channels, height, width))
+    rows, columns = _matrices(op, recipe, inputs)
+    return op.MatMul(op.MatMul(rows, grey), op.Transpose(columns, perm=[1, 0]))
+
+
+def _fixed_window(op: Operators, values: ir.Value, window: VoiWindow) -> ir.Value:
+    """Map values to [0, 1] as `apply_voi_lut` does."""
+    if window.function == "SIGMOID":
+        return op.Sigmoid(op.Mul(op.Sub(values, float(window.center)), float(4 / window.width)))
+    exact = window.function == "LINEAR_EXACT"
+    center, width = (window.center, window.width) if exact else (window.center - 0.5, window.width - 1)
+    if width == 0:
+        return op.to(op.Greater(values, float(center)), ir.DataType.FLOAT)
+    return op.Clip(op.Mul(op.Sub(values, float(center - width / 2)), float(1 / width)), 0.0, 1.0)
+
+
+def _free_window(op: Operators, values: ir.Value, windows: ir.Value, number: int) -> ir.Value:
+    """Map values to [0, 1] between the black and the white that are given for each slice."""
+    edges = op.Unsqueeze(op.Slice(windows, [number], [number + 1], [2]), [4])  # (batch, slices, 1, 2, 1)
+    black, white = (op.Slice(edges, [end], [end + 1], [3]) for end in (0, 1))
+    width = op.Max(op.Sub(white, black), LEAST_WIDTH)
+    return op.Clip(op.Div(op.Sub(values, black), width), 0.0, 1.0)
+
+
+def _colours(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
+    """Shrink and normalise photographs: (batch, height, width, 3) uint8 -> (batch, 3, rows, columns) float32."""
+    height, width = _sides(op, recipe, inputs)
+    rows, columns = _matrices(op, recipe, inputs)
+    flat = op.Reshape(op.to(inputs.image, ir.DataType.FLOAT), op.shape(0, height, -1))
+    shrunk = op.Reshape(op.MatMul(rows, flat), op.shape(0, -1, width, 3))  # rows first: that needs no transposed copy
+    colours = op.MatMul(op.Transpose(shrunk, perm=[0, 3, 1, 2]), op.Transpose(columns, perm=[1, 0]))
+    mean, std = (np.reshape(np.array(numbers, np.float32), (1, -1, 1, 1)) for numbers in (recipe.mean, recipe.std))
+    return op.Div(op.Sub(colours, mean), std)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring a network's ONNX graph to int8: static, with the layers that cost accuracy left in float.
+
+Ranges of the activations are measured on images of the task. Activations become unsigned, weights signed with a scale
+for each channel, which processors with VNNI multiply fastest. (`quantize_dynamic`, of PyTorch or of ONNX Runtime, does
+not touch convolutions at all.)
+"""
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
+
+#: Operators with weights: each, with the activation behind it, is a layer that may stay in float.
+LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+#: Operators that are taken into the layer in front of them.
+ACTIVATIONS = ("Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid")
+#: Share of pixels on training images that must keep their class, above what is asked on validation.
+ENOUGH = 0.997
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Hold a network in int8.
+
+    Attributes:
+        model: the graph.
+        agreement: share of the pixels of training images whose class it does not change.
+        in_float: names of the layers that were left in float.
+        costs: what each layer costs, the worst first: the share of pixels whose class changes where it alone is int8.
+            Empty where nobody measured it.
+    """
+
+    model: onnx.ModelProto
+    agreement: float
+    in_float: tuple[str, ...]
+    costs: dict[str, float]
+
+
+class Quantizer:
+    """Quantise one network again and again with other layers in float; ranges are measured once. Use it in a `with`.
+
+    Args:
+        network_file: float network as `scripts/export_onnx.py` writes it.
+        images: what the network is shown on the task's training data, each (1, C, W, H) float32.
+    """
+
+    def __init__(self, network_file: Path, images: Sequence[np.ndarray]) -> None:
+        self.images = list(images)
+        self._folder = tempfile.TemporaryDirectory(prefix="pyraseg_int8_")
+        self._prepared = Path(self._folder.name) / "prepared.onnx"
+        self._ranges = Path(self._folder.name) / "ranges.json"
+        with _quiet():
+            quant_pre_process(network_file, self._prepared, skip_symbolic_shape=True)
+        graph = onnx.load(self._prepared).graph
+        constants = {item.name for item in graph.initializer}
+        self.input = graph.input[0].name
+        self._nodes = {}
+        for node in graph.node:
+            weights = [name for name in node.input if name in constants]
+            if node.op_type in LAYERS and weights:
+                layer = weights[0].removesuffix(".weight")
+                layer = layer if layer not in self._nodes else f"{layer} ({node.name})"
+                self._nodes[layer] = [node.name, *_activation(graph, node.output[0])]
+
+    def __enter__(self) -> "Quantizer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    @property
+    def layers(self) -> list[str]:
+        """Return the names of the layers, those of their weights, from the image on."""
+        return list(self._nodes)
+
+    def __call__(self, *, in_float: Sequence[str] = (), only: str | None = None) -> onnx.ModelProto:
+        """Return the network in int8, but for some layers; or in float, but for one."""
+        target = Path(self._folder.name) / "int8.onnx"
+        with _quiet():
+            quantize_static(
+                self._prepared,
+                target,
+                _Reader(self.input, self.images),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                nodes_to_exclude=[node for layer in in_float for node in self._nodes[layer]],
+                nodes_to_quantize=None if only is None else self._nodes[only],
+                calibration_cache_path=self._ranges,
+            )
+        return onnx.load(target)
+
+
+def quantize(
+    network_file: Path,
+    images: Sequence[np.ndarray],
+    shown: Sequence[np.ndarray],
+    *,
+    enough: float = ENOUGH,
+    measure: bool = False,
+    progress: Callable[[Sequence[str]], Iterator[str]] = iter,
+) -> Quantized:
+    """Return a network in int8, with as many of the costliest layers in float as `enough` needs, half of them at most.
+
+    Args:
+        network_file: float network as `scripts/export_onnx.py` writes it.
+        images: training images that ranges are measured on, each (1, C, W, H) float32.
+        shown: training images that layers are judged on.
+        enough: share of the pixels of `shown` that must keep their class.
+        measure: measure what each layer costs even where all of them may be int8.
+        progress: goes through the layers while they are measured, with a bar for example.
+    """
+    expected = classes(onnx.load(network_file), shown)
+    with Quantizer(network_file, images) as quantizer:
+        model = quantizer()
+        agreement = _agreement(model, shown, expected)
+        if agreement >= enough and not measure:
+            return Quantized(model, agreement, (), {})
+        alone = {layer: _agreement(quantizer(only=layer), shown, expected) for layer in progress(quantizer.layers)}
+        costs = {layer: 1 - alone[layer] for layer in sorted(alone, key=alone.get)}
+        in_float: list[str] = []
+        while agreement < enough and len(in_float) < len(costs) // 2:
+            in_float = list(costs)[: max(1, 2 * len(in_float))]
+            model = quantizer(in_float=in_float)
+            agreement = _agreement(model, shown, expected)
+    return Quantized(model, agreement, tuple(in_float), costs)
+
+
+def classes(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the classes that a network sees in each image, (1, W, H)."""
+    run = open_session(model.SerializeToString(), threads=1, remedy="Quantise it anew.")
+    (name,) = (item.name for item in run.get_inputs())
+    return [run.run(None, {name: image})[0].argmax(1) for image in images]
+
+
+def spread(images: Sequence[np.ndarray]) -> None:
+    """Refuse images that no range can be measured on.
+
+    Raises:
+        PyrasegError: there are none, or all are constant.
+    """
+    if not images or all(np.ptp(image) == 0 for image in images):
+        raise PyrasegError(
+            f"Ranges cannot be measured on {len(images)} images without any content. Give training images of the task."
+        )
+
+
+def _agreement(model: onnx.ModelProto, images: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    equal = [found == wanted for found, wanted in zip(classes(model, images), expected, strict=True)]
+    return sum(int(each.sum()) for each in equal) / sum(each.size for each in equal)
+
+
+def _activation(graph: onnx.GraphProto, output: str) -> list[str]:
+    """Return the name of the activation that is all that reads a value, if there is one."""
+    readers = [node for node in graph.node if output in node.input]
+    return [node.name for node in readers if len(readers) == 1 and node.op_type in ACTIVATIONS]
+
+
+class _Reader(CalibrationDataReader):
+    """Hand images to the quantiser, one after the other."""
+
+    def __init__(self, name: str, images: Sequence[np.ndarray]) -> None:
+        self.name = name
+        self.images = iter(images)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self.images, None)
+        return None if image is None else {self.name: image}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what ONNX Runtime prints and logs about every step to itself."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

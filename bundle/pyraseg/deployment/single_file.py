@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pack the runtime into one file that Python runs, with the modules that it needs and no others."""
+
+import ast
+import stat
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import bundle.pyraseg
+from bundle.pyraseg.files import replacing
+
+PACKAGE = "bundle.pyraseg"
+START = f"{PACKAGE}.runtime.__main__"
+ROOT = Path(bundle.pyraseg.__file__).parents[2]
+#: The extra that lists what the runtime needs.
+EXTRA = "runtime"
+MAIN = f"""\
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("pyraseg: this needs Python 3.11 or later, and this is " + sys.version.split()[0] + ".")
+from {START} import main
+sys.exit(main())
+"""
+#: Time of every entry, so that the same sources give the same bytes.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def modules() -> dict[str, Path]:
+    """Return the modules of this package that the runtime imports, itself and indirectly, also inside functions."""
+    found: dict[str, Path] = {}
+    left = [START]
+    while left:
+        name = left.pop()
+        path = _source(name)
+        if path is None or name in found:
+            continue
+        found[name] = path
+        left += [name.rpartition(".")[0], *imports(path)]
+    return found
+
+
+def imports(path: Path) -> list[str]:
+    """Return the names that a module imports; of `from a import b` both `a` and `a.b`, which may be a module."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def third_parties() -> set[str]:
+    """Return the packages of others that the modules of the runtime import."""
+    tops = {name.partition(".")[0] for path in modules().values() for name in imports(path)}
+    return tops - set(sys.stdlib_module_names) - {"bundle"}
+
+
+def requirements() -> list[str]:
+    """Return what is to be installed beside the file, as pip reads it: the extra of pyproject.toml."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]["optional-dependencies"][EXTRA]
+
+
+def write_zipapp(path: Path) -> int:
+    """Write the runtime as one executable file; return how many modules are in it."""
+    inside = {source.relative_to(ROOT).as_posix(): source.read_bytes() for source in modules().values()}
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(b"#!/usr/bin/env python3\n")
+            with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+                # Python 3.11 and 3.12 find a package without __init__ in a zip by the entry of its folder alone.
+                archive.writestr(zipfile.ZipInfo("bundle/", EPOCH), b"")
+                entries = {"__main__.py": MAIN.encode(), "LICENSE": (ROOT / "LICENSE").read_bytes(), **inside}
+                for name, content in sorted(entries.items()):
+                    info = zipfile.ZipInfo(name, EPOCH)
+                    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                    archive.writestr(info, content)
+        temporary.chmod(temporary.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    return len(inside)
+
+
+def _source(name: str) -> Path | None:
+    """Return the file of a module of this package, or None for anything else."""
+    if name != PACKAGE and not name.startswith(f"{PACKAGE}."):
+        return None
+    place = ROOT.joinpath(*name.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)

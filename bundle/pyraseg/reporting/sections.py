@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The charts of a report, from the figures of an evaluation and the log of a training."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.reporting.charts import Box, Line, box_plot, line_chart
+
+#: Metrics with box plots: headings as in the table of cases.
+SHOWN = ("dice", "surface_dice", "hd95_mm", "hd95_px", "volume_difference_ml")
+LIGHT = "#e8e8ea"  # what belongs to no class
+
+
+def box_plots(data: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Markup]:
+    """Return by metric a chart of the cases whose truth holds the class, those that the means are over."""
+    charts = {}
+    headings = {key: heading for key, (heading, _) in data["metrics"].items()}
+    headings["volume_difference_ml"] = "volume: prediction - truth (ml)"
+    truth = data["columns"].index("truth_voxels")
+    for metric in [metric for metric in SHOWN if metric in data["columns"]]:
+        column, boxes = data["columns"].index(metric), []
+        for number, of in enumerate(data["classes"]):
+            scored = [
+                (case["scores"][number][column], place)
+                for place, case in enumerate(data["cases"])
+                if case["scores"][number][truth] and case["scores"][number][column] is not None
+            ]
+            figure = summary["classes"][of["name"]]["metrics"].get(metric)
+            mean = None if figure is None else (figure["mean"], figure["low"], figure["high"])
+            values, places = zip(*scored, strict=True) if scored else ((), ())
+            boxes.append(Box(of["name"], of["colour"], values, places, mean))
+        charts[headings[metric]] = box_plot(f"{headings[metric]} by class", boxes)
+    return charts
+
+
+def calibration_chart(summary: Mapping[str, Any], data: Mapping[str, Any]) -> Markup | None:
+    """Return the reliability curves: with the temperature if there is one."""
+    calibration = summary.get("calibration", {})
+    found = calibration.get("calibrated", calibration.get("uncalibrated"))
+    if not found:
+        return None
+    lines = [
+        Line(of["name"], of["colour"], [(b["probability"], b["frequency"]) for b in found[of["name"]]["curve"]])
+        for of in data["classes"]
+        if of["name"] in found
+    ]
+    return line_chart(
+        "Calibration by class", lines, x_name="probability", y_name="how often it is right", diagonal=True
+    )
+
+
+def doubt_chart(summary: Mapping[str, Any]) -> Markup | None:
+    """Return the risk that is left when the most doubtful cases go to a person."""
+    curve = summary.get("doubt", {}).get("curve")
+    if not curve:
+        return None
+    line = Line("risk", LIGHT, [(point["coverage"], point["risk"]) for point in curve])
+    return line_chart(
+        "Risk by coverage", [line], x_name="share of cases that is left to the model", y_name="mean of 1 - Dice"
+    )
+
+
+def read_log(folder: str | Path) -> list[dict[str, str]]:
+    """Return the rows of a training's `log.csv`.
+
+    Raises:
+        PyrasegError: there is none, or it is another file.
+    """
+    path = Path(folder) / "log.csv"
+    if not path.is_file():
+        raise PyrasegError(f"There is no log.csv in {folder}. Give the output folder of `training`.")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"epoch", "loss", "stage"} <= set(rows[0]):
+        raise PyrasegError(f"{path} is no log of a training. Give the output folder of `training`.")
+    return rows
+
+
+def training_charts(rows: Sequence[Mapping[str, str]], data: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    """Return the loss, the Dice of the validations and the learning rates by epoch, each with its heading."""
+
+    def points(column: str) -> list[tuple[float, float]]:
+        found = [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+        return [point for point in found if math.isfinite(point[1])]
+
+    starts = [row for row, before in zip(rows[1:], rows, strict=False) if row["stage"] != before["stage"]]
+    style = {"x_name": "epoch", "whole": True, "marks": [(float(row["epoch"]) - 0.5, row["stage"]) for row in starts]}
+    colours = {of["name"]: of["colour"] for of in data["classes"]}
+    dice = [Line("mean", LIGHT, points("dice"))] if len(colours) > 1 else []
+    dice += [Line(name, colour, points(f"dice/{name}")) for name, colour in colours.items()]
+    groups = [column for column in rows[0] if column.startswith("rate/")]
+    rates = [
+        Line(column.partition("/")[2], colour, points(column))
+        for column, colour in zip(groups, [LIGHT, *colours.values()] * len(groups), strict=False)
+    ]
+    charts = []
+    for heading, y_name, lines in (
+        ("Loss", "mean of the epoch", [Line("loss", LIGHT, points("loss"))]),
+        ("Validation", "Dice", dice),
+        ("Learning rates", "rate", rates),
+    ):
+        if lines := [line for line in lines if line.points]:
+            charts.append((heading, line_chart(f"{heading} by epoch", lines, y_name=y_name, **style)))
+    return charts

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segment images with an exported model: python -m bundle.pyraseg.runtime MODEL INPUT OUTPUT."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from bundle.pyraseg.errors import PyrasegError, describe
+
+FORMATS = ("png", "nifti", "seg")
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="pyraseg-runtime", description="Segment DICOM series, PNG and JPEG files with an exported model."
+    )
+    parser.add_argument("model", type=Path, help="ONNX file that scripts/export_onnx.py wrote")
+    parser.add_argument("input", type=Path, help="a folder, searched recursively, or one file")
+    parser.add_argument("output", type=Path, help="folder of the results, named as the inputs")
+    parser.add_argument("--format", choices=FORMATS, default="png",
+                        help="png: class values, a folder of slices for a series; nifti and seg (DICOM) need nibabel "
+                        "and highdicom (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=_processors(),
+                        help="threads of the network (default: the processors there are, %(default)s)")  # fmt: skip
+    parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
+                        help="what the slices of a series must have where it holds several phases or echoes, such as "
+                        "EchoTime=4.6")  # fmt: skip
+    options = parser.parse_args(argv)
+    if options.threads < 1:
+        parser.error(f"--threads is 1 or more, not {options.threads}")
+    if not all("=" in item for item in options.select):
+        parser.error("--select takes KEYWORD=VALUE")
+    return options
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment everything, say so, and return how many inputs failed."""
+    from bundle.pyraseg.inference.find import find_inputs
+    from bundle.pyraseg.runtime.images import segment
+    from bundle.pyraseg.runtime.model import Model
+    from bundle.pyraseg.runtime.writers import nifti_writer, seg_writer, write_png
+
+    model = Model(options.model, threads=options.threads)
+    write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
+    inputs = find_inputs(options.input, leave_out=options.output)
+    name, version = model.algorithm
+    select = dict(item.split("=", 1) for item in options.select)
+    print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
+    failures = []
+    for item in inputs:
+        try:
+            if "fault" in item:
+                raise PyrasegError(item["fault"])
+            path = write(segment(model, item["image"], select=select), options.output / item["name"])
+        except Exception as error:
+            failures.append(item["name"])
+            print(f"{item['name']}: failed, {describe(error)}", file=sys.stderr, flush=True)
+        else:
+            print(f"{item['name']} -> {path.relative_to(options.output)}", flush=True)
+    print(f"{len(inputs) - len(failures)} of {len(inputs)} inputs segmented, written to {options.output}", flush=True)
+    if failures:
+        print(f"pyraseg: {len(failures)} failed: {', '.join(failures)}", file=sys.stderr)
+    return len(failures)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values of headers
+    try:
+        return 1 if run(options) else 0
+    except PyrasegError as error:
+        print(f"pyraseg: {error}", file=sys.stderr)
+        return 1
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as a graph takes them, slice by slice, and their labels on the way back."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bundle.pyraseg.dicom.geometry import StackGeometry
+from bundle.pyraseg.dicom.orientation import LPS_TO_RAS, slice_orientation
+from bundle.pyraseg.dicom.stream import SeriesStream
+from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.photographs import as_rgb, convert
+from bundle.pyraseg.runtime.model import Model
+
+T = TypeVar("T")
+Feed = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Hold what was found in one input.
+
+    Attributes:
+        slices: yields the classes of each slice, (rows, columns) uint8, as they are computed; once.
+        shape: slices, rows, columns.
+        geometry: where the slices lie; None for photographs and projections.
+        files, frame_numbers: for each slice its DICOM file and its frame there; empty for other formats.
+    """
+
+    slices: Iterator[np.ndarray]
+    shape: tuple[int, int, int]
+    geometry: StackGeometry | None = None
+    files: Sequence[Path] = ()
+    frame_numbers: Sequence[int] = ()
+
+
+def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, str] | None = None) -> Labels:
+    """Return the labels of an image, which are computed when they are taken.
+
+    Args:
+        model: the graph.
+        image: a path, or the files of a DICOM series, as `find_inputs` gives them.
+        select: attributes that the slices of a series must have, where it holds several phases or echoes.
+
+    Raises:
+        PyrasegError: it cannot be read, or it is no image for this model.
+    """
+    kind = model.recipe["kind"]
+    if isinstance(image, str) and image.lower().endswith(NIFTI + ITK):
+        raise PyrasegError(f"{image} is no DICOM, PNG or JPEG. The full bundle reads NIfTI, NRRD and MetaImage.")
+    if isinstance(image, str) and image.lower().endswith(PHOTOGRAPH):
+        if kind == "volume":
+            raise PyrasegError(f"{image} has no place in a patient, and the model is for slices of volumes.")
+        pixels = _read_photograph(Path(image), rgb=kind == "photograph")
+        feed = {"image": pixels[None]} if kind == "photograph" else _projection(model, pixels)
+        return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
+    stream = SeriesStream(image, select=select)
+    shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
+    origin = {"files": stream.files, "frame_numbers": stream.frame_numbers}
+    if kind == "volume":
+        return Labels(_volume(model, stream), shape, stream.geometry, **origin)
+    if len(stream) > 1:
+        raise PyrasegError(f"{stream.files[0].parent} has {len(stream)} slices or frames, the model is for one.")
+    (pixels,) = stream.slices()
+    if kind == "photograph":
+        feed = {"image": as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))}
+    else:
+        feed = _projection(model, pixels, stream)
+    return Labels(iter([model.classes(feed)]), shape, stream.geometry, **origin)
+
+
+def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
+    """Return (height, width) float32, or (height, width, 3) uint8."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(convert(image, rgb=rgb))
+    except Exception as error:  # damaged files make Pillow raise nearly every type there is
+        reason = str(error).strip()[:200] or type(error).__name__
+        raise PyrasegError(f"{path} cannot be read as an image: {reason}. Replace the file or leave it out.") from error
+    if rgb:
+        return pixels
+    if pixels.ndim != 2:
+        raise PyrasegError(f"{path} is a colour image, and the model is for radiographs.")
+    return pixels.astype(np.float32)
+
+
+def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None) -> Feed:
+    if pixels.ndim != 2:
+        raise PyrasegError(f"{stream.files[0]} is a colour image, and the model is for radiographs.")
+    feed = {"image": pixels[None, None], "inverted": np.array([stream is not None and stream.inverted])}
+    free = model.recipe["free_windows"]
+    if free:
+        edges = next(_edges(free, stream)) if stream else _edges_of_values(free, pixels)
+        feed["windows"] = np.asarray(edges, np.float32)[None, None]
+    return feed
+
+
+def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
+    """Yield the labels of each slice, in the order and the orientation of the series."""
+    if stream.geometry is None:
+        raise PyrasegError(f"{stream.files[0]} has no place in the patient, and the model is for slices of volumes.")
+    if stream.is_colour:
+        raise PyrasegError(f"{stream.files[0]} is a colour image, and the model is for grey ones.")
+    orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)
+    swapped = orientation[0, 0] == 1
+    # The axes to reverse of (rows, columns), before they are swapped: the array's first axis runs along the columns.
+    axes = [axis for axis, source in ((0, 1), (1, 0)) if orientation[source, 1] < 0]
+    backwards = orientation[2, 1] < 0
+    spacing = stream.geometry.pixel_spacing[::-1] if swapped else stream.geometry.pixel_spacing
+    constant = {"spacing": np.array(spacing, np.float64), "inverted": np.array([stream.inverted])}
+    free, neighbours = model.recipe["free_windows"], model.recipe["neighbours"]
+    oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
+    edges = with_neighbours(_edges(free, stream), neighbours) if free else None
+    for stack in with_neighbours(oriented, neighbours):
+        step = -1 if backwards else 1
+        feed = {**constant, "image": np.stack(stack[::step])[None]}
+        if edges is not None:
+            feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
+        labels = model.classes(feed)
+        yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, axes))
+
+
+def _turn(pixels: np.ndarray, axes: Sequence[int], swapped: bool) -> np.ndarray:
+    flipped = np.flip(pixels, axes)
+    return flipped.T if swapped else flipped
+
+
+def with_neighbours(slices: Iterable[T], count: int) -> Iterator[list[T]]:
+    """Yield each slice between `count` neighbours on either side; the first and the last one are repeated beyond."""
+    window: deque[T] = deque(maxlen=2 * count + 1)
+    for item in slices:
+        window.extend([item] * (1 if window else count + 1))
+        if len(window) == window.maxlen:
+            yield list(window)
+    for _ in range(count):
+        window.append(window[-1])
+        if len(window) == window.maxlen:
+            yield list(window)
+
+
+def _edges(windows: Sequence[Mapping[str, Any]], stream: SeriesStream) -> Iterator[list[tuple[float, float]]]:
+    """Yield black and white of the windows that are not fixed, for each slice."""
+    by_percentiles = {
+        number: tuple(stream.percentiles(window["percentiles"]))
+        for number, window in enumerate(windows)
+        if "percentiles" in window
+    }
+    if len(by_percentiles) == len(windows):
+        same = [_widened(*by_percentiles[number]) for number in range(len(windows))]
+        yield from (same for _ in range(len(stream)))
+        return
+    if stream.for_processing:
+        raise PyrasegError(f"{stream.files[0]} is FOR PROCESSING: its header has no window for display.")
+    for file, views in zip(stream.files, stream.views(), strict=True):
+        yield [
+            _widened(*by_percentiles[number]) if number in by_percentiles else _header_edges(views, window, file)
+            for number, window in enumerate(windows)
+        ]
+
+
+def _edges_of_values(windows: Sequence[Mapping[str, Any]], values: np.ndarray) -> list[tuple[float, float]]:
+    """Return black and white for an image that has no header."""
+    if any("percentiles" not in window for window in windows):
+        raise PyrasegError("The model takes its window from a DICOM header, and this image has none.")
+    return [_widened(*map(float, np.percentile(values, window["percentiles"]))) for window in windows]
+
+
+def _widened(black: float, white: float) -> tuple[float, float]:
+    """Give percentiles that coincide a width of 1, as `Percentiles.window` does."""
+    return (black, white) if white > black else (black - 0.5, white + 0.5)
+
+
+def _header_edges(views: Sequence[VoiWindow | VoiLut], window: Mapping[str, Any], file: Path) -> tuple[float, float]:
+    """Return black and white of a header's window (PS3.3 C.11.2.1.2)."""
+    index = window["header"]
+    if len(views) <= index:
+        raise PyrasegError(f"{file} has {len(views)} windows in its header, and the model needs {index + 1}.")
+    view = views[index]
+    if isinstance(view, VoiLut) or view.function == "SIGMOID":
+        raise PyrasegError(f"{file} is shown by a lookup table or a sigmoid: segment it with the full bundle.")
+    view.require_valid()
+    exact = view.function == "LINEAR_EXACT"
+    center, width = (view.center, view.width) if exact else (view.center - 0.5, view.width - 1)
+    return center - width / 2, center + width / 2

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported model: the graph, and what it says of itself."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.runtime.session import open_session
+
+#: Version of the metadata that this runtime understands.
+FORMAT = "1"
+REMEDY = "Give the file that scripts/export_onnx.py wrote."
+
+
+class Model:
+    """A whole-path graph in ONNX Runtime.
+
+    Args:
+        path: file that `scripts/export_onnx.py` wrote.
+        threads: how many threads the graph runs on.
+
+    Raises:
+        PyrasegError: there is no such file, or it is none of that kind.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int) -> None:
+        self.path = Path(path)
+        self.session = open_session(self.path, threads=threads, remedy=REMEDY)
+        self.properties: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+        if self.properties.get("pyraseg_format") != FORMAT or self.properties.get("content") != "path":
+            found = (
+                "it holds the network alone" if self.properties.get("content") == "network" else "it is of another kind"
+            )
+            raise PyrasegError(f"{path} is no model for whole images ({found}). {REMEDY}")
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """Return what happens to an image; outside the graph `kind`, `neighbours` and `free_windows` matter."""
+        return json.loads(self.properties["recipe"])
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Return the names of all classes, background first."""
+        return json.loads(self.properties["class_names"])
+
+    @cached_property
+    def terminology(self) -> dict[str, Any]:
+        """Return the codes of the classes, for DICOM."""
+        return json.loads(self.properties["terminology"])
+
+    @property
+    def algorithm(self) -> tuple[str, str]:
+        """Return the name and the version of what segments, for the headers of what it writes."""
+        version, weights = self.properties["version"], self.properties["weights_sha256"][:12]
+        return self.properties["algorithm"], f"{version}, weights {weights}"
+
+    def classes(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the class of each pixel, (height, width) uint8, of one image as the graph's inputs name it."""
+        return self.session.run(["classes"], dict(feed))[0][0]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write labels as they come: PNG, NIfTI, DICOM SEG."""
+
+import gzip
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.files import replacing
+from bundle.pyraseg.runtime.images import Labels
+from bundle.pyraseg.runtime.model import Model
+
+#: Write the labels of an input at a path without a suffix; return the path.
+Writer = Callable[[Labels, Path], Path]
+
+
+def write_png(labels: Labels, stem: Path) -> Path:
+    """Write class values as PNG: one file, or for several slices a folder with one file each, in the order of places.
+
+    The folder of a run before is replaced.
+    """
+    from PIL import Image
+
+    if labels.shape[0] == 1:
+        path = stem.with_name(f"{stem.name}.png")
+        with replacing(path) as temporary:
+            Image.fromarray(next(labels.slices)).save(temporary, format="PNG")
+        return path
+    digits = len(str(labels.shape[0]))
+    path = stem.with_name(f"{stem.name}_labels")
+    strange = [file for file in path.glob("*") if not re.fullmatch(r"slice_\d+\.png", file.name)]
+    if strange:
+        raise PyrasegError(f"{path} holds {strange[0].name}, which is no result: it is not replaced. Remove it.")
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        for number, values in enumerate(labels.slices, 1):
+            Image.fromarray(values).save(temporary / f"slice_{number:0{digits}}.png", format="PNG")
+        shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def nifti_writer() -> Writer:
+    """Return what writes NIfTI, on the grid of the series; images without a place in a patient are refused.
+
+    Raises:
+        PyrasegError: nibabel is missing.
+    """
+    try:
+        import nibabel as nib
+    except ImportError as error:
+        raise PyrasegError("NIfTI needs nibabel: pip install nibabel, or write --format png.") from error
+
+    def write(labels: Labels, stem: Path) -> Path:
+        if labels.geometry is None:
+            raise PyrasegError("It has no place in a patient, so there is no NIfTI of it. Write --format png.")
+        path = stem.with_name(f"{stem.name}.nii.gz")
+        like = np.broadcast_to(np.uint8(0), labels.shape[::-1])
+        header = nib.Nifti1Image(like, LPS_TO_RAS @ labels.geometry.affine).header
+        header.set_xyzt_units("mm")
+        header["vox_offset"] = 352  # the header's 348 bytes, and four that say that no extension follows
+        with (
+            replacing(path) as temporary,
+            temporary.open("wb") as file,
+            gzip.GzipFile("", "wb", compresslevel=3, fileobj=file, mtime=0) as packed,
+        ):
+            packed.write(header.binaryblock + bytes(4))
+            for values in labels.slices:
+                packed.write(values.tobytes())  # columns run fastest in both
+        return path
+
+    return write
+
+
+def seg_writer(model: Model) -> Writer:
+    """Return what writes a BINARY DICOM SEG with the model's codes; it holds the labels of all slices in memory.
+
+    Raises:
+        PyrasegError: highdicom is missing, or the model has no code for a class.
+    """
+    try:
+        from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+        from bundle.pyraseg.dicom.source import in_frame_order, read_sources
+    except ImportError as error:
+        raise PyrasegError("DICOM SEG needs highdicom: pip install highdicom, or write --format png.") from error
+    uncoded = [name for name in model.class_names[1:] if name not in model.terminology]
+    if uncoded:
+        raise PyrasegError(
+            f"The model has no code for {', '.join(uncoded)}, which a DICOM SEG needs. Export it with one."
+        )
+    classes = [SegmentClass.from_codes(name, model.terminology[name]) for name in model.class_names[1:]]
+
+    def write(labels: Labels, stem: Path) -> Path:
+        if not labels.files:
+            raise PyrasegError("It is no DICOM, so there is no DICOM SEG of it. Write --format png.")
+        path = stem.with_name(f"{stem.name}_seg.dcm")
+        sources = read_sources(labels.files)
+        mask = in_frame_order(np.stack(list(labels.slices)), labels.frame_numbers, sources)
+        write_segmentation(path, mask, sources, classes, algorithm=model.algorithm)
+        return path
+
+    return write

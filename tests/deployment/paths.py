@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small networks, and what configs put around them."""
+
+from functools import cache
+
+import torch
+from monai.inferers import Inferer, SimpleInferer, SliceInferer
+from monai.transforms import Activationsd, Compose, NormalizeIntensityd
+from torch import Tensor, nn
+
+from bundle.pyraseg.inference.flips import FlipInferer
+from bundle.pyraseg.inference.memory import FrugalInferer
+from bundle.pyraseg.transforms.neighbours import StackNeighboursd
+from bundle.pyraseg.transforms.orientation import OrientSlicesd
+from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd
+from bundle.pyraseg.transforms.projection import DropSliceAxisd
+from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
+from bundle.pyraseg.transforms.windowing import Windowd
+
+WINDOWS = [{"center": 90, "width": 180}, "soft_tissue", {"center": 0, "width": 1000}]
+
+
+class Convolutions(nn.Module):
+    """A network that sees along rows otherwise than along columns, so that nothing swapped or mirrored passes."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 8, (3, 7), padding=(1, 3))
+        self.last = nn.Conv2d(8, classes, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(self.first(image).relu())
+
+
+@cache
+def network(channels: int, classes: int = 3) -> Convolutions:
+    torch.manual_seed(0)
+    return Convolutions(channels, classes).eval()
+
+
+def volume(*windows: object, neighbours: int = 0, output_range: tuple[float, float] = (-1, 1)) -> Compose:
+    return Compose(
+        [
+            Windowd("image", windows=list(windows), output_range=output_range),
+            OrientSlicesd("image"),
+            ResampleSlicesd("image", spacing=1.7),
+            StackNeighboursd("image", neighbours=neighbours),
+        ]
+    )
+
+
+def projection(*windows: object) -> Compose:
+    resize = ResizePhotographd("image", size=(64, 48))
+    return Compose([DropSliceAxisd("image"), Windowd("image", windows=list(windows)), resize])
+
+
+def photograph(size: tuple[int, int] = (64, 48)) -> Compose:
+    normalize = NormalizeIntensityd("image", subtrahend=[120, 110, 100], divisor=[50, 60, 70], channel_wise=True)
+    return Compose([DropSliceAxisd("image"), ResizePhotographd("image", size=size), normalize])
+
+
+def inferer(preprocessing: Compose, flips: list[list[int]]) -> Inferer:
+    volumes = any(isinstance(step, OrientSlicesd) for step in preprocessing.transforms)
+    inner = SliceInferer(roi_size=(-1, -1), spatial_dim=2, sw_batch_size=2) if volumes else SimpleInferer()
+    return FrugalInferer(FlipInferer(inner, flips=flips))
+
+
+def after(preprocessing: Compose) -> Compose:
+    return Compose(
+        [Activationsd("pred", softmax=True), InvertArgmaxd("pred", transform=preprocessing, orig_keys="image")]
+    )
+
+
+def steps(preprocessing: Compose, flips: list[list[int]] | None = None) -> tuple[Compose, Inferer, Compose]:
+    return preprocessing, inferer(preprocessing, flips or []), after(preprocessing)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A series read slice by slice is the series read at once, in the memory of a few slices."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.dicom.stream import SeriesStream
+from bundle.pyraseg.errors import PyrasegError
+from tests.dicom.files import write_enhanced, write_series
+
+
+def values(shape: tuple[int, ...], low: int = -900, high: int = 1500) -> np.ndarray:
+    return np.random.default_rng(0).integers(low, high, shape).astype(np.int16)
+
+
+def varied(k: int) -> dict[str, object]:
+    return {"RescaleSlope": 1 + k / 7, "RescaleIntercept": -5 * k, "WindowCenter": 40 + k, "WindowWidth": 400}
+
+
+@pytest.mark.parametrize("padding", [None, -900])
+def test_slices_and_views_are_those_of_the_whole_series(padding, tmp_path):
+    write_series(tmp_path, values((5, 9, 11)), slice_step=-2, per_slice=varied, PixelPaddingValue=padding)
+    whole, stream = read_series(tmp_path), SeriesStream(tmp_path)
+    for _ in range(2):  # each pass reads the files anew
+        np.testing.assert_array_equal(np.stack(list(stream.slices())), whole.pixels)
+    assert list(stream.views()) == list(whole.voi)
+    assert len(stream) == 5 and stream.files == list(whole.files) and stream.frame_numbers == list(whole.frame_numbers)
+    np.testing.assert_array_equal(stream.geometry.affine, whole.geometry.affine)
+
+
+def test_frames_of_one_file(tmp_path):
+    positions = np.array([[0, 0, z] for z in (4, 2, 0, 3, 1)])
+    path = write_enhanced(tmp_path / "one.dcm", values((5, 9, 11)), positions)
+    np.testing.assert_array_equal(np.stack(list(SeriesStream(path).slices())), read_series(path).pixels)
+
+
+@pytest.mark.parametrize("percentages", [[1, 99], [0, 50, 100], [33.3, 66.6]])
+def test_percentiles_are_numpy_s(percentages, tmp_path):
+    write_series(tmp_path, values((5, 9, 11), -40, 60), per_slice=varied, PixelPaddingValue=-40)
+    expected = np.percentile(read_series(tmp_path).pixels.astype(np.float64), percentages)
+    np.testing.assert_allclose(SeriesStream(tmp_path).percentiles(percentages), expected, rtol=1e-6)
+
+
+def test_nothing_but_padding_is_refused(tmp_path):
+    write_series(tmp_path, np.full((3, 4, 5), 7, np.int16), PixelPaddingValue=7)
+    with pytest.raises(PyrasegError, match="every pixel is padding"):
+        list(SeriesStream(tmp_path).slices())
+
+
+def test_memory_does_not_grow_with_the_series(tmp_path):
+    def peak(count: int) -> int:
+        folder = tmp_path / str(count)
+        write_series(folder, values((count, 128, 128)), PixelPaddingValue=-900)
+        stream = SeriesStream(folder)
+        tracemalloc.start()
+        for _ in stream.slices():
+            pass
+        stream.percentiles([1, 99])
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(2)  # what is imported on first use is no part of it
+    assert peak(60) < peak(20) + 128 * 128 * 4  # one slice as float32

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exported models with small networks, and what the bundle itself makes of an image."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from monai.transforms import Compose, LoadImaged
+
+from bundle.pyraseg.deployment.export import Parts, export
+from bundle.pyraseg.deployment.recipe import Decision
+from bundle.pyraseg.deployment.reference import Reference
+from bundle.pyraseg.transforms.reader import MedicalImageReader
+from tests.deployment.paths import WINDOWS, network, photograph, projection, steps, volume
+
+TERMINOLOGY = {
+    "liver": {"type": ["10200004", "SCT", "Liver"]},
+    "spleen": {"type": ["78961009", "SCT", "Spleen"]},
+}
+PROPERTIES = {
+    "name": "Small",
+    "algorithm": "Pyraseg",
+    "version": "1.2.3",
+    "weights_sha256": "0123456789abcdef",
+    "class_names": json.dumps(["background", "liver", "spleen"]),
+    "terminology": json.dumps(TERMINOLOGY),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model file and the bundle's own inference: the labels of an image, slice by slice, as displayed."""
+
+    path: Path
+    network_path: Path
+    truth: Callable[[object], np.ndarray]
+
+
+def exported(folder: Path, preprocessing: Compose, *, rgb: bool = False) -> Exported:
+    parts = steps(preprocessing)
+    channels = {"Windowd": lambda w: len(w.windows), "StackNeighboursd": lambda s: 2 * s.neighbours + 1}
+    counts = [channels[type(s).__name__](s) for s in preprocessing.transforms if type(s).__name__ in channels]
+    number = 3 if rgb else int(np.prod(counts))
+    files = folder / "small.network.onnx", folder / "small.onnx"
+    export(Parts(network(number), number, 3, *parts), *files, properties=PROPERTIES)
+    load = LoadImaged("image", reader=MedicalImageReader(rgb=rgb), ensure_channel_first=True)
+    reference = Reference(network(number), *parts, Decision())
+    return Exported(files[1], files[0], lambda image: reference(load({"image": image})).classes)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Return a model for each kind of image."""
+
+    def make(name: str, preprocessing: Compose, rgb: bool = False) -> Exported:
+        return exported(tmp_path_factory.mktemp(name), preprocessing, rgb=rgb)
+
+    return SimpleNamespace(
+        ct=make("ct", volume(*WINDOWS, neighbours=1)),
+        mr=make("mr", volume({"percentiles": [1, 99]}, neighbours=1)),
+        header=make("header", volume("header", "soft_tissue", neighbours=1)),
+        radiograph=make("radiograph", projection({"percentiles": [1, 99]})),
+        photograph=make("photograph", photograph(), rgb=True),
+    )

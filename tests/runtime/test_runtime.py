@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtime gives the labels that the bundle gives, for every form in which an image may come."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
+
+from bundle.pyraseg.runtime.__main__ import main
+from tests.dicom.files import CORONAL, SAGITTAL, item, uid, write_enhanced, write_image, write_series
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = (6, 45, 52)  # slices, rows, columns
+TILTED = [0.0, 0.4, 2.5]
+OBLIQUE = (0.96, 0.0, -0.28, 0.0, 1.0, 0.0)
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+TURNED = (0.0, 1.0, 0.0, 1.0, 0.0, 0.0)  # rows run to the back
+#: What else may be in a header: each is read by the bundle otherwise than the plain series.
+SERIES = {
+    "plain": {},
+    "coronal": {"orientation": CORONAL},
+    "sagittal": {"orientation": SAGITTAL},
+    "flipped": {"orientation": FLIPPED},
+    "turned": {"orientation": TURNED},
+    "oblique": {"orientation": OBLIQUE},
+    "downwards": {"slice_step": -2.5},
+    "tilted": {"slice_step": TILTED},
+    "names in another order": {"names": ["f", "b", "e", "a", "c", "d"]},
+    "rescaled by slice": {"per_slice": lambda k: {"RescaleSlope": 1 + k / 10, "RescaleIntercept": -10 * k}},
+    "padded": {"PixelPaddingValue": -50, "PixelRepresentation": 1},
+    "inverted": {"PhotometricInterpretation": "MONOCHROME1"},
+    "JPEG 2000": {"syntax": JPEG2000Lossless},
+    "RLE": {"syntax": RLELossless},
+    "big endian": {"syntax": ExplicitVRBigEndian},
+    "without meta header": {"meta": False},
+}
+
+
+def grey(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Return stored values with structure at every scale, of which some are -50."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(-400, 500, (shape[0], 5, 6))
+    values = coarse.repeat(shape[1] // 5 + 1, 1).repeat(shape[2] // 6 + 1, 2)[:, : shape[1], : shape[2]]
+    values = (values + random.integers(-60, 60, shape)).astype(np.int16)
+    values[:, :4, :9] = -50
+    return values
+
+
+def series(folder: Path, name: str = "plain", **others: object) -> Path:
+    options = {"spacing": (1.3, 0.9), "slice_step": 2.5, **SERIES[name], **others}
+    write_series(folder, grey(), **options)
+    return folder
+
+
+def run(model: Path, source: Path, output: Path, *options: str) -> int:
+    return main([str(model), str(source), str(output), "--threads", "1", *options])
+
+
+def png(path: Path) -> np.ndarray:
+    """Return the labels of one file, or of a folder of slices."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return np.stack([np.asarray(Image.open(file)) for file in files])
+
+
+def check(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.dtype == np.uint8 and found.shape == expected.shape
+    assert len(np.unique(expected)) >= 2
+    assert (found == expected).mean() >= 0.999
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_a_ct_series(name, models, tmp_path):
+    folder = series(tmp_path / "in", name)
+    assert run(models.ct.path, folder, tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "in_labels"), models.ct.truth(folder))
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_series_of_fewer_slices_than_the_network_sees(slices, models, tmp_path):
+    write_series(tmp_path / "in", grey()[:slices], spacing=(1.3, 0.9), slice_step=2.5)
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out") == 0
+    (result,) = (tmp_path / "out").iterdir()
+    check(png(result), models.ct.truth(tmp_path / "in"))
+
+
+def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
+    for echo in (1, 2):
+        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
+    truth = models.mr.truth(tmp_path / "in" / "2")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
+    assert "EchoTime: 1 (6), 2 (6). Choose with select" in capsys.readouterr().err
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
+    (result,) = (tmp_path / "out").iterdir()
+    check(png(result), truth)
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTim=2") == 1
+    assert "Did you mean EchoTime?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["plain", "rescaled by slice", "padded", "downwards"])
+def test_windows_by_percentiles_of_the_whole_series(name, models, tmp_path):
+    folder = series(tmp_path / "in", name, Modality="MR")
+    assert run(models.mr.path, folder, tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "in_labels"), models.mr.truth(folder))
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+def test_windows_of_the_header_slice_by_slice(function, models, tmp_path):
+    def window(k: int) -> dict[str, object]:
+        return {"WindowCenter": 40 + 30 * k, "WindowWidth": 300 + 50 * k, "VOILUTFunction": function}
+
+    folder = series(tmp_path / "in", "downwards", per_slice=window)
+    assert run(models.header.path, folder, tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "in_labels"), models.header.truth(folder))
+
+
+def test_a_multi_frame_object(models, tmp_path):
+    positions = np.array([[0, 0, 2.5 * z] for z in (3, 0, 5, 1, 2, 4)])  # frames in no order
+    rescale = {"PixelValueTransformationSequence": item(RescaleSlope=1, RescaleIntercept=-20, RescaleType="HU")}
+    path = write_enhanced(tmp_path / "in" / "one.dcm", grey(), positions, spacing=(1.3, 0.9), shared=rescale)
+    assert run(models.ct.path, path, tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "one_labels"), models.ct.truth(path))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("size", [(33, 47), (64, 48), (301, 200)])
+def test_photographs(suffix, size, models, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 255, (7, 5, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(tmp_path / f"a.{suffix}")
+    assert run(models.photograph.path, tmp_path / f"a.{suffix}", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "a.png"), models.photograph.truth(tmp_path / f"a.{suffix}"))
+
+
+def test_a_grey_photograph_and_one_in_dicom(models, tmp_path):
+    small = Image.fromarray(np.random.default_rng(1).integers(0, 255, (7, 5), dtype=np.uint8))
+    values = np.asarray(small.resize((60, 50), Image.Resampling.BICUBIC))
+    (tmp_path / "in").mkdir()
+    Image.fromarray(values).convert("LA").save(tmp_path / "in" / "alpha.png")
+    eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "Modality": "XC"}
+    write_image(tmp_path / "in" / "grey.dcm", values, **eight, SeriesInstanceUID=uid("grey"))
+    colour = np.stack([values, values[::-1], values[:, ::-1]], -1)
+    rgb = {
+        "SamplesPerPixel": 3,
+        "PlanarConfiguration": 0,
+        "PhotometricInterpretation": "RGB",
+        "Rows": 50,
+        "Columns": 60,
+    }
+    write_image(tmp_path / "in" / "rgb.dcm", colour.tobytes(), **eight, **rgb, SeriesInstanceUID=uid("rgb"))
+    assert run(models.photograph.path, tmp_path / "in", tmp_path / "out") == 0
+    for name in ("alpha.png", "grey.dcm", "rgb.dcm"):
+        check(png(tmp_path / "out" / f"{name[:-4]}.png"), models.photograph.truth(tmp_path / "in" / name))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_radiograph_in_dicom(photometric, models, tmp_path):
+    image = {"Modality": "DX", "PhotometricInterpretation": photometric, "FrameOfReferenceUID": None}
+    write_image(tmp_path / "in" / "chest.dcm", grey()[0] + 400, **image)
+    assert run(models.radiograph.path, tmp_path / "in", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "in" / "chest.dcm"))
+
+
+def test_a_radiograph_of_16_bits_in_png(models, tmp_path):
+    Image.fromarray((grey()[0] + 500).astype(np.uint16) * 40).save(tmp_path / "chest.png")
+    assert run(models.radiograph.path, tmp_path / "chest.png", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.png"))
+
+
+def test_nifti_lies_where_the_series_lies(models, tmp_path):
+    folder = series(tmp_path / "in", "oblique", origin=(-30, 12, 7))
+    assert run(models.ct.path, folder, tmp_path / "out", "--format", "nifti") == 0
+    found = nib.load(tmp_path / "out" / "in.nii.gz")
+    check(np.asarray(found.dataobj).transpose(2, 1, 0), models.ct.truth(folder))
+    first = pydicom.dcmread(folder / "slice_000.dcm")
+    last = pydicom.dcmread(folder / "slice_005.dcm")
+    to_ras = np.array([-1, -1, 1])
+    corners = [found.affine @ [0, 0, 0, 1], found.affine @ [0, 0, 5, 1], found.affine @ [51, 44, 0, 1]]
+    along_row, along_column = np.reshape(first.ImageOrientationPatient, (2, 3)).astype(float)
+    across = 51 * 0.9 * along_row + 44 * 1.3 * along_column
+    begin = np.array(first.ImagePositionPatient)
+    for corner, place in zip(corners, (begin, np.array(last.ImagePositionPatient), begin + across), strict=True):
+        np.testing.assert_allclose(corner[:3], place * to_ras, atol=1e-4)
+    assert found.header.get_xyzt_units()[0] == "mm"
+
+
+@pytest.mark.parametrize("name", ["plain", "downwards"])
+def test_a_dicom_segmentation(name, models, tmp_path):
+    folder = series(tmp_path / "in", name)
+    assert run(models.ct.path, folder, tmp_path / "out", "--format", "seg") == 0
+    seg = hd.seg.segread(tmp_path / "out" / "in_seg.dcm")
+    assert [seg.get_segment_description(n).segment_label for n in (1, 2)] == ["liver", "spleen"]
+    algorithm = seg.get_segment_description(1).algorithm_identification
+    assert (algorithm.name, algorithm.version) == ("Pyraseg", "1.2.3, weights 0123456789ab")
+    files = sorted(folder.iterdir(), key=lambda file: pydicom.dcmread(file).ImagePositionPatient[2])
+    uids = [pydicom.dcmread(file).SOPInstanceUID for file in files]
+    found = seg.get_pixels_by_source_instance(uids, combine_segments=True, assert_missing_frames_are_empty=True)
+    check(found.astype(np.uint8), models.ct.truth(folder))
+
+
+# --- a folder of everything, and what goes wrong ---
+
+
+def test_a_folder_of_everything(models, tmp_path, capsys):
+    root = tmp_path / "in"
+    for case in "ab":
+        series(root / case / "ct", SeriesInstanceUID=uid(case), PatientName="ZEBRA^STRIPED", PatientID="ZEBRA")
+    (root / "notes.txt").write_text("not an image")
+    (root / "none").mkdir()
+    Image.new("RGB", (30, 20)).save(root / "p.jpg")
+    nib.save(nib.Nifti1Image(grey(), np.eye(4)), root / "n.nii.gz")
+    own = {"SeriesInstanceUID": uid("cut"), "PatientName": "ZEBRA^STRIPED"}
+    (cut,) = write_series(root, grey()[:1], names=["cut.dcm"], **own)
+    cut.write_bytes(cut.read_bytes()[:-300])
+    assert run(models.ct.path, root, root / "out") == 1
+    told = capsys.readouterr()
+    assert sorted(path.relative_to(root / "out").as_posix() for path in (root / "out").glob("*/*")) == [
+        "a/ct_labels",
+        "b/ct_labels",
+    ]
+    assert not [path for path in root.rglob(".*")]  # nothing half-written is left
+    assert "2 of 7 inputs segmented, written to" in told.out
+    assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, n, none, notes.txt, p"
+    for name, reason in [
+        ("cut", "cannot be decoded"), ("n", "The full bundle reads NIfTI"), ("none", "is an empty folder"),
+        ("notes.txt", "is not DICOM"), ("p", "no place in a patient"),
+    ]:  # fmt: skip
+        assert any(line.startswith(f"{name}: failed, ") and reason in line for line in told.err.splitlines())
+    assert "ZEBRA" not in told.out + told.err and "Traceback" not in told.err
+    assert run(models.ct.path, root / "a", root / "out" / "again") == 0  # a second run
+    assert run(models.ct.path, root / "a", root / "out" / "again") == 0  # over the results of the first
+    (root / "out" / "again" / "ct_labels" / "mine.txt").write_text("keep")
+    assert run(models.ct.path, root / "a", root / "out" / "again") == 1
+    assert (root / "out" / "again" / "ct_labels" / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ("nothing", "There is no model at"),
+        ("text", "cannot be loaded as an ONNX model"),
+        ("network", "it holds the network alone"),
+        ("input", "There is nothing at"),
+        ("empty", "holds no image"),
+        ("same", "Part the two"),
+    ],
+)
+def test_what_stops_a_run_is_one_message(wrong, text, models, tmp_path, capsys):
+    model, source, output = models.ct.path, series(tmp_path / "in"), tmp_path / "out"
+    if wrong == "nothing":
+        model = tmp_path / "none.onnx"
+    elif wrong == "text":
+        model = tmp_path / "text.onnx"
+        model.write_text("not a model")
+    elif wrong == "network":
+        model = models.ct.network_path
+    elif wrong == "input":
+        source = tmp_path / "none"
+    elif wrong == "empty":
+        source = tmp_path / "empty"
+        source.mkdir()
+    else:
+        output = source
+    assert run(model, source, output) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("pyraseg: ") and text in told.err and told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("photograph", "has 6 slices or frames"), ("radiograph", "has 6 slices or frames"), ("header", "0 windows")],
+)
+def test_a_series_that_is_no_image_for_the_model(kind, text, models, tmp_path, capsys):
+    assert run(getattr(models, kind).path, series(tmp_path / "in"), tmp_path / "out") == 1
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["nifti", "seg"])
+def test_a_photograph_has_no_place_in_a_patient(form, models, tmp_path, capsys):
+    Image.new("RGB", (30, 20)).save(tmp_path / "p.png")
+    assert run(models.photograph.path, tmp_path / "p.png", tmp_path / "out", "--format", form) == 1
+    assert "Write --format png" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_mistyped_options_are_refused(models, tmp_path, capsys):
+    for options in (["--threads", "0"], ["--thread", "x"], ["--format", "gif"], ["--select", "EchoTime"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(models.ct.path), str(tmp_path), str(tmp_path / "out"), *options])
+        assert stopped.value.code == 2
+
+
+FORBIDDEN = "torch monai ignite timm scipy skimage itk matplotlib nibabel highdicom onnx"
+BARE = f"""
+import sys
+for name in '{FORBIDDEN}'.split():
+    sys.modules[name] = None  # makes an import fail
+from bundle.pyraseg.runtime.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_needs_neither_torch_nor_monai(models, tmp_path):
+    folder = series(tmp_path / "in", "JPEG 2000")
+    arguments = [str(models.ct.path), str(folder), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", BARE, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check(png(tmp_path / "out" / "in_labels"), models.ct.truth(folder))
+    for form, package in (("nifti", "nibabel"), ("seg", "highdicom")):
+        command = [sys.executable, "-c", BARE, *arguments, "--format", form]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and f"pip install {package}" in done.stderr and "Traceback" not in done.stderr
