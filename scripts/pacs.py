@@ -29,19 +29,19 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("url", help="the PACS's DICOMweb; Orthanc's ends in /dicom-web")
     parser.add_argument("model", type=Path, help="ONNX file that scripts/export_onnx.py wrote")
     parser.add_argument("--filter", nargs="+", required=True, metavar="KEYWORD=VALUE",
-                        help="what to segment, such as Modality=CT StudyDate=20260101- or StudyInstanceUID=1.2.3")  # fmt: skip
+                        help="what to segment, such as Modality=CT StudyDate=20260101-")  # fmt: skip
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--once", action="store_true", help="do what there is, and end (the default)")
     mode.add_argument("--watch", type=float, metavar="SECONDS", help="look again every so often, until stopped")
     mode.add_argument("--dry-run", action="store_true", help="list what would be done")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/pacs"),
-                        help="folder of what is remembered, and of the images at work (default: %(default)s)")  # fmt: skip
+                        help="of what is remembered, and of the images at work (default: %(default)s)")  # fmt: skip
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed before")
-    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="authorities to trust instead of the public ones")
+    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
     parser.add_argument("--allow-http", action="store_true",
                         help="send images without encryption to another machine")  # fmt: skip
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
-                        help="what the slices of a series must have where it holds several phases or echoes")  # fmt: skip
+                        help="what slices must have where a series holds several phases or echoes")  # fmt: skip
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="of the network (default: %(default)s)"
     )

@@ -21,7 +21,8 @@ KEPT = ("SOPClassUID", "StudyInstanceUID", "FrameOfReferenceUID", "SegmentSequen
 def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, class_names: Sequence[str]) -> None:
     """Refuse a segmentation that came back changed.
 
-    It is read as a training label would be: laid on the images by its geometry, with classes told by its segments' names.
+    It is read as a training label would be: laid on the images by its geometry, with classes told by the names
+    of its segments.
 
     Args:
         returned: file from the PACS.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reach a PACS over DICOMweb (PS3.18): certificates checked, credentials from the environment, errors in plain words."""
+"""Reach a PACS over DICOMweb (PS3.18): certificates checked, credentials from the environment, errors in words."""
 
 import ipaddress
 import logging
@@ -8,15 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bundle.pyraseg.errors import PyrasegError
+import requests
+from dicomweb_client.api import DICOMwebClient
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
-try:
-    import requests
-    from dicomweb_client.api import DICOMwebClient
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-except ImportError as missing:
-    raise PyrasegError('A PACS needs dicomweb-client: pip install -c constraints.txt -e ".[pacs]".') from missing
+from bundle.pyraseg.errors import PyrasegError
 
 USER, PASSWORD, TOKEN = "PYRASEG_PACS_USER", "PYRASEG_PACS_PASSWORD", "PYRASEG_PACS_TOKEN"
 #: Seconds for a connection, and between two pieces of an answer: an archive may have to fetch a tape.
@@ -121,7 +118,7 @@ def plain_errors(client: DICOMwebClient) -> Iterator[None]:
         raise Unavailable(f"No connection to {url}. Correct the address, or start the PACS.") from error
 
 
-def _add_credentials(session: "requests.Session", environment: Mapping[str, str]) -> None:
+def _add_credentials(session: requests.Session, environment: Mapping[str, str]) -> None:
     user, password, token = (environment.get(name) for name in (USER, PASSWORD, TOKEN))
     if (user is None) != (password is None) or (token and user):
         raise PyrasegError(f"Set both {USER} and {PASSWORD}, or {TOKEN} alone.")

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find series in a PACS (QIDO-RS, PS3.18 10.6)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
@@ -71,19 +73,18 @@ def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[Remo
         of_studies.setdefault("ModalitiesInStudy", filters["Modality"])
     found = set()
     with plain_errors(client):
-        for study in _datasets(client.search_for_studies(search_filters=of_studies, get_remaining=True)):
-            uid = _value(study, "StudyInstanceUID")
-            options = {"fields": ["NumberOfSeriesRelatedInstances"], "search_filters": of_series}
-            answers = client.search_for_series(uid, **options, get_remaining=True)
-            found.update(_series(client, uid, answer) for answer in _datasets(answers))
+        for study_uid in _pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies):
+            search = partial(client.search_for_series, study_uid, fields=["NumberOfSeriesRelatedInstances"])
+            for answer in _pages(search, "SeriesInstanceUID", search_filters=of_series).values():
+                found.add(_series(client, study_uid, answer))
     return sorted(series for series in found if series.modality not in NON_IMAGES and _is_wanted(series, filters))
 
 
 def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSeries:
-    uid = _value(answer, "SeriesInstanceUID")
+    uid = str(answer.SeriesInstanceUID)
     count = answer.get("NumberOfSeriesRelatedInstances")
     if count is None:  # though PS3.18 Table 10.6.3-4 requires it
-        count = len(client.search_for_instances(study_uid, uid, get_remaining=True))
+        count = len(_pages(partial(client.search_for_instances, study_uid, uid), "SOPInstanceUID"))
     return RemoteSeries(study_uid, uid, str(answer.get("Modality") or ""), int(count))
 
 
@@ -93,12 +94,17 @@ def _is_wanted(series: RemoteSeries, filters: Mapping[str, str]) -> bool:
     return all(filters.get(name, value) == value for name, value in stated.items())
 
 
-def _datasets(answers: Sequence[Mapping]) -> list[Dataset]:
-    return [Dataset.from_json(answer) for answer in answers]
+def _pages(search: Callable[..., list[dict]], keyword: str, **options: Any) -> dict[str, Dataset]:
+    """Return the answers to a search by UID: all, where a server gives no more than so many at a time.
 
-
-def _value(answer: Dataset, keyword: str) -> str:
-    value = str(answer.get(keyword) or "")
-    if not value:
-        raise PacsError(f"The PACS answers a search without {keyword}. Is the address that of its DICOMweb?")
-    return value
+    The client's own `get_remaining` never ends with a server that does not heed the offset (Orthanc's plug-in 1.7).
+    """
+    found: dict[str, Dataset] = {}
+    while True:
+        answers = [Dataset.from_json(answer) for answer in search(**options, offset=len(found))]
+        page = {str(answer.get(keyword) or ""): answer for answer in answers}
+        if "" in page:
+            raise PacsError(f"The PACS answers a search without {keyword}. Is the address that of its DICOMweb?")
+        if page.keys() <= found.keys():
+            return found
+        found.update(page)
