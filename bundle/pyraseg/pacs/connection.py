@@ -18,7 +18,7 @@ from bundle.pyraseg.errors import PyrasegError
 USER, PASSWORD, TOKEN = "PYRASEG_PACS_USER", "PYRASEG_PACS_PASSWORD", "PYRASEG_PACS_TOKEN"
 #: Seconds for a connection, and between two pieces of an answer: an archive may have to fetch a tape.
 TIMEOUT = (10, 120)
-#: A search or a retrieval, never a storage, is tried again after these answers.
+#: A search or a retrieval, never a storage, is tried again after these answers, three times at once.
 PASSING = (429, 502, 503, 504)
 
 
@@ -60,8 +60,7 @@ def connect(
     session = requests.Session()
     session.trust_env = False
     session.max_redirects = 0
-    retry = Retry(3, read=0, redirect=False, status_forcelist=PASSING, allowed_methods=("GET",), backoff_factor=0.5,
-                  raise_on_status=False)  # fmt: skip
+    retry = Retry(3, connect=0, read=0, status_forcelist=PASSING, allowed_methods=["GET"], raise_on_status=False)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     _add_credentials(session, environment)

@@ -101,8 +101,10 @@ def _pages(search: Callable[..., list[dict]], keyword: str, **options: Any) -> d
     """
     found: dict[str, Dataset] = {}
     while True:
-        answers = [Dataset.from_json(answer) for answer in search(**options, offset=len(found))]
-        page = {str(answer.get(keyword) or ""): answer for answer in answers}
+        answers = search(**options, offset=len(found))
+        if not all(isinstance(answer, dict) for answer in answers):
+            raise PacsError("The PACS answers a search by something else. Is the address that of its DICOMweb?")
+        page = {str(item.get(keyword) or ""): item for item in map(Dataset.from_json, answers)}
         if "" in page:
             raise PacsError(f"The PACS answers a search without {keyword}. Is the address that of its DICOMweb?")
         if page.keys() <= found.keys():
