@@ -4,14 +4,20 @@
 import os
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.pacs import worker
 from bundle.pyraseg.pacs.connection import PASSWORD, TOKEN, USER, connect
-from bundle.pyraseg.pacs.search import parse_filters
+from bundle.pyraseg.pacs.search import find_series, parse_filters
 from scripts.pacs import main
+from tests.pacs.orthanc import running
 from tests.pacs.series import small_series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,3 +96,47 @@ def test_the_program_says_it_in_one_line(pacs, arguments):
     (line,) = [line for line in done.stderr.splitlines() if "nvImageCodec" not in line]
     assert line.startswith("pyraseg: ") and "refuses the credentials (HTTP 401)" in line
     assert "a wrong one" not in done.stderr
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Answer /moved by a redirect, and everything else by a page for people, as a portal's log-in does."""
+
+    def do_GET(self) -> None:
+        moved = self.path.startswith("/moved")
+        self.send_response(302 if moved else 200)
+        if moved:
+            self.send_header("Location", "/login")
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<p>Log in")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_no_dicomweb():
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for path, text in (("moved", "sends elsewhere"), ("portal", "no DICOMweb")):
+            client = connect(f"http://127.0.0.1:{server.server_address[1]}/{path}", environment={})
+            with pytest.raises(PyrasegError, match=text):
+                find_series(client, {"Modality": "CT"})
+        server.shutdown()
+
+
+def test_a_pacs_that_goes_away_is_waited_for(arguments, tmp_path, monkeypatch, caplog):
+    with ExitStack() as stack:
+        (tmp_path / "orthanc").mkdir()
+        own = stack.enter_context(running(tmp_path / "orthanc"))
+        looks = []
+
+        def meanwhile(_: float) -> None:
+            looks.append(len(looks))
+            stack.close()
+            if len(looks) == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=meanwhile))
+        with pytest.raises(KeyboardInterrupt):
+            main(arguments("--watch", "7", url=own.url, ca_bundle=own.ca_bundle))
+    assert caplog.text.count("Looking again in 7 s") == 2

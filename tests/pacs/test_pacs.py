@@ -4,8 +4,8 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import highdicom as hd
 import numpy as np
@@ -193,7 +193,7 @@ def test_watching_waits_until_a_series_is_whole(pacs, arguments, tmp_path, monke
         if len(counts) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", meanwhile)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=meanwhile))
     pacs.add(paths[:2])
     with pytest.raises(KeyboardInterrupt):
         main(arguments("--watch", "7"))

@@ -133,6 +133,7 @@ def watch(worker: Worker, filters: Mapping[str, str], *, seconds: float) -> None
     Raises:
         PyrasegError: at the first look.
     """
+    logger.info("Looking for series every %g s", seconds)
     before: set[RemoteSeries] | None = None
     while True:
         try:
