@@ -14,7 +14,7 @@ import pytest
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.pacs import worker
-from bundle.pyraseg.pacs.connection import PASSWORD, TOKEN, USER, connect
+from bundle.pyraseg.pacs.connection import PASSWORD, TOKEN, USER, PacsError, Unavailable, connect
 from bundle.pyraseg.pacs.search import find_series, parse_filters
 from scripts.pacs import main
 from tests.pacs.orthanc import running
@@ -99,9 +99,11 @@ def test_the_program_says_it_in_one_line(pacs, arguments):
 
 
 class Elsewhere(BaseHTTPRequestHandler):
-    """Answer /moved by a redirect, and everything else by a page for people, as a portal's log-in does."""
+    """Answer /moved by a redirect, /broken not at all, and the rest by a page for people, as a portal's log-in does."""
 
     def do_GET(self) -> None:
+        if self.path.startswith("/broken"):
+            return
         moved = self.path.startswith("/moved")
         self.send_response(302 if moved else 200)
         if moved:
@@ -117,10 +119,15 @@ class Elsewhere(BaseHTTPRequestHandler):
 def test_no_dicomweb():
     with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        for path, text in (("moved", "sends elsewhere"), ("portal", "no DICOMweb")):
+        for path, text, ends in (
+            ("moved", "sends elsewhere", True),
+            ("portal", "no DICOMweb", False),
+            ("broken", "broke off", False),
+        ):
             client = connect(f"http://127.0.0.1:{server.server_address[1]}/{path}", environment={})
-            with pytest.raises(PyrasegError, match=text):
+            with pytest.raises(PacsError, match=text) as caught:
                 find_series(client, {"Modality": "CT"})
+            assert isinstance(caught.value, Unavailable) == ends  # a round over many series
         server.shutdown()
 
 

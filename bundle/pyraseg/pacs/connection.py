@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import requests
 from dicomweb_client.api import DICOMwebClient
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util import Retry
 
 from bundle.pyraseg.errors import PyrasegError
@@ -97,16 +98,16 @@ def plain_errors(client: DICOMwebClient) -> Iterator[None]:
         raise Unavailable(
             f"The certificate of {url} is not trusted. Give the authority that signed it, a PEM file, as --ca-bundle."
         ) from error
-    except requests.exceptions.Timeout as error:
-        raise Unavailable(f"{url} does not answer in time. Try again, or look at the PACS.") from error
     except requests.exceptions.TooManyRedirects as error:
         raise Unavailable(f"{url} sends elsewhere, and redirects are not followed. Give the final address.") from error
     except requests.exceptions.HTTPError as error:
         status = error.response.status_code
-        if status in (401, 403):
+        if status == 401:
             raise Unavailable(
-                f"{url} refuses the credentials (HTTP {status}). Set {USER} and {PASSWORD}, or {TOKEN}."
+                f"{url} refuses the credentials (HTTP 401). Set {USER} and {PASSWORD}, or {TOKEN}."
             ) from error
+        if status == 403:
+            raise PacsError(f"{url} does not let this user do that (HTTP 403). Ask for the right.") from error
         if status == 404:
             raise PacsError(f"{url} has no such thing (HTTP 404). Is the address that of its DICOMweb?") from error
         kind = PacsError if status >= 500 or status in (408, 429) else PyrasegError
@@ -114,7 +115,14 @@ def plain_errors(client: DICOMwebClient) -> Iterator[None]:
     except requests.exceptions.JSONDecodeError as error:
         raise PacsError(f"{url} answers something that is no DICOMweb. Correct the address.") from error
     except requests.exceptions.RequestException as error:
-        raise Unavailable(f"No connection to {url}. Correct the address, or start the PACS.") from error
+        if isinstance(_reason(error), NewConnectionError | ConnectTimeoutError):
+            raise Unavailable(f"No connection to {url}. Correct the address, or start the PACS.") from error
+        raise PacsError(f"{url} broke off, or does not answer in time. Try again, or look at the PACS.") from error
+
+
+def _reason(error: requests.exceptions.RequestException) -> Exception | None:
+    """Return what urllib3 gave up for."""
+    return getattr(error.args[0], "reason", None) if error.args else None
 
 
 def _add_credentials(session: requests.Session, environment: Mapping[str, str]) -> None:
