@@ -54,6 +54,8 @@ class DoubtInferer(Inferer):
             return self.inferer(images, network, *args, **kwargs)
 
         logits = look(inputs)
+        if not (self.rotations or self.flips or self.dropout):
+            return logits
         labels = logits.argmax(dim=1)
         dice = []
         for degrees in self.rotations:
@@ -66,7 +68,7 @@ class DoubtInferer(Inferer):
         with _dropout_at_work(network, self.dropout > 0):
             for _ in range(self.dropout):
                 dice.append(_dice(labels, look(inputs).argmax(dim=1), everywhere, logits.shape[1]))
-        self.of_classes = _disagreement(torch.stack(dice)) if dice else None
+        self.of_classes = _disagreement(torch.stack(dice))
         return logits
 
     @property

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A package as a zip of one form: the same files, the same bytes; whatever has another form is refused.
+
+Files lie in one folder, sorted by name, stored without compression (whose output depends on the version of zlib), with
+one date and one mode. Nothing else is in the file, so a reader of its list of files and a reader of its entries see the
+same.
+"""
+
+import io
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from bundle.pyraseg.errors import PyrasegError
+
+#: Limits of what is read; a package has some hundred files and tens of megabytes.
+MOST_FILES = 5_000
+MOST_BYTES = 2**30
+MOST_ENTRY = 512  # bytes of a file's entry in the list of files
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
+_MODE = stat.S_IFREG | 0o644
+_PART = "[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?"
+_END = struct.Struct("<4s4H2LH")  # end of central directory record, APPNOTE 4.3.16
+
+
+def archive_bytes(name: str, files: Mapping[str, bytes]) -> bytes:
+    """Return the zip of a folder `name` that holds `files`, by path."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", allowZip64=False) as archive:
+        for path in sorted(files):
+            info = zipfile.ZipInfo(f"{name}/{path}", date_time=_DATE)
+            info.create_system, info.external_attr = 3, _MODE << 16
+            archive.writestr(info, files[path])
+    return buffer.getvalue()
+
+
+def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return the name of a package's folder and its files, by path in it; nothing is unpacked or run.
+
+    Raises:
+        PyrasegError: it is no zip, is too large or grows when it is unpacked, holds a link, two files of one name or a
+            path that is not safe, or differs in any byte from what `archive_bytes` makes of its files.
+    """
+    if not path.is_file():
+        raise PyrasegError("there is no such file")
+    if path.stat().st_size > MOST_BYTES:
+        raise PyrasegError(f"it has {path.stat().st_size:,} bytes; {MOST_BYTES:,} are the most")
+    data = path.read_bytes()
+    _check_end(data)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            _check_entries(infos, len(data))
+            contents = {info.filename: archive.read(info) for info in infos}
+    except PyrasegError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError, struct.error) as error:
+        raise PyrasegError(f"it is no whole zip: {error}") from error
+    name = infos[0].filename.partition("/")[0]
+    files = {}
+    for entry, content in contents.items():
+        folder, slash, file = entry.partition("/")
+        if folder != name or not slash:
+            raise PyrasegError(f"{entry} lies outside its folder {name}")
+        files[file] = content
+    if archive_bytes(name, files) != data:
+        raise PyrasegError("it was not written as a package is: something lies between, before or beside its files")
+    return name, files
+
+
+def unpack(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files, by path, below a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _check_end(data: bytes) -> None:
+    """Check how many entries a zip says it has before anything makes a list of them."""
+    if len(data) < _END.size or data[-_END.size :][:4] != b"PK\5\6":
+        raise PyrasegError("it is no whole zip: its end is missing, or something was added to it")
+    _, _, _, _, count, length, _, _ = _END.unpack(data[-_END.size :])
+    if not 0 < count <= MOST_FILES or length > count * MOST_ENTRY:
+        raise PyrasegError(f"it says that it holds {count:,} files, in a list of {length:,} bytes; that is no package")
+    if data[-_END.size - 20 :].startswith(b"PK\6\7"):  # the locator of a second end, which would be read instead
+        raise PyrasegError("it is in the form for zips of more than 4 GB, which no package needs")
+
+
+def _check_entries(infos: list[zipfile.ZipInfo], size: int) -> None:
+    seen: set[str] = set()
+    for info in infos:
+        if re.fullmatch(f"{_PART}(/{_PART})*", info.orig_filename) is None:
+            raise PyrasegError(f"it holds {info.orig_filename!r}, which is no safe path of a file")
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise PyrasegError(f"it holds {info.filename}, which is a link or a device")
+        if info.filename.casefold() in seen:
+            raise PyrasegError(f"it holds {info.filename} twice, which may be one file or the other")
+        seen.add(info.filename.casefold())
+    total = sum(info.file_size for info in infos)
+    if total > size:
+        raise PyrasegError(f"it would grow from {size:,} to {total:,} bytes; a package is not compressed")
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise PyrasegError(f"it holds {info.filename} compressed or encrypted; a package is neither")
