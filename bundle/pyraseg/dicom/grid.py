@@ -5,9 +5,11 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from bundle.pyraseg.dicom.geometry import StackGeometry
 from bundle.pyraseg.dicom.series import DicomImage
 from bundle.pyraseg.errors import PyrasegError
 
@@ -46,18 +48,23 @@ class ImageGrid:
     @classmethod
     def of(cls, image: DicomImage) -> "ImageGrid":
         """Return the grid of a series that `read_series` returned."""
-        place = {}
-        if image.geometry is not None:
-            names = ("positions", "row_cosine", "column_cosine", "pixel_spacing")
-            place = {name: getattr(image.geometry, name) for name in names}
-        return cls(
+        return cls.at(
             image.pixels.shape[:3],
-            **place,
+            image.geometry,
             series_uid=image.series_uid,
             frame_of_reference_uid=image.frame_of_reference_uid,
             sop_instance_uids=image.sop_instance_uids,
             frame_numbers=image.frame_numbers,
         )
+
+    @classmethod
+    def at(cls, shape: tuple[int, int, int], geometry: StackGeometry | None, **origin: Any) -> "ImageGrid":
+        """Return the grid of slices that lie as a geometry says, or nowhere; `origin` is what else this class holds."""
+        place = {}
+        if geometry is not None:
+            names = ("positions", "row_cosine", "column_cosine", "pixel_spacing")
+            place = {name: getattr(geometry, name) for name in names}
+        return cls(shape, **place, **origin)
 
     @cached_property
     def normal(self) -> np.ndarray:
