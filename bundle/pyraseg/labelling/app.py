@@ -53,7 +53,7 @@ class Inference(BundleInferTask):
 
     def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
         check_model(self.bundle_path, request)
-        request = {"model_filename": "model.pt", **request}
+        request = {"model_filename": "model.pt", "logging": "WARNING", **request}  # names of files are none of a log
         if str(request.get("image", "")).lower().endswith(LOSSY):
             request.setdefault("result_extension", ".png")
         return super().__call__(request, callbacks)
@@ -93,7 +93,7 @@ class Training(BundleTrainTask):
         share = request.get("val_split", 0.2)
         chosen = fixed_validation(Path(self.bundle_path) / "validation.json", list(names.values()), share)
         parts: tuple[list, list] = ([], [])
-        for item in datalist:
+        for item in sorted(datalist, key=lambda item: item["image"]):  # MONAI Label's order differs from run to run
             parts[names[item["image"]] in chosen].append(item)
         logger.info("%d labelled images to train on, %d to validate on", *map(len, parts))
         return parts
