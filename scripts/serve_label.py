@@ -67,7 +67,7 @@ def command(options: argparse.Namespace, folders: list[Path], studies: str) -> l
         "--app", str(options.app_dir.resolve()), "--studies", studies,
         "--host", options.host, "--port", str(options.port),
         "--conf", "models", ",".join(folder.name for folder in folders),
-        "--verbose", "INFO" if options.verbose else "WARNING",
+        "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
     ]  # fmt: skip
 
 

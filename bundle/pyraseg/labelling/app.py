@@ -5,14 +5,16 @@ It imports MONAI Label, so it works in the environment that `make label` makes a
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.transforms import Activationsd, Transform
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
@@ -76,6 +78,14 @@ class Sampling(Inference):
         return network
 
 
+class BatchInference(BatchInferTask):
+    """Inference of many images; without several GPUs it asks for none, which MONAI Label divides by."""
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable) -> dict:
+        defaults = {"multi_gpu": torch.cuda.device_count() > 1, "logging": "WARNING"}
+        return super().__call__({**defaults, **request}, datastore, infer)
+
+
 class Training(BundleTrainTask):
     """Training of a bundle on the labels of the server, with a fixed validation set; see `retraining`."""
 
@@ -114,6 +124,9 @@ class LabelApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        if conf.get("verbose") != "true":  # names of files may be names of patients
+            for name in ("monailabel", "monai.bundle.scripts", "__main__"):
+                logging.getLogger(name).setLevel(logging.WARNING)
         self.bundles = {name: str(Path(app_dir) / "model" / name) for name in conf["models"].split(",")}
         super().__init__(app_dir, studies, conf, name="Pyraseg", description="Segmentation by Pyraseg's bundles")
 
@@ -129,6 +142,9 @@ class LabelApp(MONAILabelApp):
             for name, path in self.bundles.items()
         }
         return {name: trainer for name, trainer in trainers.items() if trainer.is_valid()}
+
+    def init_batch_infer(self) -> BatchInferTask:
+        return BatchInference()
 
     def init_strategies(self) -> dict[str, Any]:
         return {"random": Random(), "first": First(), "epistemic": Epistemic()}

@@ -38,14 +38,12 @@ def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weigh
     better = Path(weights).is_file()
     if better:
         promote(weights, model)
-        logger.info("The retrained model scores %.4f, better than %.4f: it is served now", _best(evaluator), before)
+        logger.info(
+            "The retrained model scores %.4f, better than %.4f: it is served now", evaluator.state.best_metric, before
+        )
     else:
         logger.info("No epoch scored better than %.4f: the model stays as it is", before)
     return better
-
-
-def _best(evaluator: Evaluator) -> float:
-    return float(evaluator.state.best_metric)
 
 
 def fixed_validation(path: Path, images: Sequence[str], share: float) -> set[str]:
@@ -67,8 +65,8 @@ def fixed_validation(path: Path, images: Sequence[str], share: float) -> set[str
         lost = chosen - set(images)
         if lost:
             raise PyrasegError(
-                f"{len(lost)} of {len(chosen)} images of the validation set in {path} have no label any more, so models "
-                "cannot be compared on it. Label them, or delete the file to choose a new set."
+                f"{len(lost)} of {len(chosen)} images of the validation set in {path} have no label any more, so "
+                "models cannot be compared on it. Label them, or delete the file to choose a new set."
             )
     else:
         chosen = set(sorted(images, key=_hash)[: max(1, round(share * len(images)))])
