@@ -82,12 +82,12 @@ def form(fields: dict[str, bytes], **files: Path) -> tuple[bytes, str]:
 
 
 @contextmanager
-def served(package: Path, studies: Path, app: Path) -> Iterator[Server]:
-    """Serve a package, with trainings of a few batches; end what was started."""
+def served(package: Path, studies: Path, app: Path, *, samples: int) -> Iterator[Server]:
+    """Serve a package, with trainings of that many samples an epoch; end what was started."""
     (folder,) = put_bundles([package], app)
     config = folder / "configs" / "train.json"
     train = json.loads(config.read_text())
-    config.write_text(json.dumps({**train, "samples_per_epoch": 64, "num_workers": 0}))
+    config.write_text(json.dumps({**train, "samples_per_epoch": samples, "num_workers": 0}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -131,7 +131,7 @@ def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, 
         draw(tmp_path / "study", seed, (120, 90))
     masks = tmp_path / "study" / "masks"
     validation = fixed_validation(tmp_path / "chosen.json", [f"c{seed}.jpg" for seed in range(5)], 0.4)
-    with served(package.zip, studies, app) as server:
+    with served(package.zip, studies, app, samples=64) as server:
         assert server.info()["models"][name]["labels"] == {"lesion": 1}
         (tmp_path / "c0.png").write_bytes(server.infer(name, "c0"))
         own = own_inference(package.zip, studies / "c0.jpg", tmp_path) / "c0.png"
@@ -178,11 +178,12 @@ def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
     name, app = "pyraseg_phantom", tmp_path / "app"
     torch.manual_seed(0)
     parser = ConfigParser(ConfigParser.load_config_file(ROOT / "configs" / "inference.json"))
+    parser["pretrained"] = True  # the encoder alone
     untrained = parser.get_parsed_content("network_def")
     torch.save(untrained.state_dict(), tmp_path / "untrained.pt")
     package = pack(ROOT, "phantom", tmp_path, model=tmp_path / "untrained.pt")
     cases = [write_volume(tmp_path, index) for index in range(3)]
-    with served(package, tmp_path / "images", app) as server:
+    with served(package, tmp_path / "images", app, samples=256) as server:
         (tmp_path / "v0.nii.gz").write_bytes(server.infer(name, "v0"))
         result, own = (
             nibabel.load(path)
@@ -193,7 +194,7 @@ def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
 
         for image, label in cases[:2]:
             server.put_label(image.name.removesuffix(".nii.gz"), label)
-        told = server.run("/train/", f"/train/{name}", max_epochs=2, val_split=0.5)
+        told = server.run("/train/", f"/train/{name}", max_epochs=4, val_split=0.5)
         assert "it is served now" in told
         served_now, before = server.info()["models"][name]["config"]["model_filename"]
         assert served_now == "model.pt" and before.startswith("replaced/model-")
