@@ -29,6 +29,18 @@ from tests.packaging.test_elsewhere import draw
 from tests.workflows.commands import ROOT, monai_bundle
 
 PYTHON = ROOT / ".venv-label" / "bin" / "python"
+THRESHOLD = """
+import torch
+
+
+class Threshold(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.cat([self.level - x, x - self.level], 1)
+"""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
@@ -82,16 +94,16 @@ def form(fields: dict[str, bytes], **files: Path) -> tuple[bytes, str]:
 
 
 @contextmanager
-def served(package: Path, studies: Path, app: Path, *, samples: int) -> Iterator[Server]:
-    """Serve a package, with trainings of that many samples an epoch; end what was started."""
-    (folder,) = put_bundles([package], app)
+def served(packages: list[Path], studies: Path, app: Path, *, samples: int) -> Iterator[Server]:
+    """Serve a package, and bundles beside it, with trainings of that many samples an epoch; end what was started."""
+    folder, *_ = put_bundles(packages, app)
     config = folder / "configs" / "train.json"
     train = json.loads(config.read_text())
     config.write_text(json.dumps({**train, "samples_per_epoch": samples, "num_workers": 0}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [PYTHON, ROOT / "scripts" / "serve_label.py", package, "--studies", studies]
+    command = [PYTHON, ROOT / "scripts" / "serve_label.py", *packages, "--studies", studies]
     log = (app / "log.txt").open("w")
     process = subprocess.Popen(
         [*map(str, command), "--app-dir", str(app), "--port", str(port)],
@@ -131,7 +143,7 @@ def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, 
         draw(tmp_path / "study", seed, (120, 90))
     masks = tmp_path / "study" / "masks"
     validation = fixed_validation(tmp_path / "chosen.json", [f"c{seed}.jpg" for seed in range(5)], 0.4)
-    with served(package.zip, studies, app, samples=64) as server:
+    with served([package.zip], studies, app, samples=64) as server:
         assert server.info()["models"][name]["labels"] == {"lesion": 1}
         (tmp_path / "c0.png").write_bytes(server.infer(name, "c0"))
         own = own_inference(package.zip, studies / "c0.jpg", tmp_path) / "c0.png"
@@ -174,6 +186,37 @@ def write_volume(folder: Path, index: int) -> tuple[Path, Path]:
     return paths
 
 
+def write_foreign(folder: Path) -> Path:
+    """Write a bundle of another make, whose code is a package `scripts`: what is above 0 is bright."""
+    bundle = folder / "threshold_segmentation"
+    for name in ("configs", "models", "scripts"):
+        (bundle / name).mkdir(parents=True)
+    (bundle / "scripts" / "__init__.py").touch()
+    (bundle / "scripts" / "network.py").write_text(THRESHOLD)
+    torch.save({"level": torch.zeros(1)}, bundle / "models" / "model.pt")
+    load = {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True}
+    steps = [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {"_target_": "CastToTyped", "keys": "pred", "dtype": "$torch.uint8"},
+    ]
+    inference = {
+        "bundle_root": ".",
+        "device": "cpu",
+        "network_def": {"_target_": "scripts.network.Threshold"},
+        "preprocessing": {"_target_": "Compose", "transforms": [load]},
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": {"_target_": "Compose", "transforms": steps},
+    }
+    formats = {
+        "inputs": {"image": {"spatial_shape": ["n"] * 3}},
+        "outputs": {"pred": {"channel_def": {"0": "background", "1": "bright"}}},
+    }
+    metadata = {"version": "1.0.0", "description": "A threshold", "network_data_format": formats}
+    for name, content in (("inference", inference), ("metadata", metadata)):
+        (bundle / "configs" / f"{name}.json").write_text(json.dumps(content))
+    return bundle
+
+
 def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
     name, app = "pyraseg_phantom", tmp_path / "app"
     torch.manual_seed(0)
@@ -183,7 +226,7 @@ def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
     torch.save(untrained.state_dict(), tmp_path / "untrained.pt")
     package = pack(ROOT, "phantom", tmp_path, model=tmp_path / "untrained.pt")
     cases = [write_volume(tmp_path, index) for index in range(3)]
-    with served(package, tmp_path / "images", app, samples=256) as server:
+    with served([package, write_foreign(tmp_path)], tmp_path / "images", app, samples=256) as server:
         (tmp_path / "v0.nii.gz").write_bytes(server.infer(name, "v0"))
         result, own = (
             nibabel.load(path)
@@ -191,6 +234,10 @@ def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
         )
         np.testing.assert_array_equal(result.dataobj, own.dataobj)
         np.testing.assert_allclose(result.affine, own.affine, atol=1e-4)
+
+        bright = tmp_path / "bright.nii.gz"
+        bright.write_bytes(server.infer("threshold_segmentation", "v0"))
+        np.testing.assert_array_equal(nibabel.load(bright).dataobj, np.asarray(nibabel.load(cases[0][0]).dataobj) > 0)
 
         for image, label in cases[:2]:
             server.put_label(image.name.removesuffix(".nii.gz"), label)
@@ -206,3 +253,4 @@ def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
 
         server.run("/scoring/", f"/scoring/{name}", simulation_size=2)
         assert json.loads(server.ask("POST", "/activelearning/epistemic"))["id"] == "v2"
+    assert "v0.nii.gz" not in (app / "log.txt").read_text()

@@ -47,15 +47,22 @@ def check_model(bundle: str, request: Mapping[str, Any]) -> None:
         raise PyrasegError(f"There is no model {asked!r}; there are {', '.join(models(bundle))}.")
 
 
-class Inference(BundleInferTask):
-    """Inference of a bundle, by its model or one that a retraining replaced."""
+class QuietInference(BundleInferTask):
+    """Inference of any bundle. The log names a file, which may name a patient, only where a client asks."""
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
+        return super().__call__({"logging": "WARNING", **request}, callbacks)
+
+
+class Inference(QuietInference):
+    """Inference of a bundle of ours, by its model or one that a retraining replaced."""
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "model_filename": models(self.bundle_path)}
 
     def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
         check_model(self.bundle_path, request)
-        request = {"model_filename": "model.pt", "logging": "WARNING", **request}  # names of files are none of a log
+        request = {"model_filename": "model.pt", **request}
         if str(request.get("image", "")).lower().endswith(LOSSY):
             request.setdefault("result_extension", ".png")
         return super().__call__(request, callbacks)
@@ -130,9 +137,9 @@ class LabelApp(MONAILabelApp):
         self.bundles = {name: str(Path(app_dir) / "model" / name) for name in conf["models"].split(",")}
         super().__init__(app_dir, studies, conf, name="Pyraseg", description="Segmentation by Pyraseg's bundles")
 
-    def init_infers(self) -> dict[str, BundleInferTask]:
+    def init_infers(self) -> dict[str, QuietInference]:
         return {
-            name: (Inference if _is_ours(path) else BundleInferTask)(path, self.conf)
+            name: (Inference if _is_ours(path) else QuietInference)(path, self.conf)
             for name, path in self.bundles.items()
         }
 
