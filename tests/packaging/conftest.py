@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One package of the dermoscopy task, signed, for every test here."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bundle.pyraseg.packaging.archive import read_archive
 from bundle.pyraseg.packaging.pack import pack
 from tests.workflows.commands import ROOT
+
+VERSION = json.loads((ROOT / "configs" / "metadata.json").read_text())["version"]
 
 
 class Package(NamedTuple):

@@ -3,6 +3,7 @@
 
 import csv
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.data.public.server import Site, serve
-from tests.packaging.conftest import Package
+from tests.packaging.conftest import VERSION, Package
 from tests.workflows.commands import config_files, monai_bundle
 
 NAME = "pyraseg_dermoscopy"
@@ -72,6 +73,7 @@ def test_the_same_masks(study, downloaded, tmp_path, monkeypatch):
         "--output_dir", str(tmp_path / "there"), cwd=tmp_path,
     )  # fmt: skip
     assert here.returncode == there.returncode == 0, here.stderr + there.stderr
+    assert "installed and runs" not in there.stdout
     assert f"the code of {downloaded}" in there.stdout and "the code of" not in here.stdout
     masks = sorted(path.name for path in (tmp_path / "here").glob("*.png"))
     assert masks == sorted(f"c{seed}.png" for seed in range(12))
@@ -81,6 +83,20 @@ def test_the_same_masks(study, downloaded, tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
         marked += one.any()
     assert marked >= 10
+
+
+def test_another_version_that_is_installed_is_told(study, downloaded, tmp_path):
+    root = tmp_path / NAME
+    shutil.copytree(downloaded, root)
+    metadata = root / "configs" / "metadata.json"
+    metadata.write_text(metadata.read_text().replace(f'"version": "{VERSION}"', '"version": "0.0.1"'))
+    shutil.copy(study / "images" / "c1.jpg", tmp_path)
+    run = monai_bundle(
+        "run", "inferring", "--config_file", str(root / "configs" / "inference.json"), "--dataset_dir",
+        str(tmp_path / "c1.jpg"), "--output_dir", str(tmp_path / "out"), cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert f"is of pyraseg 0.0.1, and {version('pyraseg')} is installed and runs" in run.stdout
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.pack import SCRIPTS, pack
 from bundle.pyraseg.packaging.task import Task
 from scripts.package_bundle import main
+from tests.packaging.conftest import VERSION
 from tests.workflows.commands import ROOT
 
 MANY = ("bundle", "configs", "docs", "scripts")
@@ -46,7 +47,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_the_same_bytes_from_another_place(package, copy, tmp_path):
     again = pack(copy, "dermoscopy", tmp_path / "out", key=package.private)
-    assert again.name == "pyraseg_dermoscopy_v0.2.0.zip" == package.zip.name
+    assert again.name == f"pyraseg_dermoscopy_v{VERSION}.zip" == package.zip.name
     assert again.read_bytes() == package.zip.read_bytes()
     assert list(again.parent.iterdir()) == [again]
 

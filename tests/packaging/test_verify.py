@@ -28,7 +28,7 @@ from bundle.pyraseg.packaging.signature import sign
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, sums_text
 from bundle.pyraseg.verify import main, verify
 from tests.configs.test_configs import PROGRAMS, merged
-from tests.packaging.conftest import Package, write_keys
+from tests.packaging.conftest import VERSION, Package, write_keys
 from tests.workflows.commands import ROOT
 
 NAME = "pyraseg_dermoscopy"
@@ -72,7 +72,7 @@ def refused(content: bytes, tmp_path: Path, **options: object) -> str:
 
 def test_as_it_was_made(package, capsys):
     assert main([str(package.zip), "--key", str(package.public)]) == 0
-    said = f"Verified: {NAME} 0.2.0: {len(package.files)} files, signed by {package.public}\n"
+    said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"
     assert capsys.readouterr().out == said
 
 
@@ -81,7 +81,7 @@ def test_a_task_on_volumes(tmp_path, capsys):
     network = merged(PROGRAMS["infer"]).get_parsed_content("network_def")
     torch.save(network.state_dict(), tmp_path / "model.pt")
     path = pack(ROOT, "phantom", tmp_path / "out", model=tmp_path / "model.pt")
-    assert path.name == "pyraseg_phantom_v0.2.0.zip"
+    assert path.name == f"pyraseg_phantom_v{VERSION}.zip"
     assert main([str(path), "--unsigned"]) == 0
     files = read_archive(path)[1]
     labels = np.load(io.BytesIO(files["golden/expected.npz"]))["labels"]
@@ -95,7 +95,7 @@ def test_a_task_on_volumes(tmp_path, capsys):
 def test_the_trap_springs_where_its_code_is_trusted(trap, tmp_path):
     """The marks of the tests below are left when something runs, so that their absence says something."""
     files, mark = trap
-    refused(archive_bytes(NAME, resummed(files) | {}), tmp_path)
+    refused(archive_bytes(NAME, resummed(files)), tmp_path)
     assert not mark.exists()
     path = tmp_path / "given.zip"
     assert "unsigned" in verify(path, unsigned=True)
@@ -118,7 +118,7 @@ def test_forged_sums_do_not_help(trap, package, tmp_path):
 
 def test_a_signature_without_a_key_proves_nothing(package, tmp_path):
     said = refused(package.zip.read_bytes(), tmp_path)
-    assert "holds pyraseg_dermoscopy 0.2.0, whole and well formed" in said and "It has a signature: give" in said
+    assert f"holds {NAME} {VERSION}, whole and well formed" in said and "It has a signature: give" in said
 
 
 @pytest.mark.parametrize("kind", ["absent", "private", "rsa", "none"])
@@ -365,7 +365,7 @@ def test_metadata_as_the_schema_has_them(package, real_data):
                 with pytest.raises(PyrasegError, match=f"has no .*{key} of type"):
                     check_form(NAME, package.files | {METADATA: json.dumps(metadata).encode()})
                 place[key] = kept
-    assert check_form(NAME, package.files | {METADATA: json.dumps(metadata).encode()})["version"] == "0.2.0"
+    assert check_form(NAME, package.files | {METADATA: json.dumps(metadata).encode()})["version"] == VERSION
 
 
 @pytest.mark.parametrize(
@@ -377,14 +377,21 @@ def test_metadata_as_the_schema_has_them(package, real_data):
         ({"configs/train.json": b"[" * 100_000}, "configs/train.json is no JSON"),
         ({"configs/train.json": b"[]"}, "is no JSON object"),
         ({"configs/evaluate.json": b'{"output_dir": "x"}'}, "does not stand alone"),
+        ({METADATA: b"{}"}, "configs/metadata.json has no schema of type str"),
         ({MODEL: b"other"}, "are not the SHA-256 of models/model.pt"),
         ({BILL: b'{"bomFormat": "CycloneDX", "metadata": []}'}, "is no CycloneDX bill"),
-        ({BILL: b"{}"}, "is no CycloneDX bill of pyraseg_dermoscopy 0.2.0"),
+        ({BILL: b"{}"}, f"is no CycloneDX bill of {NAME} {VERSION}"),
     ],
 )
 def test_files_that_contradict_each_other(changed, said, package, tmp_path):
     content = archive_bytes(NAME, resummed(package.files, **changed))
     assert said in refused(content, tmp_path, unsigned=True)
+
+
+def test_a_version_that_a_terminal_would_obey(package):
+    metadata = json.loads(package.files[METADATA]) | {"version": "\x1b[2J9.9.9"}
+    with pytest.raises(PyrasegError, match=r"'\\x1b\[2J9.9.9', which is not of the form"):
+        check_form(NAME, package.files | {METADATA: json.dumps(metadata).encode()})
 
 
 def test_the_name_of_its_folder_is_its_own(package, tmp_path):

@@ -74,7 +74,7 @@ def tree(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "index", range(len(PLANS)), ids=lambda index: f"{index}-{'-'.join(sorted(PLANS[index].traits))}"
+    "index", range(len(PLANS)), ids=lambda index: "-".join([str(index), *sorted(PLANS[index].traits)])
 )
 def test_pixels_and_masks_of_the_phantom(study, tree, index):
     """The truth is the phantom in memory and the file as pydicom reads it; the link says which slice is meant."""

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +64,8 @@ def check_form(name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
 def _check_metadata(metadata: dict[str, Any]) -> None:
     """Check metadata as MONAI's schema does, and what MONAI Label needs beside it."""
     _check_keys("", metadata, _METADATA)
+    if re.fullmatch(r"\d+\.\d+\.\d+", metadata["version"]) is None:
+        raise PyrasegError(f"{METADATA} has the version {metadata['version']!r}, which is not of the form 1.2.3")
     formats = metadata["network_data_format"]
     for side, key in (("inputs", "image"), ("outputs", "pred")):
         tensor = _section(_section(formats, side), key)

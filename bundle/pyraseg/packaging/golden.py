@@ -27,6 +27,7 @@ def run_golden(action: str, folder: Path) -> str | None:
         folder: the unpacked package.
     """
     own = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    own["OMP_NUM_THREADS"] = "1"  # sums of floats depend on how they are shared out
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | own
     command = [sys.executable, "-P", __file__, action, str(folder)]
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -9,10 +9,10 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.packaging.form import MODEL
 
 #: The task that is no overlay.
 DEFAULT = "phantom"
-MODEL = "models/model.pt"
 #: What is run, and what it is made of; TASK is left out for the default task.
 PROGRAMS = {
     "train": ("train", "TASK"),
