@@ -4,10 +4,11 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL := python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: help train test test-all lint benchmark clean
+.PHONY: help train label test test-all lint benchmark clean
 
 help:
 	@echo "make train      train the default task (a phantom CT study, written on first use) in about 5 minutes; ARGS=\"--resume true\" goes on"
+	@echo "make label      serve packages through MONAI Label: ARGS=\"dist/pyraseg_dermoscopy_v0.2.0.zip --studies FOLDER\""
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
 	@echo "make lint       check style and formatting"
@@ -16,6 +17,9 @@ help:
 
 train: .venv/installed
 	python -m monai.bundle run training --config_file configs/train.json $(ARGS)
+
+label: .venv-label/installed
+	.venv-label/bin/python scripts/serve_label.py $(ARGS)
 
 # Two processes with one thread each: most tests spend their time in Python. Files stay together, for their fixtures.
 test: .venv/installed-dev
@@ -33,7 +37,7 @@ benchmark: .venv/installed-benchmark
 	python -m benchmarks.networks
 
 clean:
-	rm -rf .venv data/phantom runs
+	rm -rf .venv .venv-label data/phantom runs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,3 +57,10 @@ clean:
 	@echo "Installing Pyraseg with its test tools into .venv (a few minutes, once) ..."
 	$(INSTALL) ".[dev]"
 	@touch $@ .venv/installed
+
+.venv-label/installed: scripts/label_requirements.txt
+	@echo "Installing MONAI Label into .venv-label (some minutes, once) ..."
+	$(PYTHON) -m venv .venv-label
+	.venv-label/bin/python -m pip install --quiet --requirement scripts/label_requirements.txt
+	.venv-label/bin/python -m pip install --quiet --no-deps monailabel==0.8.5 --editable .
+	@touch $@

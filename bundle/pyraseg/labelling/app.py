@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The app that MONAI Label serves: its tasks for bundles, with what they lack for ours.
+
+It imports MONAI Label, so it works in the environment that `make label` makes alone.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import Activationsd, Transform
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+from monailabel.tasks.activelearning.epistemic import Epistemic
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
+from monailabel.tasks.train.bundle import BundleTrainTask
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.labelling.retraining import fixed_validation
+
+logger = logging.getLogger(__name__)
+
+#: Formats of photographs that would blur the classes of a label.
+LOSSY = (".jpg", ".jpeg")
+
+
+def models(bundle: str) -> list[str]:
+    """Return the models of a bundle, the served one first: `model.pt`, and those that a retraining replaced."""
+    folder = Path(bundle) / "models"
+    replaced = sorted((folder / "replaced").glob("*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return ["model.pt", *(path.relative_to(folder).as_posix() for path in replaced)]
+
+
+def check_model(bundle: str, request: Mapping[str, Any]) -> None:
+    """Refuse a request for a model that the bundle does not have, in place of which MONAI Label takes another one."""
+    asked = request.get("model_filename")
+    if isinstance(asked, str) and asked not in models(bundle):
+        raise PyrasegError(f"There is no model {asked!r}; there are {', '.join(models(bundle))}.")
+
+
+class QuietInference(BundleInferTask):
+    """Inference of any bundle. The log names a file, which may name a patient, only where a client asks."""
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
+        return super().__call__({"logging": "WARNING", **request}, callbacks)
+
+
+class Inference(QuietInference):
+    """Inference of a bundle of ours, by its model or one that a retraining replaced."""
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "model_filename": models(self.bundle_path)}
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
+        check_model(self.bundle_path, request)
+        request = {"model_filename": "model.pt", **request}
+        if str(request.get("image", "")).lower().endswith(LOSSY):
+            request.setdefault("result_extension", ".png")
+        return super().__call__(request, callbacks)
+
+
+class Sampling(Inference):
+    """Class probabilities, with dropout at work and everything else as for an inference."""
+
+    def __init__(self, path: str, conf: Mapping[str, str]) -> None:
+        super().__init__(path, conf, skip_writer=True, add_post_restore=False)
+
+    def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
+        return [step for step in super().post_transforms(data) if isinstance(step, Activationsd)]
+
+    def _get_network(self, device: str, data: Mapping[str, Any] | None) -> nn.Module:
+        network = super()._get_network(device, data)
+        for module in network.modules():
+            if isinstance(module, _DropoutNd):
+                module.train()
+        return network
+
+
+class BatchInference(BatchInferTask):
+    """Inference of many images; without several GPUs it asks for none, which MONAI Label divides by."""
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable) -> dict:
+        defaults = {"multi_gpu": torch.cuda.device_count() > 1, "logging": "WARNING"}
+        return super().__call__({**defaults, **request}, datastore, infer)
+
+
+class Training(BundleTrainTask):
+    """Training of a bundle on the labels of the server, with a fixed validation set; see `retraining`."""
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "model_filename": models(self.bundle_path)}
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict:
+        check_model(self.bundle_path, request)
+        return super().__call__(request, datastore)
+
+    def _partition_datalist(
+        self, datalist: list[dict[str, str]], request: Mapping[str, Any], shuffle: bool = False
+    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        names = {item["image"]: Path(item["image"]).name for item in datalist}
+        share = request.get("val_split", 0.2)
+        chosen = fixed_validation(Path(self.bundle_path) / "validation.json", list(names.values()), share)
+        parts: tuple[list, list] = ([], [])
+        for item in sorted(datalist, key=lambda item: item["image"]):  # MONAI Label's order differs from run to run
+            parts[names[item["image"]] in chosen].append(item)
+        logger.info("%d labelled images to train on, %d to validate on", *map(len, parts))
+        return parts
+
+    def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        overrides["record#cases"] = {
+            "training": overrides["train#dataset#data"],
+            "validation": overrides["validate#dataset#data"],
+        }
+        overrides["output_dir"] = f"{self.bundle_path}/runs/{datetime.now():%Y%m%d-%H%M%S}"
+        return overrides
+
+
+class LabelApp(MONAILabelApp):
+    """Serve the bundles below `model/`, as the app `monaibundle` does.
+
+    A bundle with code of its own, not made by `scripts/package_bundle.py`, gets MONAI Label's own tasks.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        if conf.get("verbose") != "true":  # names of files may be names of patients
+            for name in ("monailabel", "monai.bundle.scripts", "__main__"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+        self.bundles = {name: str(Path(app_dir) / "model" / name) for name in conf["models"].split(",")}
+        super().__init__(app_dir, studies, conf, name="Pyraseg", description="Segmentation by Pyraseg's bundles")
+
+    def init_infers(self) -> dict[str, QuietInference]:
+        return {
+            name: (Inference if _is_ours(path) else QuietInference)(path, self.conf)
+            for name, path in self.bundles.items()
+        }
+
+    def init_trainers(self) -> dict[str, BundleTrainTask]:
+        trainers = {
+            name: (Training if _is_ours(path) else BundleTrainTask)(path, self.conf)
+            for name, path in self.bundles.items()
+        }
+        return {name: trainer for name, trainer in trainers.items() if trainer.is_valid()}
+
+    def init_batch_infer(self) -> BatchInferTask:
+        return BatchInference()
+
+    def init_strategies(self) -> dict[str, Any]:
+        return {"random": Random(), "first": First(), "epistemic": Epistemic()}
+
+    def init_scoring_methods(self) -> dict[str, EpistemicScoring]:
+        ours = {name: path for name, path in self.bundles.items() if _is_ours(path)}
+        return {name: EpistemicScoring(Sampling(path, self.conf)) for name, path in ours.items()}
+
+
+def _is_ours(bundle: str) -> bool:
+    return (Path(bundle) / "bundle" / "pyraseg").is_dir()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a served model on new labels, and keep the better one."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai.engines import Evaluator, Trainer
+from torch import nn
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.files import replacing
+from bundle.pyraseg.training.checkpoints import load_model, promote
+
+logger = logging.getLogger(__name__)
+
+
+def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weights: str, model: str) -> bool:
+    """Train, and make the new weights the model if they score better on the validation set than the model does.
+
+    The model that they replace stays in `replaced/` beside it. Return whether it was replaced.
+
+    Args:
+        trainer: trains; it may load other weights to start from.
+        evaluator: validates, on the same cases before and during the training.
+        network: that both work on.
+        weights: file that the best validated epoch leaves, if it is better than any before.
+        model: file of the model.
+    """
+    load_model(network, model, remedy="Put the bundle into the server anew.")
+    evaluator.run()
+    before = evaluator.state.best_metric
+    evaluator.state.best_metric_epoch = 0  # no epoch of the training to come; only a better one counts from here on
+    logger.info("The model scores %.4f on the validation set", before)
+    trainer.run()
+    better = Path(weights).is_file()
+    if better:
+        promote(weights, model)
+        logger.info(
+            "The retrained model scores %.4f, better than %.4f: it is served now", evaluator.state.best_metric, before
+        )
+    else:
+        logger.info("No epoch scored better than %.4f: the model stays as it is", before)
+    return better
+
+
+def fixed_validation(path: Path, images: Sequence[str], share: float) -> set[str]:
+    """Return which labelled images the models of a server are compared on: the same ones at every training.
+
+    The first training chooses them, by a hash of their names, and writes them to `path`; labels that come later are
+    trained on. Whoever wants another set deletes the file, and compares anew.
+
+    Args:
+        path: JSON list of names.
+        images: names of the images that have a label.
+        share: of them to validate on, at the first training.
+
+    Raises:
+        PyrasegError: there are too few, or one of the set has lost its label.
+    """
+    if path.is_file():
+        chosen = set(json.loads(path.read_text(encoding="utf-8")))
+        lost = chosen - set(images)
+        if lost:
+            raise PyrasegError(
+                f"{len(lost)} of {len(chosen)} images of the validation set in {path} have no label any more, so "
+                "models cannot be compared on it. Label them, or delete the file to choose a new set."
+            )
+    else:
+        chosen = set(sorted(images, key=_hash)[: max(1, round(share * len(images)))])
+    if not chosen or not set(images) - chosen:
+        raise PyrasegError(
+            f"{len(images)} labelled images are too few to train: one at least to train on, one to validate on. "
+            "Submit more labels."
+        )
+    if not path.is_file():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(sorted(chosen), indent=1) + "\n", encoding="utf-8")
+    return chosen
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

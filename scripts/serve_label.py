@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve packaged bundles through MONAI Label to 3D Slicer and OHIF: inference, labels, retraining.
+
+It runs in an environment of its own, .venv-label, which `make label` makes (docs/label.md).
+"""
+
+import argparse
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.labelling.app_folder import put_bundles
+from bundle.pyraseg.workflow.console import plain_console
+
+#: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
+SETTINGS = {
+    "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.jpg", "*.jpeg"]',
+    "MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI": "false",  # our reader takes DICOM, with its windows and positions
+    "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # it would score every image at every request for the next one
+    "MONAI_LABEL_TRACKING_ENABLED": "false",
+}
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", type=Path, nargs="+", help="zips from scripts/package_bundle.py")
+    parser.add_argument("--studies", required=True, help="folder of images (labels go below it), or a DICOMweb address")
+    parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--verbose", action="store_true", help="log more, names of files among it")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    options = arguments(argv)
+    if importlib.util.find_spec("monailabel") is None:
+        raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")
+    remote = options.studies.startswith(("http://", "https://"))
+    if not remote and not Path(options.studies).is_dir():
+        raise PyrasegError(f"There is no folder {options.studies} with images. Correct --studies.")
+    with socket.socket() as probe:
+        if probe.connect_ex((options.host, options.port)) == 0:
+            raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
+    folders = put_bundles(options.bundles, options.app_dir.resolve())
+    print(told(options.host, options.port, [folder.name for folder in folders], options.studies), flush=True)
+    studies = options.studies if remote else str(Path(options.studies).resolve())
+    os.execve(sys.executable, command(options, folders, studies), environment(folders))
+
+
+def told(host: str, port: int, names: list[str], studies: str) -> str:
+    """Return where the server is and how to reach it."""
+    url = f"http://{host}:{port}"
+    return f"""Serving {", ".join(names)} at {url}, on {studies}. It is up when {url}/info/ answers; Ctrl+C ends it.
+3D Slicer: install the extension MONAILabel, open its module, MONAI Label server = {url}, then Next Sample.
+OHIF: its MONAI Label extension, server = {url}; the studies must be a DICOMweb address that OHIF shows too."""
+
+
+def command(options: argparse.Namespace, folders: list[Path], studies: str) -> list[str]:
+    """Return the command that becomes the server."""
+    return [
+        sys.executable, "-m", "monailabel.main", "start_server",
+        "--app", str(options.app_dir.resolve()), "--studies", studies,
+        "--host", options.host, "--port", str(options.port),
+        "--conf", "models", ",".join(folder.name for folder in folders),
+        "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
+    ]  # fmt: skip
+
+
+def environment(folders: list[Path]) -> dict[str, str]:
+    """Return the environment of the server: the code of the bundles, and the mends that MONAI Label needs.
+
+    The code is that of the packages, which is one (`put_bundles`); without a package of ours it is this one.
+    """
+    code = next((folder for folder in folders if (folder / "bundle" / "pyraseg").is_dir()), None)
+    code = code or Path(__file__).resolve().parents[1]
+    path = [code, code / "bundle" / "pyraseg" / "labelling" / "site", os.environ.get("PYTHONPATH")]
+    return {
+        **SETTINGS,
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),  # dcmqi's programs
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The better model is served, and both are compared on the same images."""
+
+import json
+
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
+from monai.metrics import PSNRMetric
+from torch.utils.data import DataLoader
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.labelling.retraining import fixed_validation, retrain
+from bundle.pyraseg.training.resume import Checkpoints
+
+
+def retrained(folder, target):
+    """Retrain a factor of 1 towards a target; validation wants 2. Return whether it was replaced, and the factor."""
+    network = torch.nn.Conv1d(1, 1, 1, bias=False)
+    model = folder / "models" / "model.pt"
+    model.parent.mkdir(exist_ok=True)
+    torch.save({"weight": torch.ones(1, 1, 1)}, model)
+    ones = torch.ones(1, 4)
+    score = IgniteMetricHandler(metric_fn=PSNRMetric(max_val=1), output_transform=from_engine(["pred", "label"]))
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=DataLoader([{"image": ones, "label": 2 * ones}]),
+        network=network,
+        key_val_metric={"psnr": score},
+    )
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=5,
+        train_data_loader=DataLoader([{"image": ones, "label": target * ones}]),
+        network=network,
+        optimizer=optimizer,
+        loss_function=torch.nn.MSELoss(),
+        train_handlers=[
+            ValidationHandler(validator=evaluator, interval=1),
+            Checkpoints(output_dir=folder / "run", network=network, kept=network, optimizer=optimizer,
+                        evaluator=evaluator, others={}, record={"config": {}, "data": {}}, resume=False),
+        ],
+    )  # fmt: skip
+    replaced = retrain(
+        trainer=trainer, evaluator=evaluator, network=network, weights=str(folder / "run" / "best.pt"), model=str(model)
+    )
+    return replaced, float(torch.load(model, weights_only=True)["weight"])
+
+
+def test_a_better_retraining_is_served_and_the_model_before_stays(tmp_path):
+    replaced, factor = retrained(tmp_path, target=2.0)
+    assert replaced and 1 < factor <= 2
+    (kept,) = (tmp_path / "models" / "replaced").glob("*.pt")
+    assert float(torch.load(kept, weights_only=True)["weight"]) == 1
+
+
+def test_a_worse_retraining_does_not_replace_the_model(tmp_path):
+    assert retrained(tmp_path, target=-5.0) == (False, 1.0)
+    assert not (tmp_path / "models" / "replaced").exists()
+
+
+def test_the_validation_set_stays_when_labels_come(tmp_path):
+    path = tmp_path / "validation.json"
+    chosen = fixed_validation(path, [f"{i}.png" for i in range(5)], 0.4)
+    assert len(chosen) == 2
+    assert fixed_validation(path, [f"{i}.png" for i in range(50)], 0.9) == chosen == set(json.loads(path.read_text()))
+    path.unlink()
+    assert fixed_validation(path, [f"{i}.png" for i in reversed(range(5))], 0.4) == chosen  # whatever their order
+
+
+def test_a_validation_image_without_label_stops_the_training(tmp_path):
+    path = tmp_path / "validation.json"
+    chosen = fixed_validation(path, ["a.png", "b.png"], 0.5)
+    with pytest.raises(PyrasegError, match="1 of 1 images"):
+        fixed_validation(path, sorted({"a.png", "b.png", "c.png"} - chosen), 0.5)
+
+
+@pytest.mark.parametrize("images", [[], ["a.png"]])
+def test_too_few_labels_are_told_and_choose_nothing(tmp_path, images):
+    with pytest.raises(PyrasegError, match="too few"):
+        fixed_validation(tmp_path / "validation.json", images, 0.2)
+    assert not (tmp_path / "validation.json").exists()
