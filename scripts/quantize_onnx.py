@@ -6,7 +6,7 @@ python -m scripts.quantize_onnx configs/train.json configs/dermoscopy.json --dat
 
 writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx beside the float files. Ranges are measured
 on training cases. The gate: on the validation cases the mean Dice falls by 0.005 at most, and 99.5 % of the pixels keep
-their class; else nothing is written, and the layers that cost most are named (docs/deployment.md).
+their class; else nothing is written, and the layers that cost most are named (docs/int8.md).
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bundle.pyraseg.deployment.export import recipe_properties
 from bundle.pyraseg.deployment.gate import judge
 from bundle.pyraseg.deployment.onnx_graph import describe, path_model
 from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
-from bundle.pyraseg.deployment.quantization import Quantized, quantize, spread
+from bundle.pyraseg.deployment.quantization import Quantized, quantize, require_content
 from bundle.pyraseg.deployment.recipe import Decision, read_recipe
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
@@ -115,13 +115,13 @@ def main(argv: list[str] | None = None) -> None:
 
     cases = config.get_parsed_content("cases")
     images = training_images(cases["training"], config.get_parsed_content("train#preprocessing"), options.images)
-    spread(images)
+    require_content(images)
 
     def bar(layers: Sequence[str]) -> Iterator[str]:
         return iter(tqdm(layers, desc="what each layer costs", unit="layer", disable=None))
 
-    half = max(1, len(images) // 4)
-    quantized = quantize(network_file, images, images[:half], measure=options.layers, progress=bar)
+    judged = images[: max(1, len(images) // 4)]
+    quantized = quantize(network_file, images, judged, measure=options.layers, progress=bar)
     about = {item.key: item.value for item in onnx.load(network_file).metadata_props}
     precision = f"int8, {len(quantized.in_float)} layers in float" if quantized.in_float else "int8"
     described = ir.to_proto(describe(ir.from_proto(quantized.model), {**about, "precision": precision}))
@@ -131,11 +131,8 @@ def main(argv: list[str] | None = None) -> None:
     with replacing(int8_file) as temporary:
         onnx.save(described, temporary)
         data = config.get_parsed_content("validate#dataset")
-        some = (
-            range(len(data))[:: max(1, len(data) // options.cases)][: options.cases]
-            if options.cases
-            else range(len(data))
-        )
+        count = min(options.cases or len(data), len(data))
+        some = range(len(data))[:: len(data) // count][:count]
         verdict = judge(
             (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
             (network, OnnxNetwork(temporary, threads=1, remedy="")),
@@ -144,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
             config["class_names"],
         )
         if not verdict.passed and not quantized.costs:
-            quantized = quantize(network_file, images, images[:half], measure=True, progress=bar)
+            quantized = quantize(network_file, images, judged, measure=True, progress=bar)
         verdict.require(f"{network_file} in int8", told(quantized) if quantized.costs else "")
     written = [int8_file]
     if whole is not None:

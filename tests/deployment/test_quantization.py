@@ -16,7 +16,7 @@ from torch import nn
 from bundle.pyraseg.deployment.gate import judge
 from bundle.pyraseg.deployment.onnx_graph import describe, network_model
 from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
-from bundle.pyraseg.deployment.quantization import Quantizer, classes, quantize, spread
+from bundle.pyraseg.deployment.quantization import Quantizer, classes, quantize, require_content
 from bundle.pyraseg.errors import PyrasegError
 from tests.deployment.paths import network
 
@@ -95,7 +95,7 @@ def test_dynamic_quantisation_does_not_touch_convolutions_of_pytorch():
 
 def test_images_without_content_are_refused():
     with pytest.raises(PyrasegError, match="2 images without any content"):
-        spread([np.zeros((1, 3, 8, 8), np.float32), np.ones((1, 3, 8, 8), np.float32)])
+        require_content([np.zeros((1, 3, 8, 8), np.float32), np.ones((1, 3, 8, 8), np.float32)])
 
 
 # --- the gate ---

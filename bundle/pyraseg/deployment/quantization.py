@@ -149,7 +149,7 @@ def classes(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> list[np.nda
     return [run.run(None, {name: image})[0].argmax(1) for image in images]
 
 
-def spread(images: Sequence[np.ndarray]) -> None:
+def require_content(images: Sequence[np.ndarray]) -> None:
     """Refuse images that no range can be measured on.
 
     Raises:

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the probability of every class, on the input's own grid."""
 
-import gzip
 import logging
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from PIL import Image
 
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.inference.writers.label_map import write_grid
 
 logger = logging.getLogger(__name__)
 
@@ -33,18 +30,7 @@ def write_probability(probability: MetaTensor, path: Path) -> Path:
         The path written.
     """
     stored = np.rint(np.clip(np.asarray(probability.cpu(), np.float32), 0, 1) * ONE).astype(np.uint16)
-    if stored.ndim == 2:
-        path = path.with_name(path.name + ".png")
-        with replacing(path) as temporary:
-            Image.fromarray(np.ascontiguousarray(stored.T)).save(temporary, format="PNG")
-        return path
-    path = path.with_name(path.name + ".nii.gz")
-    image = nib.Nifti1Image(stored, np.asarray(probability.affine, float))
-    image.header.set_slope_inter(1 / ONE, 0)
-    image.header.set_xyzt_units("mm")
-    with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
-    return path
+    return write_grid(stored, np.asarray(probability.affine, float), path, slope=1 / ONE, compression=1)
 
 
 class SaveProbabilities:

@@ -23,17 +23,31 @@ def write_label_map(labels: MetaTensor, path: Path) -> Path:
     Returns:
         The path written.
     """
-    values = np.asarray(labels[0]).astype(np.uint8)
+    return write_grid(np.asarray(labels[0]).astype(np.uint8), np.asarray(labels.affine, float), path, compression=3)
+
+
+def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: float = 1.0, compression: int) -> Path:
+    """Write whole numbers on a grid: (W, H, D) as NIfTI, (W, H) as PNG; return the path.
+
+    Args:
+        values: uint8 or uint16.
+        affine: of a volume, (4, 4) in mm; a picture has none.
+        path: without a suffix.
+        slope: what a reader of the NIfTI multiplies the numbers with.
+        compression: of gzip, 1 (fast) to 9 (small).
+    """
     if values.ndim == 2:
         path = path.with_name(path.name + ".png")
         with replacing(path) as temporary:
             Image.fromarray(np.ascontiguousarray(values.T)).save(temporary, format="PNG")
         return path
     path = path.with_name(path.name + ".nii.gz")
-    image = nib.Nifti1Image(values, np.asarray(labels.affine, float))
+    image = nib.Nifti1Image(values, affine)
+    if slope != 1:
+        image.header.set_slope_inter(slope, 0)
     image.header.set_xyzt_units("mm")
     with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=3, mtime=0))
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=compression, mtime=0))
     return path
 
 
