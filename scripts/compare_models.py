@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from bundle.pyraseg.evaluation.cases import METRICS
-from bundle.pyraseg.evaluation.comparison import compare, read_scores
+from bundle.pyraseg.evaluation.comparison import compare, read_scores, read_unit
 from bundle.pyraseg.evaluation.table import write_csv
 from bundle.pyraseg.evaluation.text import aligned
 from bundle.pyraseg.workflow.console import plain_console
@@ -37,14 +37,15 @@ def main(argv: list[str] | None = None) -> None:
     rows = compare(
         read_scores(options.first), read_scores(options.second), metrics=options.metrics, resamples=options.resamples
     )
-    lines = [["metric", "class", "first - second [95 % interval]", "cases", "patients", "left out"]]
+    unit = read_unit(options.first)
+    shown = [name for name in ("cases", "patients", "left_out") if name != "patients" or unit == "patients"]
+    lines = [["metric", "class", "first - second [95 % interval]", *(name.replace("_", " ") for name in shown)]]
     for row in rows:
         interval = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{'' if row['reliable'] else '?'}"
-        counts = (str(row[name]) for name in ("cases", "patients", "left_out"))
-        lines.append([row["metric"], row["class"], interval, *counts])
+        lines.append([row["metric"], row["class"], interval, *(str(row[name]) for name in shown)])
     print(aligned(lines))
     if not all(row["reliable"] for row in rows):
-        print("? fewer than 20 patients: the interval is unreliable.")
+        print(f"? fewer than 20 {unit}: the interval is unreliable.")
     write_csv(options.output, COLUMNS, rows)
     print(f"{len(rows)} differences of {options.first} and {options.second} are in {options.output}")
 

@@ -48,7 +48,7 @@ def test_list_gives_absolute_paths_and_patients(tmp_path):
             {"image": f"{root}/b/ct", "label": f"{root}/b/seg.dcm", "patient": "p1", "age": "7"},
         ],
         "validation": [],
-        "test": [{"image": f"{root}/c/ct", "label": f"{root}/c/seg.dcm", "patient": "c/ct"}],
+        "test": [{"image": f"{root}/c/ct", "label": f"{root}/c/seg.dcm", "patient": "c/ct", "patient_known": False}],
     }
 
 
@@ -221,7 +221,11 @@ def test_without_a_pattern_each_pair_is_a_patient(eyes):
 
 
 def test_a_pattern_that_tells_each_case_apart_changes_no_split(pairs):
-    assert load_cases(pairs, patient_pattern="(.*)") == load_cases(pairs)
+    unnamed = {
+        split: [{**item, "patient_known": False} for item in items]
+        for split, items in load_cases(pairs, patient_pattern="(.*)").items()
+    }
+    assert load_cases(pairs) == unnamed
 
 
 @pytest.mark.parametrize(
@@ -244,7 +248,10 @@ def test_refused_patient_patterns(eyes, pattern, message):
 def test_the_split_is_logged_with_its_hash(pairs, caplog):
     with caplog.at_level("INFO"):
         cases = load_cases(pairs)
-    assert f"Cases of 20 patients: 14 training, 3 validation, 3 test; split {split_hash(cases)}" in caplog.text
+        load_cases(pairs, patient_pattern="(.*)")
+    parts = f"14 training, 3 validation, 3 test; split {split_hash(cases)}"
+    assert f"Cases (no patients are named): {parts}" in caplog.text
+    assert f"Cases of 20 patients: {parts}" in caplog.text
 
 
 # --- the folder ---

@@ -14,7 +14,7 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import CaseScorer
 from bundle.pyraseg.evaluation.summary import POLICY
-from bundle.pyraseg.evaluation.table import ScoreTable, check_columns
+from bundle.pyraseg.evaluation.table import CaseTable, ScoreTable, check_columns
 from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.transforms.temperature import write_temperature
 
@@ -133,7 +133,7 @@ def test_other_files(summary, tmp_path):
 
 
 def test_summary_by_hand(summary):
-    assert (summary["format"], summary["cases"], summary["patients"]) == (1, 3, 2)
+    assert (summary["format"], summary["cases"], summary["patients"], summary["unit"]) == (1, 3, 2, "patients")
     liver, lesion = summary["classes"]["liver"], summary["classes"]["lesion"]
     assert liver["metrics"]["dice"]["mean"] == pytest.approx(0.875)
     assert liver["metrics"]["dice"]["low"] is None  # both cases are of one patient
@@ -148,6 +148,25 @@ def test_summary_by_hand(summary):
     # 1 - Dice by growing doubt: 0.625 (a false alarm counts), 0, 1/3.
     assert [point["risk"] for point in summary["doubt"]["curve"]] == pytest.approx([0.625, 0.3125, 0.319444], abs=1e-5)
     assert summary["doubt"]["review"] == ["c.nii.gz", "b/ct", "a/ct"]
+
+
+@pytest.mark.parametrize(
+    ("items", "unit"),
+    [
+        ([{"patient": "a"}, {"patient": "b"}], "patients"),
+        ([{"patient": "a"}, {"patient": "b", "patient_known": False}], "cases"),
+        ([{"patient": "a"}, {}], "cases"),
+    ],
+)
+def test_where_a_patient_is_not_known_nobody_speaks_of_patients(items, unit):
+    table = CaseTable(CaseScorer(CLASSES), resamples=200)
+    for name, item in zip("ab", items, strict=True):
+        table.add(name, item, volume(CASES[1][0]), volume(CASES[1][1]), IMAGE)
+    summary = table.summary()
+    assert summary["unit"] == unit
+    text = format_summary(summary).replace(POLICY, "")
+    assert f"fewer than 20 {unit}" in text and f"Dice of each {unit[:-1]}:" in text
+    assert unit == "patients" or "patient" not in text
 
 
 def test_what_is_printed(summary, capsys):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page itself: what it holds, that it holds together, and how large it gets."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -120,6 +121,26 @@ def test_a_study_in_which_nothing_is_there_has_a_page(tmp_path):
     case.truth[:], case.prediction[:] = 0, 0
     data = data_of(write_report(evaluate(tmp_path.resolve(), [case])))
     assert data["metrics"] and data["cases"][0]["scores"][0][data["columns"].index("truth_voxels")] == 0
+
+
+def test_patients_that_nobody_named_are_not_spoken_of(evaluation):
+    summary = json.loads((evaluation / "summary.json").read_text())
+    (evaluation / "summary.json").write_text(json.dumps({**summary, "unit": "cases"}))
+    page = write_report(evaluation)
+    text = " ".join(Text(page).text.split())
+    assert f"{summary['cases']} cases." in text and "intervals over cases" in text and "Dice of each case" in text
+    assert data_of(page)["unit"] == "cases"
+
+
+@pytest.mark.parametrize(("best", "found"), [(b"weights", True), (b"other weights", False)])
+def test_the_curves_of_the_training_are_found_by_its_weights(evaluation, best, found):
+    weights = {"file": "model.pt", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    made_of = {"dataset": "d", "weights": weights, "split": {"hash": "abc"}, "seed": 0, "config": {}}
+    (evaluation / "evaluation.json").write_text(json.dumps({**made_of, "revision": "none", "versions": {}}))
+    (write_log(evaluation.parent / "training") / "best.pt").write_bytes(best)
+    text = Text(write_report(evaluation)).text
+    assert ("best epoch of the training whose curves are shown" in text) is found
+    assert ("learning rate" in text.lower()) is found
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "summary.json"])

@@ -55,6 +55,10 @@ def test_whose_weights_they_are_is_checked(tmp_path, best, told):
     assert provenance(MADE_OF, SUMMARY, tmp_path)["Weights"]["origin"].startswith(told)
 
 
+def test_patients_that_nobody_named_are_not_counted():
+    assert provenance(MADE_OF, {**SUMMARY, "unit": "cases"}, None)["Data"]["patients"] == "not named by the data list"
+
+
 def test_the_temperature_of_a_calibrated_model():
     summary = {**SUMMARY, "calibration": {"temperature": 1.5}}
     assert provenance(MADE_OF, summary, None)["Weights"]["temperature"] == "1.500"

@@ -35,6 +35,13 @@ def test_prints_and_writes_the_differences(evaluations, capsys):
         assert [float(row["difference"]) for row in csv.DictReader(file)] == pytest.approx([0.05, 0.05])
 
 
+def test_where_no_patients_are_named_none_are_counted(evaluations, capsys):
+    (evaluations / "first" / "summary.json").write_text('{"unit": "cases"}')
+    main([str(evaluations / "first"), str(evaluations / "second"), "--output", str(evaluations / "comparison.csv")])
+    header, dice, *_ = capsys.readouterr().out.splitlines()
+    assert "patients" not in header and dice.split()[-2:] == ["24", "0"]
+
+
 def test_what_is_wrong_is_one_message(evaluations):
     command = [sys.executable, "-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

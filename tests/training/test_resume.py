@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.training.checkpoints import promote
 from bundle.pyraseg.training.resume import differences
+from tests.training.conftest import ThresholdRun
 
 
 def weight(path: Path) -> float:
@@ -51,6 +52,17 @@ def test_a_run_without_validation_has_no_best_weights_not_even_those_of_an_earli
     assert "No epoch was validated" in caplog.text and "epoch -1" not in caplog.text
     with pytest.raises(PyrasegError, match=r"There are no weights at .*best.pt to promote"):
         promote(run.output_dir / "best.pt", run.output_dir / "model.pt")
+
+
+def test_a_run_no_better_than_its_start_says_so(tmp_path, caplog):
+    """The start has scored 1 before, as a retraining has it."""
+    run = ThresholdRun(tmp_path / "run", epochs=2, interval=1)
+    run.evaluator.state.best_metric, run.evaluator.state.best_metric_epoch = 1.0, 0
+    with caplog.at_level("INFO"):
+        run.run()
+    assert not (run.output_dir / "best.pt").exists()
+    assert "No epoch was better than the start, mean Dice 1.000: no best.pt is written" in caplog.text
+    assert "epoch 0" not in caplog.text
 
 
 def test_the_last_two_checkpoints_stay(threshold_run):

@@ -19,7 +19,8 @@ class DataList:
     Attributes:
         layout: how pairs were found, in words.
         grouping: how patients were told apart, in words.
-        items: {"image": path, "label": path, "patient": running number}.
+        items: {"image": path, "label": path, "patient": running number}, with `"patient_known": False` where nothing
+            but the images themselves tells whose they are.
         sources: what each running number stands for: the name in the file, the table or of the case.
         classes: that each label holds.
         duplicates: pairs of images that are the same or nearly so.
@@ -93,7 +94,10 @@ def collect_cases(
     return DataList(
         layout,
         grouping,
-        [{**item, "patient": name} for item, name in zip(items, names, strict=True)],
+        [
+            {**item, "patient": name} | ({} if known else {"patient_known": False})
+            for item, name in zip(items, names, strict=True)
+        ],
         patients if known and not are_dicom(items) else cases,
         classes,
         duplicates,

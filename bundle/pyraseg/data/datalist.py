@@ -38,7 +38,8 @@ def load_cases(
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
     path, a label may be {class name: path}, a mask for each class. Without that file it may be a Pascal VOC tree, whose
     `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the split. Else images and labels are
-    paired by name and the patients split at random from `seed`. The split is logged with its hash.
+    paired by name and the patients split at random from `seed`. The split is logged with its hash. Cases whose patient
+    nothing tells are patients of their own and carry `"patient_known": False`.
 
     Args:
         dataset_dir: folder of the data set.
@@ -81,8 +82,11 @@ def load_cases(
         cases = random_split(_with_patients(items, patient_pattern), split_shares, seed)
     refuse_shared_patients(cases, folder)
     counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
-    patients = len({item["patient"] for part in cases.values() for item in part})
-    logger.info("Cases of %d patients: %s; split %s", patients, counts, split_hash(cases))
+    everything = [item for part in cases.values() for item in part]
+    whose = " (no patients are named)"
+    if all(item.get("patient_known", True) for item in everything):
+        whose = f" of {len({item['patient'] for item in everything})} patients"
+    logger.info("Cases%s: %s; split %s", whose, counts, split_hash(cases))
     return cases
 
 
@@ -130,12 +134,13 @@ def _case(item: dict, listed: Path) -> dict[str, str]:
         "image": os.path.normpath(listed.parent / image),
         "label": masks if isinstance(label, dict) else masks[""],
     }
-    return {**item, **paths, "patient": str(item.get("patient", image))}
+    whose = {"patient": str(item["patient"])} if "patient" in item else {"patient": image, "patient_known": False}
+    return {**item, **paths, **whose}
 
 
 def _with_patients(items: list[dict[str, str]], pattern: str | None) -> list[dict[str, str]]:
-    """Return the items with the patients that a pattern finds in their names; without one they stay as they are."""
+    """Return the items with the patients that a pattern finds in their names; without one nobody is known."""
     if pattern is None:
-        return items
+        return [{**item, "patient_known": False} for item in items]
     patients = patients_by_pattern(items, pattern)
     return [{**item, "patient": patient} for item, patient in zip(items, patients, strict=True)]

@@ -2,6 +2,7 @@
 """Two models on the same cases: differences with their paired intervals over patients."""
 
 import csv
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,12 @@ def read_scores(path: str | Path) -> dict[tuple[str, str], dict[str, str]]:
             "scores.csv of this version. Evaluate again."
         )
     return {(row["case"], row["class"]): row for row in rows}
+
+
+def read_unit(path: str | Path) -> str:
+    """Return over what an evaluation has its intervals: "patients", or "cases" where nobody has named these."""
+    path = (Path(path) if Path(path).is_dir() else Path(path).parent) / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("unit", "patients") if path.is_file() else "patients"
 
 
 def compare(

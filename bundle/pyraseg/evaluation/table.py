@@ -46,6 +46,7 @@ class CaseTable:
         self.rows: list[dict[str, Any]] = []
         self.lesions: list[dict[str, Any]] = []
         self._patients: dict[str, str] = {}
+        self._known = True
 
     def add(self, name: str, case: Mapping[str, Any], prediction: Tensor, truth: Tensor, image: MetaTensor) -> None:
         """Score a case.
@@ -58,6 +59,7 @@ class CaseTable:
             image: as it was read, for the geometry.
         """
         patient = self._patients.setdefault(case.get("patient", name), f"p{len(self._patients) + 1}")
+        self._known = self._known and case.get("patient_known", "patient" in case)
         known = {"case": name, "patient": patient, **{column: case.get(column) for column in self.columns}}
         rows, lesions = self.scorer.score(prediction, truth, Grid.of(image))
         self.rows += [known | row for row in rows]
@@ -79,6 +81,7 @@ class CaseTable:
             "format": FORMAT,
             "cases": len({row["case"] for row in self.rows}),
             "patients": len(self._patients),
+            "unit": "patients" if self._known else "cases",
             "policy": POLICY,
             "settings": {
                 "lesion_classes": list(self.scorer.lesion_classes),

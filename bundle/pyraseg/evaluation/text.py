@@ -57,12 +57,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def format_summary(summary: dict[str, Any]) -> str:
     """Return the figures of an evaluation with what is to be known to read them."""
-    classes = summary["classes"]
+    classes, unit = summary["classes"], summary.get("unit", "patients")
     lines = [format_table(classes, summary["mean"])]
     few = {name: of["metrics"]["dice"] for name, of in classes.items() if "dice" in of["metrics"]}
     few = {name: figure for name, figure in few.items() if not figure["reliable"]}
     if few:
-        lines.append("? fewer than 20 patients: the interval is unreliable. Dice of each patient:")
+        lines.append(f"? fewer than 20 {unit}: the interval is unreliable. Dice of each {unit[:-1]}:")
         lines += [f"  {name}: " + " ".join(f"{v:.3f}" for v in figure["values"]) for name, figure in few.items()]
     for name, of in classes.items():
         if "detection" in of:
@@ -75,7 +75,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     for column, groups in summary.get("by", {}).items():
         lines.append(f"Dice by {column}:")
         names = list(classes)
-        header = [column, "patients", *names]
+        header = [column, unit, *names]
         rows = [header]
         for value, of in groups.items():
             dice = [of["classes"].get(name, {}).get("metrics", {}).get("dice") for name in names]

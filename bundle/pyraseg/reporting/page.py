@@ -22,7 +22,7 @@ from bundle.pyraseg.evaluation.overlay import colour_of
 from bundle.pyraseg.evaluation.table import FORMAT
 from bundle.pyraseg.evaluation.text import format_figure
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.reporting.provenance import RECORDED, provenance
+from bundle.pyraseg.reporting.provenance import RECORDED, is_weights, provenance
 from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, doubt_chart, read_log, training_charts
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def write_report(
     Args:
         output_dir: of `evaluating`: `scores.csv` and `summary.json`, and where they are there `pictures.json` and
             `evaluation.json`.
-        training_dir: output folder of the training, for its curves.
+        training_dir: output folder of the training, for its curves; where it is not given, see `find_training`.
         path: of the page; `report.html` in `output_dir` where it is not given.
         hide_names: call the cases "case 1" and so on, in the order of `scores.csv`: their own names are paths of the
             data set, which may be those of patients.
@@ -80,9 +80,10 @@ def write_report(
             f"pictures.json and scores.csv of {folder} are of different cases or predictions. Evaluate again, or "
             "delete pictures.json for a report without pictures."
         )
-    training = None if training_dir is None else Path(training_dir)
+    made_of = _optional(folder / "evaluation.json", *RECORDED)
+    training = find_training(folder, made_of) if training_dir is None else Path(training_dir)
     shown = {name: f"case {number}" if hide_names else name for number, name in enumerate(names, start=1)}
-    data = page_data(rows, list(summary["by"]), shown, pictures)
+    data = {"unit": summary.get("unit", "patients"), **page_data(rows, list(summary["by"]), shown, pictures)}
     text = render(
         data=data,
         summary=summary,
@@ -91,12 +92,25 @@ def write_report(
         training=[] if training is None else training_charts(read_log(training), data),
         calibration=calibration_chart(summary, data),
         doubt=doubt_chart(summary),
-        made_of=provenance(_optional(folder / "evaluation.json", *RECORDED), summary, training),
+        made_of=provenance(made_of, summary, training),
     )
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     logger.info("The report (%.1f MB) is %s", target.stat().st_size / 1e6, target)
     return target
+
+
+def find_training(evaluation: Path, made_of: Mapping[str, Any]) -> Path | None:
+    """Return the folder beside an evaluation's whose `best.pt` are the very weights that were evaluated, or None.
+
+    Args:
+        evaluation: output folder of `evaluating`.
+        made_of: content of its `evaluation.json`; empty where there is none.
+    """
+    for best in sorted(evaluation.resolve().parent.glob("*/best.pt")) if made_of else []:
+        if (best.parent / "log.csv").is_file() and is_weights(best, made_of["weights"]["sha256"]):
+            return best.parent
+    return None
 
 
 def page_data(

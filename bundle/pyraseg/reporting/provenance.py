@@ -22,6 +22,8 @@ def provenance(made_of: Mapping[str, Any], summary: Mapping[str, Any], training:
     """
     settings = {name.replace("_", " "): _text(value) for name, value in summary["settings"].items()}
     evaluated = {"cases": summary["cases"], "patients": summary["patients"]}
+    if summary.get("unit") == "cases":
+        evaluated["patients"] = "not named by the data list"
     if not made_of:
         missing = "not recorded: there is no evaluation.json"
         return {"Data": evaluated, "Weights": {"": missing}, "Figures": settings}
@@ -48,11 +50,16 @@ def provenance(made_of: Mapping[str, Any], summary: Mapping[str, Any], training:
     }
 
 
+def is_weights(path: Path, digest: str) -> bool:
+    """Return whether a file has this SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() == digest
+
+
 def _origin(digest: str, training: Path) -> str:
     best = training / "best.pt"
     if not best.is_file():
         return "unknown: the training has no best.pt any more, so its curves may be of other weights"
-    if hashlib.sha256(best.read_bytes()).hexdigest() == digest:
+    if is_weights(best, digest):
         return "best epoch of the training whose curves are shown"
     return "not the training whose curves are shown: its best.pt are other weights"
 

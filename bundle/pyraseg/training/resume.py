@@ -202,6 +202,8 @@ class Checkpoints:
         state = self.evaluator.state
         if state.best_metric_epoch < 0:
             logger.warning("No epoch was validated: there are no best weights. Let val_interval be at most epochs.")
+        elif state.best_metric_epoch == 0:  # who calls the trainer has validated what it starts from
+            logger.info("No epoch was better than the start, mean Dice %.3f: no best.pt is written.", state.best_metric)
         else:
             where = f"Best validation mean Dice {state.best_metric:.3f} at epoch {state.best_metric_epoch}"
             logger.info("%s: %s", where, self.best)

@@ -60,7 +60,7 @@
   };
   const columns = () => [
     { key: "name", heading: "Case", text: (a) => a.name },
-    { key: "patient", heading: "patient", text: (a) => a.patient },
+    ...(data.unit === "patients" ? [{ key: "patient", heading: "patient", text: (a) => a.patient }] : []),
     ...(data.classes.length > 1 ? [{ key: "mean", heading: `mean ${headings[metric()]}`, text: (a) => text(mean(a)), badness: badnessOfMean }] : []),
     ...data.classes.map((of, place) => ({
       key: `class ${place}`, heading: of.name, badness: (a) => badness(a.scores[place]),
