@@ -62,7 +62,7 @@ def test_a_run_no_better_than_its_start_says_so(tmp_path, caplog):
         run.run()
     assert not (run.output_dir / "best.pt").exists()
     assert "No epoch was better than the start, mean Dice 1.000: no best.pt is written" in caplog.text
-    assert "epoch 0" not in caplog.text
+    assert "at epoch 0" not in caplog.text
 
 
 def test_the_last_two_checkpoints_stay(threshold_run):
