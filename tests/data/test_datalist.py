@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundle.pyraseg.data import datalist
-from bundle.pyraseg.data.datalist import SPLITS, load_cases, split_hash
+from bundle.pyraseg.data.datalist import SPLITS, case_names, load_cases, split_hash
 from bundle.pyraseg.data.phantom.study import write_phantom_study
 from bundle.pyraseg.errors import PyrasegError
 
@@ -252,6 +252,23 @@ def test_the_split_is_logged_with_its_hash(pairs, caplog):
     parts = f"14 training, 3 validation, 3 test; split {split_hash(cases)}"
     assert f"Cases (no patients are named): {parts}" in caplog.text
     assert f"Cases of 20 patients: {parts}" in caplog.text
+
+
+# --- names of cases ---
+
+
+@pytest.mark.parametrize(
+    ("images", "folder", "names"),
+    [
+        (["/data/a/ct", "/data/b.nii"], "/data", ["a/ct", "b.nii"]),
+        (["/data/images/a.jpg"], "/data", ["images/a.jpg"]),
+        (["/data/a/ct", "/data/b/ct"], "/lists/fold_0", ["a/ct", "b/ct"]),
+        (["/lists/a/ct", "/data/a/ct"], "/lists", ["lists/a/ct", "data/a/ct"]),
+        (["/data/a/ct"], "/lists", ["ct"]),
+    ],
+)
+def test_cases_are_named_below_their_folder_wherever_the_list_lies(images, folder, names):
+    assert case_names([{"image": image} for image in images], folder) == names
 
 
 # --- the folder ---

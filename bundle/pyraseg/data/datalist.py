@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from os.path import commonpath
 from pathlib import Path
+from typing import Any
 
 from bundle.pyraseg.data.leakage import refuse_shared_patients
 from bundle.pyraseg.data.pairing import pair_by_pattern
@@ -95,12 +96,27 @@ def split_hash(cases: Mapping[str, Sequence[dict[str, str]]]) -> str:
 
     Two runs may be compared only where it is the same.
     """
-    images = [item["image"] for items in cases.values() for item in items]
-    root = Path(commonpath(images)) if len(set(images)) > 1 else Path(images[0]).parent
+    root = _common_folder([item["image"] for items in cases.values() for item in items])
     lines = [
         f"{part} {Path(i['image']).relative_to(root).as_posix()}\n" for part, items in cases.items() for i in items
     ]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
+
+
+def case_names(cases: Sequence[Mapping[str, Any]], dataset_dir: str | Path) -> list[str]:
+    """Return the path of every case's image below the folder of the data set.
+
+    Where a data list names images outside its own folder, as the lists of folds do, paths are below the folder that all
+    images share.
+    """
+    root, images = Path(dataset_dir).expanduser().resolve(), [case["image"] for case in cases]
+    if not all(Path(image).is_relative_to(root) for image in images):
+        root = _common_folder(images)
+    return [Path(image).relative_to(root).as_posix() for image in images]
+
+
+def _common_folder(images: Sequence[str]) -> Path:
+    return Path(commonpath(images)) if len(set(images)) > 1 else Path(images[0]).parent
 
 
 def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:

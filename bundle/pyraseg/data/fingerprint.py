@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from bundle.pyraseg.data.class_statistics import count_label
+from bundle.pyraseg.data.datalist import case_names
 from bundle.pyraseg.errors import PyrasegError, mendable
 from bundle.pyraseg.transforms.label import UNKNOWN
 from bundle.pyraseg.transforms.orientation import OrientSlices
@@ -99,18 +100,19 @@ def measure_cases(
         classes: number of classes, background among them.
         num_workers: processes that share the work.
     """
-    todo = _Cases([(part, item) for part, items in cases.items() for item in items], load, root, classes)
+    items = [(part, item) for part, items in cases.items() for item in items]
+    todo = _Cases(items, case_names([item for _, item in items], root), load, classes)
     loader = DataLoader(todo, batch_size=None, num_workers=min(num_workers, len(todo)))
     return list(tqdm(loader, desc="Measuring cases", unit="case", disable=None))
 
 
 class _Cases(Dataset):
     def __init__(
-        self, items: list[tuple[str, Mapping]], load: Callable[[dict], dict], root: Path, classes: int
+        self, items: list[tuple[str, Mapping]], names: list[str], load: Callable[[dict], dict], classes: int
     ) -> None:
         self.items = items
+        self.names = names
         self.load = load
-        self.root = root
         self.classes = classes
 
     def __len__(self) -> int:
@@ -118,9 +120,7 @@ class _Cases(Dataset):
 
     def __getitem__(self, index: int) -> CaseFingerprint:
         part, item = self.items[index]
-        image = Path(item["image"])
-        known = {"item": item, "part": part}
-        known["name"] = image.relative_to(self.root).as_posix() if image.is_relative_to(self.root) else image.name
+        known = {"item": item, "part": part, "name": self.names[index]}
         try:
             return CaseFingerprint(**known, **measure(*load_upright(self.load, item), classes=self.classes))
         except Exception as error:  # MONAI's transforms wrap what they raise

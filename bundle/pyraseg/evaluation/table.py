@@ -14,6 +14,7 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
+from bundle.pyraseg.data.datalist import case_names
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
@@ -106,7 +107,7 @@ class ScoreTable:
     Args:
         output_dir: folder of the files.
         cases: items of the data list, in the order of the evaluation.
-        dataset_dir: cases are named by the path of their image below it.
+        dataset_dir: cases are named by the path of their image below it, see `case_names`.
         scorer: of the cases.
         calibration: gathers the probabilities that the evaluator keeps under `probabilities`; None leaves them alone.
         doubt: the evaluator's inferer, if it takes several views.
@@ -196,12 +197,6 @@ class ScoreTable:
         scored = [row for row in rows if not math.isnan(row["dice"])]
         worth = risk_coverage([row["doubt"] for row in scored], [1 - row["dice"] for row in scored]) if scored else {}
         return worth | {"review": order}
-
-
-def case_names(cases: Sequence[Mapping[str, Any]], dataset_dir: str | Path) -> list[str]:
-    """Return the path of every case's image below the folder of the data set."""
-    root = Path(dataset_dir).expanduser().resolve()
-    return [Path(case["image"]).relative_to(root).as_posix() for case in cases]
 
 
 def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None:

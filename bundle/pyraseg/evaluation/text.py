@@ -28,7 +28,7 @@ def format_figure(figure: dict[str, Any] | None, digits: int = 3) -> str:
 
 
 def format_table(classes: dict[str, Any], mean: dict[str, Any]) -> str:
-    """Return one line a class, with the interval of the Dice, and one for the mean over classes."""
+    """Return one line a class, with the interval of the Dice, and one for the mean over classes if there are two."""
     shown = [name for name in COLUMNS if any(name in of["metrics"] for of in classes.values())]
     header = ["class", "Dice [95 % interval]", *(COLUMNS[name] for name in shown)]
     header += ["cases", "without it", "false alarms", "missed"]
@@ -38,8 +38,9 @@ def format_table(classes: dict[str, Any], mean: dict[str, Any]) -> str:
         cells = [name, format_figure(metrics.get("dice"))]
         cells += [f"{metrics[m]['mean']:.3f}" if m in metrics else "" for m in shown]
         lines.append([*cells, *(str(of[count]) for count in ("cases", "absent", "false_alarms", "missed"))])
-    means = [f"{mean[m]['mean']:.3f}" if m in mean else "" for m in shown]
-    lines.append(["mean", format_figure(mean.get("dice")), *means, "", "", "", ""])
+    if len(classes) > 1:
+        means = [f"{mean[m]['mean']:.3f}" if m in mean else "" for m in shown]
+        lines.append(["mean", format_figure(mean.get("dice")), *means, "", "", "", ""])
     return aligned([header, *lines])
 
 

@@ -15,8 +15,8 @@ from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
+from bundle.pyraseg.data.datalist import case_names
 from bundle.pyraseg.evaluation.overlay import at_window, display
-from bundle.pyraseg.evaluation.table import case_names
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.reporting.outlines import outline_paths
 from bundle.pyraseg.transforms.label import UNKNOWN
