@@ -167,6 +167,7 @@ def test_where_a_patient_is_not_known_nobody_speaks_of_patients(items, unit):
     text = format_summary(summary).replace(POLICY, "")
     assert f"fewer than 20 {unit}" in text and f"Dice of each {unit[:-1]}:" in text
     assert unit == "patients" or "patient" not in text
+    assert "Dice by" not in format_summary({**summary, "by": {"size": {}}})  # two cases have no thirds
 
 
 def test_what_is_printed(summary, capsys):

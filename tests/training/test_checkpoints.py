@@ -73,7 +73,7 @@ def test_a_file_that_is_no_model_of_this_network_is_refused(tmp_path, content):
 
 def test_what_does_not_fit_is_told(tmp_path):
     torch.save(nn.Linear(3, 4).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(PyrasegError, match=r"\(size mismatch for weight: .*\[4, 3\].*\[2, 3\]"):
+    with pytest.raises(PyrasegError, match=r"\(size mismatch for weight: .*\[4, 3\].*\[2, 3\]\)\)\. Use"):
         load_model(nn.Linear(3, 2), tmp_path / "model.pt", remedy=REMEDY)
 
 

@@ -74,6 +74,8 @@ def format_summary(summary: dict[str, Any]) -> str:
                 f"{format_figure(found['false_positives_per_case'], 2)}"
             )
     for column, groups in summary.get("by", {}).items():
+        if not groups:  # too few cases to divide
+            continue
         lines.append(f"Dice by {column}:")
         names = list(classes)
         header = [column, unit, *names]

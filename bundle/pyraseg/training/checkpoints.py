@@ -41,7 +41,7 @@ def load_model(network: nn.Module, path: str | Path, *, remedy: str) -> nn.Modul
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a file that is no state dict makes torch raise nearly every type there is
         lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-        reason = lines[1] if lines[0].startswith("Error(s) in loading") and len(lines) > 1 else lines[0]
+        reason = lines[1].rstrip(".") if lines[0].startswith("Error(s) in loading") and len(lines) > 1 else lines[0]
         raise PyrasegError(
             f"The model {path} does not fit the network of this config ({reason}). "
             "Use the config, with the encoder and the classes, that the model was trained with."
