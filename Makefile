@@ -4,9 +4,10 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL := python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: help train label test test-all lint benchmark clean
+.PHONY: help install train label test test-all lint benchmark clean
 
 help:
+	@echo "make install    make the environment .venv: . .venv/bin/activate"
 	@echo "make train      train the default task (a phantom CT study, written on first use) in about 5 minutes; ARGS=\"--resume true\" goes on"
 	@echo "make label      serve packages through MONAI Label: ARGS=\"dist/pyraseg_dermoscopy_v0.2.0.zip --studies FOLDER\""
 	@echo "make test       run the tests that take seconds"
@@ -14,6 +15,8 @@ help:
 	@echo "make lint       check style and formatting"
 	@echo "make benchmark  measure the deformation and the networks beside those of others (20 minutes)"
 	@echo "make clean      remove the environment, the phantom study, its cache and runs; models/ stays"
+
+install: .venv/installed
 
 train: .venv/installed
 	python -m monai.bundle run training --config_file configs/train.json $(ARGS)
