@@ -53,6 +53,13 @@ def test_everything_stays_inside():
             assert left >= 0 and left + length <= WIDTH and 0 < float(text.get("y")) < height, text.text
 
 
+def test_a_mark_before_the_first_point_stays_on_the_axis():
+    lines = [Line("dice", "#fff", [(2, 0.5), (12, 0.9)])]
+    svg = line_chart("Dice", lines, x_name="epoch", y_name="Dice", marks=[(1.5, "all parts")], whole=True)
+    (mark,), start = parts(svg, "mark"), float(parts(svg, "grid")[-1]["d"][1:].split()[0])
+    assert start <= float(mark["d"][1:].split()[0]) <= WIDTH
+
+
 @pytest.mark.parametrize("values", [[], [0.5]])
 def test_classes_with_no_or_one_value_are_drawn(values):
     svg = box_plot("Dice", [Box("liver", "#e69f00", values, range(len(values)), None)])

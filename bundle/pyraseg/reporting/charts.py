@@ -110,7 +110,8 @@ def line_chart(
     bottom = 220
     y = Axis([point[1] for point in points] + [0] + [1] * diagonal, bottom, 26)
     left = 14 + CHARACTER * max(len(f"{tick:g}") for tick in y.ticks)
-    x = Axis([point[0] for point in points] + [0, 1] * diagonal, left, WIDTH - RIGHT, whole=whole)
+    across = [point[0] for point in points] + [place for place, _ in marks] + [0, 1] * diagonal
+    x = Axis(across, left, WIDTH - RIGHT, whole=whole)
     parts = [_x_axis(x, 26, bottom, name=x_name), _text(4, 14, y_name)]
     for tick in y.ticks:
         parts.append(Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>').format(x.start, y(tick), x.end))
