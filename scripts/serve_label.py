@@ -6,6 +6,7 @@ It runs in an environment of its own, .venv-label, which `make label` makes (doc
 
 import argparse
 import importlib.util
+import json
 import os
 import socket
 import sys
@@ -18,7 +19,6 @@ from bundle.pyraseg.workflow.console import plain_console
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
 SETTINGS = {
     "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.jpg", "*.jpeg"]',
-    "MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI": "false",  # our reader takes DICOM, with its windows and positions
     "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # it would score every image at every request for the next one
     "MONAI_LABEL_TRACKING_ENABLED": "false",
 }
@@ -27,7 +27,13 @@ SETTINGS = {
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="+", help="zips from scripts/package_bundle.py")
-    parser.add_argument("--studies", required=True, help="folder of images (labels go below it), or a DICOMweb address")
+    parser.add_argument("--studies", required=True,
+                        help="folder of images (labels go below it), or the DICOMweb address of a PACS")  # fmt: skip
+    parser.add_argument("--filter", nargs="+", metavar="KEYWORD=VALUE",
+                        help="which series of a PACS, such as Modality=CT StudyDate=20260101-")  # fmt: skip
+    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
+    parser.add_argument("--allow-http", action="store_true",
+                        help="get images without encryption from another machine")  # fmt: skip
     parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
@@ -41,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     if importlib.util.find_spec("monailabel") is None:
         raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")
     remote = options.studies.startswith(("http://", "https://"))
+    filters = look(options) if remote else {}
     if not remote and not Path(options.studies).is_dir():
         raise PyrasegError(f"There is no folder {options.studies} with images. Correct --studies.")
     with socket.socket() as probe:
@@ -49,7 +56,25 @@ def main(argv: list[str] | None = None) -> None:
     folders = put_bundles(options.bundles, options.app_dir.resolve())
     print(told(options.host, options.port, [folder.name for folder in folders], options.studies), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
-    os.execve(sys.executable, command(options, folders, studies), environment(folders))
+    os.execve(sys.executable, command(options, folders, studies, filters), environment(folders))
+
+
+def look(options: argparse.Namespace) -> dict[str, str]:
+    """Return the filters of a PACS, after a look that it answers and has series of that kind."""
+    from bundle.pyraseg.pacs.connection import connect  # what it needs is in .venv-label, and may be nowhere else
+    from bundle.pyraseg.pacs.search import find_series, parse_filters
+
+    if options.filter is None:
+        raise PyrasegError("A PACS holds many kinds of image. Say which ones, such as --filter Modality=CT.")
+    filters = parse_filters(options.filter)
+    client = connect(
+        options.studies, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http
+    )
+    found = find_series(client, filters)
+    if not found:
+        raise PyrasegError(f"{options.studies} has no series with {' '.join(options.filter)}. Correct --filter.")
+    print(f"{len(found)} series of {options.studies}")
+    return filters
 
 
 def told(host: str, port: int, names: list[str], studies: str) -> str:
@@ -57,16 +82,20 @@ def told(host: str, port: int, names: list[str], studies: str) -> str:
     url = f"http://{host}:{port}"
     return f"""Serving {", ".join(names)} at {url}, on {studies}. It is up when {url}/info/ answers; Ctrl+C ends it.
 3D Slicer: install the extension MONAILabel, open its module, MONAI Label server = {url}, then Next Sample.
-OHIF: its MONAI Label extension, server = {url}; the studies must be a DICOMweb address that OHIF shows too."""
+OHIF: its MONAI Label extension, server = {url}; it shows the studies of a PACS alone."""
 
 
-def command(options: argparse.Namespace, folders: list[Path], studies: str) -> list[str]:
+def command(options: argparse.Namespace, folders: list[Path], studies: str, filters: dict[str, str]) -> list[str]:
     """Return the command that becomes the server."""
+    ca_bundle = str(options.ca_bundle.resolve()) if options.ca_bundle else ""
     return [
         sys.executable, "-m", "monailabel.main", "start_server",
         "--app", str(options.app_dir.resolve()), "--studies", studies,
         "--host", options.host, "--port", str(options.port),
         "--conf", "models", ",".join(folder.name for folder in folders),
+        "--conf", "filter", json.dumps(filters),
+        "--conf", "ca_bundle", ca_bundle,
+        "--conf", "allow_http", str(options.allow_http).lower(),
         "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
     ]  # fmt: skip
 
@@ -84,7 +113,6 @@ def environment(folders: list[Path]) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),  # dcmqi's programs
     }
 
 
