@@ -28,7 +28,7 @@ def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, 
     for seed in range(6):
         draw(tmp_path / "study", seed, (120, 90))
     masks = tmp_path / "study" / "masks"
-    validation = fixed_validation(tmp_path / "chosen.json", [f"c{seed}.jpg" for seed in range(5)], 0.4)
+    validation = fixed_validation(tmp_path / "chosen.json", {f"c{i}.jpg": f"c{i}.jpg" for i in range(5)}, 0.4)
     with served([package.zip], studies, app, samples=64) as server:
         assert server.info()["models"][name]["labels"] == {"lesion": 1}
         (tmp_path / "c0.png").write_bytes(server.infer(name, "c0"))
@@ -56,6 +56,15 @@ def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, 
         assert (studies / "labels" / "original" / "c5.png").is_file()
         with pytest.raises(urllib.error.HTTPError):
             server.infer(name, "c0", model_filename="../../elsewhere.pt")
+    with served([package.zip], studies, app, samples=64) as server:  # again, on what the first one has left
+        (tmp_path / "c0.png").write_bytes(server.infer(name, "c0"))
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "c0.png")), labels)
+        server.put_label("c5", masks / "c5_segmentation.png", label_info=[{"name": "lesion", "idx": 255}])
+        stored = np.asarray(Image.open(studies / "labels" / "final" / "c5.png"))
+        np.testing.assert_array_equal(stored, np.asarray(Image.open(masks / "c5_segmentation.png")) > 0)
+        server.run("/train/", f"/train/{name}", max_epochs=1, val_split=0.4)
+        assert set(json.loads((app / "model" / name / "validation.json").read_text())) == validation
+        assert json.loads(server.ask("POST", "/activelearning/epistemic")) == {}  # all are labelled
     assert "c0.jpg" not in (app / "log.txt").read_text()  # names of files may be names of patients
 
 
@@ -108,4 +117,18 @@ def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
 
         server.run("/scoring/", f"/scoring/{name}", simulation_size=2)
         assert json.loads(server.ask("POST", "/activelearning/epistemic"))["id"] == "v2"
+    with served([package], tmp_path / "images", app, samples=256) as server:  # again, on what the first one has left
+        again.write_bytes(server.infer(name, "v0", model_filename=before))
+        np.testing.assert_array_equal(nibabel.load(again).dataobj, own.dataobj)
+        image, label = cases[2]
+        truth = nibabel.load(label)
+        order = ["kidney", "liver", "spleen", "lesion"]  # the order of the segments in a client
+        numbers = np.array([0, 2, 4, 3, 1], np.uint8)[np.asarray(truth.dataobj)]
+        nibabel.save(nibabel.Nifti1Image(numbers, truth.affine), tmp_path / "numbers.nii.gz")
+        segments = [{"name": name, "idx": number} for number, name in enumerate(order, 1)]
+        server.put_label("v2", tmp_path / "numbers.nii.gz", label_info=segments)
+        stored = nibabel.load(tmp_path / "images" / "labels" / "final" / "v2.nii.gz")
+        np.testing.assert_array_equal(stored.dataobj, truth.dataobj)
+        np.testing.assert_allclose(stored.affine, truth.affine, atol=1e-4)
+        server.run("/train/", f"/train/{name}", max_epochs=1, val_split=0.5)
     assert "v0.nii.gz" not in (app / "log.txt").read_text()

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from monai.transforms import Activationsd, Transform
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -28,8 +29,10 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.labelling.answers import told
 from bundle.pyraseg.labelling.classes import Task
-from bundle.pyraseg.labelling.pacs_datastore import PacsDatastore, told
+from bundle.pyraseg.labelling.folder_datastore import FolderDatastore
+from bundle.pyraseg.labelling.pacs_datastore import PacsDatastore
 from bundle.pyraseg.labelling.retraining import fixed_validation
 from bundle.pyraseg.labelling.series_files import dicom_of
 from bundle.pyraseg.pacs.connection import connect
@@ -158,14 +161,25 @@ class LabelApp(MONAILabelApp):
         self.bundles = {name: str(Path(app_dir) / "model" / name) for name in conf["models"].split(",")}
         super().__init__(app_dir, studies, conf, name="Pyraseg", description="Segmentation by Pyraseg's bundles")
 
-    def init_remote_datastore(self) -> PacsDatastore:
+    def init_datastore(self) -> Datastore:
+        ours = [Task.of(path) for path in self.bundles.values() if _is_ours(path)]
+        if self.studies.startswith(("http://", "https://")):
+            return self._init_pacs(ours)
+        return FolderDatastore(
+            ours if len(ours) == len(self.bundles) else (),  # nobody knows what others call their classes
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def _init_pacs(self, tasks: list[Task]) -> PacsDatastore:
         client = connect(
             self.studies,
             environment=os.environ,
             ca_bundle=Path(self.conf["ca_bundle"]) if self.conf["ca_bundle"] else None,
             allow_http=self.conf["allow_http"] == "true",
         )
-        tasks = [Task.of(path) for path in self.bundles.values() if _is_ours(path)]
         return PacsDatastore(client, json.loads(self.conf["filter"]), tasks, Path(self.app_dir) / "pacs")
 
     @told

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Series of a PACS as the images that MONAI Label serves, and DICOM Segmentations as their labels."""
 
-import functools
 import hashlib
 import json
 import logging
@@ -9,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.source import in_frame_order, read_sources
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
+from bundle.pyraseg.labelling.answers import told
 from bundle.pyraseg.labelling.classes import Task, as_classes, meant
 from bundle.pyraseg.labelling.series_files import SERIES, dicom_of, on_image, write_for_clients
 from bundle.pyraseg.pacs.check import require_same
@@ -37,20 +37,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which what the PACS lists is remembered.
 EXPIRY = 30
-
-
-def told(method: Callable) -> Callable:
-    """Let a client of the server read what is wrong, in place of `Internal Server Error`."""
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except PyrasegError as error:
-            logger.warning("%s", error)
-            raise HTTPException(status_code=400, detail=str(error)) from error
-
-    return call
 
 
 class PacsDatastore(Datastore):
