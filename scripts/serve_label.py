@@ -12,6 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
+from bundle.pyraseg.dicom.scan import scan_files
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.labelling.app_folder import put_bundles
 from bundle.pyraseg.workflow.console import plain_console
@@ -47,34 +48,54 @@ def main(argv: list[str] | None = None) -> None:
     if importlib.util.find_spec("monailabel") is None:
         raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")
     remote = options.studies.startswith(("http://", "https://"))
-    filters = look(options) if remote else {}
-    if not remote and not Path(options.studies).is_dir():
-        raise PyrasegError(f"There is no folder {options.studies} with images. Correct --studies.")
+    settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies))
     with socket.socket() as probe:
         if probe.connect_ex((options.host, options.port)) == 0:
             raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
     folders = put_bundles(options.bundles, options.app_dir.resolve())
     print(told(options.host, options.port, [folder.name for folder in folders], options.studies), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
-    os.execve(sys.executable, command(options, folders, studies, filters), environment(folders))
+    os.execve(sys.executable, command(options, folders, studies, settings), environment(folders))
 
 
-def look(options: argparse.Namespace) -> dict[str, str]:
-    """Return the filters of a PACS, after a look that it answers and has series of that kind."""
+def look_at_folder(folder: Path) -> dict[str, str]:
+    """Return what the app has to know of a folder, after a look that it holds images."""
+    if not folder.is_dir():
+        raise PyrasegError(f"There is no folder {folder} with images. Correct --studies.")
+    patterns = json.loads({**SETTINGS, **os.environ}["MONAI_LABEL_DATASTORE_FILE_EXT"])
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
+    if files:
+        print(f"{len(files)} images in {folder}")
+        return {"dicom": "false"}
+    scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
+    count = sum(series.has_uid for series in scan.series)
+    if not count:
+        raise PyrasegError(
+            f"{folder} holds no image: there must be {', '.join(patterns)} in itself, or DICOM series in it or below. "
+            "Correct --studies."
+        )
+    print(f"{count} DICOM series in {folder}")
+    return {"dicom": "true"}
+
+
+def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
+    """Return what the app has to know of a PACS, after a look that it answers and has such series."""
     from bundle.pyraseg.pacs.connection import connect  # what it needs is in .venv-label, and may be nowhere else
     from bundle.pyraseg.pacs.search import find_series, parse_filters
 
     if options.filter is None:
         raise PyrasegError("A PACS holds many kinds of image. Say which ones, such as --filter Modality=CT.")
-    filters = parse_filters(options.filter)
-    client = connect(
-        options.studies, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http
-    )
+    filters, ca_bundle = parse_filters(options.filter), options.ca_bundle
+    client = connect(options.studies, environment=os.environ, ca_bundle=ca_bundle, allow_http=options.allow_http)
     found = find_series(client, filters)
     if not found:
         raise PyrasegError(f"{options.studies} has no series with {' '.join(options.filter)}. Correct --filter.")
-    print(f"{len(found)} series of {options.studies}")
-    return filters
+    print(f"{len(found)} series in {options.studies}")
+    return {
+        "filter": json.dumps(filters),
+        "ca_bundle": str(ca_bundle.resolve()) if ca_bundle else "",
+        "allow_http": str(options.allow_http).lower(),
+    }
 
 
 def told(host: str, port: int, names: list[str], studies: str) -> str:
@@ -85,17 +106,14 @@ def told(host: str, port: int, names: list[str], studies: str) -> str:
 OHIF: its MONAI Label extension, server = {url}; it shows the studies of a PACS alone."""
 
 
-def command(options: argparse.Namespace, folders: list[Path], studies: str, filters: dict[str, str]) -> list[str]:
+def command(options: argparse.Namespace, folders: list[Path], studies: str, settings: dict[str, str]) -> list[str]:
     """Return the command that becomes the server."""
-    ca_bundle = str(options.ca_bundle.resolve()) if options.ca_bundle else ""
     return [
         sys.executable, "-m", "monailabel.main", "start_server",
         "--app", str(options.app_dir.resolve()), "--studies", studies,
         "--host", options.host, "--port", str(options.port),
         "--conf", "models", ",".join(folder.name for folder in folders),
-        "--conf", "filter", json.dumps(filters),
-        "--conf", "ca_bundle", ca_bundle,
-        "--conf", "allow_http", str(options.allow_http).lower(),
+        *(part for name, value in settings.items() for part in ("--conf", name, value)),
         "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
     ]  # fmt: skip
 

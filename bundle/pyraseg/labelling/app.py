@@ -30,9 +30,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.labelling.answers import told
+from bundle.pyraseg.labelling.archives import Archive, FolderArchive, PacsArchive
 from bundle.pyraseg.labelling.classes import Task
+from bundle.pyraseg.labelling.dicom_datastore import DicomDatastore
 from bundle.pyraseg.labelling.folder_datastore import FolderDatastore
-from bundle.pyraseg.labelling.pacs_datastore import PacsDatastore
 from bundle.pyraseg.labelling.retraining import fixed_validation
 from bundle.pyraseg.labelling.series_files import dicom_of
 from bundle.pyraseg.pacs.connection import connect
@@ -120,7 +121,7 @@ class Training(BundleTrainTask):
         return super().__call__(request, datastore)
 
     def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[dict[str, str]]:
-        if isinstance(datastore, PacsDatastore):
+        if isinstance(datastore, DicomDatastore):
             return datastore.training_cases(Task.of(self.bundle_path))
         return super()._fetch_datalist(request, datastore)
 
@@ -164,7 +165,9 @@ class LabelApp(MONAILabelApp):
     def init_datastore(self) -> Datastore:
         ours = [Task.of(path) for path in self.bundles.values() if _is_ours(path)]
         if self.studies.startswith(("http://", "https://")):
-            return self._init_pacs(ours)
+            return self._dicom(self._pacs(), ours)
+        if self.conf["dicom"] == "true":
+            return self._dicom(FolderArchive(Path(self.studies)), ours)
         return FolderDatastore(
             ours if len(ours) == len(self.bundles) else (),  # nobody knows what others call their classes
             self.studies,
@@ -173,14 +176,17 @@ class LabelApp(MONAILabelApp):
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
-    def _init_pacs(self, tasks: list[Task]) -> PacsDatastore:
+    def _dicom(self, archive: Archive, tasks: list[Task]) -> DicomDatastore:
+        return DicomDatastore(archive, tasks, Path(self.app_dir) / "dicom")
+
+    def _pacs(self) -> PacsArchive:
         client = connect(
             self.studies,
             environment=os.environ,
             ca_bundle=Path(self.conf["ca_bundle"]) if self.conf["ca_bundle"] else None,
             allow_http=self.conf["allow_http"] == "true",
         )
-        return PacsDatastore(client, json.loads(self.conf["filter"]), tasks, Path(self.app_dir) / "pacs")
+        return PacsArchive(client, json.loads(self.conf["filter"]))
 
     @told
     def infer(self, request: dict, datastore: Datastore | None = None) -> dict:
@@ -197,7 +203,7 @@ class LabelApp(MONAILabelApp):
             name: (Training if _is_ours(path) else BundleTrainTask)(path, self.conf)
             for name, path in self.bundles.items()
         }
-        if isinstance(self.datastore(), PacsDatastore):  # its labels are DICOM SEG, which others do not read
+        if isinstance(self.datastore(), DicomDatastore):  # its labels are DICOM SEG, which others do not read
             trainers = {name: trainer for name, trainer in trainers.items() if isinstance(trainer, Training)}
         return {name: trainer for name, trainer in trainers.items() if trainer.is_valid()}
 

@@ -50,15 +50,16 @@ def read_label_series(client: DICOMwebClient, study_uid: str, series_uid: str) -
         PacsError: the PACS does not answer, or not as it should.
     """
     with plain_errors(client), without_notices():
-        headers = [Dataset.from_json(item) for item in client.retrieve_series_metadata(study_uid, series_uid)]
-    return [
-        RemoteLabel(
-            study_uid,
-            series_uid,
-            str(header.SOPInstanceUID),
-            frozenset(str(item.get("SeriesInstanceUID")) for item in header.get("ReferencedSeriesSequence") or []),
-            any(item.get("SegmentAlgorithmType") == "AUTOMATIC" for item in header.get("SegmentSequence") or []),
-            f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}",
-        )
-        for header in headers
-    ]
+        return [label_of(Dataset.from_json(item)) for item in client.retrieve_series_metadata(study_uid, series_uid)]
+
+
+def label_of(header: Dataset) -> RemoteLabel:
+    """Return what the header of a segmentation says."""
+    return RemoteLabel(
+        str(header.StudyInstanceUID),
+        str(header.SeriesInstanceUID),
+        str(header.SOPInstanceUID),
+        frozenset(str(item.get("SeriesInstanceUID")) for item in header.get("ReferencedSeriesSequence") or []),
+        any(item.get("SegmentAlgorithmType") == "AUTOMATIC" for item in header.get("SegmentSequence") or []),
+        f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}",
+    )

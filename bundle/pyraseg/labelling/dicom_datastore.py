@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Series of a PACS as the images that MONAI Label serves, and DICOM Segmentations as their labels."""
+"""DICOM series as the images that MONAI Label serves, and DICOM Segmentations as their labels."""
 
 import hashlib
 import json
@@ -8,13 +8,12 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-from dicomweb_client.api import DICOMwebClient
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
@@ -26,77 +25,68 @@ from bundle.pyraseg.dicom.source import in_frame_order, read_sources
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.labelling.answers import told
+from bundle.pyraseg.labelling.archives import Archive
 from bundle.pyraseg.labelling.classes import Task, as_classes, meant
 from bundle.pyraseg.labelling.series_files import SERIES, dicom_of, on_image, write_for_clients
 from bundle.pyraseg.pacs.check import require_same
-from bundle.pyraseg.pacs.labels import RemoteLabel, find_label_series, read_label_series
-from bundle.pyraseg.pacs.search import RemoteSeries, find_series
-from bundle.pyraseg.pacs.transfer import fetch_instance, fetch_series, store
+from bundle.pyraseg.pacs.labels import RemoteLabel
+from bundle.pyraseg.pacs.search import RemoteSeries
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which what the PACS lists is remembered.
+#: Seconds for which what the archive lists is remembered.
 EXPIRY = 30
 
 
-class PacsDatastore(Datastore):
+class DicomDatastore(Datastore):
     """Fetch series when they are asked for, and store final labels beside them.
 
     An image is a series, by its UID. Clients get it as NIfTI (a photograph as PNG), our bundles read its DICOM files. A
-    label of the tag "final" is a DICOM SEG in the PACS with the names and codes of its bundle: SEMIAUTOMATIC where a
-    client submits it, AUTOMATIC where an inference is stored as it is. Segmentations that a program made alone are no
+    label of the tag "final" is a DICOM SEG in the archive with the names and codes of its bundle: SEMIAUTOMATIC where
+    a client submits it, AUTOMATIC where an inference is stored as it is. Segmentations that a program made alone are no
     labels: nobody has looked at them. Other tags stay on this machine.
 
     Args:
-        client: of the PACS.
-        filters: which series; see `pacs.search.parse_filters`.
+        archive: where the series and the labels are.
         tasks: the bundles that are served.
-        folder: for images, labels and scores; nobody else can read it.
+        folder: for images at work, labels and scores; nobody else can read it.
     """
 
-    def __init__(self, client: DICOMwebClient, filters: Mapping[str, str], tasks: Sequence[Task], folder: Path) -> None:
-        self.client = client
-        self.filters = filters
+    def __init__(self, archive: Archive, tasks: Sequence[Task], folder: Path) -> None:
+        self.archive = archive
         self.tasks = tasks
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._series: dict[str, RemoteSeries] = {}
         self._labels: list[RemoteLabel] = []
         self._looked = -float("inf")
-        self._known: dict[str, list[RemoteLabel]] = {}
         self._lock = threading.RLock()
 
     def name(self) -> str:
-        return str(self.client.base_url)
+        return self.archive.name
 
     def description(self) -> str:
-        return f"Series of a PACS: {', '.join(f'{name}={value}' for name, value in self.filters.items())}"
+        return "DICOM series, and segmentations of them"
 
     @told
     def refresh(self) -> None:
-        """Forget what the PACS has listed."""
-        with self._lock:
-            self._looked = -float("inf")
-            self._look()
+        """Look again at once."""
+        self._looked = -float("inf")
+        self._look()
 
     def _look(self) -> None:
         with self._lock:
             if time.monotonic() - self._looked < EXPIRY:
                 return
-            self._series = {series.uid: series for series in find_series(self.client, self.filters)}
-            labels = []
-            for study_uid in sorted({series.study_uid for series in self._series.values()}):
-                for uid in find_label_series(self.client, study_uid):
-                    if uid not in self._known:  # a stored object does not change
-                        self._known[uid] = read_label_series(self.client, study_uid, uid)
-                    labels += self._known[uid]
-            self._labels = sorted(labels, key=lambda label: (label.written, label.uid), reverse=True)
+            self._series = {series.uid: series for series in self.archive.series()}
+            newest_first = sorted(self.archive.labels(), key=lambda label: (label.written, label.uid), reverse=True)
+            self._labels = newest_first
             self._looked = time.monotonic()
 
     def _listed(self, image_id: str) -> RemoteSeries:
         self._look()
         if image_id not in self._series:
-            raise PyrasegError(f"{self.name()} has no series {image_id} among those of {self.description()}.")
+            raise PyrasegError(f"There is no series {image_id} among the {len(self._series)} of {self.name()}.")
         return self._series[image_id]
 
     def _labels_of(self, image_id: str) -> list[RemoteLabel]:
@@ -140,7 +130,7 @@ class PacsDatastore(Datastore):
             if len(list(folder.glob("*.dcm"))) != series.instances:  # it is new, or has grown
                 with replacing(folder) as temporary:
                     temporary.mkdir(mode=0o700)
-                    fetch_series(self.client, series, temporary)
+                    self.archive.fetch(series, temporary)
                     shutil.rmtree(folder, ignore_errors=True)
                     for file in files:
                         file.unlink(missing_ok=True)
@@ -172,7 +162,7 @@ class PacsDatastore(Datastore):
 
     @told
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Store a final label in the PACS and read it back, or keep another one here; return its id.
+        """Store a final label in the archive and read it back, or keep another one here; return its id.
 
         Raises:
             HTTPException: it does not lie on the image, or nobody knows what its values mean.
@@ -183,8 +173,7 @@ class PacsDatastore(Datastore):
             with replacing(self._kept_in(image_id, label_tag) / f"label{suffix}") as temporary:
                 shutil.copyfile(label_filename, temporary)
             return image_id
-        series, files = self._listed(image_id), Path(dicom_of(self.get_image_uri(image_id)))
-        image = read_series(files)
+        image = read_series(dicom_of(self.get_image_uri(image_id)))
         values = on_image(Path(label_filename), image)
         task, classes = meant(self.tasks, np.unique(values), label_info)
         mask = as_classes(values, classes)
@@ -196,11 +185,18 @@ class PacsDatastore(Datastore):
             frames = in_frame_order(mask, image.frame_numbers, sources)
             write_segmentation(sent, frames, sources, task.segments, algorithm=algorithm, algorithm_type=kind)
             label = pydicom.dcmread(sent)
-            store(self.client, label)
-            fetch_instance(self.client, series.study_uid, label.SeriesInstanceUID, label.SOPInstanceUID, returned)
+            self.archive.store(label)
+            self.refresh()
+            self.archive.fetch_label(self._stored(str(label.SOPInstanceUID)), returned)
             require_same(returned, sent, mask, ImageGrid.of(image), task.table.class_names)
-        self._looked = -float("inf")
         return str(label.SOPInstanceUID)
+
+    def _stored(self, label_id: str) -> RemoteLabel:
+        self._look()
+        for label in self._labels:
+            if label.uid == label_id:
+                return label
+        raise PyrasegError(f"{self.name()} has no segmentation {label_id} of the series that are served.")
 
     def _kept_in(self, image_id: str, tag: str) -> Path:
         """Return the folder of a label that stays on this machine."""
@@ -224,17 +220,13 @@ class PacsDatastore(Datastore):
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         if label_tag != DefaultLabelTag.FINAL:
             return str(next(iter(self._kept(label_id, label_tag)), ""))
-        self._look()
-        for label in self._labels:
-            if label.uid == label_id:
-                return str(self._fetched(label))
-        raise PyrasegError(f"{self.name()} has no segmentation {label_id} of the series of {self.description()}.")
+        return str(self._fetched(self._stored(label_id)))
 
     def _fetched(self, label: RemoteLabel) -> Path:
         path = self.folder / "labels" / f"{label.uid}.dcm"
         if not path.is_file():
             with replacing(path) as temporary:
-                fetch_instance(self.client, label.study_uid, label.series_uid, label.uid, temporary)
+                self.archive.fetch_label(label, temporary)
         return path
 
     def get_label(self, label_id: str, label_tag: str, params: Any = None) -> bytes:
@@ -272,17 +264,17 @@ class PacsDatastore(Datastore):
         return cases
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
-        raise _refusal("images stay in the PACS, and no archive is made of them")
+        raise _refusal("images stay where they are, and no archive is made of them")
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        raise _refusal("images come from the PACS: send it there")
+        raise _refusal("new images are put there")
 
     def remove_image(self, image_id: str) -> None:
-        raise _refusal("nothing in the PACS is removed")
+        raise _refusal("nothing is removed there")
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         if label_tag == DefaultLabelTag.FINAL:
-            raise _refusal("nothing in the PACS is removed; a newer label is trained on instead")
+            raise _refusal("nothing is removed there; a newer label takes the place of an older one")
         for path in self._kept(label_id, label_tag):
             path.unlink()
 
@@ -290,14 +282,14 @@ class PacsDatastore(Datastore):
         raise _refusal("a stored segmentation does not change")
 
     def set_name(self, name: str) -> None:
-        raise _refusal("its name is the address of the PACS")
+        raise _refusal("it is called as that is")
 
     def set_description(self, description: str) -> None:
-        raise _refusal("its description is what is searched for")
+        raise _refusal("it is described by that")
 
 
 def _refusal(why: str) -> HTTPException:
-    return HTTPException(status_code=400, detail=f"This server works on a PACS, so {why}.")
+    return HTTPException(status_code=400, detail=f"The server works on the DICOM series of a folder or PACS; {why}.")
 
 
 def _patient(folder: Path) -> str:

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real MONAI Label server on a real PACS: series are segmented where they are, labels are stored and trained on."""
+"""A real MONAI Label server on DICOM series, in a real PACS and in a folder: segmented, labelled and trained on."""
 
 import json
+import shutil
 import urllib.error
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.uid import VLPhotographicImageStorage
 
 from bundle.pyraseg.data.phantom.study import write_phantom_study
@@ -44,6 +47,26 @@ class Case:
         return read_series(self.folder).series_uid
 
 
+class Folder:
+    """A folder of series, asked as a PACS is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, files: Iterable[Path]) -> None:
+        for file in files:
+            copy = self.path / file.parent.parent.name / file.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+
+    def instances(self, Modality: str = "SEG", SOPInstanceUID: str = "*") -> list[Path]:
+        return list((self.path / "labels").glob(f"{SOPInstanceUID}.dcm"))
+
+    def read(self, identifier: Path, path: Path) -> Dataset:
+        shutil.copy(identifier, path)
+        return pydicom.dcmread(path)
+
+
 @pytest.fixture
 def pacs(tmp_path: Path) -> Iterator[Orthanc]:
     (tmp_path / "orthanc").mkdir()
@@ -52,7 +75,7 @@ def pacs(tmp_path: Path) -> Iterator[Orthanc]:
 
 
 def walk(
-    server: Server, pacs: Orthanc, name: str, cases: Sequence[Case], turn: int, own: np.ndarray, folder: Path,
+    server: Server, pacs: Orthanc | Folder, name: str, cases: Sequence[Case], turn: int, own: np.ndarray, folder: Path,
     decode: Callable[[bytes], np.ndarray], encode: Callable[[Case], Path],
 ) -> None:  # fmt: skip
     """Do what an annotator does; at every turn one more of the last cases is labelled."""
@@ -108,7 +131,14 @@ def on_pacs(pacs: Orthanc, modality: str) -> dict[str, object]:
     return {"studies": pacs.url, "options": options, "environment": environment, "samples": 32}
 
 
-def test_volumes_of_a_pacs(pacs, tmp_path):
+@pytest.mark.parametrize("place", ["pacs", "folder"])
+def test_volumes(place, request, tmp_path):
+    if place == "pacs":
+        pacs = request.getfixturevalue("pacs")
+        where = on_pacs(pacs, "CT")
+    else:
+        pacs = Folder(tmp_path / "series")
+        where = {"studies": str(pacs.path), "samples": 32}
     name, app = "pyraseg_phantom", tmp_path / "app"
     torch.manual_seed(0)
     parser = ConfigParser(ConfigParser.load_config_file(ROOT / "configs" / "inference.json"))
@@ -131,7 +161,7 @@ def test_volumes_of_a_pacs(pacs, tmp_path):
 
     def encode(case: Case) -> Path:
         """Write a label as 3D Slicer does: on the grid of the image that it has got."""
-        image = nibabel.load(app / "pacs" / case.uid / f"{case.uid}.nii.gz")
+        image = nibabel.load(app / "dicom" / case.uid / f"{case.uid}.nii.gz")
         path = tmp_path / "label.nii.gz"
         nibabel.save(nibabel.Nifti1Image(case.truth.transpose(2, 1, 0), image.affine), path)
         return path
@@ -139,7 +169,7 @@ def test_volumes_of_a_pacs(pacs, tmp_path):
     own = decode(next(own_inference(package, cases[0].folder, tmp_path).glob("*.nii.gz")).read_bytes())
     assert own.any()
     for turn in range(2):
-        with served([package, write_foreign(tmp_path / str(turn))], app=app, **on_pacs(pacs, "CT")) as server:
+        with served([package, write_foreign(tmp_path / str(turn))], app=app, **where) as server:
             for case in cases:
                 server.ask("GET", f"/datastore/image?image={case.uid}")
             if turn:  # the model that the first turn may have replaced
@@ -156,7 +186,7 @@ def test_volumes_of_a_pacs(pacs, tmp_path):
     assert orthanc.PASSWORD not in log and "phantom-01" not in log
 
 
-def test_photographs_of_a_pacs(pacs, package, tmp_path):
+def test_photographs(pacs, package, tmp_path):
     name, app = "pyraseg_dermoscopy", tmp_path / "app"
     cases = []
     for seed in range(5):
