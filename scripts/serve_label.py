@@ -22,6 +22,7 @@ SETTINGS = {
     "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.jpg", "*.jpeg"]',
     "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # it would score every image at every request for the next one
     "MONAI_LABEL_TRACKING_ENABLED": "false",
+    "MONAI_LABEL_CORS_ORIGINS": '["http://127.0.0.1"]',  # by default any page in a browser here could read the images
 }
 
 
@@ -38,6 +39,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--any-origin", action="store_true",
+                        help="let web pages from elsewhere use it, as OHIF needs; then any page can")  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log more, names of files among it")
     return parser.parse_args(argv)
 
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     folders = put_bundles(options.bundles, options.app_dir.resolve())
     print(told(options.host, options.port, [folder.name for folder in folders], options.studies), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
-    os.execve(sys.executable, command(options, folders, studies, settings), environment(folders))
+    os.execve(sys.executable, command(options, folders, studies, settings), environment(options, folders))
 
 
 def look_at_folder(folder: Path) -> dict[str, str]:
@@ -103,7 +106,7 @@ def told(host: str, port: int, names: list[str], studies: str) -> str:
     url = f"http://{host}:{port}"
     return f"""Serving {", ".join(names)} at {url}, on {studies}. It is up when {url}/info/ answers; Ctrl+C ends it.
 3D Slicer: install the extension MONAILabel, open its module, MONAI Label server = {url}, then Next Sample.
-OHIF: its MONAI Label extension, server = {url}; it shows the studies of a PACS alone."""
+OHIF: its MONAI Label extension, server = {url}, which needs --any-origin; it shows the studies of a PACS alone."""
 
 
 def command(options: argparse.Namespace, folders: list[Path], studies: str, settings: dict[str, str]) -> list[str]:
@@ -118,7 +121,7 @@ def command(options: argparse.Namespace, folders: list[Path], studies: str, sett
     ]  # fmt: skip
 
 
-def environment(folders: list[Path]) -> dict[str, str]:
+def environment(options: argparse.Namespace, folders: list[Path]) -> dict[str, str]:
     """Return the environment of the server: the code of the bundles, and the mends that MONAI Label needs.
 
     The code is that of the packages, which is one (`put_bundles`); without a package of ours it is this one.
@@ -128,6 +131,7 @@ def environment(folders: list[Path]) -> dict[str, str]:
     path = [code, code / "bundle" / "pyraseg" / "labelling" / "site", os.environ.get("PYTHONPATH")]
     return {
         **SETTINGS,
+        **({"MONAI_LABEL_CORS_ORIGINS": "[]"} if options.any_origin else {}),  # which means all
         "OMP_NUM_THREADS": "1",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),

@@ -31,6 +31,9 @@ def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, 
     validation = fixed_validation(tmp_path / "chosen.json", {f"c{i}.jpg": f"c{i}.jpg" for i in range(5)}, 0.4)
     with served([package.zip], studies, app, samples=64) as server:
         assert server.info()["models"][name]["labels"] == {"lesion": 1}
+        page = urllib.request.Request(f"{server.url}/info/", headers={"Origin": "https://elsewhere.example"})
+        with urllib.request.urlopen(page) as answer:  # a browser does not let the page read it
+            assert "access-control-allow-origin" not in answer.headers
         (tmp_path / "c0.png").write_bytes(server.infer(name, "c0"))
         own = own_inference(package.zip, studies / "c0.jpg", tmp_path) / "c0.png"
         labels = np.asarray(Image.open(tmp_path / "c0.png"))
