@@ -22,7 +22,6 @@ SETTINGS = {
     "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.jpg", "*.jpeg"]',
     "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # it would score every image at every request for the next one
     "MONAI_LABEL_TRACKING_ENABLED": "false",
-    "MONAI_LABEL_CORS_ORIGINS": '["http://127.0.0.1"]',  # by default any page in a browser here could read the images
 }
 
 
@@ -114,7 +113,7 @@ def command(options: argparse.Namespace, folders: list[Path], studies: str, sett
     return [
         sys.executable, "-m", "monailabel.main", "start_server",
         "--app", str(options.app_dir.resolve()), "--studies", studies,
-        "--host", options.host, "--port", str(options.port),
+        "--uvicorn_app", "bundle.pyraseg.labelling.web:app", "--host", options.host, "--port", str(options.port),
         "--conf", "models", ",".join(folder.name for folder in folders),
         *(part for name, value in settings.items() for part in ("--conf", name, value)),
         "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
@@ -131,7 +130,7 @@ def environment(options: argparse.Namespace, folders: list[Path]) -> dict[str, s
     path = [code, code / "bundle" / "pyraseg" / "labelling" / "site", os.environ.get("PYTHONPATH")]
     return {
         **SETTINGS,
-        **({"MONAI_LABEL_CORS_ORIGINS": "[]"} if options.any_origin else {}),  # which means all
+        "PYRASEG_LABEL_ANY_ORIGIN": "1" if options.any_origin else "",
         "OMP_NUM_THREADS": "1",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),

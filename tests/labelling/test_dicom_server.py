@@ -155,6 +155,10 @@ def test_volumes(place, request, tmp_path):
         cases.append(Case(folder, truth))
         pacs.add(folder.iterdir())
 
+    twice = np.zeros((2, 8, 8), np.int16)  # two slices in one place: no volume
+    uids = {"StudyInstanceUID": files.uid("study", "broken"), "SeriesInstanceUID": files.uid("series", "broken")}
+    pacs.add(files.write_series(tmp_path / "broken" / "ct", twice, slice_step=0.0, **uids))
+
     def decode(answer: bytes) -> np.ndarray:
         (tmp_path / "answer.nii.gz").write_bytes(answer)
         return np.asarray(nibabel.load(tmp_path / "answer.nii.gz").dataobj).transpose(2, 1, 0)
@@ -170,6 +174,9 @@ def test_volumes(place, request, tmp_path):
     assert own.any()
     for turn in range(2):
         with served([package, write_foreign(tmp_path / str(turn))], app=app, **where) as server:
+            with pytest.raises(urllib.error.HTTPError) as error:  # after that it is not handed out
+                server.ask("GET", f"/datastore/image?image={uids['SeriesInstanceUID']}")
+            assert "stored twice?" in json.loads(error.value.read())["detail"]
             for case in cases:
                 server.ask("GET", f"/datastore/image?image={case.uid}")
             if turn:  # the model that the first turn may have replaced

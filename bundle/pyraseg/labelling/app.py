@@ -7,7 +7,8 @@ It imports MONAI Label, so it works in the environment that `make label` makes a
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,7 @@ from monailabel.transform.post import Restored
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.labelling.answers import told
+from bundle.pyraseg.errors import PyrasegError, describe
 from bundle.pyraseg.labelling.archives import Archive, FolderArchive, PacsArchive
 from bundle.pyraseg.labelling.classes import Task
 from bundle.pyraseg.labelling.dicom_datastore import DicomDatastore
@@ -39,6 +39,15 @@ from bundle.pyraseg.labelling.series_files import dicom_of
 from bundle.pyraseg.pacs.connection import connect
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Go on where one of many images fails, and tell why."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("An image is left out: %s", describe(error))
 
 
 def models(bundle: str) -> list[str]:
@@ -106,8 +115,21 @@ class BatchInference(BatchInferTask):
     """Inference of many images; without several GPUs it asks for none, which MONAI Label divides by."""
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable) -> dict:
+        def infer_or_tell(request: dict, datastore: Datastore) -> dict:
+            with left_out():
+                return infer(request, datastore)
+            return {}
+
         defaults = {"multi_gpu": torch.cuda.device_count() > 1, "logging": "WARNING"}
-        return super().__call__({**defaults, **request}, datastore, infer)
+        return super().__call__({**defaults, **request}, datastore, infer_or_tell)
+
+
+class Scoring(EpistemicScoring):
+    """Uncertainty of each unlabelled image; one that cannot be read stops no other."""
+
+    def run_scoring(self, image_id: str, simulation_size: int, model_ts: int, datastore: Datastore) -> None:
+        with left_out():
+            super().run_scoring(image_id, simulation_size, model_ts, datastore)
 
 
 class Training(BundleTrainTask):
@@ -188,10 +210,6 @@ class LabelApp(MONAILabelApp):
         )
         return PacsArchive(client, json.loads(self.conf["filter"]))
 
-    @told
-    def infer(self, request: dict, datastore: Datastore | None = None) -> dict:
-        return super().infer(request, datastore)
-
     def init_infers(self) -> dict[str, QuietInference]:
         return {
             name: (Inference if _is_ours(path) else QuietInference)(path, self.conf)
@@ -213,9 +231,9 @@ class LabelApp(MONAILabelApp):
     def init_strategies(self) -> dict[str, Any]:
         return {"random": Random(), "first": First(), "epistemic": Epistemic()}
 
-    def init_scoring_methods(self) -> dict[str, EpistemicScoring]:
+    def init_scoring_methods(self) -> dict[str, Scoring]:
         ours = {name: path for name, path in self.bundles.items() if _is_ours(path)}
-        return {name: EpistemicScoring(Sampling(path, self.conf)) for name, path in ours.items()}
+        return {name: Scoring(Sampling(path, self.conf)) for name, path in ours.items()}
 
 
 def _is_ours(bundle: str) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from bundle.pyraseg.dicom.grid import ImageGrid
@@ -24,7 +23,6 @@ from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.source import in_frame_order, read_sources
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
-from bundle.pyraseg.labelling.answers import told
 from bundle.pyraseg.labelling.archives import Archive
 from bundle.pyraseg.labelling.classes import Task, as_classes, meant
 from bundle.pyraseg.labelling.series_files import SERIES, dicom_of, on_image, write_for_clients
@@ -59,6 +57,7 @@ class DicomDatastore(Datastore):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._series: dict[str, RemoteSeries] = {}
         self._labels: list[RemoteLabel] = []
+        self._unusable: set[RemoteSeries] = set()
         self._looked = -float("inf")
         self._lock = threading.RLock()
 
@@ -68,7 +67,6 @@ class DicomDatastore(Datastore):
     def description(self) -> str:
         return "DICOM series, and segmentations of them"
 
-    @told
     def refresh(self) -> None:
         """Look again at once."""
         self._looked = -float("inf")
@@ -78,7 +76,7 @@ class DicomDatastore(Datastore):
         with self._lock:
             if time.monotonic() - self._looked < EXPIRY:
                 return
-            self._series = {series.uid: series for series in self.archive.series()}
+            self._series = {series.uid: series for series in self.archive.series() if series not in self._unusable}
             newest_first = sorted(self.archive.labels(), key=lambda label: (label.written, label.uid), reverse=True)
             self._labels = newest_first
             self._looked = time.monotonic()
@@ -94,20 +92,16 @@ class DicomDatastore(Datastore):
         self._look()
         return [label for label in self._labels if image_id in label.images and not label.automatic]
 
-    @told
     def list_images(self) -> list[str]:
         self._look()
         return list(self._series)
 
-    @told
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         return [uid for uid in self.list_images() if self._labels_of(uid)]
 
-    @told
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         return [uid for uid in self.list_images() if not self._labels_of(uid)]
 
-    @told
     def status(self) -> dict[str, Any]:
         labelled = len(self.get_labeled_images())
         return {
@@ -116,11 +110,9 @@ class DicomDatastore(Datastore):
             "label_tags": {DefaultLabelTag.FINAL.value: labelled},
         }
 
-    @told
     def json(self) -> dict[str, Any]:
         return {"name": self.name(), "objects": {uid: self.get_labels_by_image_id(uid) for uid in self.list_images()}}
 
-    @told
     def get_image_uri(self, image_id: str) -> str:
         """Return the file of an image for clients, fetched where it is not here; see `dicom_of`."""
         series = self._listed(image_id)
@@ -137,18 +129,20 @@ class DicomDatastore(Datastore):
             for file in files:
                 if file.is_file():
                     return str(file)
-            return str(write_for_clients(read_series(folder), stem))
+            try:
+                return str(write_for_clients(read_series(folder), stem))
+            except PyrasegError:  # it is not handed out again, unless its images change
+                self._unusable.add(self._series.pop(image_id))
+                raise
 
     def get_image(self, image_id: str, params: Any = None) -> bytes:
         return Path(self.get_image_uri(image_id)).read_bytes()
 
-    @told
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         series = self._listed(image_id)
         stated = {"SeriesInstanceUID": series.uid, "StudyInstanceUID": series.study_uid, "Modality": series.modality}
         return {**stated, **self._scores().get(image_id, {})}
 
-    @told
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         with self._lock:
             scores = self._scores()
@@ -160,12 +154,11 @@ class DicomDatastore(Datastore):
         path = self.folder / "scores.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    @told
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Store a final label in the archive and read it back, or keep another one here; return its id.
 
         Raises:
-            HTTPException: it does not lie on the image, or nobody knows what its values mean.
+            PyrasegError: it does not lie on the image, or nobody knows what its values mean.
         """
         if label_tag != DefaultLabelTag.FINAL:
             suffix = "".join(Path(label_filename).suffixes)
@@ -205,7 +198,6 @@ class DicomDatastore(Datastore):
     def _kept(self, image_id: str, tag: str) -> list[Path]:
         return list(self._kept_in(image_id, tag).glob("label.*"))
 
-    @told
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         tags = [tag.value for tag in DefaultLabelTag if tag != DefaultLabelTag.FINAL]
         labels = {tag: image_id for tag in tags if self._kept(image_id, tag)}
@@ -216,7 +208,6 @@ class DicomDatastore(Datastore):
     def get_label_by_image_id(self, image_id: str, tag: str) -> str:
         return self.get_labels_by_image_id(image_id).get(tag, "")
 
-    @told
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         if label_tag != DefaultLabelTag.FINAL:
             return str(next(iter(self._kept(label_id, label_tag)), ""))
@@ -235,7 +226,6 @@ class DicomDatastore(Datastore):
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         return {}
 
-    @told
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """Return each labelled series with the newest label of it."""
         return [
@@ -288,8 +278,8 @@ class DicomDatastore(Datastore):
         raise _refusal("it is described by that")
 
 
-def _refusal(why: str) -> HTTPException:
-    return HTTPException(status_code=400, detail=f"The server works on the DICOM series of a folder or PACS; {why}.")
+def _refusal(why: str) -> PyrasegError:
+    return PyrasegError(f"The server works on the DICOM series of a folder or PACS; {why}.")
 
 
 def _patient(folder: Path) -> str:

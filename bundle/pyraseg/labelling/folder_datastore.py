@@ -8,7 +8,6 @@ import numpy as np
 import SimpleITK as sitk
 from monailabel.datastore.local import LocalDatastore
 
-from bundle.pyraseg.labelling.answers import told
 from bundle.pyraseg.labelling.classes import Task, meant
 
 
@@ -28,7 +27,6 @@ class FolderDatastore(LocalDatastore):
         self.tasks = tasks
         super().__init__(path, **options)
 
-    @told
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         if self.tasks and label_info.get("label_info"):
             label = sitk.ReadImage(label_filename)
