@@ -38,8 +38,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    parser.add_argument("--any-origin", action="store_true",
-                        help="let web pages from elsewhere use it, as OHIF needs; then any page can")  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log more, names of files among it")
     return parser.parse_args(argv)
 
@@ -55,9 +53,10 @@ def main(argv: list[str] | None = None) -> None:
         if probe.connect_ex((options.host, options.port)) == 0:
             raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
     folders = put_bundles(options.bundles, options.app_dir.resolve())
-    print(told(options.host, options.port, [folder.name for folder in folders], options.studies), flush=True)
+    names = [folder.name for folder in folders]
+    print(told(f"http://{options.host}:{options.port}", names, options.studies, remote), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
-    os.execve(sys.executable, command(options, folders, studies, settings), environment(options, folders))
+    os.execve(sys.executable, command(options, folders, studies, settings), environment(folders))
 
 
 def look_at_folder(folder: Path) -> dict[str, str]:
@@ -100,12 +99,12 @@ def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
     }
 
 
-def told(host: str, port: int, names: list[str], studies: str) -> str:
+def told(url: str, names: list[str], studies: str, remote: bool) -> str:
     """Return where the server is and how to reach it."""
-    url = f"http://{host}:{port}"
+    ohif = f"open {url}/ohif/ in a browser." if remote else "it shows the studies of a PACS; this is a folder."
     return f"""Serving {", ".join(names)} at {url}, on {studies}. It is up when {url}/info/ answers; Ctrl+C ends it.
 3D Slicer: install the extension MONAILabel, open its module, MONAI Label server = {url}, then Next Sample.
-OHIF: its MONAI Label extension, server = {url}, which needs --any-origin; it shows the studies of a PACS alone."""
+OHIF: {ohif}"""
 
 
 def command(options: argparse.Namespace, folders: list[Path], studies: str, settings: dict[str, str]) -> list[str]:
@@ -120,7 +119,7 @@ def command(options: argparse.Namespace, folders: list[Path], studies: str, sett
     ]  # fmt: skip
 
 
-def environment(options: argparse.Namespace, folders: list[Path]) -> dict[str, str]:
+def environment(folders: list[Path]) -> dict[str, str]:
     """Return the environment of the server: the code of the bundles, and the mends that MONAI Label needs.
 
     The code is that of the packages, which is one (`put_bundles`); without a package of ours it is this one.
@@ -130,7 +129,6 @@ def environment(options: argparse.Namespace, folders: list[Path]) -> dict[str, s
     path = [code, code / "bundle" / "pyraseg" / "labelling" / "site", os.environ.get("PYTHONPATH")]
     return {
         **SETTINGS,
-        "PYRASEG_LABEL_ANY_ORIGIN": "1" if options.any_origin else "",
         "OMP_NUM_THREADS": "1",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),

@@ -18,6 +18,8 @@ import torch
 
 from bundle.pyraseg.labelling.app_folder import put_bundles
 from bundle.pyraseg.packaging.archive import read_archive, unpack
+from tests.pacs import orthanc
+from tests.pacs.orthanc import Orthanc
 from tests.workflows.commands import ROOT, monai_bundle
 
 PYTHON = ROOT / ".venv-label" / "bin" / "python"
@@ -165,3 +167,10 @@ def write_foreign(folder: Path) -> Path:
     for name, content in (("inference", inference), ("metadata", metadata)):
         (bundle / "configs" / f"{name}.json").write_text(json.dumps(content))
     return bundle
+
+
+def on_pacs(pacs: Orthanc, modality: str) -> dict[str, object]:
+    """Return the arguments of `served` for a PACS."""
+    options = ["--filter", f"Modality={modality}", "--ca-bundle", str(pacs.ca_bundle)]
+    environment = {"PYRASEG_PACS_USER": orthanc.USER, "PYRASEG_PACS_PASSWORD": orthanc.PASSWORD}
+    return {"studies": pacs.url, "options": options, "environment": environment, "samples": 32}

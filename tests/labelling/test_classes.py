@@ -39,7 +39,7 @@ def test_slicer_names_its_segments_in_an_order_of_its_own(tasks):
     np.testing.assert_array_equal(as_classes(label, classes), [[0, 4], [1, 1]])
 
 
-def test_ohif_names_them_without_values(tasks):
+def test_others_name_them_without_values(tasks):
     task, classes = meant(tasks, [1, 3], {"label_info": [{"name": name} for name in ("liver", "lesion", "Milz")]})
     assert (task.name, classes) == ("phantom", {1: 1, 3: 3})
 

@@ -4,7 +4,7 @@
 import json
 import shutil
 import urllib.error
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,6 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import VLPhotographicImageStorage
@@ -23,14 +21,12 @@ from bundle.pyraseg.dicom.class_table import ClassTable
 from bundle.pyraseg.dicom.grid import ImageGrid
 from bundle.pyraseg.dicom.label import read_dicom_label
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.packaging.pack import pack
 from bundle.pyraseg.transforms.label import LabelReader
 from tests.dicom import files
-from tests.labelling.server import Server, needs_server, own_inference, served, write_foreign
+from tests.labelling.server import Server, needs_server, on_pacs, own_inference, served, write_foreign
 from tests.packaging.test_elsewhere import draw
 from tests.pacs import orthanc
 from tests.pacs.orthanc import Orthanc
-from tests.workflows.commands import ROOT
 
 pytestmark = needs_server
 
@@ -65,13 +61,6 @@ class Folder:
     def read(self, identifier: Path, path: Path) -> Dataset:
         shutil.copy(identifier, path)
         return pydicom.dcmread(path)
-
-
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Orthanc]:
-    (tmp_path / "orthanc").mkdir()
-    with orthanc.running(tmp_path / "orthanc") as server:
-        yield server
 
 
 def walk(
@@ -125,14 +114,8 @@ def refused(server: Server, image: str, label: Path, **params: object) -> str:
     return json.loads(error.value.read())["detail"]
 
 
-def on_pacs(pacs: Orthanc, modality: str) -> dict[str, object]:
-    options = ["--filter", f"Modality={modality}", "--ca-bundle", str(pacs.ca_bundle)]
-    environment = {"PYRASEG_PACS_USER": orthanc.USER, "PYRASEG_PACS_PASSWORD": orthanc.PASSWORD}
-    return {"studies": pacs.url, "options": options, "environment": environment, "samples": 32}
-
-
 @pytest.mark.parametrize("place", ["pacs", "folder"])
-def test_volumes(place, request, tmp_path):
+def test_volumes(place, volume_package, request, tmp_path):
     if place == "pacs":
         pacs = request.getfixturevalue("pacs")
         where = on_pacs(pacs, "CT")
@@ -140,14 +123,9 @@ def test_volumes(place, request, tmp_path):
         pacs = Folder(tmp_path / "series")
         where = {"studies": str(pacs.path), "samples": 32}
     name, app = "pyraseg_phantom", tmp_path / "app"
-    torch.manual_seed(0)
-    parser = ConfigParser(ConfigParser.load_config_file(ROOT / "configs" / "inference.json"))
-    parser["pretrained"] = True  # the encoder alone
-    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "untrained.pt")
-    package = pack(ROOT, "phantom", tmp_path, model=tmp_path / "untrained.pt")
     write_phantom_study(tmp_path / "study", patients=5, size=48)
     datalist = json.loads((tmp_path / "study" / "datalist.json").read_text())
-    reader = LabelReader(class_names=parser["class_names"])
+    reader = LabelReader(class_names=["background", "liver", "lesion", "spleen", "kidney"])
     cases = []
     for item in [item for part in ("training", "validation", "test") for item in datalist[part]]:
         folder = tmp_path / "study" / item["image"]
@@ -170,10 +148,10 @@ def test_volumes(place, request, tmp_path):
         nibabel.save(nibabel.Nifti1Image(case.truth.transpose(2, 1, 0), image.affine), path)
         return path
 
-    own = decode(next(own_inference(package, cases[0].folder, tmp_path).glob("*.nii.gz")).read_bytes())
+    own = decode(next(own_inference(volume_package, cases[0].folder, tmp_path).glob("*.nii.gz")).read_bytes())
     assert own.any()
     for turn in range(2):
-        with served([package, write_foreign(tmp_path / str(turn))], app=app, **where) as server:
+        with served([volume_package, write_foreign(tmp_path / str(turn))], app=app, **where) as server:
             with pytest.raises(urllib.error.HTTPError) as error:  # after that it is not handed out
                 server.ask("GET", f"/datastore/image?image={uids['SeriesInstanceUID']}")
             assert "stored twice?" in json.loads(error.value.read())["detail"]

@@ -8,7 +8,6 @@ from PIL import Image
 from pydicom.uid import VLPhotographicImageStorage
 
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.labelling.series_files import SERIES, dicom_of, on_image, write_for_clients
 from tests.dicom import files
 
@@ -37,16 +36,6 @@ def test_a_label_on_it_comes_back_whatever_its_axes(series, tmp_path):
         path = tmp_path / f"{number}.nii.gz"
         nibabel.save(label if orientation is None else label.as_reoriented(orientation), path)
         np.testing.assert_array_equal(on_image(path, series), truth)
-
-
-def test_raw_bytes_run_as_columns_rows_slices(series, tmp_path):
-    truth = np.random.default_rng(1).integers(0, 3, series.pixels.shape).astype(np.uint8)
-    path = tmp_path / "label.bin"
-    path.write_bytes(truth.transpose(2, 1, 0).tobytes(order="F"))
-    np.testing.assert_array_equal(on_image(path, series), truth)
-    path.write_bytes(truth.tobytes()[:-1])
-    with pytest.raises(PyrasegError, match="239 voxels, its image 5 x 6 x 8"):
-        on_image(path, series)
 
 
 def test_a_photograph_is_a_png(tmp_path):

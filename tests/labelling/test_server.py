@@ -9,16 +9,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 
 from bundle.pyraseg.data.phantom.cases import phantom_case
 from bundle.pyraseg.labelling.retraining import fixed_validation
-from bundle.pyraseg.packaging.pack import pack
 from tests.labelling.server import needs_server, own_inference, served, write_foreign
 from tests.packaging.test_elsewhere import draw
-from tests.workflows.commands import ROOT
 
 pytestmark = needs_server
 
@@ -84,20 +80,14 @@ def write_volume(folder: Path, index: int) -> tuple[Path, Path]:
     return paths
 
 
-def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
+def test_volumes_are_labelled_and_a_better_retraining_is_served(volume_package, tmp_path):
     name, app = "pyraseg_phantom", tmp_path / "app"
-    torch.manual_seed(0)
-    parser = ConfigParser(ConfigParser.load_config_file(ROOT / "configs" / "inference.json"))
-    parser["pretrained"] = True  # the encoder alone
-    untrained = parser.get_parsed_content("network_def")
-    torch.save(untrained.state_dict(), tmp_path / "untrained.pt")
-    package = pack(ROOT, "phantom", tmp_path, model=tmp_path / "untrained.pt")
     cases = [write_volume(tmp_path, index) for index in range(3)]
-    with served([package, write_foreign(tmp_path)], tmp_path / "images", app, samples=256) as server:
+    with served([volume_package, write_foreign(tmp_path)], tmp_path / "images", app, samples=256) as server:
         (tmp_path / "v0.nii.gz").write_bytes(server.infer(name, "v0"))
         result, own = (
             nibabel.load(path)
-            for path in (tmp_path / "v0.nii.gz", own_inference(package, cases[0][0], tmp_path) / "v0.nii.gz")
+            for path in (tmp_path / "v0.nii.gz", own_inference(volume_package, cases[0][0], tmp_path) / "v0.nii.gz")
         )
         np.testing.assert_array_equal(result.dataobj, own.dataobj)
         np.testing.assert_allclose(result.affine, own.affine, atol=1e-4)
@@ -120,7 +110,9 @@ def test_volumes_are_labelled_and_a_better_retraining_is_served(tmp_path):
 
         server.run("/scoring/", f"/scoring/{name}", simulation_size=2)
         assert json.loads(server.ask("POST", "/activelearning/epistemic"))["id"] == "v2"
-    with served([package], tmp_path / "images", app, samples=256) as server:  # again, on what the first one has left
+    with served(
+        [volume_package], tmp_path / "images", app, samples=256
+    ) as server:  # again, on what the first one has left
         again.write_bytes(server.infer(name, "v0", model_filename=before))
         np.testing.assert_array_equal(nibabel.load(again).dataobj, own.dataobj)
         image, label = cases[2]

@@ -36,7 +36,6 @@ from bundle.pyraseg.labelling.dicom_datastore import DicomDatastore
 from bundle.pyraseg.labelling.folder_datastore import FolderDatastore
 from bundle.pyraseg.labelling.retraining import fixed_validation
 from bundle.pyraseg.labelling.series_files import dicom_of
-from bundle.pyraseg.pacs.connection import connect
 
 logger = logging.getLogger(__name__)
 
@@ -202,13 +201,13 @@ class LabelApp(MONAILabelApp):
         return DicomDatastore(archive, tasks, Path(self.app_dir) / "dicom")
 
     def _pacs(self) -> PacsArchive:
-        client = connect(
+        return PacsArchive(
             self.studies,
+            json.loads(self.conf["filter"]),
             environment=os.environ,
             ca_bundle=Path(self.conf["ca_bundle"]) if self.conf["ca_bundle"] else None,
             allow_http=self.conf["allow_http"] == "true",
         )
-        return PacsArchive(client, json.loads(self.conf["filter"]))
 
     def init_infers(self) -> dict[str, QuietInference]:
         return {

@@ -4,15 +4,15 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pydicom
-from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.dicom.headers import without_notices
 from bundle.pyraseg.dicom.scan import Scan, find_series
 from bundle.pyraseg.files import replacing
+from bundle.pyraseg.pacs.connection import connect, open_session
 from bundle.pyraseg.pacs.labels import RemoteLabel, find_label_series, label_of, read_label_series
 from bundle.pyraseg.pacs.search import RemoteSeries
 from bundle.pyraseg.pacs.search import find_series as search_series
@@ -41,23 +41,31 @@ class Archive(Protocol):
 
 
 class PacsArchive:
-    """Series that a PACS finds by filters (`pacs.search.parse_filters`)."""
+    """Series that a PACS finds by filters (`pacs.search.parse_filters`).
 
-    def __init__(self, client: DICOMwebClient, filters: Mapping[str, str]) -> None:
-        self.name = str(client.base_url)
-        self.client = client
+    Args:
+        url: of its DICOMweb.
+        filters: which series.
+        access: how it is reached; see `pacs.connection.open_session`.
+    """
+
+    def __init__(self, url: str, filters: Mapping[str, str], **access: Any) -> None:
+        self.client = connect(url, **access)
+        self.session = open_session(url, **access)
+        self.name = str(self.client.base_url)
         self.filters = filters
-        self._studies: set[str] = set()
+        #: The studies of the series that were found last.
+        self.studies: set[str] = set()
         self._known: dict[str, list[RemoteLabel]] = {}
 
     def series(self) -> list[RemoteSeries]:
         found = search_series(self.client, self.filters)
-        self._studies = {series.study_uid for series in found}
+        self.studies = {series.study_uid for series in found}
         return found
 
     def labels(self) -> list[RemoteLabel]:
         labels = []
-        for study_uid in sorted(self._studies):
+        for study_uid in sorted(self.studies):
             for uid in find_label_series(self.client, study_uid):
                 if uid not in self._known:  # a stored object does not change
                     self._known[uid] = read_label_series(self.client, study_uid, uid)

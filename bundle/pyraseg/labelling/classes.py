@@ -50,8 +50,8 @@ class Task:
 def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any]) -> tuple[Task, dict[int, int]]:
     """Return whose classes the values of a label are, and the class of each.
 
-    A client names its segments, in its own order: 3D Slicer with their values (`idx`), OHIF in the order of values. An
-    inference names its model. A label without names is one of the only bundle.
+    A client names its segments, in its own order: 3D Slicer with their values (`idx`), others in the order of values.
+    An inference names its model. A label without names is one of the only bundle.
 
     Args:
         tasks: the bundles of the server.

@@ -45,17 +45,9 @@ def write_for_clients(image: DicomImage, stem: Path) -> Path:
 def on_image(path: Path, image: DicomImage) -> np.ndarray:
     """Return the values of a submitted label on the slices of its image, (N, rows, columns).
 
-    A file `.bin`, which OHIF sends, holds a byte for each voxel, columns first, then rows, then slices as they lie
-    along the normal of the image plane: the order in which MONAI Label's own datastore reads it.
-
     Raises:
         PyrasegError: it has another size or lies elsewhere.
     """
     shape = image.pixels.shape[:3]
-    if path.suffix == ".bin":
-        voxels = np.fromfile(path, np.uint8)
-        if voxels.size != np.prod(shape):
-            raise PyrasegError(f"The label has {voxels.size} voxels, its image {' x '.join(map(str, shape))}.")
-        return voxels.reshape(shape)
     values, meta = MedicalImageReader(palette_index=True).get_data([path])
     return onto_grid(np.asarray(values), meta, Target.of(image), path).reshape(shape[::-1]).transpose(2, 1, 0)

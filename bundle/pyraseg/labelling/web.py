@@ -2,17 +2,15 @@
 """MONAI Label's web application, with what it lacks: it tells clients what is wrong, and web pages nothing."""
 
 import logging
-import os
 
 from fastapi import Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from monailabel.app import app
+from monailabel.endpoints import proxy
 
 from bundle.pyraseg.errors import PyrasegError, mendable
-
-#: Set to "1", it lets pages of any origin use the server, as MONAI Label does, whose own setting (0.8.5) breaks it.
-ANY_ORIGIN = "PYRASEG_LABEL_ANY_ORIGIN"
+from bundle.pyraseg.labelling.viewer import show
 
 logger = logging.getLogger(__name__)
 
@@ -28,5 +26,6 @@ def tell(request: Request, error: Exception) -> JSONResponse:
 
 for kind in (PyrasegError, RuntimeError):  # MONAI's transforms raise the second from the first
     app.add_exception_handler(kind, tell)
-if os.environ.get(ANY_ORIGIN) != "1":  # or any page that is open in a browser here could read the images
-    app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls is not CORSMiddleware]
+# MONAI Label lets any page that is open in a browser here read the images; its setting against that (0.8.5) fails.
+app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls is not CORSMiddleware]
+proxy.proxy_dicom = show
