@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A package published on a hub, with the hub's own client, and downloaded again with MONAI's commands."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from huggingface_hub import ModelCard, close_session
+
+from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.packaging.form import METADATA
+from bundle.pyraseg.packaging.hub import publish
+from bundle.pyraseg.verify import Verified, verify
+from tests.packaging.conftest import VERSION, Package
+from tests.packaging.hub_server import TOKEN, Hub, serve_hub
+from tests.workflows.commands import ROOT, monai_bundle
+
+NAME, REPOSITORY = "pyraseg_dermoscopy", "someone/dermoscopy"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Return a hub that the client of this process, and of those that it starts, takes for the hub."""
+    with serve_hub(Hub()) as hub:
+        home = tmp_path / "home"
+        for name, value in {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # LFS in its place: the store of Xet has no documented protocol
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+        yield hub
+        close_session()
+
+
+@pytest.fixture
+def verified(package: Package) -> Verified:
+    """Return the package as `verify` returns it, without what takes its time."""
+    return Verified(NAME, json.loads(package.files[METADATA]), dict(package.files))
+
+
+def of_version(verified: Verified, version: str, **files: bytes) -> Verified:
+    return Verified(NAME, verified.metadata | {"version": version}, verified.files | files)
+
+
+def program(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "scripts.publish_bundle", *options]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("lfs", [True, False], ids=["lfs", "pipeline"])
+def test_published_and_downloaded(lfs, verified, package, hub, tmp_path, monkeypatch):
+    if not lfs:  # what the client does where Xet is there: many files in few commits, while others still go up
+        hub.lfs = False
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+        monkeypatch.delenv("HF_HUB_DISABLE_XET")
+    assert publish(verified, REPOSITORY) == f"{hub.url}/{REPOSITORY}/tree/{VERSION}"
+    repository = hub.repositories[REPOSITORY]
+    assert repository.private
+    assert repository.files(VERSION) == repository.files("latest_version") == package.files
+    assert bool(hub.stored) == lfs
+
+    run = monai_bundle(
+        "download", "--name", NAME, "--source", "huggingface_hub", "--repo", REPOSITORY, "--bundle_dir", str(tmp_path),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    folder = tmp_path / NAME
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    beside = {path for path in found if path.startswith(".cache/")} | {".gitattributes"}
+    assert {path: content for path, content in found.items() if path not in beside} == package.files
+    again = verify(folder, key=package.public)  # which runs it
+    assert again.title == f"{NAME} {VERSION}" and again.files == package.files
+
+
+def test_loaded_by_its_version(verified, hub, tmp_path):
+    """The network that MONAI's `load` returns has the weights of the package."""
+    publish(verified, REPOSITORY)
+    code = (
+        "import sys, torch\nfrom monai.bundle import load\n"
+        "network = load(sys.argv[1], version=sys.argv[2], source='huggingface_hub', repo=sys.argv[3], bundle_dir='.', "
+        "workflow_type='inference', device='cpu')\ntorch.save(network.state_dict(), 'loaded.pt')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, NAME, VERSION, REPOSITORY], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    loaded, shipped = (torch.load(path, weights_only=True) for path in (
+        tmp_path / "loaded.pt", ROOT / "models" / "dermoscopy.pt"))  # fmt: skip
+    assert loaded.keys() == shipped.keys() and all(loaded[key].equal(shipped[key]) for key in shipped)
+
+
+def test_versions(verified, hub):
+    publish(verified, REPOSITORY, public=True)
+    repository = hub.repositories[REPOSITORY]
+    assert not repository.private
+    with pytest.raises(PyrasegError, match=f"{REPOSITORY} has {VERSION} already"):
+        publish(of_version(verified, VERSION, LICENSE=b"another\n"), REPOSITORY)
+    assert repository.tags.keys() == {VERSION, "latest_version"}
+
+    newer = of_version(verified, "0.10.0", LICENSE=b"newer\n")
+    del newer.files["Makefile" if "Makefile" in newer.files else "scripts/report.py"]
+    publish(newer, REPOSITORY)
+    assert repository.files("0.10.0") == repository.files("latest_version") == newer.files
+    assert repository.files(VERSION) == verified.files
+
+    publish(of_version(verified, "0.9.9"), REPOSITORY)  # a mended older one
+    assert repository.files("0.9.9") == verified.files
+    assert repository.files("latest_version") == newer.files
+
+
+def test_what_the_hub_does_not_keep_as_it_was_is_not_tagged(verified, hub):
+    hub.spoiled = "configs/train.json"
+    with pytest.raises(PyrasegError, match=r"configs/train\.json differs at [0-9a-f]{40}, which has no tag"):
+        publish(verified, REPOSITORY)
+    assert not hub.repositories[REPOSITORY].tags
+    hub.spoiled = None
+    publish(verified, REPOSITORY)
+    assert hub.repositories[REPOSITORY].files(VERSION) == verified.files
+
+
+@pytest.mark.parametrize("refused", ["POST /api/repos/create", "POST .*/commit/main", "POST .*/tag/.*"])
+def test_a_hub_that_refuses(refused, verified, hub):
+    hub.refused = refused
+    with pytest.raises(PyrasegError, match=f"did not take {NAME} {VERSION} into {REPOSITORY}.*no write permission"):
+        publish(verified, REPOSITORY)
+    hub.refused = None
+    publish(verified, REPOSITORY)
+    assert hub.repositories[REPOSITORY].files(VERSION) == verified.files
+
+
+def test_a_wrong_token(verified, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    with pytest.raises(PyrasegError, match="Invalid credentials") as told:
+        publish(verified, REPOSITORY)
+    assert "hf_another" not in str(told.value)
+
+
+def test_no_token(verified, hub, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(PyrasegError, match="There is no token"):
+        publish(verified, REPOSITORY)
+    assert not hub.asked
+
+
+def test_no_hub(verified, hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(PyrasegError, match="did not take"):
+        publish(verified, REPOSITORY)
+
+
+@pytest.mark.parametrize("repository", ["dermoscopy", "a/b/c", "../b", "a/b..c", "a b/c", "https://x/y", ""])
+def test_names_of_repositories(repository, verified, hub):
+    with pytest.raises(PyrasegError, match="is no repository of the hub"):
+        publish(verified, repository)
+    assert not hub.asked
+
+
+# --- the card ---
+
+
+def test_the_hub_reads_the_card(package):
+    data = ModelCard(package.files["README.md"].decode()).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "monai", "image-segmentation")
+    assert {"monai", "medical", "dermoscopy"} <= set(data.tags)
+    stated = json.loads(package.files[METADATA])["eval_metrics"]
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == stated
+    assert all(result.dataset_name.startswith("ISIC 2017") for result in data.eval_results)
+
+
+# --- the program ---
+
+
+def test_the_program(package, hub, tmp_path):
+    options = [str(package.zip), "--key", str(package.public), "--hub", REPOSITORY]
+    told = program(*options, "--dry-run", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert f"{len(package.files['models/model.pt']):,}  models/model.pt" in told.stdout
+    assert re.search(rf"Nothing was published: {len(package.files)} files of \d+\.\d MB would go to {REPOSITORY}\n$",
+                     told.stdout)  # fmt: skip
+    assert not hub.asked
+    run = program(*options, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    last = run.stdout.splitlines()[-1]
+    assert last == f"Published {NAME} {VERSION} at {hub.url}/{REPOSITORY}/tree/{VERSION}"
+    assert hub.repositories[REPOSITORY].files(VERSION) == package.files
+    assert TOKEN not in run.stdout + run.stderr
+    assert not any(path.name.startswith(("pyraseg", "tmp")) for path in tmp_path.iterdir())
+
+
+def test_nothing_that_is_not_verified_is_published(package, hub, tmp_path):
+    content = bytearray(package.zip.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "changed.zip").write_bytes(content)
+    run = program(str(tmp_path / "changed.zip"), "--unsigned", "--hub", REPOSITORY, cwd=tmp_path)
+    assert run.returncode == 1 and "is refused" in run.stderr and "Traceback" not in run.stderr
+    assert not hub.asked
