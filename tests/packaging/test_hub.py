@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A package published on a hub, with the hub's own client, and downloaded again with MONAI's commands."""
 
+import io
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +15,11 @@ import torch
 from huggingface_hub import ModelCard, close_session
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.packaging.folder import read_folder
 from bundle.pyraseg.packaging.form import METADATA
 from bundle.pyraseg.packaging.hub import publish
 from bundle.pyraseg.verify import Verified, verify
+from scripts.publish_bundle import arguments, to_hub
 from tests.packaging.conftest import VERSION, Package
 from tests.packaging.hub_server import TOKEN, Hub, serve_hub
 from tests.workflows.commands import ROOT, monai_bundle
@@ -57,17 +59,16 @@ def program(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("lfs", [True, False], ids=["lfs", "pipeline"])
-def test_published_and_downloaded(lfs, verified, package, hub, tmp_path, monkeypatch):
-    if not lfs:  # what the client does where Xet is there: many files in few commits, while others still go up
-        hub.lfs = False
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
-        monkeypatch.delenv("HF_HUB_DISABLE_XET")
-    assert publish(verified, REPOSITORY) == f"{hub.url}/{REPOSITORY}/tree/{VERSION}"
+def test_published_downloaded_and_verified(package, hub, tmp_path):
+    """The program and MONAI's download, as users run them; what arrives is the package, by its sums and signature."""
+    run = program(str(package.zip), "--key", str(package.public), "--hub", REPOSITORY, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    last = run.stdout.splitlines()[-1]
+    assert last == f"Published {NAME} {VERSION} at {hub.url}/{REPOSITORY}/tree/{VERSION}"
+    assert TOKEN not in run.stdout + run.stderr
     repository = hub.repositories[REPOSITORY]
-    assert repository.private
+    assert repository.private and set(hub.stored.values()) >= {package.files["models/model.pt"]}
     assert repository.files(VERSION) == repository.files("latest_version") == package.files
-    assert bool(hub.stored) == lfs
 
     run = monai_bundle(
         "download", "--name", NAME, "--source", "huggingface_hub", "--repo", REPOSITORY, "--bundle_dir", str(tmp_path),
@@ -75,16 +76,19 @@ def test_published_and_downloaded(lfs, verified, package, hub, tmp_path, monkeyp
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     folder = tmp_path / NAME
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    beside = {path for path in found if path.startswith(".cache/")} | {".gitattributes"}
-    assert {path: content for path, content in found.items() if path not in beside} == package.files
-    again = verify(folder, key=package.public)  # which runs it
-    assert again.title == f"{NAME} {VERSION}" and again.files == package.files
+    assert read_folder(folder) == package.files
+    assert {path.name for path in folder.iterdir()} - {path.partition("/")[0] for path in package.files} == {
+        ".cache", ".gitattributes"
+    }  # fmt: skip
+    assert verify(folder, key=package.public).title == f"{NAME} {VERSION}"  # which runs it
 
 
-def test_loaded_by_its_version(verified, hub, tmp_path):
-    """The network that MONAI's `load` returns has the weights of the package."""
-    publish(verified, REPOSITORY)
+def test_published_without_lfs_and_loaded(verified, hub, tmp_path, monkeypatch):
+    """As the client uploads where Xet is there; the network that MONAI's `load` returns has the package's weights."""
+    hub.lfs = False
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    assert publish(verified, REPOSITORY) == f"{hub.url}/{REPOSITORY}/tree/{VERSION}"
+    assert hub.repositories[REPOSITORY].files(VERSION) == verified.files and not hub.stored
     code = (
         "import sys, torch\nfrom monai.bundle import load\n"
         "network = load(sys.argv[1], version=sys.argv[2], source='huggingface_hub', repo=sys.argv[3], bundle_dir='.', "
@@ -95,8 +99,8 @@ def test_loaded_by_its_version(verified, hub, tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    loaded, shipped = (torch.load(path, weights_only=True) for path in (
-        tmp_path / "loaded.pt", ROOT / "models" / "dermoscopy.pt"))  # fmt: skip
+    shipped = torch.load(io.BytesIO(verified.files["models/model.pt"]), weights_only=True)
+    loaded = torch.load(tmp_path / "loaded.pt", weights_only=True)
     assert loaded.keys() == shipped.keys() and all(loaded[key].equal(shipped[key]) for key in shipped)
 
 
@@ -109,7 +113,7 @@ def test_versions(verified, hub):
     assert repository.tags.keys() == {VERSION, "latest_version"}
 
     newer = of_version(verified, "0.10.0", LICENSE=b"newer\n")
-    del newer.files["Makefile" if "Makefile" in newer.files else "scripts/report.py"]
+    del newer.files["scripts/report.py"]
     publish(newer, REPOSITORY)
     assert repository.files("0.10.0") == repository.files("latest_version") == newer.files
     assert repository.files(VERSION) == verified.files
@@ -181,21 +185,39 @@ def test_the_hub_reads_the_card(package):
 # --- the program ---
 
 
-def test_the_program(package, hub, tmp_path):
-    options = [str(package.zip), "--key", str(package.public), "--hub", REPOSITORY]
-    told = program(*options, "--dry-run", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert f"{len(package.files['models/model.pt']):,}  models/model.pt" in told.stdout
-    assert re.search(rf"Nothing was published: {len(package.files)} files of \d+\.\d MB would go to {REPOSITORY}\n$",
-                     told.stdout)  # fmt: skip
+def test_what_would_be_published(verified, hub):
+    options = arguments(["some.zip", "--unsigned", "--hub", REPOSITORY, "--dry-run"])
+    told = to_hub(verified, options).splitlines()
+    assert f"{len(verified.files['models/model.pt']):>12,}  models/model.pt" in told
+    size = sum(len(content) for content in verified.files.values()) / 1e6
+    expected = f"Nothing was published: {len(verified.files)} files of {size:.1f} MB would go to {REPOSITORY}"
+    assert told[-1] == expected and len(told) == len(verified.files) + 1
     assert not hub.asked
-    run = program(*options, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    last = run.stdout.splitlines()[-1]
-    assert last == f"Published {NAME} {VERSION} at {hub.url}/{REPOSITORY}/tree/{VERSION}"
-    assert hub.repositories[REPOSITORY].files(VERSION) == package.files
-    assert TOKEN not in run.stdout + run.stderr
-    assert not any(path.name.startswith(("pyraseg", "tmp")) for path in tmp_path.iterdir())
+
+
+def test_a_package_of_an_earlier_pyraseg(verified, hub):
+    old = of_version(verified, VERSION, **{"README.md": b"# Pyraseg dermoscopy\n"})
+    with pytest.raises(PyrasegError, match="has no front matter: an earlier pyraseg made it"):
+        to_hub(old, arguments(["some.zip", "--unsigned", "--hub", REPOSITORY]))
+    assert not hub.asked
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--hub", REPOSITORY],
+        ["--unsigned"],
+        ["--unsigned", "--hub", REPOSITORY, "--zoo", "zoo"],
+        ["--unsigned", "--zoo", "zoo"],
+        ["--unsigned", "--hub", REPOSITORY, "--url", "https://x"],
+        ["--unsigned", "--zoo", "zoo", "--url", "https://x", "--public"],
+        ["--unsigned", "--hub", REPOSITORY, "--token", "secret"],
+    ],
+)
+def test_options_that_do_not_go_together(options, capsys):
+    with pytest.raises(SystemExit):
+        arguments(["some.zip", *options])
+    assert "error:" in capsys.readouterr().err
 
 
 def test_nothing_that_is_not_verified_is_published(package, hub, tmp_path):
