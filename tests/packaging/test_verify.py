@@ -352,10 +352,10 @@ def test_no_file(tmp_path, capsys):
 
 @pytest.fixture
 def folder(package: Package, tmp_path: Path) -> Path:
-    """Return the files of the package in a folder of another name, as a hub, git and the zoo leave it."""
+    """Return the files of the package in a folder of another name, as a hub and git leave it."""
     folder = tmp_path / "chosen"
     unpack(package.files, folder)
-    for name in (".gitattributes", ".cache/huggingface/x.lock", ".git/HEAD", "large_files.yml"):
+    for name in (".gitattributes", ".cache/huggingface/x.lock", ".git/HEAD"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
     return folder

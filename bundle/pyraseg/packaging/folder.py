@@ -7,8 +7,8 @@ from pathlib import Path
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import MOST_BYTES, MOST_FILES, SAFE_PATH
 
-#: What hubs, their clients, git and the model zoo lay beside the files of a package; nothing of it is ever run.
-BESIDE = (".cache", ".git", ".gitattributes", "large_files.yml")
+#: What the hub, its client and git lay beside the files of a package; nothing of it is ever run.
+BESIDE = (".cache", ".git", ".gitattributes")
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:

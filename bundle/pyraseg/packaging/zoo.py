@@ -3,7 +3,7 @@
 
 The zoo's rules are in its CONTRIBUTING.md (https://github.com/Project-MONAI/model-zoo) and in the programs of its
 `ci/`: no weights in git, but addresses and sums of them in `large_files.yml`; a version that is in the changelog and
-was not used before.
+was not used before. Its formatters change code, so the sums of the package, and their signature, stay behind.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.packaging.archive import unpack
 from bundle.pyraseg.packaging.form import METADATA
+from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS
 from bundle.pyraseg.verify import Verified
 
 LARGE_FILES = "large_files.yml"
@@ -26,7 +27,7 @@ LARGEST = 2**20
 
 
 def zoo_files(files: Mapping[str, bytes], url: str) -> dict[str, bytes]:
-    """Return what goes into the zoo's git, by path: a package without its large files, and where those are.
+    """Return what goes into the zoo's git, by path: a package but for its sums and large files, and where those are.
 
     Files of `models/` are large whatever their size: the zoo's git ignores them.
 
@@ -49,7 +50,7 @@ def zoo_files(files: Mapping[str, bytes], url: str) -> dict[str, bytes]:
         }
         for path in sorted(large)
     ]
-    kept = {path: content for path, content in files.items() if path not in large}
+    kept = {path: content for path, content in files.items() if path not in (*large, SUMS, SIGNATURE)}
     return kept | {LARGE_FILES: yaml.safe_dump({"large_files": entries}, sort_keys=False, width=1000).encode()}
 
 
