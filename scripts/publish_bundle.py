@@ -11,8 +11,9 @@ import argparse
 from pathlib import Path
 
 from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.packaging.verified import Verified
 from bundle.pyraseg.packaging.zoo import write_zoo, zoo_files
-from bundle.pyraseg.verify import Verified, verify
+from bundle.pyraseg.verify import verify
 from bundle.pyraseg.workflow.console import plain_console
 
 

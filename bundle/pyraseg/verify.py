@@ -14,7 +14,6 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import read_archive, unpack
@@ -23,18 +22,7 @@ from bundle.pyraseg.packaging.form import BILL, check_form
 from bundle.pyraseg.packaging.golden import run_golden
 from bundle.pyraseg.packaging.signature import check_signature, read_public_key
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, check_sums
-
-
-class Verified(NamedTuple):
-    """A package that was verified: its name, its metadata and its files, by path in it."""
-
-    name: str
-    metadata: dict[str, Any]
-    files: dict[str, bytes]
-
-    @property
-    def title(self) -> str:
-        return f"{self.name} {self.metadata['version']}"
+from bundle.pyraseg.packaging.verified import Verified
 
 
 def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> Verified:

@@ -18,7 +18,8 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.folder import read_folder
 from bundle.pyraseg.packaging.form import METADATA
 from bundle.pyraseg.packaging.hub import publish
-from bundle.pyraseg.verify import Verified, verify
+from bundle.pyraseg.packaging.verified import Verified
+from bundle.pyraseg.verify import verify
 from scripts.publish_bundle import arguments, to_hub
 from tests.packaging.conftest import VERSION, Package
 from tests.packaging.hub_server import TOKEN, Hub, serve_hub

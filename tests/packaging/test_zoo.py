@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.form import METADATA
+from bundle.pyraseg.packaging.verified import Verified
 from bundle.pyraseg.packaging.zoo import LARGEST, write_zoo, zoo_files
-from bundle.pyraseg.verify import Verified
 from scripts.publish_bundle import arguments, to_zoo
 from tests.data.public.server import Site, serve
 from tests.packaging.conftest import VERSION, Package

@@ -20,7 +20,7 @@ from monai.bundle import push_to_hf_hub
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import unpack
-from bundle.pyraseg.verify import Verified
+from bundle.pyraseg.packaging.verified import Verified
 
 CARD = "README.md"
 LATEST = "latest_version"  # what MONAI downloads where no version is asked for

@@ -19,7 +19,7 @@ from bundle.pyraseg.files import replacing
 from bundle.pyraseg.packaging.archive import unpack
 from bundle.pyraseg.packaging.form import METADATA
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS
-from bundle.pyraseg.verify import Verified
+from bundle.pyraseg.packaging.verified import Verified
 
 LARGE_FILES = "large_files.yml"
 #: Of a file in git, in bytes: the zoo's check-added-large-files stops at 1024 kB (its guide allows 25 MB).
