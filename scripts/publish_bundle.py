@@ -9,6 +9,7 @@ where anyone must be able to download (docs/sharing.md).
 
 import argparse
 from pathlib import Path
+from types import ModuleType
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.verified import Verified
@@ -40,10 +41,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     plain_console()
     options = arguments(argv)
+    if options.hub is not None:
+        load_hub().check_repository(options.hub)
     print(f"Verifying {options.package} ...", flush=True)
     package = verify(options.package, key=options.key, unsigned=options.unsigned)
-    done = to_zoo(package, options) if options.hub is None else to_hub(package, options)
-    print(done)
+    print(to_zoo(package, options) if options.hub is None else to_hub(package, options))
 
 
 def to_zoo(package: Verified, options: argparse.Namespace) -> str:
@@ -54,16 +56,21 @@ def to_zoo(package: Verified, options: argparse.Namespace) -> str:
 
 
 def to_hub(package: Verified, options: argparse.Namespace) -> str:
-    try:
-        from bundle.pyraseg.packaging.hub import check_card, check_repository, publish
-    except ModuleNotFoundError as error:
-        raise PyrasegError(f'The hub needs the package {error.name}: pip install -e ".[hub]"') from error
-    check_repository(options.hub)
-    check_card(package)
+    hub = load_hub()
+    hub.check_card(package)
     if options.dry_run:
         return listed(package.files, options.hub)
     print(f"Uploading {package.title}, {size(package.files)}, to {options.hub} ...", flush=True)
-    return f"Published {package.title} at {publish(package, options.hub, public=options.public)}"
+    return f"Published {package.title} at {hub.publish(package, options.hub, public=options.public)}"
+
+
+def load_hub() -> ModuleType:
+    """Return the module that publishes on the hub, whose client not every installation has."""
+    try:
+        from bundle.pyraseg.packaging import hub
+    except ModuleNotFoundError as error:
+        raise PyrasegError(f'The hub needs the package {error.name}: pip install -e ".[hub]"') from error
+    return hub
 
 
 def listed(files: dict[str, bytes], where: str) -> str:

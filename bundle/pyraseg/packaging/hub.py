@@ -48,7 +48,8 @@ def publish(package: Verified, repository: str, *, public: bool = False) -> str:
         return _publish(HfApi(), package, repository, public)
     except PyrasegError:
         raise
-    except (httpx2.HTTPError, ValueError) as error:  # ValueError: the hub finds the front matter wrong
+    # OSError and RuntimeError: the store of large files (hf_xet). ValueError: the hub finds the front matter wrong.
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise PyrasegError(
             f"The hub did not take {package.title} into {repository}; what was tagged before is as it was, and the "
@@ -100,11 +101,11 @@ def _publish(api: HfApi, package: Verified, repository: str, public: bool) -> st
         commit_message=f"{package.title}: card",
     )
     _check_uploaded(api, package.files, repository, commit.oid)
-    api.create_tag(repository, tag=version, revision=commit.oid)
     if all(_numbers(version) > _numbers(tag) for tag in tags if re.fullmatch(r"\d+(\.\d+)*", tag)):
         if LATEST in tags:
             api.delete_tag(repository, tag=LATEST)
         api.create_tag(repository, tag=LATEST, revision=commit.oid)
+    api.create_tag(repository, tag=version, revision=commit.oid)  # the last, as it says that all was done
     return f"{api.endpoint}/{repository}/tree/{version}"
 
 
