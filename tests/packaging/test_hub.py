@@ -19,10 +19,9 @@ from bundle.pyraseg.packaging.folder import read_folder
 from bundle.pyraseg.packaging.form import METADATA
 from bundle.pyraseg.packaging.hub import publish
 from bundle.pyraseg.packaging.verified import Verified
-from bundle.pyraseg.verify import verify
 from scripts.publish_bundle import arguments, to_hub
 from tests.packaging.conftest import VERSION, Package
-from tests.packaging.hub_server import TOKEN, Hub, serve_hub
+from tests.packaging.hub_server import TOKEN, Hub, Repository, serve_hub
 from tests.workflows.commands import ROOT, monai_bundle
 
 NAME, REPOSITORY = "pyraseg_dermoscopy", "someone/dermoscopy"
@@ -38,6 +37,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # LFS in its place: the store of Xet has no documented protocol
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(home / "token"))
         monkeypatch.setattr(huggingface_hub.constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
         yield hub
@@ -60,8 +61,8 @@ def program(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_published_downloaded_and_verified(package, hub, tmp_path):
-    """The program and MONAI's download, as users run them; what arrives is the package, by its sums and signature."""
+def test_published_and_downloaded(package, hub, tmp_path):
+    """The program and MONAI's download, as users run them: what arrives is what `verify` takes for the package."""
     run = program(str(package.zip), "--key", str(package.public), "--hub", REPOSITORY, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     last = run.stdout.splitlines()[-1]
@@ -81,7 +82,6 @@ def test_published_downloaded_and_verified(package, hub, tmp_path):
     assert {path.name for path in folder.iterdir()} - {path.partition("/")[0] for path in package.files} == {
         ".cache", ".gitattributes"
     }  # fmt: skip
-    assert verify(folder, key=package.public).title == f"{NAME} {VERSION}"  # which runs it
 
 
 def test_published_without_lfs_and_loaded(verified, hub, tmp_path, monkeypatch):
@@ -122,6 +122,24 @@ def test_versions(verified, hub):
     publish(of_version(verified, "0.9.9"), REPOSITORY)  # a mended older one
     assert repository.files("0.9.9") == verified.files
     assert repository.files("latest_version") == newer.files
+
+
+@pytest.mark.parametrize("kind", ["another model", "another package", "a card"])
+def test_a_repository_that_is_there(kind, verified, hub):
+    """Files of an earlier version are removed, so nothing else may be there; a page that the hub wrote may."""
+    repository = hub.repositories[REPOSITORY] = Repository(private=True)
+    bill = json.dumps({"metadata": {"component": {"name": "pyraseg_spleen"}}}).encode()
+    others = {"another model": {"thesis.bin": b"x"}, "another package": {"bom.cdx.json": bill}, "a card": {}}[kind]
+    tree = {".gitattributes": b"", "README.md": b"# Mine", **others}
+    before = repository.commit({path: (content, False) for path, content in tree.items()})
+    if kind == "a card":
+        publish(verified, REPOSITORY)
+        assert repository.files(VERSION) == verified.files
+        return
+    holds = {"another model": "other files", "another package": "pyraseg_spleen"}[kind]
+    with pytest.raises(PyrasegError, match=f"{REPOSITORY} holds {holds}, which {NAME} would replace"):
+        publish(verified, REPOSITORY)
+    assert list(repository.commits) == [before] and not repository.tags
 
 
 def test_what_the_hub_does_not_keep_as_it_was_is_not_tagged(verified, hub):

@@ -7,6 +7,7 @@ take what was uploaded on trust.
 """
 
 import hashlib
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from monai.bundle import push_to_hf_hub
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import unpack
+from bundle.pyraseg.packaging.form import BILL
 from bundle.pyraseg.packaging.verified import Verified
 
 CARD = "README.md"
@@ -38,8 +40,8 @@ def publish(package: Verified, repository: str, *, public: bool = False) -> str:
         public: whether one that is made is public.
 
     Raises:
-        PyrasegError: there is no token, the hub refuses, the version was published before, or the hub does not have
-            the files of the package afterwards.
+        PyrasegError: there is no token, the hub refuses, the version was published before, the repository holds
+            something else, or the hub does not have the files of the package afterwards.
     """
     check_repository(repository)
     if get_token() is None:
@@ -82,6 +84,7 @@ def _publish(api: HfApi, package: Verified, repository: str, public: bool) -> st
             "configs/metadata.json and pyproject.toml, add it to the changelog, and package again."
         )
     with tempfile.TemporaryDirectory() as temporary:
+        _check_own(api, repository, package.name, Path(temporary) / "present")
         unpack(package.files, Path(temporary) / package.name)
         push_to_hf_hub(
             repository,
@@ -107,6 +110,17 @@ def _publish(api: HfApi, package: Verified, repository: str, public: bool) -> st
         api.create_tag(repository, tag=LATEST, revision=commit.oid)
     api.create_tag(repository, tag=version, revision=commit.oid)  # the last, as it says that all was done
     return f"{api.endpoint}/{repository}/tree/{version}"
+
+
+def _check_own(api: HfApi, repository: str, name: str, folder: Path) -> None:
+    """Check that a repository is new, or has an earlier version of the package: files of that are removed."""
+    present = set(api.list_repo_files(repository)) - {_OF_THE_HUB, CARD}
+    holds = "other files"
+    if BILL in present:
+        bill = json.loads(Path(api.hf_hub_download(repository, BILL, local_dir=folder)).read_bytes())
+        holds = bill.get("metadata", {}).get("component", {}).get("name", holds)
+    if present and holds != name:
+        raise PyrasegError(f"{repository} holds {holds}, which {name} would replace. Give a repository of its own.")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
