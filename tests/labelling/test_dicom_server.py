@@ -99,6 +99,9 @@ def walk(
     server.run("/scoring/", f"/scoring/{name}", simulation_size=2)
     sample = json.loads(server.ask("POST", "/activelearning/epistemic"))
     assert sample["id"] in {case.uid for case in cases[len(labelled) :]} and sample["epistemic_entropy"] > 0
+    server.run("/batch/infer", f"/batch/infer/{name}?images=unlabeled")
+    objects = json.loads(server.ask("GET", "/datastore/?output=all"))["objects"]
+    assert all("original" in objects[case.uid] for case in cases[len(labelled) :])
     bright = folder / "bright.nii.gz"
     bright.write_bytes(server.infer("threshold_segmentation", first.uid, result_extension=".nii.gz"))
     assert nibabel.load(bright).get_fdata().any()
