@@ -3,8 +3,8 @@
 
 It holds the task's configs merged into files that stand alone, the weights, the code, the model card and the licence
 of the data, with SHA-256 sums, a bill of materials and a golden prediction on a drawn image, and no data. The same
-commit gives the same bytes.
-`python -m bundle.pyraseg.verify` checks it wherever it goes (docs/sharing.md).
+commit gives the same bytes. `python -m bundle.pyraseg.verify` checks it wherever it goes, and scripts.publish_bundle
+publishes it (docs/sharing.md).
 """
 
 import argparse

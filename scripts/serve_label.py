@@ -6,11 +6,13 @@ It runs in an environment of its own, .venv-label, which `make label` makes (doc
 
 import argparse
 import importlib.util
+import json
 import os
 import socket
 import sys
 from pathlib import Path
 
+from bundle.pyraseg.dicom.scan import scan_files
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.labelling.app_folder import put_bundles
 from bundle.pyraseg.workflow.console import plain_console
@@ -18,7 +20,6 @@ from bundle.pyraseg.workflow.console import plain_console
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
 SETTINGS = {
     "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.jpg", "*.jpeg"]',
-    "MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI": "false",  # our reader takes DICOM, with its windows and positions
     "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # it would score every image at every request for the next one
     "MONAI_LABEL_TRACKING_ENABLED": "false",
 }
@@ -27,7 +28,13 @@ SETTINGS = {
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="+", help="zips from scripts/package_bundle.py")
-    parser.add_argument("--studies", required=True, help="folder of images (labels go below it), or a DICOMweb address")
+    parser.add_argument("--studies", required=True,
+                        help="folder of images (labels go below it), or the DICOMweb address of a PACS")  # fmt: skip
+    parser.add_argument("--filter", nargs="+", metavar="KEYWORD=VALUE",
+                        help="which series of a PACS, such as Modality=CT StudyDate=20260101-")  # fmt: skip
+    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
+    parser.add_argument("--allow-http", action="store_true",
+                        help="get images without encryption from another machine")  # fmt: skip
     parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
@@ -41,32 +48,73 @@ def main(argv: list[str] | None = None) -> None:
     if importlib.util.find_spec("monailabel") is None:
         raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")
     remote = options.studies.startswith(("http://", "https://"))
-    if not remote and not Path(options.studies).is_dir():
-        raise PyrasegError(f"There is no folder {options.studies} with images. Correct --studies.")
+    settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies))
     with socket.socket() as probe:
         if probe.connect_ex((options.host, options.port)) == 0:
             raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
     folders = put_bundles(options.bundles, options.app_dir.resolve())
-    print(told(options.host, options.port, [folder.name for folder in folders], options.studies), flush=True)
+    names = [folder.name for folder in folders]
+    print(told(f"http://{options.host}:{options.port}", names, options.studies, remote), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
-    os.execve(sys.executable, command(options, folders, studies), environment(folders))
+    os.execve(sys.executable, command(options, folders, studies, settings), environment(folders))
 
 
-def told(host: str, port: int, names: list[str], studies: str) -> str:
+def look_at_folder(folder: Path) -> dict[str, str]:
+    """Return what the app has to know of a folder, after a look that it holds images."""
+    if not folder.is_dir():
+        raise PyrasegError(f"There is no folder {folder} with images. Correct --studies.")
+    patterns = json.loads({**SETTINGS, **os.environ}["MONAI_LABEL_DATASTORE_FILE_EXT"])
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
+    if files:
+        print(f"{len(files)} images in {folder}")
+        return {"dicom": "false"}
+    scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
+    count = sum(series.has_uid for series in scan.series)
+    if not count:
+        raise PyrasegError(
+            f"{folder} holds no image: there must be {', '.join(patterns)} in itself, or DICOM series in it or below. "
+            "Correct --studies."
+        )
+    print(f"{count} DICOM series in {folder}")
+    return {"dicom": "true"}
+
+
+def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
+    """Return what the app has to know of a PACS, after a look that it answers and has such series."""
+    from bundle.pyraseg.pacs.connection import connect  # what it needs is in .venv-label, and may be nowhere else
+    from bundle.pyraseg.pacs.search import find_series, parse_filters
+
+    if options.filter is None:
+        raise PyrasegError("A PACS holds many kinds of image. Say which ones, such as --filter Modality=CT.")
+    filters, ca_bundle = parse_filters(options.filter), options.ca_bundle
+    client = connect(options.studies, environment=os.environ, ca_bundle=ca_bundle, allow_http=options.allow_http)
+    found = find_series(client, filters)
+    if not found:
+        raise PyrasegError(f"{options.studies} has no series with {' '.join(options.filter)}. Correct --filter.")
+    print(f"{len(found)} series in {options.studies}")
+    return {
+        "filter": json.dumps(filters),
+        "ca_bundle": str(ca_bundle.resolve()) if ca_bundle else "",
+        "allow_http": str(options.allow_http).lower(),
+    }
+
+
+def told(url: str, names: list[str], studies: str, remote: bool) -> str:
     """Return where the server is and how to reach it."""
-    url = f"http://{host}:{port}"
+    ohif = f"open {url}/ohif/ in a browser." if remote else "it shows the studies of a PACS; this is a folder."
     return f"""Serving {", ".join(names)} at {url}, on {studies}. It is up when {url}/info/ answers; Ctrl+C ends it.
 3D Slicer: install the extension MONAILabel, open its module, MONAI Label server = {url}, then Next Sample.
-OHIF: its MONAI Label extension, server = {url}; the studies must be a DICOMweb address that OHIF shows too."""
+OHIF: {ohif}"""
 
 
-def command(options: argparse.Namespace, folders: list[Path], studies: str) -> list[str]:
+def command(options: argparse.Namespace, folders: list[Path], studies: str, settings: dict[str, str]) -> list[str]:
     """Return the command that becomes the server."""
     return [
         sys.executable, "-m", "monailabel.main", "start_server",
         "--app", str(options.app_dir.resolve()), "--studies", studies,
-        "--host", options.host, "--port", str(options.port),
+        "--uvicorn_app", "bundle.pyraseg.labelling.web:app", "--host", options.host, "--port", str(options.port),
         "--conf", "models", ",".join(folder.name for folder in folders),
+        *(part for name, value in settings.items() for part in ("--conf", name, value)),
         "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
     ]  # fmt: skip
 
@@ -84,7 +132,6 @@ def environment(folders: list[Path]) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),  # dcmqi's programs
     }
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verify a packaged bundle before anything in it is run: python -m bundle.pyraseg.verify ZIP --key PUBLIC.
+"""Verify a packaged bundle before anything in it is run: python -m bundle.pyraseg.verify PACKAGE --key PUBLIC.
 
+PACKAGE is the zip, or a folder that holds the same files: one that was unpacked, or downloaded from a hub.
 Its form, sums, signature and metadata are checked first, as bytes and plain JSON. Only a package that passes is
 unpacked, into a temporary folder, and run on the made-up image that it holds: the shapes of the network, the
 preprocessing and the prediction must be those of the machine that made it. Parsing a MONAI config runs code, so a
@@ -9,23 +10,26 @@ folder that a package was unpacked into.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import read_archive, unpack
-from bundle.pyraseg.packaging.form import check_form
+from bundle.pyraseg.packaging.folder import read_folder
+from bundle.pyraseg.packaging.form import BILL, check_form
 from bundle.pyraseg.packaging.golden import run_golden
 from bundle.pyraseg.packaging.signature import check_signature, read_public_key
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, check_sums
+from bundle.pyraseg.packaging.verified import Verified
 
 
-def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> str:
-    """Check a package; return what it is, in words.
+def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> Verified:
+    """Check a package; return what it holds, as it was checked.
 
     Args:
-        path: of the zip.
+        path: of the zip, or of a folder with its files.
         key: PEM file of the public key that must have signed it, from elsewhere than the package.
         unsigned: run it although no signature was checked.
 
@@ -34,7 +38,7 @@ def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> st
     """
     public = None if key is None else read_public_key(key)
     try:
-        name, files = read_archive(path)
+        name, files = (None, read_folder(path)) if path.is_dir() else read_archive(path)
         check_sums(files)
         if public is not None:
             if SIGNATURE not in files:
@@ -45,23 +49,23 @@ def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> st
         raise PyrasegError(
             f"{path} is refused: {error}. Nothing of it was run. Get the package again from who made it."
         ) from error
-    title = f"{name} {metadata['version']}"
+    verified = Verified(name or json.loads(files[BILL])["metadata"]["component"]["name"], metadata, files)
     if key is None and not unsigned:
         signed = "It has a signature: give" if SIGNATURE in files else "It has no signature. Ask for one, with"
         raise PyrasegError(
-            f"{path} holds {title}, whole and well formed, but nothing says who made it, so nothing of it was run. "
-            f"{signed} the maker's public key (--key PUBLIC). To trust it as it is, and run its code: --unsigned."
+            f"{path} holds {verified.title}, whole and well formed, but nothing says who made it, so nothing of it was "
+            f"run. {signed} the maker's public key (--key PUBLIC). To trust it as it is, and run its code: --unsigned."
         )
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary).resolve() / name
+        folder = Path(temporary).resolve() / verified.name
         unpack(files, folder)
         fault = run_golden("check", folder)
     if fault:
         raise PyrasegError(
-            f"{path} holds {title} as it was made, but on this machine it works otherwise: {fault}. Install the "
-            "versions in its constraints.txt; if that does not mend it, tell who made it."
+            f"{path} holds {verified.title} as it was made, but on this machine it works otherwise: {fault}. Install "
+            "the versions in its constraints.txt; if that does not mend it, tell who made it."
         )
-    return f"{title}: {len(files)} files, {'signed by ' + str(key) if key else 'unsigned'}"
+    return verified
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,12 +74,14 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("zip", type=Path, help="the package, as it was downloaded")
+    parser.add_argument("package", type=Path, help="the package as it was downloaded, a zip or a folder")
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the Ed25519 public key that signed it")
     parser.add_argument("--unsigned", action="store_true", help="trust it without a signature, and run its code")
     options = parser.parse_args(argv)
     try:
-        print("Verified:", verify(options.zip, key=options.key, unsigned=options.unsigned))
+        verified = verify(options.package, key=options.key, unsigned=options.unsigned)
+        signed = f"signed by {options.key}" if options.key else "unsigned"
+        print(f"Verified: {verified.title}: {len(verified.files)} files, {signed}")
     except PyrasegError as error:
         print(f"pyraseg: {error}", file=sys.stderr)
         return 1

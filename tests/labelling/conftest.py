@@ -1,4 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package that the tests of packaging make."""
+"""Packages to serve, and a PACS."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from bundle.pyraseg.packaging.pack import pack
 from tests.packaging.conftest import package as package
+from tests.pacs import orthanc
+from tests.pacs.orthanc import Orthanc
+from tests.workflows.commands import ROOT
+
+
+@pytest.fixture(scope="session")
+def volume_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a package of the default task, whose encoder alone is trained."""
+    folder = tmp_path_factory.mktemp("volume_package")
+    torch.manual_seed(0)
+    parser = ConfigParser(ConfigParser.load_config_file(ROOT / "configs" / "inference.json"))
+    parser["pretrained"] = True
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "untrained.pt")
+    return pack(ROOT, "phantom", folder, model=folder / "untrained.pt")
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[Orthanc]:
+    (tmp_path / "orthanc").mkdir()
+    with orthanc.running(tmp_path / "orthanc") as server:
+        yield server

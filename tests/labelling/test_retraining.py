@@ -61,24 +61,36 @@ def test_a_worse_retraining_does_not_replace_the_model(tmp_path):
     assert not (tmp_path / "models" / "replaced").exists()
 
 
+def each_of_a_patient(*images):
+    return {image: image for image in images}
+
+
 def test_the_validation_set_stays_when_labels_come(tmp_path):
     path = tmp_path / "validation.json"
-    chosen = fixed_validation(path, [f"{i}.png" for i in range(5)], 0.4)
+    first, all_of_them = (each_of_a_patient(*(f"{i}.png" for i in range(count))) for count in (5, 50))
+    chosen = fixed_validation(path, first, 0.4)
     assert len(chosen) == 2
-    assert fixed_validation(path, [f"{i}.png" for i in range(50)], 0.9) == chosen == set(json.loads(path.read_text()))
+    assert fixed_validation(path, all_of_them, 0.9) == chosen == set(json.loads(path.read_text()))
     path.unlink()
-    assert fixed_validation(path, [f"{i}.png" for i in reversed(range(5))], 0.4) == chosen  # whatever their order
+    assert fixed_validation(path, dict(reversed(first.items())), 0.4) == chosen  # whatever their order
+
+
+def test_the_images_of_a_patient_are_on_one_side(tmp_path):
+    patients = {f"{i}.png": f"patient {i // 3}" for i in range(12)}
+    chosen = fixed_validation(tmp_path / "validation.json", patients, 0.3)
+    assert len(chosen) == 6  # four at least, in whole patients
+    assert not {patients[image] for image in chosen} & {patients[image] for image in patients.keys() - chosen}
 
 
 def test_a_validation_image_without_label_stops_the_training(tmp_path):
     path = tmp_path / "validation.json"
-    chosen = fixed_validation(path, ["a.png", "b.png"], 0.5)
+    chosen = fixed_validation(path, each_of_a_patient("a.png", "b.png"), 0.5)
     with pytest.raises(PyrasegError, match="1 of 1 images"):
-        fixed_validation(path, sorted({"a.png", "b.png", "c.png"} - chosen), 0.5)
+        fixed_validation(path, each_of_a_patient(*({"a.png", "b.png", "c.png"} - chosen)), 0.5)
 
 
-@pytest.mark.parametrize("images", [[], ["a.png"]])
-def test_too_few_labels_are_told_and_choose_nothing(tmp_path, images):
+@pytest.mark.parametrize("patients", [{}, {"a.png": "a"}, {"a.png": "a", "b.png": "a"}])
+def test_too_few_labels_are_told_and_choose_nothing(tmp_path, patients):
     with pytest.raises(PyrasegError, match="too few"):
-        fixed_validation(tmp_path / "validation.json", images, 0.2)
+        fixed_validation(tmp_path / "validation.json", patients, 0.2)
     assert not (tmp_path / "validation.json").exists()

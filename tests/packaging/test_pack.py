@@ -6,17 +6,15 @@ import json
 import re
 import shutil
 import subprocess
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.packaging.pack import SCRIPTS, pack
+from bundle.pyraseg.packaging.sources import check_tracked
 from bundle.pyraseg.packaging.task import Task
 from scripts.package_bundle import main
 from tests.packaging.conftest import VERSION
@@ -59,8 +57,8 @@ def test_it_holds_what_it_needs_and_no_more(package):
     assert set(package.files) - sources - overlays == {
         "LICENSE", "README.md", "SHA256SUMS", "SHA256SUMS.sig", "bom.cdx.json", "pyproject.toml", "constraints.txt",
         "configs/train.json", "configs/evaluate.json", "configs/inference.json", "configs/metadata.json",
-        "configs/logging.conf", "docs/README.md", "docs/data_license.txt", "models/model.pt", "golden/input.png",
-        "golden/label.png", "golden/expected.npz", *(f"scripts/{name}" for name in SCRIPTS),
+        "configs/logging.conf", "docs/README.md", "docs/data_license.txt", "docs/changelog.md", "models/model.pt",
+        "golden/input.png", "golden/label.png", "golden/expected.npz", *(f"scripts/{name}" for name in SCRIPTS),
     }  # fmt: skip
     assert sources | overlays <= set(package.files)
     assert package.files["models/model.pt"] == (ROOT / "models" / "dermoscopy.pt").read_bytes()
@@ -72,7 +70,7 @@ def test_nothing_tells_where_it_was_made(package):
 
 
 def test_links_and_configs_that_its_pages_name_are_in_it(package):
-    for page, folder in (("README.md", ""), ("docs/README.md", "docs/")):
+    for page, folder in (("README.md", ""), ("docs/README.md", "docs/"), ("docs/changelog.md", "docs/")):
         text = package.files[page].decode()
         for target in re.findall(r"\]\(([^)]+)\)", text):
             assert "://" in target or folder + target in package.files
@@ -101,24 +99,34 @@ def test_the_signature_is_one_to_openssl(package, tmp_path):
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-def test_the_bill_lists_each_declared_dependency_in_the_version_that_is_pinned(package):
-    bill = json.loads(package.files["bom.cdx.json"])
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = {canonicalize_name(Requirement(text).name): Requirement(text) for text in project["dependencies"]}
-    pins = (ROOT / "constraints.txt").read_text()
-    libraries = {item["name"]: item for item in bill["components"] if item["type"] == "library"}
-    assert libraries.keys() == requirements.keys()
-    for name, item in libraries.items():
-        assert requirements[name].specifier.contains(item["version"])
-        assert item["purl"] == f"pkg:pypi/{name}@{item['version']}" == item["bom-ref"]
-        assert re.search(rf"(?mi)^{name.replace('-', '[-_]')}=={re.escape(item['version'])}$", pins)
-    (weights,) = [item for item in bill["components"] if item["type"] == "machine-learning-model"]
-    assert weights["hashes"][0]["content"] == hashlib.sha256(package.files["models/model.pt"]).hexdigest()
-    references = [item["bom-ref"] for item in bill["components"]]
-    assert bill["dependencies"][0]["dependsOn"] == references and len(set(references)) == len(references)
+def test_the_changes_of_each_version(package):
+    changelog = json.loads(package.files["configs/metadata.json"])["changelog"]
+    page = package.files["docs/changelog.md"].decode()
+    assert re.findall("^## (.+)$", page, re.MULTILINE) == list(changelog) and VERSION in changelog
+    assert all(text in page for text in changelog.values())
 
 
 # --- when there is none ---
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.parametrize("stray", ["bundle/pyraseg/scratch.py", "configs/mine.json"])
+def test_files_that_git_does_not_track(stray, copy, tmp_path):
+    for command in (["git", "init", "-q"], ["git", "add", "bundle", "configs", "scripts", *SINGLE[:3]]):
+        subprocess.run(command, cwd=copy, check=True)
+    (copy / stray).write_text("{}")
+    with pytest.raises(PyrasegError, match=f"git does not track {stray}, which would be packaged. Add what belongs"):
+        pack(copy, "dermoscopy", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    subprocess.run(["git", "add", stray], cwd=copy, check=True)
+    check_tracked(copy, [copy / stray, copy / "LICENSE"])
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_repository_that_git_cannot_read(copy):
+    (copy / ".git").write_text("gitdir: nowhere")
+    with pytest.raises(PyrasegError, match="git cannot list the files that it tracks"):
+        check_tracked(copy, [])
 
 
 def test_weights_that_the_metadata_do_not_describe(copy, tmp_path):

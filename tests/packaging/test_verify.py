@@ -4,6 +4,7 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 import stat
 import struct
@@ -21,7 +22,7 @@ import pytest
 import torch
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.packaging.archive import MOST_FILES, archive_bytes, read_archive
+from bundle.pyraseg.packaging.archive import MOST_FILES, archive_bytes, read_archive, unpack
 from bundle.pyraseg.packaging.form import BILL, METADATA, MODEL, check_form
 from bundle.pyraseg.packaging.pack import pack
 from bundle.pyraseg.packaging.signature import sign
@@ -98,7 +99,7 @@ def test_the_trap_springs_where_its_code_is_trusted(trap, tmp_path):
     refused(archive_bytes(NAME, resummed(files)), tmp_path)
     assert not mark.exists()
     path = tmp_path / "given.zip"
-    assert "unsigned" in verify(path, unsigned=True)
+    assert verify(path, unsigned=True).title == f"{NAME} {VERSION}"
     assert mark.exists()
 
 
@@ -346,6 +347,60 @@ def test_no_file(tmp_path, capsys):
     )
 
 
+# --- a folder ---
+
+
+@pytest.fixture
+def folder(package: Package, tmp_path: Path) -> Path:
+    """Return the files of the package in a folder of another name, as a hub and git leave it."""
+    folder = tmp_path / "chosen"
+    unpack(package.files, folder)
+    for name in (".gitattributes", ".cache/huggingface/x.lock", ".git/HEAD"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_a_folder_with_the_files_of_a_package(folder, package, capsys):
+    assert main([str(folder), "--key", str(package.public)]) == 0
+    said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: (f / "LICENSE").write_text("mine"), "LICENSE is not the file that SHA256SUMS names"),
+        (lambda f: (f / "torch.py").write_text(""), "torch.py has no sum"),
+        (lambda f: (f / "configs" / ".cache").mkdir(), "'configs/.cache', which is no safe path"),
+        (lambda f: (f / "README.md").unlink(), "README.md stands in SHA256SUMS and is missing"),
+        (lambda f: (f / "more").symlink_to(f / "LICENSE"), "it holds more, which is a link"),
+        (lambda f: (f / "more").symlink_to(f), "it holds more, which is a link"),
+        (lambda f: (f / "a b").write_text(""), "'a b', which is no safe path of a file"),
+        (lambda f: shutil.rmtree(f / "models"), "models/model.pt stands in SHA256SUMS and is missing"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_was_changed(change, said, folder, package):
+    change(folder)
+    with pytest.raises(PyrasegError, match=re.escape(said)) as told:
+        verify(folder, key=package.public)
+    assert str(told.value).startswith(f"{folder} is refused: ")
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(PyrasegError, match="it has no SHA256SUMS"):
+        verify(tmp_path, unsigned=True)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "\x1b[2J", "", None])
+def test_a_folder_whose_bill_names_a_place(name, package, tmp_path):
+    bill = json.loads(package.files[BILL])
+    bill["metadata"]["component"]["name"] = name
+    unpack(resummed(package.files, **{BILL: json.dumps(bill).encode()}), tmp_path / "folder")
+    with pytest.raises(PyrasegError, match="which no package has" if name is not None else "is no CycloneDX bill"):
+        verify(tmp_path / "folder", unsigned=True)
+
+
 # --- form ---
 
 
@@ -378,6 +433,7 @@ def test_metadata_as_the_schema_has_them(package, real_data):
         ({"configs/train.json": b"[]"}, "is no JSON object"),
         ({"configs/evaluate.json": b'{"output_dir": "x"}'}, "does not stand alone"),
         ({METADATA: b"{}"}, "configs/metadata.json has no schema of type str"),
+        ({"docs/changelog.md": None}, "docs/changelog.md is missing"),
         ({MODEL: b"other"}, "are not the SHA-256 of models/model.pt"),
         ({BILL: b'{"bomFormat": "CycloneDX", "metadata": []}'}, "is no CycloneDX bill"),
         ({BILL: b"{}"}, f"is no CycloneDX bill of {NAME} {VERSION}"),
@@ -392,6 +448,14 @@ def test_a_version_that_a_terminal_would_obey(package):
     metadata = json.loads(package.files[METADATA]) | {"version": "\x1b[2J9.9.9"}
     with pytest.raises(PyrasegError, match=r"'\\x1b\[2J9.9.9', which is not of the form"):
         check_form(NAME, package.files | {METADATA: json.dumps(metadata).encode()})
+
+
+def test_a_version_without_an_entry_in_the_changelog(package):
+    metadata = json.loads(package.files[METADATA])
+    for changelog in ({"0.0.1": "The first."}, {VERSION: None}, [VERSION], None):
+        changed = package.files | {METADATA: json.dumps(metadata | {"changelog": changelog}).encode()}
+        with pytest.raises(PyrasegError, match=f"has no entry of {VERSION} in its changelog"):
+            check_form(NAME, changed)
 
 
 def test_the_name_of_its_folder_is_its_own(package, tmp_path):

@@ -24,11 +24,14 @@ def chromium() -> str:
 
 
 @contextmanager
-def browsing() -> Iterator[Browser]:
-    """Run Chromium. It has no sandbox: within a container it could not make one, and it opens our own files alone."""
+def browsing(*arguments: str) -> Iterator[Browser]:
+    """Run Chromium, with further arguments.
+
+    It has no sandbox: within a container it could not make one, and it opens our own files and servers alone.
+    """
     path = chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *arguments])
         yield browser
         browser.close()
 

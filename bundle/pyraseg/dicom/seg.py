@@ -79,6 +79,26 @@ class SegmentClass:
         return cls(label, **{"category": ANATOMICAL_STRUCTURE, **{name: Code(*code) for name, code in codes.items()}})
 
 
+def segment_classes(class_names: Sequence[str], terminology: Mapping[str, Mapping]) -> list[SegmentClass]:
+    """Return the segments of a model's classes; the background, which comes first, is none.
+
+    Args:
+        class_names: they become the segments' labels.
+        terminology: for each class but the background its codes, as for `SegmentClass.from_codes`.
+
+    Raises:
+        PyrasegError: a class has no codes, or faulty ones.
+    """
+    uncoded = [name for name in class_names[1:] if name not in terminology]
+    if uncoded:
+        raise PyrasegError(
+            f"A DICOM SEG needs a code for each class, and the terminology has none for {', '.join(uncoded)}. Give "
+            f'them, such as "terminology": {{"{uncoded[0]}": {{"type": ["10200004", "SCT", "Liver"]}}}}, in a '
+            "config of your own after the inference config (docs/inference.md), and export or package with it."
+        )
+    return [SegmentClass.from_codes(name, terminology[name]) for name in class_names[1:]]
+
+
 def _organ(name: str) -> Code:
     if name not in ORGANS:
         raise PyrasegError(f"There is no SNOMED code for {name!r} in the table; it has {', '.join(ORGANS)}.")
@@ -93,6 +113,7 @@ def write_segmentation(
     classes: Sequence[SegmentClass],
     *,
     algorithm: tuple[str, str] | None = None,
+    algorithm_type: str = "AUTOMATIC",
     series_description: str = "Segmentation",
     deterministic_seed: int | None = None,
 ) -> None:
@@ -106,6 +127,7 @@ def write_segmentation(
         classes: what the values 1, 2, ... stand for. Each is described, also where the mask does not hold it
             (segment numbers may have no gaps, PS3.3 C.8.20.4). A mask of zeros writes explicit empty frames.
         algorithm: name and version of the program that segmented; without it the segments count as manual.
+        algorithm_type: "AUTOMATIC", or "SEMIAUTOMATIC" where a person has had a hand in it (PS3.3 C.8.20.2).
         series_description: goes into the header.
         deterministic_seed: derive UIDs from it and the source, and take dates from the source, so that the same
             input gives the same bytes.
@@ -128,7 +150,9 @@ def write_segmentation(
                 source_images=list(source_datasets),
                 pixel_array=mask,
                 segmentation_type="BINARY",
-                segment_descriptions=[_describe(number, item, algorithm) for number, item in enumerate(classes, 1)],
+                segment_descriptions=[
+                    _describe(number, item, algorithm, algorithm_type) for number, item in enumerate(classes, 1)
+                ],
                 series_instance_uid=uid("series"),
                 series_number=int(source.get("SeriesNumber") or 0) + 100,
                 sop_instance_uid=uid("instance"),
@@ -185,7 +209,9 @@ def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], cla
                            "described. Describe every class, in the order of the values.")  # fmt: skip
 
 
-def _describe(number: int, item: SegmentClass, algorithm: tuple[str, str] | None) -> SegmentDescription:
+def _describe(
+    number: int, item: SegmentClass, algorithm: tuple[str, str] | None, algorithm_type: str
+) -> SegmentDescription:
     identification = algorithm and hd.AlgorithmIdentificationSequence(
         name=algorithm[0], version=algorithm[1], family=Code("123110", "DCM", "Artificial Intelligence")
     )
@@ -194,7 +220,7 @@ def _describe(number: int, item: SegmentClass, algorithm: tuple[str, str] | None
         segment_label=item.label,
         segmented_property_category=item.category,
         segmented_property_type=item.type,
-        algorithm_type="AUTOMATIC" if algorithm else "MANUAL",
+        algorithm_type=algorithm_type if algorithm else "MANUAL",
         algorithm_identification=identification,
         anatomic_regions=[item.region] if item.region else None,
     )

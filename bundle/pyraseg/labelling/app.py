@@ -4,14 +4,18 @@
 It imports MONAI Label, so it works in the environment that `make label` makes alone.
 """
 
+import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.transforms import Activationsd, Transform
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -21,16 +25,28 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from monailabel.tasks.train.bundle import BundleTrainTask
+from monailabel.transform.post import Restored
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import PyrasegError, describe
+from bundle.pyraseg.labelling.archives import Archive, FolderArchive, PacsArchive
+from bundle.pyraseg.labelling.classes import Task
+from bundle.pyraseg.labelling.dicom_datastore import DicomDatastore
+from bundle.pyraseg.labelling.folder_datastore import FolderDatastore
 from bundle.pyraseg.labelling.retraining import fixed_validation
+from bundle.pyraseg.labelling.series_files import dicom_of
 
 logger = logging.getLogger(__name__)
 
-#: Formats of photographs that would blur the classes of a label.
-LOSSY = (".jpg", ".jpeg")
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Go on where one of many images fails, and tell why."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("An image is left out: %s", describe(error))
 
 
 def models(bundle: str) -> list[str]:
@@ -60,12 +76,21 @@ class Inference(QuietInference):
     def config(self) -> dict[str, Any]:
         return {**super().config(), "model_filename": models(self.bundle_path)}
 
+    def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
+        steps = super().post_transforms(data)
+        if self.dimension == 2:  # it would take the one slice of a DICOM photograph for a size to resize to
+            steps = [step for step in steps if not isinstance(step, Restored)]
+        return steps
+
     def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
         check_model(self.bundle_path, request)
-        request = {"model_filename": "model.pt", **request}
-        if str(request.get("image", "")).lower().endswith(LOSSY):
-            request.setdefault("result_extension", ".png")
-        return super().__call__(request, callbacks)
+        defaults, image = {"model_filename": "model.pt"}, request["image"]
+        if self.dimension == 2:
+            defaults["result_extension"] = ".png"  # of a JPEG too, which would blur the classes
+        if isinstance(image, str) and (series := dicom_of(image)) != image:
+            defaults.setdefault("result_extension", ".nii.gz")
+            request = {**request, "image": series}
+        return super().__call__({**defaults, **request}, callbacks)
 
 
 class Sampling(Inference):
@@ -89,8 +114,21 @@ class BatchInference(BatchInferTask):
     """Inference of many images; without several GPUs it asks for none, which MONAI Label divides by."""
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable) -> dict:
+        def infer_or_tell(request: dict, datastore: Datastore) -> dict:
+            with left_out():
+                return infer(request, datastore)
+            return {}
+
         defaults = {"multi_gpu": torch.cuda.device_count() > 1, "logging": "WARNING"}
-        return super().__call__({**defaults, **request}, datastore, infer)
+        return super().__call__({**defaults, **request}, datastore, infer_or_tell)
+
+
+class Scoring(EpistemicScoring):
+    """Uncertainty of each unlabelled image; one that cannot be read stops no other."""
+
+    def run_scoring(self, image_id: str, simulation_size: int, model_ts: int, datastore: Datastore) -> None:
+        with left_out():
+            super().run_scoring(image_id, simulation_size, model_ts, datastore)
 
 
 class Training(BundleTrainTask):
@@ -103,15 +141,23 @@ class Training(BundleTrainTask):
         check_model(self.bundle_path, request)
         return super().__call__(request, datastore)
 
+    def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[dict[str, str]]:
+        if isinstance(datastore, DicomDatastore):
+            return datastore.training_cases(Task.of(self.bundle_path))
+        return super()._fetch_datalist(request, datastore)
+
     def _partition_datalist(
         self, datalist: list[dict[str, str]], request: Mapping[str, Any], shuffle: bool = False
     ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-        names = {item["image"]: Path(item["image"]).name for item in datalist}
+        cases = {Path(item["image"]).name: item for item in datalist}
+        patients = {name: cases[name].get("patient", name) for name in cases}
         share = request.get("val_split", 0.2)
-        chosen = fixed_validation(Path(self.bundle_path) / "validation.json", list(names.values()), share)
+        chosen = fixed_validation(Path(self.bundle_path) / "validation.json", patients, share)
+        apart = {patients[name] for name in chosen}
         parts: tuple[list, list] = ([], [])
-        for item in sorted(datalist, key=lambda item: item["image"]):  # MONAI Label's order differs from run to run
-            parts[names[item["image"]] in chosen].append(item)
+        for name in sorted(cases):  # MONAI Label's order differs from run to run
+            if name in chosen or patients[name] not in apart:
+                parts[name in chosen].append({key: cases[name][key] for key in ("image", "label")})
         logger.info("%d labelled images to train on, %d to validate on", *map(len, parts))
         return parts
 
@@ -137,6 +183,32 @@ class LabelApp(MONAILabelApp):
         self.bundles = {name: str(Path(app_dir) / "model" / name) for name in conf["models"].split(",")}
         super().__init__(app_dir, studies, conf, name="Pyraseg", description="Segmentation by Pyraseg's bundles")
 
+    def init_datastore(self) -> Datastore:
+        ours = [Task.of(path) for path in self.bundles.values() if _is_ours(path)]
+        if self.studies.startswith(("http://", "https://")):
+            return self._dicom(self._pacs(), ours)
+        if self.conf["dicom"] == "true":
+            return self._dicom(FolderArchive(Path(self.studies)), ours)
+        return FolderDatastore(
+            ours if len(ours) == len(self.bundles) else (),  # nobody knows what others call their classes
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def _dicom(self, archive: Archive, tasks: list[Task]) -> DicomDatastore:
+        return DicomDatastore(archive, tasks, Path(self.app_dir) / "dicom")
+
+    def _pacs(self) -> PacsArchive:
+        return PacsArchive(
+            self.studies,
+            json.loads(self.conf["filter"]),
+            environment=os.environ,
+            ca_bundle=Path(self.conf["ca_bundle"]) if self.conf["ca_bundle"] else None,
+            allow_http=self.conf["allow_http"] == "true",
+        )
+
     def init_infers(self) -> dict[str, QuietInference]:
         return {
             name: (Inference if _is_ours(path) else QuietInference)(path, self.conf)
@@ -148,6 +220,8 @@ class LabelApp(MONAILabelApp):
             name: (Training if _is_ours(path) else BundleTrainTask)(path, self.conf)
             for name, path in self.bundles.items()
         }
+        if isinstance(self.datastore(), DicomDatastore):  # its labels are DICOM SEG, which others do not read
+            trainers = {name: trainer for name, trainer in trainers.items() if isinstance(trainer, Training)}
         return {name: trainer for name, trainer in trainers.items() if trainer.is_valid()}
 
     def init_batch_infer(self) -> BatchInferTask:
@@ -156,9 +230,9 @@ class LabelApp(MONAILabelApp):
     def init_strategies(self) -> dict[str, Any]:
         return {"random": Random(), "first": First(), "epistemic": Epistemic()}
 
-    def init_scoring_methods(self) -> dict[str, EpistemicScoring]:
+    def init_scoring_methods(self) -> dict[str, Scoring]:
         ours = {name: path for name, path in self.bundles.items() if _is_ours(path)}
-        return {name: EpistemicScoring(Sampling(path, self.conf)) for name, path in ours.items()}
+        return {name: Scoring(Sampling(path, self.conf)) for name, path in ours.items()}
 
 
 def _is_ours(bundle: str) -> bool:

@@ -4,7 +4,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from monai.engines import Evaluator, Trainer
@@ -46,34 +46,37 @@ def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weigh
     return better
 
 
-def fixed_validation(path: Path, images: Sequence[str], share: float) -> set[str]:
+def fixed_validation(path: Path, patients: Mapping[str, str], share: float) -> set[str]:
     """Return which labelled images the models of a server are compared on: the same ones at every training.
 
-    The first training chooses them, by a hash of their names, and writes them to `path`; labels that come later are
-    trained on. Whoever wants another set deletes the file, and compares anew.
+    The first training chooses them, patient by patient, by a hash, and writes them to `path`; labels that come later
+    are trained on. Whoever wants another set deletes the file, and compares anew.
 
     Args:
-        path: JSON list of names.
-        images: names of the images that have a label.
-        share: of them to validate on, at the first training.
+        path: JSON list of names of images.
+        patients: the patient of each image that has a label.
+        share: of the images to validate on, at the first training.
 
     Raises:
         PyrasegError: there are too few, or one of the set has lost its label.
     """
     if path.is_file():
         chosen = set(json.loads(path.read_text(encoding="utf-8")))
-        lost = chosen - set(images)
+        lost = chosen - set(patients)
         if lost:
             raise PyrasegError(
                 f"{len(lost)} of {len(chosen)} images of the validation set in {path} have no label any more, so "
                 "models cannot be compared on it. Label them, or delete the file to choose a new set."
             )
     else:
-        chosen = set(sorted(images, key=_hash)[: max(1, round(share * len(images)))])
-    if not chosen or not set(images) - chosen:
+        chosen = set()
+        for patient in sorted(set(patients.values()), key=_hash):
+            if len(chosen) < max(1, round(share * len(patients))):
+                chosen |= {image for image in patients if patients[image] == patient}
+    if not chosen or not set(patients.values()) - {patients[image] for image in chosen}:
         raise PyrasegError(
-            f"{len(images)} labelled images are too few to train: one at least to train on, one to validate on. "
-            "Submit more labels."
+            f"{len(patients)} labelled images of {len(set(patients.values()))} patients are too few to train: one "
+            "patient at least to train on, one to validate on. Submit more labels."
         )
     if not path.is_file():
         with replacing(path) as temporary:

@@ -23,6 +23,7 @@ MOST_ENTRY = 512  # bytes of a file's entry in the list of files
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
 _MODE = stat.S_IFREG | 0o644
 _PART = "[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?"
+SAFE_PATH = f"{_PART}(/{_PART})*"
 _END = struct.Struct("<4s4H2LH")  # end of central directory record, APPNOTE 4.3.16
 
 
@@ -93,7 +94,7 @@ def _check_end(data: bytes) -> None:
 def _check_entries(infos: list[zipfile.ZipInfo], size: int) -> None:
     seen: set[str] = set()
     for info in infos:
-        if re.fullmatch(f"{_PART}(/{_PART})*", info.orig_filename) is None:
+        if re.fullmatch(SAFE_PATH, info.orig_filename) is None:
             raise PyrasegError(f"it holds {info.orig_filename!r}, which is no safe path of a file")
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
             raise PyrasegError(f"it holds {info.filename}, which is a link or a device")

@@ -10,11 +10,12 @@ from typing import Any
 from bundle.pyraseg.errors import PyrasegError
 
 BILL, METADATA, MODEL = "bom.cdx.json", "configs/metadata.json", "models/model.pt"
+CHANGELOG = "docs/changelog.md"
 GOLDEN = "golden/expected.npz"
 CONFIGS = ("configs/train.json", "configs/evaluate.json", "configs/inference.json")
 REQUIRED = (
     *CONFIGS, METADATA, "configs/logging.conf", MODEL, "bundle/pyraseg/__init__.py", GOLDEN, BILL,
-    "docs/README.md", "docs/data_license.txt", "README.md", "LICENSE", "pyproject.toml", "constraints.txt",
+    "docs/README.md", "docs/data_license.txt", CHANGELOG, "README.md", "LICENSE", "pyproject.toml", "constraints.txt",
 )  # fmt: skip
 #: Required by MONAI's schema of metadata (meta_schema_20240725), with their types.
 _METADATA = {
@@ -27,11 +28,11 @@ _TENSOR = {
 }  # fmt: skip
 
 
-def check_form(name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+def check_form(name: str | None, files: Mapping[str, bytes]) -> dict[str, Any]:
     """Check that a package has its files, that they agree with each other, and that its metadata are valid.
 
     Args:
-        name: of the package's folder.
+        name: of the package's folder; None where whoever fetched it chose the name.
         files: by path in it.
 
     Returns:
@@ -53,6 +54,10 @@ def check_form(name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     if metadata.get("weights") != {MODEL: digest}:
         raise PyrasegError(f"the `weights` of {METADATA} are not the SHA-256 of {MODEL}")
     own = _section(_section(parsed[BILL], "metadata"), "component")
+    if name is None:
+        name = str(own.get("name"))
+        if re.fullmatch(r"\w+", name, re.ASCII) is None:
+            raise PyrasegError(f"{BILL} gives it the name {name!r}, which no package has")
     if parsed[BILL].get("bomFormat") != "CycloneDX" or (own.get("name"), own.get("version")) != (
         name,
         metadata["version"],
@@ -66,6 +71,8 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     _check_keys("", metadata, _METADATA)
     if re.fullmatch(r"\d+\.\d+\.\d+", metadata["version"]) is None:
         raise PyrasegError(f"{METADATA} has the version {metadata['version']!r}, which is not of the form 1.2.3")
+    if not isinstance(_section(metadata, "changelog").get(metadata["version"]), str):
+        raise PyrasegError(f"{METADATA} has no entry of {metadata['version']} in its changelog")
     formats = metadata["network_data_format"]
     for side, key in (("inputs", "image"), ("outputs", "pred")):
         tensor = _section(_section(formats, side), key)

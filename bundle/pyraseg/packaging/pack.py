@@ -15,11 +15,13 @@ from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.packaging.archive import archive_bytes, unpack
 from bundle.pyraseg.packaging.bill import bill_of_materials
+from bundle.pyraseg.packaging.card import changelog_page, first_page
 from bundle.pyraseg.packaging.config_text import config_text
-from bundle.pyraseg.packaging.form import BILL, METADATA, MODEL, check_form
+from bundle.pyraseg.packaging.form import BILL, CHANGELOG, METADATA, MODEL, check_form
 from bundle.pyraseg.packaging.golden import run_golden
 from bundle.pyraseg.packaging.made_up import write_made_up
 from bundle.pyraseg.packaging.signature import sign
+from bundle.pyraseg.packaging.sources import check_tracked
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, sums_text
 from bundle.pyraseg.packaging.task import PROGRAMS, Task
 from bundle.pyraseg.transforms.temperature import temperature_path
@@ -43,7 +45,7 @@ def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key:
 
     Raises:
         PyrasegError: the task lacks something that a package must have (weights that fit, a card, a licence of the
-            data), or the key cannot be used.
+            data), git does not track a file of it, or the key cannot be used.
     """
     task = Task(root.resolve(), name)
     package = f"pyraseg_{name}"
@@ -78,6 +80,7 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     sources = [*_code(root), *(root / "scripts" / name for name in SCRIPTS)]
     sources += [*task.other_overlays(), root / "configs" / "logging.conf"]
     sources += [root / file for file in ("LICENSE", "pyproject.toml", "constraints.txt")]
+    check_tracked(root, sources)
     files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources}
     files |= {
         f"configs/{program}.json": _encoded(task.config(program)) for program in PROGRAMS if program != "metadata"
@@ -86,7 +89,8 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     bill = bill_of_materials(root, name=package, version=metadata["version"], model=MODEL, digest=digest)
     files[BILL] = (json.dumps(bill, indent=2) + "\n").encode()
     files["docs/data_license.txt"] = _document(task.licence, "what the data and the weights may be used for")
-    files["README.md"] = _readme(package, metadata).encode()
+    files["README.md"] = first_page(package, metadata).encode()
+    files[CHANGELOG] = changelog_page(metadata).encode()
     card = _document(task.card, "the model card").decode()
     files["docs/README.md"] = task.retell_page(card, {*files, "docs/README.md"}).encode()
     return files
@@ -137,26 +141,3 @@ def _golden(files: Mapping[str, bytes]) -> dict[str, bytes]:
         if fault:
             raise PyrasegError(f"The package would not work elsewhere: {fault}. Nothing was written.")
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(golden.iterdir())}
-
-
-def _readme(package: str, metadata: Mapping[str, Any]) -> str:
-    return f"""# {metadata["name"]} {metadata["version"]}
-
-{metadata["task"]}: {metadata["description"]}. {metadata["intended_use"]}.
-
-A [MONAI Bundle](https://monai.readthedocs.io/en/stable/bundle_intro.html). [docs/README.md](docs/README.md) is its
-model card, [docs/data_license.txt](docs/data_license.txt) says what its data and its weights may be used for, and
-`{BILL}` lists what it needs. In the folder above this one, with Python 3.11 or later (without a GPU, point pip at
-PyTorch's CPU index first):
-
-```
-pip install -c {package}/constraints.txt {package}/
-python -m monai.bundle run inferring --config_file {package}/configs/inference.json --dataset_dir IN --output_dir OUT
-python -m monai.bundle run training --config_file {package}/configs/train.json --dataset_dir DATA
-python -m monai.bundle run evaluating --config_file {package}/configs/evaluate.json --dataset_dir DATA
-python -m monai.bundle ckpt_export network_def --config_file {package}/configs/inference.json \\
-    --meta_file {package}/configs/metadata.json --ckpt_file {package}/models/model.pt --filepath model.ts
-```
-
-Apache-2.0, see [LICENSE](LICENSE).
-"""

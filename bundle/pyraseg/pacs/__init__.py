@@ -3,6 +3,5 @@
 
 try:
     import dicomweb_client  # noqa: F401
-    import onnxruntime  # noqa: F401
 except ImportError as error:
     raise ImportError(f'{error}. A PACS needs an extra of this package: pip install -e ".[pacs]"') from error

@@ -34,7 +34,18 @@ class Unavailable(PacsError):
 def connect(
     url: str, *, environment: Mapping[str, str], ca_bundle: Path | None = None, allow_http: bool = False
 ) -> DICOMwebClient:
-    """Return a client of a PACS; nothing is sent yet.
+    """Return a client of a PACS; nothing is sent yet. See `open_session`, which it speaks through."""
+    session = open_session(url, environment=environment, ca_bundle=ca_bundle, allow_http=allow_http)
+    logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # what matters of its notices is raised here
+    client = DICOMwebClient(url.rstrip("/"), session=session, timeout=TIMEOUT)
+    client.set_http_retry_params(retry=False)  # its own repeats a storage whose data are spent, and waits half a minute
+    return client
+
+
+def open_session(
+    url: str, *, environment: Mapping[str, str], ca_bundle: Path | None = None, allow_http: bool = False
+) -> requests.Session:
+    """Return a session that has the credentials of a PACS; nothing is sent yet.
 
     Proxies, a .netrc and certificates that the environment names for other programs are not heeded, and redirects are
     refused: images go to the address that was given.
@@ -76,10 +87,7 @@ def connect(
         if not ca_bundle.is_file():
             raise PyrasegError(f"There is no CA bundle at {ca_bundle}. Give a PEM file.")
         session.verify = str(ca_bundle)
-    logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # what matters of its notices is raised here
-    client = DICOMwebClient(url.rstrip("/"), session=session, timeout=TIMEOUT)
-    client.set_http_retry_params(retry=False)  # its own repeats a storage whose data are spent, and waits half a minute
-    return client
+    return session
 
 
 @contextmanager

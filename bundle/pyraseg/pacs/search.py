@@ -73,9 +73,9 @@ def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[Remo
         of_studies.setdefault("ModalitiesInStudy", filters["Modality"])
     found = set()
     with plain_errors(client):
-        for study_uid in _pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies):
+        for study_uid in pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies):
             search = partial(client.search_for_series, study_uid, fields=["NumberOfSeriesRelatedInstances"])
-            for answer in _pages(search, "SeriesInstanceUID", search_filters=of_series).values():
+            for answer in pages(search, "SeriesInstanceUID", search_filters=of_series).values():
                 found.add(_series(client, study_uid, answer))
     return sorted(series for series in found if series.modality not in NON_IMAGES and _is_wanted(series, filters))
 
@@ -84,7 +84,7 @@ def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSe
     uid = str(answer.SeriesInstanceUID)
     count = answer.get("NumberOfSeriesRelatedInstances")
     if count is None:  # though PS3.18 Table 10.6.3-4 requires it
-        count = len(_pages(partial(client.search_for_instances, study_uid, uid), "SOPInstanceUID"))
+        count = len(pages(partial(client.search_for_instances, study_uid, uid), "SOPInstanceUID"))
     return RemoteSeries(study_uid, uid, str(answer.get("Modality") or ""), int(count))
 
 
@@ -94,7 +94,7 @@ def _is_wanted(series: RemoteSeries, filters: Mapping[str, str]) -> bool:
     return all(filters.get(name, value) == value for name, value in stated.items())
 
 
-def _pages(search: Callable[..., list[dict]], keyword: str, **options: Any) -> dict[str, Dataset]:
+def pages(search: Callable[..., list[dict]], keyword: str, **options: Any) -> dict[str, Dataset]:
     """Return the answers to a search by UID: all, where a server gives no more than so many at a time.
 
     The client's own `get_remaining` never ends with a server that does not heed the offset (Orthanc's plug-in 1.7).

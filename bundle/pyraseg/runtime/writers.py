@@ -83,16 +83,11 @@ def seg_writer(model: Model) -> Writer:
         PyrasegError: highdicom is missing, or the model has no code for a class.
     """
     try:
-        from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+        from bundle.pyraseg.dicom.seg import segment_classes, write_segmentation
         from bundle.pyraseg.dicom.source import in_frame_order, read_sources
     except ImportError as error:
         raise PyrasegError("DICOM SEG needs highdicom: pip install highdicom, or write --format png.") from error
-    uncoded = [name for name in model.class_names[1:] if name not in model.terminology]
-    if uncoded:
-        raise PyrasegError(
-            f"The model has no code for {', '.join(uncoded)}, which a DICOM SEG needs. Export it with one."
-        )
-    classes = [SegmentClass.from_codes(name, model.terminology[name]) for name in model.class_names[1:]]
+    classes = segment_classes(model.class_names, model.terminology)
 
     def write(labels: Labels, stem: Path) -> Path:
         if not labels.files:

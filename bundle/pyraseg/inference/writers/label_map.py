@@ -27,10 +27,10 @@ def write_label_map(labels: MetaTensor, path: Path) -> Path:
 
 
 def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: float = 1.0, compression: int) -> Path:
-    """Write whole numbers on a grid: (W, H, D) as NIfTI, (W, H) as PNG; return the path.
+    """Write numbers on a grid: (W, H, D) as NIfTI, (W, H) as PNG; return the path.
 
     Args:
-        values: uint8 or uint16.
+        values: of a type that the format holds; a picture's are uint8 or uint16.
         affine: of a volume, (4, 4) in mm; a picture has none.
         path: without a suffix.
         slope: what a reader of the NIfTI multiplies the numbers with.

@@ -4,9 +4,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+from bundle.pyraseg.dicom.seg import segment_classes, write_segmentation
 from bundle.pyraseg.dicom.source import in_frame_order
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.inference.algorithm import Algorithm
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.sources import SourceImages
@@ -20,7 +19,7 @@ class SegmentationWriter:
 
     Args:
         class_names: names of all classes, background first; they become the segments' labels.
-        terminology: for each class but the background its codes, as for `SegmentClass.from_codes`.
+        terminology: their codes; see `segment_classes`.
         algorithm: what segmented.
         sources: finds the images that are referred to.
 
@@ -36,14 +35,7 @@ class SegmentationWriter:
         algorithm: Algorithm,
         sources: SourceImages,
     ) -> None:
-        uncoded = [name for name in class_names[1:] if name not in terminology]
-        if uncoded:
-            raise PyrasegError(
-                f"A DICOM SEG needs a code for each class, and the terminology has none for {', '.join(uncoded)}. Give "
-                f'them, such as "terminology": {{"{uncoded[0]}": {{"type": ["10200004", "SCT", "Liver"]}}}}, in a '
-                "config of your own after this one (docs/inference.md)."
-            )
-        self.classes = [SegmentClass.from_codes(name, terminology[name]) for name in class_names[1:]]
+        self.classes = segment_classes(class_names, terminology)
         self.algorithm = algorithm
         self.sources = sources
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the DICOM series and their segmentations are: a PACS, or a folder of any depth."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from bundle.pyraseg.dicom.headers import without_notices
+from bundle.pyraseg.dicom.scan import Scan, find_series
+from bundle.pyraseg.files import replacing
+from bundle.pyraseg.pacs.connection import connect, open_session
+from bundle.pyraseg.pacs.labels import RemoteLabel, find_label_series, label_of, read_label_series
+from bundle.pyraseg.pacs.search import RemoteSeries
+from bundle.pyraseg.pacs.search import find_series as search_series
+from bundle.pyraseg.pacs.transfer import fetch_instance, fetch_series, store
+
+
+class Archive(Protocol):
+    """What a label server asks of the place where images are. `name` is what it is called, for people."""
+
+    name: str
+
+    def series(self) -> list[RemoteSeries]:
+        """Return the series to label."""
+
+    def labels(self) -> list[RemoteLabel]:
+        """Return the segmentations of these series, after `series`."""
+
+    def fetch(self, series: RemoteSeries, folder: Path) -> None:
+        """Put the files of a series into an empty folder, as `*.dcm`."""
+
+    def fetch_label(self, label: RemoteLabel, path: Path) -> None:
+        """Write a segmentation to a file."""
+
+    def store(self, segmentation: Dataset) -> None:
+        """Keep a segmentation."""
+
+
+class PacsArchive:
+    """Series that a PACS finds by filters (`pacs.search.parse_filters`).
+
+    Args:
+        url: of its DICOMweb.
+        filters: which series.
+        access: how it is reached; see `pacs.connection.open_session`.
+    """
+
+    def __init__(self, url: str, filters: Mapping[str, str], **access: Any) -> None:
+        self.client = connect(url, **access)
+        self.session = open_session(url, **access)
+        self.name = str(self.client.base_url)
+        self.filters = filters
+        #: The studies of the series that were found last.
+        self.studies: set[str] = set()
+        self._known: dict[str, list[RemoteLabel]] = {}
+
+    def series(self) -> list[RemoteSeries]:
+        found = search_series(self.client, self.filters)
+        self.studies = {series.study_uid for series in found}
+        return found
+
+    def labels(self) -> list[RemoteLabel]:
+        labels = []
+        for study_uid in sorted(self.studies):
+            for uid in find_label_series(self.client, study_uid):
+                if uid not in self._known:  # a stored object does not change
+                    self._known[uid] = read_label_series(self.client, study_uid, uid)
+                labels += self._known[uid]
+        return labels
+
+    def fetch(self, series: RemoteSeries, folder: Path) -> None:
+        fetch_series(self.client, series, folder)
+
+    def fetch_label(self, label: RemoteLabel, path: Path) -> None:
+        fetch_instance(self.client, label.study_uid, label.series_uid, label.uid, path)
+
+    def store(self, segmentation: Dataset) -> None:
+        store(self.client, segmentation)
+
+
+class FolderArchive:
+    """Series in a folder, whatever their files are called; segmentations are added in its sub-folder `labels`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder)
+        self.folder = folder
+        self._files: list[Path] = []
+        self._scan: Scan | None = None
+        self._labels: dict[str, Path] = {}
+
+    def _scanned(self) -> Scan:
+        files = sorted(self.folder.rglob("*"))
+        if self._scan is None or files != self._files:
+            self._scan, self._files = find_series(self.folder), files
+        return self._scan
+
+    def series(self) -> list[RemoteSeries]:
+        return [
+            RemoteSeries(series.study_uid, series.uid, series.modality, len(series.files))
+            for series in self._scanned().series
+            if series.has_uid  # nothing could refer to another one
+        ]
+
+    def labels(self) -> list[RemoteLabel]:
+        self._labels, labels = {}, []
+        for file in self._scanned().skipped_files.get("SEG object", ()):
+            with without_notices():
+                labels.append(label_of(pydicom.dcmread(file, stop_before_pixels=True)))
+            self._labels[labels[-1].uid] = file
+        return labels
+
+    def fetch(self, series: RemoteSeries, folder: Path) -> None:
+        (files,) = [found.files for found in self._scanned().series if found.uid == series.uid]
+        for number, file in enumerate(files):
+            (folder / f"{number:06d}.dcm").symlink_to(file.resolve())
+
+    def fetch_label(self, label: RemoteLabel, path: Path) -> None:
+        shutil.copyfile(self._labels[label.uid], path)
+
+    def store(self, segmentation: Dataset) -> None:
+        with replacing(self.folder / "labels" / f"{segmentation.SOPInstanceUID}.dcm") as temporary:
+            segmentation.save_as(temporary)
