@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -52,11 +53,29 @@ def main(argv: list[str] | None = None) -> None:
     with socket.socket() as probe:
         if probe.connect_ex((options.host, options.port)) == 0:
             raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
-    folders = put_bundles(options.bundles, options.app_dir.resolve())
+    options.app_dir = options.app_dir.resolve()
+    folders = put_bundles(options.bundles, options.app_dir)
     names = [folder.name for folder in folders]
     print(told(f"http://{options.host}:{options.port}", names, options.studies, remote), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
-    os.execve(sys.executable, command(options, folders, studies, settings), environment(folders))
+    start = command(options, folders, studies, settings), environment(folders, options.app_dir)
+    os.chdir(emptied(options.app_dir))  # Python looks for modules, and MONAI Label for images, where it is started
+    os.execve(sys.executable, *start)
+
+
+def emptied(app: Path) -> Path:
+    """Return an empty folder for uploads and results, closed to others; remove what a server that was killed left."""
+    for left in (app / "dicom").glob("*/.*.tmp"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    folder = temporary(app)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def temporary(app: Path) -> Path:
+    return app / "temporary"
 
 
 def look_at_folder(folder: Path) -> dict[str, str]:
@@ -111,7 +130,7 @@ def command(options: argparse.Namespace, folders: list[Path], studies: str, sett
     """Return the command that becomes the server."""
     return [
         sys.executable, "-m", "monailabel.main", "start_server",
-        "--app", str(options.app_dir.resolve()), "--studies", studies,
+        "--app", str(options.app_dir), "--studies", studies,
         "--uvicorn_app", "bundle.pyraseg.labelling.web:app", "--host", options.host, "--port", str(options.port),
         "--conf", "models", ",".join(folder.name for folder in folders),
         *(part for name, value in settings.items() for part in ("--conf", name, value)),
@@ -119,7 +138,7 @@ def command(options: argparse.Namespace, folders: list[Path], studies: str, sett
     ]  # fmt: skip
 
 
-def environment(folders: list[Path]) -> dict[str, str]:
+def environment(folders: list[Path], app: Path) -> dict[str, str]:
     """Return the environment of the server: the code of the bundles, and the mends that MONAI Label needs.
 
     The code is that of the packages, which is one (`put_bundles`); without a package of ours it is this one.
@@ -129,8 +148,10 @@ def environment(folders: list[Path]) -> dict[str, str]:
     path = [code, code / "bundle" / "pyraseg" / "labelling" / "site", os.environ.get("PYTHONPATH")]
     return {
         **SETTINGS,
+        "MONAI_LABEL_SESSION_PATH": str(temporary(app) / "sessions"),
         "OMP_NUM_THREADS": "1",
         **os.environ,
+        "TMPDIR": str(temporary(app)),
         "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),
     }
 

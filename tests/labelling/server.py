@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,11 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
-        request = urllib.request.Request(self.url + path, data=body, method=method, headers={"Content-Type": kind})
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json", **headers: str
+    ) -> bytes:
+        headers = {"Content-Type": kind, **headers}
+        request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
         with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.read()
 
@@ -61,9 +64,9 @@ class Server:
         body, kind = form({"params": json.dumps(params).encode()})
         return self.ask("POST", f"/infer/{model}?image={image}&output=image", body, kind)
 
-    def put_label(self, image: str, path: Path, **params: Any) -> str:
+    def put_label(self, image: str, path: Path, tag: str = "final", **params: Any) -> str:
         body, kind = form({"params": json.dumps(params).encode()}, label=path)
-        return json.loads(self.ask("PUT", f"/datastore/label?image={image}&tag=final", body, kind))["label"]
+        return json.loads(self.ask("PUT", f"/datastore/label?image={image}&tag={tag}", body, kind))["label"]
 
     def run(self, task: str, post: str, **params: Any) -> str:
         """Start a task, wait for its end and return what it told."""
@@ -75,6 +78,14 @@ class Server:
                 assert state["status"] == "DONE", told
                 return told
             time.sleep(1)
+
+
+def refusal(ask: Callable[[], object]) -> int:
+    """Return the HTTP status by which a request is refused."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        ask()
+    assert json.loads(error.value.read())["detail"]
+    return error.value.code
 
 
 def form(fields: dict[str, bytes], **files: Path) -> tuple[bytes, str]:

@@ -65,6 +65,9 @@ def test_the_only_bundle_needs_no_names(tasks):
         (named(liver=1), [1, 2], r"holds \[2\]"),
         (named(liver=1, cyst=2), [1, 2], "liver, cyst are not all classes of one bundle"),
         ({"model": "phantom"}, [7], "phantom has 5 classes"),
+        ({"label_info": {"liver": 1}}, [1], "label_info is no list"),
+        ({"label_info": ["liver"]}, [1], "label_info is no list"),
+        (named(liver="one"), [1], "label_info is no list"),
     ],
 )
 def test_what_nobody_knows_is_refused(tasks, info, values, message):

@@ -139,6 +139,9 @@ def test_volumes(place, volume_package, request, tmp_path):
     twice = np.zeros((2, 8, 8), np.int16)  # two slices in one place: no volume
     uids = {"StudyInstanceUID": files.uid("study", "broken"), "SeriesInstanceUID": files.uid("series", "broken")}
     pacs.add(files.write_series(tmp_path / "broken" / "ct", twice, slice_step=0.0, **uids))
+    if place == "folder":  # a path in place of a UID: not served
+        way_out = {"StudyInstanceUID": files.uid("study", "out"), "SeriesInstanceUID": "../../../out"}
+        pacs.add(files.write_series(tmp_path / "out" / "ct", np.zeros((3, 8, 8), np.int16), **way_out))
 
     def decode(answer: bytes) -> np.ndarray:
         (tmp_path / "answer.nii.gz").write_bytes(answer)
@@ -158,8 +161,11 @@ def test_volumes(place, volume_package, request, tmp_path):
             with pytest.raises(urllib.error.HTTPError) as error:  # after that it is not handed out
                 server.ask("GET", f"/datastore/image?image={uids['SeriesInstanceUID']}")
             assert "stored twice?" in json.loads(error.value.read())["detail"]
-            for case in cases:
-                server.ask("GET", f"/datastore/image?image={case.uid}")
+            for case in cases:  # one of them is tilted
+                answer, image = tmp_path / "answer.nii.gz", tmp_path / "image.nii.gz"
+                image.write_bytes(server.ask("GET", f"/datastore/image?image={case.uid}"))
+                answer.write_bytes(server.infer(name, case.uid))
+                np.testing.assert_allclose(nibabel.load(answer).affine, nibabel.load(image).affine, atol=1e-4)
             if turn:  # the model that the first turn may have replaced
                 own = decode(server.infer(name, cases[0].uid))
             walk(server, pacs, name, cases, turn, own, tmp_path, decode, encode)
@@ -168,6 +174,7 @@ def test_volumes(place, volume_package, request, tmp_path):
                 {"name": name, "idx": index} for index, name in enumerate(["liver", "cyst", "spleen", "kidney"], 1)
             ]
             assert "cyst" in refused(server, cases[0].uid, label, label_info=strange)
+            assert "original or final" in refused(server, cases[0].uid, label, tag="../../out")
             other = next(case for case in cases if case.truth.shape != cases[0].truth.shape)
             assert "another size" in refused(server, other.uid, label)
     log = (app / "log.txt").read_text()

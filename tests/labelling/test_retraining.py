@@ -15,9 +15,13 @@ from bundle.pyraseg.labelling.retraining import fixed_validation, retrain
 from bundle.pyraseg.training.resume import Checkpoints
 
 
-def retrained(folder, target):
-    """Retrain a factor of 1 towards a target; validation wants 2. Return whether it was replaced, and the factor."""
+def retrained(folder, target, start=1.0):
+    """Train a factor towards a target, beside a model of 1; validation wants 2.
+
+    Return whether the model was replaced, and its factor.
+    """
     network = torch.nn.Conv1d(1, 1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, start)
     model = folder / "models" / "model.pt"
     model.parent.mkdir(exist_ok=True)
     torch.save({"weight": torch.ones(1, 1, 1)}, model)
@@ -59,6 +63,12 @@ def test_a_better_retraining_is_served_and_the_model_before_stays(tmp_path):
 def test_a_worse_retraining_does_not_replace_the_model(tmp_path):
     assert retrained(tmp_path, target=-5.0) == (False, 1.0)
     assert not (tmp_path / "models" / "replaced").exists()
+
+
+def test_a_training_starts_from_what_it_was_given_and_not_from_the_model(tmp_path):
+    assert retrained(tmp_path, target=-5.0, start=1.9)[0] is False  # the model would be worse at once too
+    _, factor = retrained(tmp_path, target=2.0, start=-1.0)
+    assert factor == pytest.approx(2 - 3 * 0.8**5)  # five steps of gradient descent
 
 
 def each_of_a_patient(*images):

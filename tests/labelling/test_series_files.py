@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What clients get of a series, and what they send back, lie on its slices."""
 
+import itk
 import nibabel
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from pydicom.uid import VLPhotographicImageStorage
 
 from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.labelling.series_files import SERIES, dicom_of, on_image, write_for_clients
 from tests.dicom import files
 
@@ -36,6 +38,37 @@ def test_a_label_on_it_comes_back_whatever_its_axes(series, tmp_path):
         path = tmp_path / f"{number}.nii.gz"
         nibabel.save(label if orientation is None else label.as_reoriented(orientation), path)
         np.testing.assert_array_equal(on_image(path, series), truth)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, -1, 1e300])
+def test_what_is_no_label_is_refused_and_not_rounded(series, tmp_path, value):
+    image = nibabel.load(write_for_clients(series, tmp_path / "1.2.3"))
+    nibabel.save(nibabel.Nifti1Image(np.full(image.shape, float(value)), image.affine), tmp_path / "label.nii")
+    with pytest.raises(PyrasegError, match="no labels"):
+        on_image(tmp_path / "label.nii", series)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("label.nrrd", "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 8 6 5\nencoding: raw\ndata file: {}\n\n"),
+        ("label.mha", "NDims = 3\nDimSize = 8 6 5\nElementType = MET_UCHAR\nElementDataFile = {}\n"),
+    ],
+)
+def test_a_label_cannot_take_its_voxels_from_another_file(series, tmp_path, name, header):
+    (tmp_path / "secret").write_bytes(bytes(range(240)))
+    (tmp_path / name).write_text(header.format(tmp_path / "secret"))
+    with pytest.raises(PyrasegError, match="header without voxels"):
+        on_image(tmp_path / name, series)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
+def test_each_format_of_a_volume_is_read(series, tmp_path, suffix):
+    truth = np.random.default_rng(1).integers(0, 3, series.pixels.shape).astype(np.uint8)
+    label = itk.image_from_array(truth)
+    label.CopyInformation(itk.imread(write_for_clients(series, tmp_path / "1.2.3")))
+    itk.imwrite(label, tmp_path / f"label{suffix}")
+    np.testing.assert_array_equal(on_image(tmp_path / f"label{suffix}", series), truth)
 
 
 def test_a_photograph_is_a_png(tmp_path):

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.training.checkpoints import load_model, promote, save_atomically
+from bundle.pyraseg.networks.pspnet import PSPNet
+from bundle.pyraseg.training.checkpoints import load_model, promote, save_atomically, start_from
 
 REMEDY = "Train one first."
 
@@ -104,3 +105,49 @@ def test_promotion_without_weights_leaves_the_model_alone(tmp_path):
     with pytest.raises(PyrasegError, match="train with validation first"):
         promote(tmp_path / "best.pt", model)
     assert weight(model) == 1 and listed(tmp_path) == ["models/model.pt"]
+
+
+# --- fine-tuning ---
+
+
+def network(classes=3, **options):
+    options = {"encoder": "resnet18", "bottleneck": 32, **options}
+    return PSPNet(spatial_dims=2, in_channels=3, out_channels=classes, pretrained=False, **options)
+
+
+def test_a_training_starts_from_the_weights_of_a_model(tmp_path):
+    model = network()
+    save_atomically(model.state_dict(), tmp_path / "model.pt")
+    trained, average = network(), network()
+    start_from(tmp_path / "model.pt", networks=[trained, average])
+    for started in (trained.state_dict(), average.state_dict()):
+        assert all(torch.equal(started[name], value) for name, value in model.state_dict().items())
+    start_from(None, networks=[trained])
+    assert all(torch.equal(trained.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_other_classes_get_a_new_classifier(tmp_path, caplog):
+    model, other = network(classes=3), network(classes=2)
+    save_atomically(model.state_dict(), tmp_path / "model.pt")
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with caplog.at_level("INFO"):
+        start_from(tmp_path / "model.pt", networks=[other])
+    for name, value in other.state_dict().items():
+        source = before if ".classifier." in name else model.state_dict()
+        assert torch.equal(value, source[name]), name
+    assert "with a new classifier" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"encoder": "resnet34"}, {"bottleneck": 16}, {"decoder": "fpn"}])
+def test_a_model_of_another_network_is_no_start(tmp_path, options):
+    save_atomically(network(**options).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(PyrasegError, match="is one of another network"):
+        start_from(tmp_path / "model.pt", networks=[network()])
+
+
+def test_a_start_that_is_no_model_is_told(tmp_path):
+    with pytest.raises(PyrasegError, match="There is no model at"):
+        start_from(tmp_path / "model.pt", networks=[network()])
+    (tmp_path / "model.pt").write_text("text")
+    with pytest.raises(PyrasegError, match="is no model to start from"):
+        start_from(tmp_path / "model.pt", networks=[network()])

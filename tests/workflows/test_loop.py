@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
@@ -53,6 +54,24 @@ def trained(request, tmp_path_factory) -> dict[str, Path]:
     )  # fmt: skip
     assert inferring.returncode == 0, inferring.stdout + inferring.stderr
     return places
+
+
+def test_a_training_starts_from_a_model(trained, tmp_path):
+    (config,) = trained["configs"].glob("train.*")
+    stages = [{"name": "still", "epochs": 1.0, "rates": {"head": 1e-12}}]
+    run = monai_bundle(
+        "run", "training", "--config_file", str(config),
+        "--num_workers", "0", "--spacing", "5", "--slice_size", "[96,96]", "--dataset_dir", str(trained["study"]),
+        "--cache_dir", str(trained["cache"]), "--model_file", str(tmp_path / "model.pt"), "--output_dir",
+        str(tmp_path / "runs"), "--epochs", "1", "--samples_per_epoch", "16", "--val_interval", "1", "--average", "0.9",
+        "--start_from", str(trained["model"]), "--plan#stages", str(stages), cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"The training starts from {trained['model']}" in run.stdout
+    started, model = (torch.load(path, weights_only=True) for path in (tmp_path / "model.pt", trained["model"]))
+    for name, value in model.items():
+        if name.startswith("encoder.") or ".classifier." in name:
+            torch.testing.assert_close(started[name], value, rtol=1e-5, atol=1e-6)
 
 
 def truth_on(prediction: nib.Nifti1Image, label: Path) -> np.ndarray:

@@ -7,12 +7,15 @@ It imports MONAI Label, so it works in the environment that `make label` makes a
 import json
 import logging
 import os
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.transforms import Activationsd, Transform
 from monailabel.config import settings
@@ -26,18 +29,24 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.transform.post import Restored
+from monailabel.utils.others.generic import file_ext
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.errors import PyrasegError, describe
+from bundle.pyraseg.inference.writers.label_map import write_grid
 from bundle.pyraseg.labelling.archives import Archive, FolderArchive, PacsArchive
 from bundle.pyraseg.labelling.classes import Task
 from bundle.pyraseg.labelling.dicom_datastore import DicomDatastore
 from bundle.pyraseg.labelling.folder_datastore import FolderDatastore
 from bundle.pyraseg.labelling.retraining import fixed_validation
 from bundle.pyraseg.labelling.series_files import dicom_of
+from bundle.pyraseg.workflow.console import plain_console
 
 logger = logging.getLogger(__name__)
+
+#: Options of MONAI Label's trainings that name what is run: a part of the config, and a file that is read as one.
+CODE = ("run_id", "tracking", "tracking_uri", "tracking_experiment_name")
 
 
 @contextmanager
@@ -58,8 +67,9 @@ def models(bundle: str) -> list[str]:
 
 def check_model(bundle: str, request: Mapping[str, Any]) -> None:
     """Refuse a request for a model that the bundle does not have, in place of which MONAI Label takes another one."""
-    asked = request.get("model_filename")
-    if isinstance(asked, str) and asked not in models(bundle):
+    asked = request.get("model_filename", "model.pt")
+    asked = asked[0] if isinstance(asked, list) and asked else asked  # the options, as a client has got them
+    if asked not in models(bundle):
         raise PyrasegError(f"There is no model {asked!r}; there are {', '.join(models(bundle))}.")
 
 
@@ -92,6 +102,16 @@ class Inference(QuietInference):
             request = {**request, "image": series}
         return super().__call__({**defaults, **request}, callbacks)
 
+    def writer(self, data: Mapping[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, dict]:
+        """Write NIfTI as it lies; MONAI Label writes it by ITK, which straightens the axes of a tilted series."""
+        suffix = data.get("result_extension") or file_ext(data["image_path"])
+        if self.dimension == 2 or suffix != ".nii.gz":
+            return super().writer(data, extension, dtype)
+        labels = data[self.output_label_key]
+        stem = Path(tempfile.gettempdir()) / f"tmp{uuid.uuid4().hex}"
+        path = write_grid(np.asarray(labels.array), np.asarray(labels.affine), stem, compression=1)
+        return str(path), data.get(self.output_json_key, {})
+
 
 class Sampling(Inference):
     """Class probabilities, with dropout at work and everything else as for an inference."""
@@ -119,8 +139,8 @@ class BatchInference(BatchInferTask):
                 return infer(request, datastore)
             return {}
 
-        defaults = {"multi_gpu": torch.cuda.device_count() > 1, "logging": "WARNING"}
-        return super().__call__({**defaults, **request}, datastore, infer_or_tell)
+        several = torch.cuda.device_count() > 1 and request.get("multi_gpu", True)
+        return super().__call__({"logging": "WARNING", **request, "multi_gpu": several}, datastore, infer_or_tell)
 
 
 class Scoring(EpistemicScoring):
@@ -135,11 +155,21 @@ class Training(BundleTrainTask):
     """Training of a bundle on the labels of the server, with a fixed validation set; see `retraining`."""
 
     def config(self) -> dict[str, Any]:
-        return {**super().config(), "model_filename": models(self.bundle_path)}
+        options = {**super().config(), "model_filename": models(self.bundle_path)}
+        return {name: value for name, value in options.items() if name not in CODE}
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict:
         check_model(self.bundle_path, request)
+        share, epochs = request.get("val_split", 0.2), request.get("max_epochs", 50)
+        if not isinstance(share, int | float) or not 0 < share < 1:
+            raise PyrasegError(f"val_split is {share!r}. Give the share of the images to validate on, such as 0.2.")
+        if not isinstance(epochs, int) or epochs < 1:
+            raise PyrasegError(f"max_epochs is {epochs!r}. Give a number from 1 on.")
         return super().__call__(request, datastore)
+
+    def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list) -> None:
+        if pretrained:  # or MONAI Label would ask whether the file None is there
+            super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
 
     def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[dict[str, str]]:
         if isinstance(datastore, DicomDatastore):
@@ -181,7 +211,19 @@ class LabelApp(MONAILabelApp):
             for name in ("monailabel", "monai.bundle.scripts", "__main__"):
                 logging.getLogger(name).setLevel(logging.WARNING)
         self.bundles = {name: str(Path(app_dir) / "model" / name) for name in conf["models"].split(",")}
+        plain_console()  # of a training, which is a process of its own
         super().__init__(app_dir, studies, conf, name="Pyraseg", description="Segmentation by Pyraseg's bundles")
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict:
+        """Infer from an image of the datastore or one that was uploaded, and from no other file of this machine."""
+        image = request.get("image")
+        if not isinstance(image, str) or (os.path.exists(image) and not _is_uploaded(Path(image))):
+            raise PyrasegError(f"There is no image {image!r}.")
+        return super().infer(request, datastore)
+
+    def train(self, request: dict[str, Any]) -> dict:
+        """Train as the bundle says, and in no other way that a client names."""
+        return super().train({name: value for name, value in request.items() if name not in CODE})
 
     def init_datastore(self) -> Datastore:
         ours = [Task.of(path) for path in self.bundles.values() if _is_ours(path)]
@@ -233,6 +275,10 @@ class LabelApp(MONAILabelApp):
     def init_scoring_methods(self) -> dict[str, Scoring]:
         ours = {name: path for name, path in self.bundles.items() if _is_ours(path)}
         return {name: Scoring(Sampling(path, self.conf)) for name, path in ours.items()}
+
+
+def _is_uploaded(path: Path) -> bool:
+    return path.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve())
 
 
 def _is_ours(bundle: str) -> bool:

@@ -56,7 +56,7 @@ class PacsArchive:
         self.filters = filters
         #: The studies of the series that were found last.
         self.studies: set[str] = set()
-        self._known: dict[str, list[RemoteLabel]] = {}
+        self._known: dict[tuple[str, str], list[RemoteLabel]] = {}
 
     def series(self) -> list[RemoteSeries]:
         found = search_series(self.client, self.filters)
@@ -66,10 +66,10 @@ class PacsArchive:
     def labels(self) -> list[RemoteLabel]:
         labels = []
         for study_uid in sorted(self.studies):
-            for uid in find_label_series(self.client, study_uid):
-                if uid not in self._known:  # a stored object does not change
-                    self._known[uid] = read_label_series(self.client, study_uid, uid)
-                labels += self._known[uid]
+            for found in find_label_series(self.client, study_uid):
+                if found not in self._known:  # a stored object does not change
+                    self._known[found] = read_label_series(self.client, study_uid, found[0])
+                labels += self._known[found]
         return labels
 
     def fetch(self, series: RemoteSeries, folder: Path) -> None:

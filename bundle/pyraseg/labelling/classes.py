@@ -62,8 +62,7 @@ def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any])
         PyrasegError: nobody knows.
     """
     values = sorted({int(value) for value in values} - {0})
-    entries = [entry for entry in info.get("label_info") or [] if entry.get("name")]
-    names = {int(entry.get("idx") or place): str(entry["name"]) for place, entry in enumerate(entries, 1)}
+    names = _names(info.get("label_info") or [])
     if names:
         unnamed = [value for value in values if value not in names]
         if unnamed:
@@ -90,6 +89,15 @@ def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any])
     if unknown:
         raise PyrasegError(f"The label holds {unknown}, but {named[0].name} has {len(classes)} classes. Correct it.")
     return named[0], {value: value for value in values}
+
+
+def _names(entries: Any) -> dict[int, str]:
+    """Return the name of each value."""
+    try:
+        named = [entry for entry in entries if entry.get("name")]
+        return {int(entry.get("idx") or place): str(entry["name"]) for place, entry in enumerate(named, 1)}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PyrasegError('label_info is no list such as [{"name": "liver", "idx": 1}]. Correct it.') from error
 
 
 def as_classes(values: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from filelock import FileLock
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from bundle.pyraseg.dicom.grid import ImageGrid
@@ -27,6 +29,7 @@ from bundle.pyraseg.labelling.archives import Archive
 from bundle.pyraseg.labelling.classes import Task, as_classes, meant
 from bundle.pyraseg.labelling.series_files import SERIES, dicom_of, on_image, write_for_clients
 from bundle.pyraseg.pacs.check import require_same
+from bundle.pyraseg.pacs.connection import PacsError
 from bundle.pyraseg.pacs.labels import RemoteLabel
 from bundle.pyraseg.pacs.search import RemoteSeries
 
@@ -34,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which what the archive lists is remembered.
 EXPIRY = 30
+#: What a UID is made of (PS3.5 9.1), and a name of a file may be.
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 class DicomDatastore(Datastore):
@@ -60,6 +65,7 @@ class DicomDatastore(Datastore):
         self._unusable: set[RemoteSeries] = set()
         self._looked = -float("inf")
         self._lock = threading.RLock()
+        self._files = FileLock(folder / ".lock")  # trainings and scorings are processes of their own
 
     def name(self) -> str:
         return self.archive.name
@@ -76,15 +82,16 @@ class DicomDatastore(Datastore):
         with self._lock:
             if time.monotonic() - self._looked < EXPIRY:
                 return
-            self._series = {series.uid: series for series in self.archive.series() if series not in self._unusable}
-            newest_first = sorted(self.archive.labels(), key=lambda label: (label.written, label.uid), reverse=True)
-            self._labels = newest_first
+            found = self.archive.series()
+            self._series = {one.uid: one for one in found if UID.fullmatch(one.uid) and one not in self._unusable}
+            labels = [label for label in self.archive.labels() if UID.fullmatch(label.uid)]
+            self._labels = sorted(labels, key=lambda label: (label.written, label.uid), reverse=True)
             self._looked = time.monotonic()
 
     def _listed(self, image_id: str) -> RemoteSeries:
         self._look()
         if image_id not in self._series:
-            raise PyrasegError(f"There is no series {image_id} among the {len(self._series)} of {self.name()}.")
+            raise PyrasegError(f"There is no series {image_id!r} among the {len(self._series)} of {self.name()}.")
         return self._series[image_id]
 
     def _labels_of(self, image_id: str) -> list[RemoteLabel]:
@@ -118,8 +125,9 @@ class DicomDatastore(Datastore):
         series = self._listed(image_id)
         folder, stem = self.folder / image_id / f"{image_id}{SERIES}", self.folder / image_id / image_id
         files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".nii.gz", ".png")]
-        with self._lock:
-            if len(list(folder.glob("*.dcm"))) != series.instances:  # it is new, or has grown
+        with self._files:
+            here = sum(file.is_file() for file in folder.glob("*.dcm"))  # a link may lead nowhere
+            if here != series.instances:  # it is new, has grown, or lies elsewhere now
                 with replacing(folder) as temporary:
                     temporary.mkdir(mode=0o700)
                     self.archive.fetch(series, temporary)
@@ -132,7 +140,8 @@ class DicomDatastore(Datastore):
             try:
                 return str(write_for_clients(read_series(folder), stem))
             except PyrasegError:  # it is not handed out again, unless its images change
-                self._unusable.add(self._series.pop(image_id))
+                self._unusable.add(series)
+                self._series.pop(image_id, None)
                 raise
 
     def get_image(self, image_id: str, params: Any = None) -> bytes:
@@ -144,7 +153,8 @@ class DicomDatastore(Datastore):
         return {**stated, **self._scores().get(image_id, {})}
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        with self._lock:
+        self._listed(image_id)
+        with self._files:
             scores = self._scores()
             scores[image_id] = {**scores.get(image_id, {}), **info}
             with replacing(self.folder / "scores.json") as temporary:
@@ -162,8 +172,9 @@ class DicomDatastore(Datastore):
         """
         if label_tag != DefaultLabelTag.FINAL:
             suffix = "".join(Path(label_filename).suffixes)
-            self.remove_label(self._listed(image_id).uid, label_tag)
-            with replacing(self._kept_in(image_id, label_tag) / f"label{suffix}") as temporary:
+            folder = self._kept_in(image_id, label_tag)
+            self.remove_label(image_id, label_tag)
+            with replacing(folder / f"label{suffix}") as temporary:
                 shutil.copyfile(label_filename, temporary)
             return image_id
         image = read_series(dicom_of(self.get_image_uri(image_id)))
@@ -172,7 +183,7 @@ class DicomDatastore(Datastore):
         mask = as_classes(values, classes)
         algorithm = (task.algorithm.name, task.algorithm.version)
         kind = "AUTOMATIC" if "params" in label_info else "SEMIAUTOMATIC"  # MONAI Label sends them with an inference
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+        with tempfile.TemporaryDirectory() as name:
             sent, returned = Path(name) / "sent.dcm", Path(name) / "returned.dcm"
             sources = read_sources([Path(file) for file in image.files])
             frames = in_frame_order(mask, image.frame_numbers, sources)
@@ -189,11 +200,13 @@ class DicomDatastore(Datastore):
         for label in self._labels:
             if label.uid == label_id:
                 return label
-        raise PyrasegError(f"{self.name()} has no segmentation {label_id} of the series that are served.")
+        raise PyrasegError(f"{self.name()} has no segmentation {label_id!r} of the series that are served.")
 
     def _kept_in(self, image_id: str, tag: str) -> Path:
         """Return the folder of a label that stays on this machine."""
-        return self.folder / image_id / "labels" / str(DefaultLabelTag(tag).value)
+        if tag not in list(DefaultLabelTag):
+            raise PyrasegError(f"The tag of a label is {' or '.join(DefaultLabelTag)}, not {tag!r}.")
+        return self.folder / self._listed(image_id).uid / "labels" / DefaultLabelTag(tag).value
 
     def _kept(self, image_id: str, tag: str) -> list[Path]:
         return list(self._kept_in(image_id, tag).glob("label.*"))
@@ -245,10 +258,12 @@ class DicomDatastore(Datastore):
                 path = self._fetched(label)
                 try:
                     task.table.indices(open_label(path).segments, f"The segmentation {label.uid}", "segments")
+                    folder = Path(dicom_of(self.get_image_uri(uid)))
+                except PacsError:  # it may be there another time
+                    raise
                 except PyrasegError as error:
                     logger.warning("Left out for %s: %s", task.name, error)
                     continue
-                folder = Path(dicom_of(self.get_image_uri(uid)))
                 cases.append({"image": str(folder), "label": str(path), "patient": _patient(folder)})
                 break
         return cases

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a served model on new labels, and keep the better one."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -23,14 +24,16 @@ def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weigh
     The model that they replace stays in `replaced/` beside it. Return whether it was replaced.
 
     Args:
-        trainer: trains; it may load other weights to start from.
+        trainer: trains; it loads the weights to start from, or starts from those that the network has.
         evaluator: validates, on the same cases before and during the training.
         network: that both work on.
         weights: file that the best validated epoch leaves, if it is better than any before.
         model: file of the model.
     """
+    fresh = copy.deepcopy(network.state_dict())
     load_model(network, model, remedy="Put the bundle into the server anew.")
     evaluator.run()
+    network.load_state_dict(fresh)
     before = evaluator.state.best_metric
     evaluator.state.best_metric_epoch = 0  # no epoch of the training to come; only a better one counts from here on
     logger.info("The model scores %.4f on the validation set", before)

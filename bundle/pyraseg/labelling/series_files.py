@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A DICOM series as a file that clients of a label server read, and what they send back laid onto its slices."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,31 @@ def write_for_clients(image: DicomImage, stem: Path) -> Path:
 
 
 def on_image(path: Path, image: DicomImage) -> np.ndarray:
-    """Return the values of a submitted label on the slices of its image, (N, rows, columns).
+    """Return the values of a submitted label on the slices of its image, (N, rows, columns); see `values_on`."""
+    return values_on(path, Target.of(image)).transpose(2, 1, 0)
+
+
+def values_on(path: Path, target: Target) -> np.ndarray:
+    """Return the values of a submitted label on the grid of its image.
 
     Raises:
-        PyrasegError: it has another size or lies elsewhere.
+        PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
     """
-    shape = image.pixels.shape[:3]
-    values, meta = MedicalImageReader(palette_index=True).get_data([path])
-    return onto_grid(np.asarray(values), meta, Target.of(image), path).reshape(shape[::-1]).transpose(2, 1, 0)
+    _refuse_reference(path)
+    array, meta = MedicalImageReader(palette_index=True).get_data([path])
+    values = onto_grid(np.asarray(array), meta, target, path)
+    if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
+        raise PyrasegError("The label holds numbers that are no labels, such as probabilities. Submit whole numbers.")
+    return values
+
+
+def _refuse_reference(path: Path) -> None:
+    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
+    with path.open("rb") as file:
+        header = file.read(65536).partition(b"\n\n")[0].lower()
+    if header.startswith(b"nrrd"):
+        refers = re.search(rb"^data ?file:", header, re.MULTILINE)
+    else:
+        refers = re.search(rb"^elementdatafile\s*=(?!\s*local\b)", header, re.MULTILINE)
+    if refers:
+        raise PyrasegError("The label is a header without voxels. Submit one file that holds both.")

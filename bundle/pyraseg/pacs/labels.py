@@ -17,7 +17,7 @@ class RemoteLabel:
     """Hold what a PACS says of a segmentation.
 
     Attributes:
-        study_uid, series_uid, uid: its study, its own series and itself.
+        study_uid, series_uid, uid: its study, its own series and itself, "" where a file lacks one.
         images: series that it refers to.
         automatic: whether a program made a segment of it alone (Segment Algorithm Type, PS3.3 C.8.20.2).
         written: its Content Date and Content Time, "" where it has none.
@@ -31,16 +31,19 @@ class RemoteLabel:
     written: str
 
 
-def find_label_series(client: DICOMwebClient, study_uid: str) -> list[str]:
-    """Return the series of a study that are segmentations.
+def find_label_series(client: DICOMwebClient, study_uid: str) -> list[tuple[str, str]]:
+    """Return the series of a study that are segmentations: UID and number of objects, "" where the PACS tells none.
 
     Raises:
         PacsError: the PACS does not answer, or not as it should.
     """
-    search = partial(client.search_for_series, study_uid, search_filters={"Modality": "SEG"})
+    count = "NumberOfSeriesRelatedInstances"
+    search = partial(client.search_for_series, study_uid, search_filters={"Modality": "SEG"}, fields=[count])
     with plain_errors(client):
         found = pages(search, "SeriesInstanceUID")
-    return [uid for uid, answer in found.items() if answer.get("Modality", "SEG") == "SEG"]
+    return [
+        (uid, str(answer.get(count, ""))) for uid, answer in found.items() if answer.get("Modality", "SEG") == "SEG"
+    ]
 
 
 def read_label_series(client: DICOMwebClient, study_uid: str, series_uid: str) -> list[RemoteLabel]:
@@ -56,9 +59,9 @@ def read_label_series(client: DICOMwebClient, study_uid: str, series_uid: str) -
 def label_of(header: Dataset) -> RemoteLabel:
     """Return what the header of a segmentation says."""
     return RemoteLabel(
-        str(header.StudyInstanceUID),
-        str(header.SeriesInstanceUID),
-        str(header.SOPInstanceUID),
+        str(header.get("StudyInstanceUID", "")),
+        str(header.get("SeriesInstanceUID", "")),
+        str(header.get("SOPInstanceUID", "")),
         frozenset(str(item.get("SeriesInstanceUID")) for item in header.get("ReferencedSeriesSequence") or []),
         any(item.get("SegmentAlgorithmType") == "AUTOMATIC" for item in header.get("SegmentSequence") or []),
         f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}",

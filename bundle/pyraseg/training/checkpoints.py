@@ -4,10 +4,12 @@
 import hashlib
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.networks.utils import copy_model_state
 from torch import nn
 
 from bundle.pyraseg import processes
@@ -47,6 +49,40 @@ def load_model(network: nn.Module, path: str | Path, *, remedy: str) -> nn.Modul
             "Use the config, with the encoder and the classes, that the model was trained with."
         ) from error
     return network
+
+
+def start_from(path: str | Path | None, *, networks: Sequence[nn.Module]) -> None:
+    """Begin with the weights of a model, to fine-tune it; a classifier for other classes begins anew.
+
+    Args:
+        path: plain state dict, such as a bundle's `models/model.pt`; None leaves the networks as they are.
+        networks: of one definition, such as the trained one and the average of its weights.
+
+    Raises:
+        PyrasegError: there is no file, or it belongs to another network.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    if not path.is_file():
+        raise PyrasegError(f"There is no model at {path} to start from. Correct start_from.")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        own = networks[0].state_dict()
+        others = sorted(name for name in own.keys() ^ weights.keys() if not name.startswith("auxiliary."))
+        reshaped = sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
+    except Exception as error:  # a file that is no state dict makes torch raise nearly every type there is
+        raise PyrasegError(f"{path} is no model to start from ({type(error).__name__}). Correct start_from.") from error
+    anew = [name for name in reshaped if ".classifier." in name]
+    odd = others + [name for name in reshaped if name not in anew]
+    if odd:
+        raise PyrasegError(
+            f"The model {path} is one of another network: {', '.join(odd[:3])}{' and others' if odd[3:] else ''} "
+            "differ. Use the encoder, the decoder, the windows and the neighbours of its training, or drop start_from."
+        )
+    for network in networks:
+        copy_model_state(network, weights)
+    logger.info("The training starts from %s%s", path, ", with a new classifier" if anew else "")
 
 
 def promote(weights: str | Path, model: str | Path) -> None:
