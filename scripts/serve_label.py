@@ -16,6 +16,7 @@ from pathlib import Path
 from bundle.pyraseg.dicom.scan import scan_files
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.labelling.app_folder import put_bundles
+from bundle.pyraseg.labelling.retraining import patients_of
 from bundle.pyraseg.workflow.console import plain_console
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
@@ -36,6 +37,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
     parser.add_argument("--allow-http", action="store_true",
                         help="get images without encryption from another machine")  # fmt: skip
+    parser.add_argument("--patient-pattern", metavar="REGEX",
+                        help="what in the names of files tells the patient, such as '^(.+)_[ab]'")  # fmt: skip
     parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     if importlib.util.find_spec("monailabel") is None:
         raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")
     remote = options.studies.startswith(("http://", "https://"))
-    settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies))
+    settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies), options.patient_pattern)
     with socket.socket() as probe:
         if probe.connect_ex((options.host, options.port)) == 0:
             raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
@@ -78,15 +81,20 @@ def temporary(app: Path) -> Path:
     return app / "temporary"
 
 
-def look_at_folder(folder: Path) -> dict[str, str]:
-    """Return what the app has to know of a folder, after a look that it holds images."""
+def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str, str]:
+    """Return what the app has to know of a folder, after a look that it holds images whose patients are told."""
     if not folder.is_dir():
         raise PyrasegError(f"There is no folder {folder} with images. Correct --studies.")
     patterns = json.loads({**SETTINGS, **os.environ}["MONAI_LABEL_DATASTORE_FILE_EXT"])
     files = [file for pattern in patterns for file in folder.glob(pattern)]
     if files:
-        print(f"{len(files)} images in {folder}")
-        return {"dicom": "false"}
+        if patient_pattern is None:
+            print(f"{len(files)} images in {folder}")
+            return {"dicom": "false"}
+        patients = set(patients_of([file.name for file in files], patient_pattern).values())
+        print(f"{len(files)} images of {len(patients)} patients in {folder}")
+        return {"dicom": "false", "patient_pattern": patient_pattern}
+    refuse_pattern(patient_pattern)
     scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
     count = sum(series.has_uid for series in scan.series)
     if not count:
@@ -98,11 +106,17 @@ def look_at_folder(folder: Path) -> dict[str, str]:
     return {"dicom": "true"}
 
 
+def refuse_pattern(patient_pattern: str | None) -> None:
+    if patient_pattern is not None:
+        raise PyrasegError("--patient-pattern is for names of files: of DICOM series the Patient ID tells the patient.")
+
+
 def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
     """Return what the app has to know of a PACS, after a look that it answers and has such series."""
     from bundle.pyraseg.pacs.connection import connect  # what it needs is in .venv-label, and may be nowhere else
     from bundle.pyraseg.pacs.search import find_series, parse_filters
 
+    refuse_pattern(options.patient_pattern)
     if options.filter is None:
         raise PyrasegError("A PACS holds many kinds of image. Say which ones, such as --filter Modality=CT.")
     filters, ca_bundle = parse_filters(options.filter), options.ca_bundle

@@ -39,7 +39,7 @@ from bundle.pyraseg.labelling.archives import Archive, FolderArchive, PacsArchiv
 from bundle.pyraseg.labelling.classes import Task
 from bundle.pyraseg.labelling.dicom_datastore import DicomDatastore
 from bundle.pyraseg.labelling.folder_datastore import FolderDatastore
-from bundle.pyraseg.labelling.retraining import fixed_validation
+from bundle.pyraseg.labelling.retraining import fixed_validation, patients_of
 from bundle.pyraseg.labelling.series_files import dicom_of
 from bundle.pyraseg.workflow.console import plain_console
 
@@ -180,7 +180,7 @@ class Training(BundleTrainTask):
         self, datalist: list[dict[str, str]], request: Mapping[str, Any], shuffle: bool = False
     ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         cases = {Path(item["image"]).name: item for item in datalist}
-        patients = {name: cases[name].get("patient", name) for name in cases}
+        patients = self._patients(cases)
         share = request.get("val_split", 0.2)
         chosen = fixed_validation(Path(self.bundle_path) / "validation.json", patients, share)
         apart = {patients[name] for name in chosen}
@@ -190,6 +190,12 @@ class Training(BundleTrainTask):
                 parts[name in chosen].append({key: cases[name][key] for key in ("image", "label")})
         logger.info("%d labelled images to train on, %d to validate on", *map(len, parts))
         return parts
+
+    def _patients(self, cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Return whose each image is: by the pattern that the server was given, by DICOM, or somebody of its own."""
+        if self.conf.get("patient_pattern"):
+            return patients_of(list(cases), self.conf["patient_pattern"])
+        return {name: case.get("patient", name) for name, case in cases.items()}
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         overrides["record#cases"] = {

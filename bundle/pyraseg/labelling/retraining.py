@@ -5,12 +5,14 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
+from bundle.pyraseg.data.pairing import without_suffix
+from bundle.pyraseg.data.patients import patients_by_pattern
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.training.checkpoints import load_model, promote
@@ -85,6 +87,16 @@ def fixed_validation(path: Path, patients: Mapping[str, str], share: float) -> s
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(sorted(chosen), indent=1) + "\n", encoding="utf-8")
     return chosen
+
+
+def patients_of(names: Sequence[str], pattern: str) -> dict[str, str]:
+    """Return the patient that a regular expression finds in each name of a file, its suffix left out.
+
+    Raises:
+        PyrasegError: see `patients_by_pattern`.
+    """
+    items = [{"image": name, "patient": without_suffix(name)} for name in names]
+    return dict(zip(names, patients_by_pattern(items, pattern), strict=True))
 
 
 def _hash(name: str) -> str:
