@@ -14,7 +14,7 @@ from pathlib import Path
 from bundle.pyraseg.data.dicom_pairing import pair_dicom
 from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.formats import without_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -128,12 +128,6 @@ def pair_decathlon(listed: Path) -> list[dict[str, str]]:
     if left_out:
         logger.warning("%d test images of %s have no labels and are left out", left_out, listed)
     return sorted(items, key=lambda item: item["patient"])
-
-
-def without_suffix(name: str) -> str:
-    """Drop the suffix of an image format; other dots are part of a name, as in a UID."""
-    suffixes = [suffix for suffix in (*NIFTI, *ITK, *PHOTOGRAPH, ".dcm") if name.lower().endswith(suffix)]
-    return name[: -len(max(suffixes, key=len))] if suffixes else name
 
 
 def _match(folder: Path, pattern: str, option: str) -> dict[str, Path]:

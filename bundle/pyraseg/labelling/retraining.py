@@ -11,10 +11,10 @@ from pathlib import Path
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
-from bundle.pyraseg.data.pairing import without_suffix
 from bundle.pyraseg.data.patients import patients_by_pattern
 from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
+from bundle.pyraseg.formats import without_suffix
 from bundle.pyraseg.training.checkpoints import load_model, promote
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from bundle.pyraseg.dicom.label import read_dicom_label
 from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
 from bundle.pyraseg.dicom.series import DicomImage
 from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
+from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH, without_suffix
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.
@@ -144,7 +144,7 @@ class LabelReader:
         if not path.is_dir():
             return self._from_file(path, target)
         files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-        masks = {_stem(file): file for file in files if file.name.lower().endswith(FILES)}
+        masks = {without_suffix(file.name): file for file in files if file.name.lower().endswith(FILES)}
         if len(files) == 1 and not masks:
             return self._from_file(files[0], target)
         if not files or len(masks) != len(files):
@@ -314,9 +314,3 @@ def _mismatch(path: Path, shape: Sequence[int], target: Target, what: str) -> Py
         f"{what}: {path} has {' x '.join(map(str, shape))} voxels, {target.name} has "
         f"{' x '.join(map(str, target.shape))}. Draw or resample the label on this image's grid."
     )
-
-
-def _stem(path: Path) -> str:
-    """Return a file's name without the suffix of its format."""
-    suffix = max((suffix for suffix in FILES if path.name.lower().endswith(suffix)), key=len)
-    return path.name[: -len(suffix)]
