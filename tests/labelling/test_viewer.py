@@ -40,10 +40,15 @@ def test_ohif_segments_a_series_and_sees_no_other_study(volume_package, pacs, tm
         "PatientName": "Other^Patient",
     }
     pacs.add(files.write_series(tmp_path / "mr", pixels, Modality="MR", **uids))
+    for number in range(3):  # a PACS that counts them first would fill a page with them
+        uids = {"StudyInstanceUID": files.uid("study", number), "SeriesInstanceUID": files.uid("series", number)}
+        pacs.add(files.write_series(tmp_path / f"mr{number}", pixels, Modality="MR", **uids))
     with served([volume_package], app=tmp_path / "app", **on_pacs(pacs, "CT")) as server:
         study = read_series(tmp_path / "ct").study_uid
         listed = json.loads(server.ask("GET", "/proxy/dicom/qido/studies"))
         assert [item["0020000D"]["Value"] for item in listed] == [[study]]
+        assert json.loads(server.ask("GET", "/proxy/dicom/qido/studies?limit=1&offset=0")) == listed
+        assert json.loads(server.ask("GET", "/proxy/dicom/qido/studies?limit=1&offset=1")) == []
         for method, path in (
             ("GET", f"/proxy/dicom/wado/studies/{other}/metadata"),
             ("GET", "/proxy/dicom/qido/series"),

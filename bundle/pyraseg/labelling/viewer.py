@@ -3,7 +3,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import requests
@@ -14,6 +14,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from bundle.pyraseg.labelling.archives import PacsArchive
 from bundle.pyraseg.pacs.connection import TIMEOUT
+from bundle.pyraseg.pacs.search import filters_of_studies
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +55,25 @@ def forward(archive: PacsArchive, path: str, query: Mapping[str, str], accept: s
     is_plain = all(PART.fullmatch(part) for part in rest)  # no way up, in any spelling
     if level != "studies" or not is_plain or (study and study not in archive.studies):
         raise HTTPException(403, "Only the studies that the server was started for are shown.")
+    asked = dict(query)
+    if not study:  # the PACS would count the studies that are not served, too
+        asked = {name: value for name, value in query.items() if name not in ("limit", "offset")}
+        asked = filters_of_studies(archive.filters) | asked
     try:
         url = f"{archive.name}/{path}"
-        answer = archive.session.get(url, params=query, headers={"Accept": accept}, timeout=TIMEOUT)
+        answer = archive.session.get(url, params=asked, headers={"Accept": accept}, timeout=TIMEOUT)
     except requests.RequestException as error:
         logger.warning("The PACS does not answer the viewer (%s)", type(error).__name__)
         raise HTTPException(502, "The PACS does not answer.") from error
-    if not study and answer.ok and answer.content:
-        return JSONResponse([item for item in answer.json() if study_of(item) in archive.studies])
-    return Response(answer.content, answer.status_code, media_type=answer.headers.get("Content-Type"))
+    if study or not answer.ok or not answer.content:
+        return Response(answer.content, answer.status_code, media_type=answer.headers.get("Content-Type"))
+    return JSONResponse(part_of([item for item in answer.json() if study_of(item) in archive.studies], query))
+
+
+def part_of(found: Sequence[Any], query: Mapping[str, str]) -> Sequence[Any]:
+    """Return the part of a list that a search asks for (`offset` and `limit`, PS3.18 8.3.4.4)."""
+    offset, limit = (int(text) if (text := query.get(name, "")).isdecimal() else None for name in ("offset", "limit"))
+    return found[offset or 0 :][:limit]
 
 
 def study_of(item: Mapping[str, Any]) -> str:

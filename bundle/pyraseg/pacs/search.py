@@ -67,10 +67,8 @@ def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[Remo
     Raises:
         PacsError: the PACS does not answer, or not as it should.
     """
-    of_studies = {name: value for name, value in filters.items() if name in OF_STUDIES}
+    of_studies = filters_of_studies(filters)
     of_series = {name: value for name, value in filters.items() if name in OF_SERIES}
-    if "Modality" in filters:
-        of_studies.setdefault("ModalitiesInStudy", filters["Modality"])
     found = set()
     with plain_errors(client):
         for study_uid in pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies):
@@ -78,6 +76,14 @@ def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[Remo
             for answer in pages(search, "SeriesInstanceUID", search_filters=of_series).values():
                 found.add(_series(client, study_uid, answer))
     return sorted(series for series in found if series.modality not in NON_IMAGES and _is_wanted(series, filters))
+
+
+def filters_of_studies(filters: Mapping[str, str]) -> dict[str, str]:
+    """Return the filters by which studies can be searched that may hold such series."""
+    of_studies = {name: value for name, value in filters.items() if name in OF_STUDIES}
+    if "Modality" in filters:
+        of_studies.setdefault("ModalitiesInStudy", filters["Modality"])
+    return of_studies
 
 
 def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSeries:
