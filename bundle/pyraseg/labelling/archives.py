@@ -10,12 +10,11 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.dicom.headers import without_notices
-from bundle.pyraseg.dicom.scan import Scan, find_series
+from bundle.pyraseg.dicom.scan import Scan, scan_files
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.pacs.connection import connect, open_session
 from bundle.pyraseg.pacs.labels import RemoteLabel, find_label_series, label_of, read_label_series
-from bundle.pyraseg.pacs.search import RemoteSeries
-from bundle.pyraseg.pacs.search import find_series as search_series
+from bundle.pyraseg.pacs.search import RemoteSeries, find_series
 from bundle.pyraseg.pacs.transfer import fetch_instance, fetch_series, store
 
 
@@ -59,7 +58,7 @@ class PacsArchive:
         self._known: dict[tuple[str, str], list[RemoteLabel]] = {}
 
     def series(self) -> list[RemoteSeries]:
-        found = search_series(self.client, self.filters)
+        found = find_series(self.client, self.filters)
         self.studies = {series.study_uid for series in found}
         return found
 
@@ -88,14 +87,21 @@ class FolderArchive:
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
         self.folder = folder
-        self._files: list[Path] = []
-        self._scan: Scan | None = None
+        self._files: dict[Path, int] = {}
+        self._scan = Scan(folder, (), {})
+        self._known: dict[tuple[Path, int], RemoteLabel] = {}
         self._labels: dict[str, Path] = {}
 
     def _scanned(self) -> Scan:
-        files = sorted(self.folder.rglob("*"))
-        if self._scan is None or files != self._files:
-            self._scan, self._files = find_series(self.folder), files
+        """Return what lies in the folder, read anew where a file has come, gone or changed; labels are looked at apart.
+
+        So a submitted label does not cost the headers of all images.
+        """
+        own = self.folder / "labels"
+        files = {file: file.stat().st_mtime_ns for file in self.folder.rglob("*") if file.is_file()}
+        files = {file: time for file, time in files.items() if not file.is_relative_to(own)}
+        if files != self._files:
+            self._scan, self._files = scan_files(sorted(files), root=self.folder), files
         return self._scan
 
     def series(self) -> list[RemoteSeries]:
@@ -106,12 +112,14 @@ class FolderArchive:
         ]
 
     def labels(self) -> list[RemoteLabel]:
-        self._labels, labels = {}, []
-        for file in self._scanned().skipped_files.get("SEG object", ()):
-            with without_notices():
-                labels.append(label_of(pydicom.dcmread(file, stop_before_pixels=True)))
-            self._labels[labels[-1].uid] = file
-        return labels
+        found = [*self._scanned().skipped_files.get("SEG object", ()), *(self.folder / "labels").glob("*.dcm")]
+        states = {file: (file, file.stat().st_mtime_ns) for file in found}
+        for file, state in states.items():
+            if state not in self._known:  # a header with a group for each frame is long
+                with without_notices():
+                    self._known[state] = label_of(pydicom.dcmread(file, stop_before_pixels=True))
+        self._labels = {self._known[state].uid: file for file, state in states.items()}
+        return [self._known[state] for state in states.values()]
 
     def fetch(self, series: RemoteSeries, folder: Path) -> None:
         (files,) = [found.files for found in self._scanned().series if found.uid == series.uid]
