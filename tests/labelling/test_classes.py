@@ -2,6 +2,7 @@
 """The values of a submitted label are told by the names that come with them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,3 +78,10 @@ def test_what_nobody_knows_is_refused(tasks, info, values, message):
 
 def test_codes_come_with_the_classes(tasks):
     assert [segment.type.value for segment in tasks[0].segments] == ["10200004", "52988006", "78961009", "64033007"]
+
+
+def test_a_class_without_a_code_is_told_where_one_is_needed(tasks):
+    uncoded = replace(tasks[0], terminology={})
+    assert meant([uncoded], [4], {})[1] == {4: 4}
+    with pytest.raises(PyrasegError, match="the terminology has none for liver, lesion, spleen, kidney"):
+        _ = uncoded.segments

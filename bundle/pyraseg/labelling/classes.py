@@ -4,6 +4,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ class Task:
     Attributes:
         name: of the bundle.
         table: its classes, background first, and what else they may be called.
-        segments: the codes of each class but the background.
+        terminology: the codes of each class but the background; labels in files need none.
         algorithm: which program and weights, as they are now.
     """
 
     name: str
     table: ClassTable
-    segments: tuple[SegmentClass, ...]
+    terminology: Mapping[str, Mapping]
     algorithm: Algorithm
 
     @classmethod
@@ -42,9 +43,18 @@ class Task:
         return cls(
             folder.name,
             ClassTable(classes, train.get("label_names"), train.get("overlap_order")),
-            tuple(segment_classes(classes, inference["terminology"])),
+            inference.get("terminology", {}),
             Algorithm(name=folder.name, model_file=folder / "models" / "model.pt"),
         )
+
+    @cached_property
+    def segments(self) -> list[SegmentClass]:
+        """Return what a DICOM SEG says of its classes.
+
+        Raises:
+            PyrasegError: a class has no code.
+        """
+        return segment_classes(self.table.class_names, self.terminology)
 
 
 def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any]) -> tuple[Task, dict[int, int]]:

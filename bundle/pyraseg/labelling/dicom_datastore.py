@@ -53,11 +53,14 @@ class DicomDatastore(Datastore):
         archive: where the series and the labels are.
         tasks: the bundles that are served.
         folder: for images at work, labels and scores; nobody else can read it.
+
+    Raises:
+        PyrasegError: a bundle has no code for a class, which a DICOM SEG needs.
     """
 
     def __init__(self, archive: Archive, tasks: Sequence[Task], folder: Path) -> None:
         self.archive = archive
-        self.tasks = tasks
+        self.tasks = [task for task in tasks if task.segments]  # which says what lacks a code before anybody labels
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._series: dict[str, RemoteSeries] = {}
