@@ -28,7 +28,7 @@ label: .venv-label/installed
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
-test-all: .venv/installed-dev
+test-all: .venv/installed-dev .venv-label/installed
 	python -m pytest -m "slow or not slow"
 
 lint: .venv/installed-dev

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PACS with a few series, and a model."""
 
-import logging
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from tests.deployment.paths import WINDOWS, volume
 from tests.pacs import orthanc
 from tests.pacs.orthanc import Orthanc
 from tests.runtime.conftest import Exported, exported
+from tests.scripts.conftest import restore_console as restore_console
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +47,3 @@ def arguments(pacs: Orthanc, model: Exported, tmp_path: Path) -> Callable[..., l
         return [url, str(model.path), *filters, *trust, *work, *more]
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def restore_console(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    level = logging.getLogger("bundle.pyraseg").level
-    yield
-    logging.getLogger("bundle.pyraseg").setLevel(level)

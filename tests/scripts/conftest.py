@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+CHANGED = ("monai", "bundle.pyraseg")
+
 
 @pytest.fixture(autouse=True)
 def restore_console(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    level = logging.getLogger("monai").level
+    levels = {name: logging.getLogger(name).level for name in CHANGED}
     yield
-    logging.getLogger("monai").setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
