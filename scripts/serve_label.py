@@ -29,7 +29,8 @@ SETTINGS = {
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", type=Path, nargs="+", help="zips from scripts/package_bundle.py")
+    parser.add_argument("bundles", type=Path, nargs="+",
+                        help="zips from scripts/package_bundle.py, or folders of bundles of another make")  # fmt: skip
     parser.add_argument("--studies", required=True,
                         help="folder of images (labels go below it), or the DICOMweb address of a PACS")  # fmt: skip
     parser.add_argument("--filter", nargs="+", metavar="KEYWORD=VALUE",
