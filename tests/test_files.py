@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A path that is being replaced holds the old content or the whole new one, whatever happens."""
 
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.files import replacing
+from bundle.pyraseg.inference.writers.label_map import write_grid
+from bundle.pyraseg.training.checkpoints import save_atomically
 
 
 def listed(folder: Path) -> list[str]:
@@ -99,3 +105,42 @@ with replacing(sys.argv[1]) as temporary:
     assert writer.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     assert len(listed(tmp_path)) == 2  # the kill was in the middle: what was written so far lies beside it
+
+
+VOXELS = np.random.default_rng(0).integers(256, size=(100, 100, 100), dtype=np.uint8)  # 1 MB, which does not compress
+
+WRITERS = {
+    "checkpoint": lambda folder: save_atomically(torch.from_numpy(VOXELS), folder / "model.pt"),
+    "volume": lambda folder: write_grid(VOXELS, np.eye(4), folder / "ct", compression=1),
+    "picture": lambda folder: write_grid(VOXELS.reshape(1000, 1000), np.eye(4), folder / "photograph", compression=1),
+    "folder": lambda folder: write_folder(folder / "entry"),
+}
+
+
+def write_folder(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        np.save(temporary / "image.npy", VOXELS)
+
+
+@pytest.fixture
+def small_files():
+    """Let the system refuse files of more than 200 kB, as a full disk does: a short write, then an error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_disk_that_takes_no_more_is_named_as_the_reason(tmp_path, small_files, write):
+    with pytest.raises(PyrasegError, match=rf"Nothing can be written to {tmp_path}: File too large \(\d+ MB are free"):
+        write(tmp_path)
+    assert listed(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    said = rf"The folder {tmp_path}/file/runs cannot be made: Not a directory"
+    with pytest.raises(PyrasegError, match=said), replacing(tmp_path / "file" / "runs" / "run.json"):
+        pass
