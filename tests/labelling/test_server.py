@@ -53,6 +53,8 @@ def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, 
         Image.fromarray(labels).save(outside)
         for status, ask in (
             (400, lambda: server.infer(name, "c0", model_filename="../../elsewhere.pt")),
+            (400, lambda: server.infer(name, "c0", model_filename=7)),
+            (400, lambda: server.ask("POST", "/train/nobody", b"{}")),
             (400, lambda: server.infer(name, str(outside))),
             (404, lambda: server.put_label("../images/c0", outside)),
             (400, lambda: server.put_label("c0", outside, tag="../..")),
