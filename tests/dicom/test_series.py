@@ -15,7 +15,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from bundle.pyraseg.dicom.series import find_series, read_series
+from bundle.pyraseg.dicom.scan import find_series
+from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.voi import VoiWindow
 from bundle.pyraseg.errors import PyrasegError
 
