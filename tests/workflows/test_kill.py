@@ -104,6 +104,19 @@ def kill_in_a_write(process: subprocess.Popen, folder: Path, *, nth: int) -> boo
     return False
 
 
+def kill_later(process: subprocess.Popen, folder: Path, *, seconds: float) -> None:
+    """Kill a run after some time, or once it has written four checkpoints: it must not come to its end."""
+
+    def newest() -> int:
+        return max((int(path.stem.removeprefix("epoch_")) for path in folder.glob("checkpoints/epoch_*.pt")), default=0)
+
+    before, deadline = newest(), time.monotonic() + seconds
+    while time.monotonic() < deadline and newest() < before + 4:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(study, undisturbed, num_workers, tmp_path):
@@ -118,11 +131,9 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(study, undistu
             stderr=subprocess.STDOUT,
         )
         if kills % 3 == 2:
-            time.sleep(chance.uniform(0, 0.8 * seconds))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            kill_later(process, folder, seconds=chance.uniform(0, 0.8 * seconds))
         else:
-            kills_in_writes += kill_in_a_write(process, folder, nth=chance.randint(1, 4))
+            kills_in_writes += kill_in_a_write(process, folder, nth=chance.randint(1, 3))
         assert process.returncode == -signal.SIGKILL, process.stdout.read().decode()
         kills += 1
         if folder.exists():
