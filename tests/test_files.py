@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A path that is being replaced holds the old content or the whole new one, whatever happens."""
 
-import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import DiskError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.inference.writers.label_map import write_grid
 from bundle.pyraseg.training.checkpoints import save_atomically
@@ -123,18 +122,10 @@ def write_folder(path: Path) -> None:
         np.save(temporary / "image.npy", VOXELS)
 
 
-@pytest.fixture
-def small_files():
-    """Let the system refuse files of more than 200 kB, as a full disk does: a short write, then an error."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_disk_that_takes_no_more_is_named_as_the_reason(tmp_path, small_files, write):
-    with pytest.raises(PyrasegError, match=rf"Nothing can be written to {tmp_path}: File too large \(\d+ MB are free"):
+def test_a_disk_that_takes_no_more_is_named_as_the_reason(tmp_path, limit_files, write):
+    limit_files(200_000)
+    with pytest.raises(DiskError, match=rf"Nothing can be written to {tmp_path}: File too large \(\d+ MB are free"):
         write(tmp_path)
     assert listed(tmp_path) == []
 
@@ -142,5 +133,5 @@ def test_a_disk_that_takes_no_more_is_named_as_the_reason(tmp_path, small_files,
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     said = rf"The folder {tmp_path}/file/runs cannot be made: Not a directory"
-    with pytest.raises(PyrasegError, match=said), replacing(tmp_path / "file" / "runs" / "run.json"):
+    with pytest.raises(DiskError, match=said), replacing(tmp_path / "file" / "runs" / "run.json"):
         pass

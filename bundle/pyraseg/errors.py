@@ -17,6 +17,10 @@ class PyrasegError(ValueError):
     """
 
 
+class DiskError(PyrasegError, OSError):
+    """Say that a disk takes no more: a fault of this machine, and of no file, series or label."""
+
+
 def mendable(error: BaseException) -> PyrasegError | None:
     """Return the `PyrasegError` that an error is or was raised from, or None.
 

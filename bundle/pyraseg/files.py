@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import DiskError, PyrasegError
 
 
 @contextmanager
@@ -20,13 +20,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     as before. A file at `path` is replaced; a folder there must be empty or absent. Parents are made.
 
     Raises:
-        PyrasegError: the disk is full, read-only or not ours to write on.
+        DiskError: the disk is full, read-only or not ours to write on.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PyrasegError(f"The folder {path.parent} cannot be made: {error.strerror}. Choose another.") from error
+        raise DiskError(f"The folder {path.parent} cannot be made: {error.strerror}. Choose another.") from error
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -47,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _require_room(folder: Path, error: Exception) -> None:
-    """Raise PyrasegError if the disk takes no more, which then is the reason of `error`.
+    """Raise DiskError if the disk takes no more, which then is the reason of `error`.
 
     Asked of the disk, because writers in C and C++ do not tell: PyTorch speaks of an "unexpected pos", NumPy of bytes
     "requested and written". What was written so far still lies there, so that a full disk is still full.
@@ -58,7 +58,7 @@ def _require_room(folder: Path, error: Exception) -> None:
             file.flush()
     except OSError as refused:
         free = shutil.disk_usage(folder).free / 2**20
-        raise PyrasegError(
+        raise DiskError(
             f"Nothing can be written to {folder}: {refused.strerror} ({free:.0f} MB are free). What was there is as it "
             "was. Make room, or choose another folder."
         ) from error

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from bundle.pyraseg.data.slice_cache import SliceCache
 from bundle.pyraseg.data.slices import Draw, SliceDataset, check_cases
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import DiskError, PyrasegError
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandNoised
 from bundle.pyraseg.transforms.label import UNKNOWN, LoadLabeld
@@ -50,11 +50,11 @@ def augmentation() -> Compose:
     )
 
 
-def write_case(folder: Path, seed: int) -> dict[str, str]:
+def write_case(folder: Path, seed: int, shape: tuple[int, int, int] = SHAPE) -> dict[str, str]:
     """Write a CT series with a NIfTI label; the middle slice has no foreground."""
     random = np.random.default_rng(seed)
-    write_series(folder / "ct", random.integers(-200, 300, SHAPE, dtype=np.int16))
-    label = random.integers(0, 3, SHAPE, dtype=np.uint8)
+    write_series(folder / "ct", random.integers(-200, 300, shape, dtype=np.int16))
+    label = random.integers(0, 3, shape, dtype=np.uint8)
     label[1] = 0
     nib.save(nib.Nifti1Image(label.transpose(2, 1, 0), LPS_TO_RAS), folder / "label.nii.gz")
     return {"image": str(folder / "ct"), "label": str(folder / "label.nii.gz"), "patient": folder.name}
@@ -261,6 +261,26 @@ def test_a_failing_case_spares_the_entries_of_an_earlier_run(dataset, cases, tmp
     with pytest.raises(PyrasegError, match="1 of 3 training cases"):
         SliceDataset([*cases, broken], preprocessing(), augmentation=augmentation(), cache_dir=tmp_path / "cache")
     assert written(tmp_path / "cache") == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_is_no_fault_of_the_cases_and_what_was_prepared_stays(cases, tmp_path, limit_files, workers):
+    large = write_case(tmp_path / "carl", 3, shape=(60, 20, 16))
+    limit_files(20_000)
+    with pytest.raises(DiskError, match=r"^Nothing can be written to \S+: File too large"):
+        SliceDataset(
+            [cases[0], large, cases[1]],
+            preprocessing(),
+            augmentation=augmentation(),
+            cache_dir=tmp_path / "cache",
+            num_workers=workers,
+        )
+    limit_files(-1)
+    before = written(tmp_path / "cache")
+    assert before
+    made = SliceDataset([cases[0], large], preprocessing(), augmentation=augmentation(), cache_dir=tmp_path / "cache")
+    assert len(made) == 63
+    assert before.items() <= written(tmp_path / "cache").items()
 
 
 def test_two_runs_may_fill_one_cache(cases, tmp_path):

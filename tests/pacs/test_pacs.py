@@ -170,6 +170,18 @@ def test_a_bad_series_stops_no_other(pacs, arguments, tmp_path, capsys):
     assert len(pacs.instances(Modality="SEG")) == 2
 
 
+def test_a_full_disk_is_no_fault_of_the_series(pacs, arguments, tmp_path, caplog, limit_files):
+    sources = small_series(tmp_path, "one")
+    pacs.add(sources)
+    limit_files(max(file.stat().st_size for file in sources) + 500)  # the segmentation is larger
+    with pytest.raises(PyrasegError, match="1 series are not"):
+        main(arguments())
+    limit_files(-1)
+    assert "not done this time, Nothing can be written to" in caplog.text
+    main(arguments())  # it is tried again without being asked to
+    assert journal(tmp_path)[files.uid("series", "one")]["status"] == "stored"
+
+
 def test_only_what_the_filters_name(pacs, arguments, tmp_path):
     pacs.add(small_series(tmp_path, "old", StudyDate="20200101"))
     pacs.add(small_series(tmp_path, "new", StudyDate="20260102"))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bundle.pyraseg import processes
 from bundle.pyraseg.data.slice_cache import SliceCache
-from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg.errors import DiskError, PyrasegError, mendable
 from bundle.pyraseg.transforms.label import UNKNOWN
 from bundle.pyraseg.transforms.random_part import split_at_random
 from bundle.pyraseg.transforms.strength import set_strength
@@ -94,7 +94,12 @@ class SliceDataset(Dataset):
         was_there = cache.folder.exists()
         workers = DataLoader(missing, batch_size=None, num_workers=min(num_workers, len(missing.items)))
         progress = tqdm(workers, desc="Preparing slices", unit="case", disable=None, total=len(missing.items))
-        failures = [failure for failure in progress if failure]
+        failures = []
+        for fault in progress:
+            if isinstance(fault, DiskError):  # what is cached so far stays
+                raise fault
+            if fault is not None:
+                failures.append(str(fault))
         if failures:
             for item in missing.items:
                 shutil.rmtree(cache.entry(item), ignore_errors=True)
@@ -117,20 +122,20 @@ class _Missing(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> PyrasegError | None:
         return _fault(lambda: self.cache.write(self.items[index]))
 
 
-def _fault(action: Callable[[], object]) -> str:
-    """Run an action; return what a user can mend where it fails, or "" where it does not."""
+def _fault(action: Callable[[], object]) -> PyrasegError | None:
+    """Run an action; return what a user can mend where it fails, or None where it does not."""
     try:
         action()
     except Exception as error:  # MONAI's transforms wrap what they raise
         cause = mendable(error)
         if cause is None:
             raise
-        return str(cause)
-    return ""
+        return cause
+    return None
 
 
 def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dict]) -> None:
@@ -151,7 +156,7 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
         label = transform(case)["label"]
         holding.append(bool(((label > 0) & (label != UNKNOWN)).any()))
 
-    faults = [fault for case in progress if (fault := _fault(lambda case=case: check(case)))]
+    faults = [str(fault) for case in progress if (fault := _fault(lambda case=case: check(case)))]
     failures = [fault for found in processes.gather(faults) for fault in found]
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))

@@ -23,7 +23,7 @@ from bundle.pyraseg.dicom.label import open_label
 from bundle.pyraseg.dicom.seg import write_segmentation
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.source import in_frame_order, read_sources
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.errors import DiskError, PyrasegError
 from bundle.pyraseg.files import replacing
 from bundle.pyraseg.labelling.archives import Archive
 from bundle.pyraseg.labelling.classes import Task, as_classes, meant
@@ -142,6 +142,8 @@ class DicomDatastore(Datastore):
                     return str(file)
             try:
                 return str(write_for_clients(read_series(folder), stem))
+            except DiskError:  # no fault of the series
+                raise
             except PyrasegError:  # it is not handed out again, unless its images change
                 self._unusable.add(series)
                 self._series.pop(image_id, None)
@@ -262,7 +264,7 @@ class DicomDatastore(Datastore):
                 try:
                     task.table.indices(open_label(path).segments, f"The segmentation {label.uid}", "segments")
                     folder = Path(dicom_of(self.get_image_uri(uid)))
-                except PacsError:  # it may be there another time
+                except (PacsError, DiskError):  # it may be there another time
                     raise
                 except PyrasegError as error:
                     logger.warning("Left out for %s: %s", task.name, error)

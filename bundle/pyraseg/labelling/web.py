@@ -15,7 +15,7 @@ from monailabel.app import app
 from monailabel.endpoints import model, proxy
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 
-from bundle.pyraseg.errors import PyrasegError, describe, mendable
+from bundle.pyraseg.errors import DiskError, PyrasegError, describe, mendable
 from bundle.pyraseg.labelling.viewer import show
 from bundle.pyraseg.pacs.connection import PacsError
 
@@ -39,7 +39,8 @@ def what_is_wrong(error: Exception) -> tuple[int, str]:
     if isinstance(error, JSONDecodeError):
         return 400, "The params are no JSON. Correct them."
     cause = mendable(error)
-    return 502 if isinstance(cause, PacsError) else 400 if cause else 500, describe(error)
+    kinds = ((PacsError, 502), (DiskError, 507), (PyrasegError, 400), (object, 500))
+    return next(status for kind, status in kinds if isinstance(cause, kind)), describe(error)
 
 
 async def refuse_pages(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
