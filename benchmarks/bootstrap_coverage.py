@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.pyraseg.evaluation.bootstrap import difference_interval, mean_interval
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import replacing
+from bundle.pyraseg.evaluation import difference_interval, mean_interval
 from scripts.network_table import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[1]

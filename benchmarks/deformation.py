@@ -19,7 +19,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Rand2DElasticd
 
-from bundle.pyraseg.transforms.deformation import RandDeformd
+from bundle.pyraseg.transforms import RandDeformd
 
 SETTINGS = {"rotation": 15.0, "scale": 0.1, "elastic_magnitude": 3.0, "elastic_spacing": 32}
 COMMON = {"keys": ["image", "label"], "prob": 1.0, "mode": ["bilinear", "nearest"], "padding_mode": "border"}

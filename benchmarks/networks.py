@@ -26,11 +26,7 @@ from monai.networks.nets import FlexibleUNet, UNet
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bundle.pyraseg.losses import DiceFocalLoss
-from bundle.pyraseg.networks.bottleneck import PyramidBottleneck
-from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
-from bundle.pyraseg.networks.pspnet import PSPNet
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
+from bundle.pyraseg.networks import DeepLabV3Plus, DiceFocalLoss, PSPNet, PyramidBottleneck, import_torchvision
 from scripts.network_table import replace_between_markers
 
 import_torchvision()  # the next two import torchvision and must find it sound

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bundle.pyraseg.evaluation.bootstrap import mean_interval
+from bundle.pyraseg.evaluation import mean_interval
 from scripts.network_table import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[1]

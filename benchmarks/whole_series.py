@@ -24,10 +24,9 @@ from monai.bundle import ConfigParser
 
 from benchmarks.dermoscopy.trials import versions
 from benchmarks.networks import processor
-from bundle.pyraseg.data.phantom.cases import phantom_case
-from bundle.pyraseg.data.phantom.dicom_writer import write_series
-from bundle.pyraseg.training.checkpoints import load_model
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.training import load_model
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.datasets.phantom import phantom_case, write_series
 
 ROOT = Path(__file__).resolve().parents[1]
 SLICES, SIDE = 100, 512

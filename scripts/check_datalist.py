@@ -9,12 +9,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from bundle.pyraseg.data.datalist import load_cases
-from bundle.pyraseg.data.duplicates import THRESHOLD, find_duplicates
-from bundle.pyraseg.data.leakage import refuse_duplicates
-from bundle.pyraseg.data.manifest import MANIFEST, changed_files
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.datalists import MANIFEST, THRESHOLD, changed_files, find_duplicates, load_cases, refuse_duplicates
+from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from monai.transforms import Compose, LoadImaged
 
-from bundle.pyraseg.data.datalist import SPLITS, load_cases
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.evaluation.cases import CaseScorer
-from bundle.pyraseg.evaluation.table import CaseTable
-from bundle.pyraseg.evaluation.text import format_summary
-from bundle.pyraseg.transforms.label import LoadLabeld
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.datalists import load_cases
+from bundle.pyraseg.datalists.datalist import SPLITS
+from bundle.pyraseg.evaluation import CaseScorer, CaseTable, format_summary
+from bundle.pyraseg.transforms import LoadLabeld
+from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -53,9 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         raise PyrasegError(f"The data set {options.dataset_dir} has no cases in its part {options.split!r}.")
     load = Compose(
         [
-            LoadImaged(
-                "image", reader="bundle.pyraseg.transforms.reader.MedicalImageReader", ensure_channel_first=True
-            ),
+            LoadImaged("image", reader="bundle.pyraseg.transforms.MedicalImageReader", ensure_channel_first=True),
             LoadLabeld(["label", "scored"], class_names=options.class_names, mask_value=options.mask_value),
         ]
     )

@@ -9,11 +9,8 @@ prints first - second for every class. An interval that holds 0 is no difference
 import argparse
 from pathlib import Path
 
-from bundle.pyraseg.evaluation.cases import METRICS
-from bundle.pyraseg.evaluation.comparison import compare, read_scores, read_unit
-from bundle.pyraseg.evaluation.table import write_csv
-from bundle.pyraseg.evaluation.text import aligned
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.evaluation import METRICS, aligned, compare, read_scores, read_unit, write_csv
+from bundle.pyraseg.workflow import plain_console
 
 COLUMNS = ("metric", "class", "difference", "low", "high", "cases", "patients", "left_out", "reliable")
 

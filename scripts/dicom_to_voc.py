@@ -12,16 +12,22 @@ import logging
 import os
 from pathlib import Path
 
-from bundle.pyraseg.data.voc.convert import FORMATS, Settings, require_all, write_voc
-from bundle.pyraseg.data.voc.patients import GROUPINGS
-from bundle.pyraseg.data.voc.stacks import KEYWORDS, LABEL_OBJECTS, plan_stacks, read_table
-from bundle.pyraseg.dicom.grid import DRAWN_ON
-from bundle.pyraseg.dicom.references import read_references
-from bundle.pyraseg.dicom.scan import Scan, find_series
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.transforms.label import LabelReader
-from bundle.pyraseg.transforms.windowing import PRESETS, parse_window
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import Scan, find_series
+from bundle.pyraseg.labels import DRAWN_ON, read_references
+from bundle.pyraseg.transforms import PRESETS, LabelReader, parse_window
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.datasets.voc import (
+    FORMATS,
+    GROUPINGS,
+    KEYWORDS,
+    LABEL_OBJECTS,
+    Settings,
+    plan_stacks,
+    read_table,
+    require_all,
+    write_voc,
+)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -9,8 +9,8 @@ writes images/person_NN_a.jpg and masks/person_NN_a_segmentation.png, the same p
 import argparse
 from pathlib import Path
 
-from bundle.pyraseg.data.photograph_study import write_photograph_study
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.datasets import write_photograph_study
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from bundle.pyraseg.deployment.recipe import Decision
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.training.checkpoints import load_model
-from bundle.pyraseg.transforms.temperature import read_temperature
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.deployment import Decision
+from bundle.pyraseg.training import load_model
+from bundle.pyraseg.transforms import read_temperature
+from bundle.pyraseg.workflow import plain_console
 
 try:
-    from bundle.pyraseg.deployment.export import Parts, export
+    from bundle.pyraseg.deployment import Parts, export
 except ModuleNotFoundError as error:
     raise SystemExit(f"pyraseg: {error.name} is missing, which an export needs: pip install -e '.[export]'") from error
 

@@ -19,10 +19,10 @@ from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.recipe.sim_env import SimEnv
 from nvflare.recipe.utils import set_per_site_config
 
-from bundle.pyraseg.data.phantom.study import write_phantom_study
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.training.checkpoints import save_atomically
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.training import save_atomically
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
 from scripts.federated_client import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]

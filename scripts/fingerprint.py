@@ -26,16 +26,26 @@ import numpy as np
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from bundle.pyraseg.data.class_statistics import METHODS, ClassCounts, sum_counts
-from bundle.pyraseg.data.fingerprint import CaseFingerprint, measure_cases
-from bundle.pyraseg.data.proposal import Setting, propose_empty_share, propose_grid, propose_weights, propose_windows
-from bundle.pyraseg.data.suspicion import suspicious
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.evaluation.fingerprint_pictures import draw_histograms, draw_pairs
-from bundle.pyraseg.evaluation.fingerprint_report import class_table, report, settings_table, write_cases
-from bundle.pyraseg.files import replacing
-from bundle.pyraseg.training.memory import USABLE, fitting_batch, peak_of_steps
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
+from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.fingerprint import (
+    CaseFingerprint,
+    Setting,
+    class_table,
+    draw_histograms,
+    draw_pairs,
+    measure_cases,
+    propose_empty_share,
+    propose_grid,
+    propose_weights,
+    propose_windows,
+    report,
+    settings_table,
+    suspicious,
+    write_cases,
+)
 
 MEASURED = (2, 6)  # batch sizes; of one, batch normalisation has nothing to normalise
 

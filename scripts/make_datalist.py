@@ -10,11 +10,18 @@ import argparse
 import logging
 from pathlib import Path
 
-from bundle.pyraseg.data.collecting import collect_cases
-from bundle.pyraseg.data.duplicates import THRESHOLD
-from bundle.pyraseg.data.making import LIST, SUMMARY, check_request, write_folds, write_link, write_split
-from bundle.pyraseg.data.manifest import MANIFEST
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.datalists import (
+    LIST,
+    MANIFEST,
+    SUMMARY,
+    THRESHOLD,
+    check_request,
+    collect_cases,
+    write_folds,
+    write_link,
+    write_split,
+)
+from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -9,9 +9,9 @@ python pyraseg.pyz MODEL INPUT OUTPUT
 import argparse
 from pathlib import Path
 
-from bundle.pyraseg.deployment.single_file import requirements, write_zipapp
-from bundle.pyraseg.files import replacing
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import replacing
+from bundle.pyraseg.deployment import requirements, write_zipapp
+from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -15,11 +15,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
-from bundle.pyraseg.networks.pspnet import PSPNet
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_torchvision
+from bundle.pyraseg.workflow import plain_console
 
 import_torchvision()  # timm imports torchvision and must find it sound
 import timm  # noqa: E402

@@ -3,16 +3,16 @@
 
 It holds the task's configs merged into files that stand alone, the weights, the code, the model card and the licence
 of the data, with SHA-256 sums, a bill of materials and a golden prediction on a drawn image, and no data. The same
-commit gives the same bytes. `python -m bundle.pyraseg.verify` checks it wherever it goes, and scripts.publish_bundle
-publishes it (docs/sharing.md).
+commit gives the same bytes. `python -m bundle.pyraseg.packaging.verification` checks it wherever it goes, and
+scripts.publish_bundle publishes it (docs/sharing.md).
 """
 
 import argparse
 import hashlib
 from pathlib import Path
 
-from bundle.pyraseg.packaging.pack import pack
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.publishing import pack
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,13 +15,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.pacs.connection import connect
-from bundle.pyraseg.pacs.journal import Journal, sole_user
-from bundle.pyraseg.pacs.search import find_series, parse_filters
-from bundle.pyraseg.pacs.worker import Worker, is_due, watch
-from bundle.pyraseg.runtime.model import Model
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.runtime import Model
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

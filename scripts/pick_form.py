@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.runtime.session import open_session
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.runtime import open_session
+from bundle.pyraseg.workflow import plain_console
 
 SUFFIXES = {"float": ".network.onnx", "int8": ".int8.network.onnx"}
 #: Ends the name of a form that nobody has compared with the float one.

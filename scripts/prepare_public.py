@@ -9,11 +9,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from bundle.pyraseg.data.collecting import collect_cases
-from bundle.pyraseg.data.duplicates import THRESHOLD
-from bundle.pyraseg.data.making import LIST, write_split
-from bundle.pyraseg.data.public.recipes import RECIPES, prepare
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.datalists import LIST, THRESHOLD, collect_cases, write_split
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.datasets.public import RECIPES, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish a package: on the Hugging Face hub, or as a folder for a pull request to MONAI's model zoo.
 
-The package is verified first, as `python -m bundle.pyraseg.verify` does, and what was verified is what is published.
+The package is verified first, and what was verified is what is published.
 The hub's token comes from `hf auth login` or HF_TOKEN; a new repository is private unless --public is given. The zoo
 has no weights in git: --url says where it finds them, such as https://huggingface.co/OWNER/NAME/resolve/VERSION, from
 where anyone must be able to download (docs/sharing.md).
@@ -11,11 +11,10 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.packaging.verified import Verified
-from bundle.pyraseg.packaging.zoo import write_zoo, zoo_files
-from bundle.pyraseg.verify import verify
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.packaging import Verified, verify
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.publishing import write_zoo, zoo_files
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,7 +66,7 @@ def to_hub(package: Verified, options: argparse.Namespace) -> str:
 def load_hub() -> ModuleType:
     """Return the module that publishes on the hub, whose client not every installation has."""
     try:
-        from bundle.pyraseg.packaging import hub
+        from bundle.pyraseg_tools.publishing import hub
     except ModuleNotFoundError as error:
         raise PyrasegError(f'The hub needs the package {error.name}: pip install -e ".[hub]"') from error
     return hub

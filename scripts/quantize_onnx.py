@@ -21,15 +21,20 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from tqdm import tqdm
 
-from bundle.pyraseg.deployment.export import recipe_properties
-from bundle.pyraseg.deployment.gate import judge
-from bundle.pyraseg.deployment.onnx_graph import describe, path_model
-from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
-from bundle.pyraseg.deployment.quantization import Quantized, quantize, require_content
-from bundle.pyraseg.deployment.recipe import Decision, read_recipe
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.deployment import (
+    Decision,
+    OnnxNetwork,
+    Quantized,
+    describe,
+    judge,
+    path_model,
+    quantize,
+    read_recipe,
+    recipe_properties,
+    require_content,
+)
+from bundle.pyraseg.workflow import plain_console
 from scripts.export_onnx import read_config
 
 #: Layers that a message names.

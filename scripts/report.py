@@ -7,8 +7,8 @@ python -m scripts.report runs/evaluation --training runs/phantom
 import argparse
 from pathlib import Path
 
-from bundle.pyraseg.reporting.page import write_report
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.reporting import write_report
+from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

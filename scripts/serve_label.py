@@ -13,11 +13,11 @@ import socket
 import sys
 from pathlib import Path
 
-from bundle.pyraseg.dicom.scan import scan_files
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.labelling.app_folder import put_bundles
-from bundle.pyraseg.labelling.retraining import patients_of
-from bundle.pyraseg.workflow.console import plain_console
+import bundle.pyraseg_tools
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import scan_files
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.monai_label import patients_of, put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
 SETTINGS = {
@@ -114,8 +114,7 @@ def refuse_pattern(patient_pattern: str | None) -> None:
 
 def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
     """Return what the app has to know of a PACS, after a look that it answers and has such series."""
-    from bundle.pyraseg.pacs.connection import connect  # what it needs is in .venv-label, and may be nowhere else
-    from bundle.pyraseg.pacs.search import find_series, parse_filters
+    from bundle.pyraseg_tools.pacs import connect, find_series, parse_filters
 
     refuse_pattern(options.patient_pattern)
     if options.filter is None:
@@ -146,7 +145,8 @@ def command(options: argparse.Namespace, folders: list[Path], studies: str, sett
     return [
         sys.executable, "-m", "monailabel.main", "start_server",
         "--app", str(options.app_dir), "--studies", studies,
-        "--uvicorn_app", "bundle.pyraseg.labelling.web:app", "--host", options.host, "--port", str(options.port),
+        "--uvicorn_app", "bundle.pyraseg_tools.monai_label.web:app",
+        "--host", options.host, "--port", str(options.port),
         "--conf", "models", ",".join(folder.name for folder in folders),
         *(part for name, value in settings.items() for part in ("--conf", name, value)),
         "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
@@ -160,7 +160,7 @@ def environment(folders: list[Path], app: Path) -> dict[str, str]:
     """
     code = next((folder for folder in folders if (folder / "bundle" / "pyraseg").is_dir()), None)
     code = code or Path(__file__).resolve().parents[1]
-    path = [code, code / "bundle" / "pyraseg" / "labelling" / "site", os.environ.get("PYTHONPATH")]
+    path = [code, Path(bundle.pyraseg_tools.__file__).parent / "monai_label" / "site", os.environ.get("PYTHONPATH")]
     return {
         **SETTINGS,
         "MONAI_LABEL_SESSION_PATH": str(temporary(app) / "sessions"),

@@ -11,8 +11,8 @@ of it, the server's answer is untried.
 import argparse
 from pathlib import Path
 
-from bundle.pyraseg.deployment.triton import write_repository
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.deployment import write_repository
+from bundle.pyraseg.workflow import plain_console
 
 
 def main(argv: list[str] | None = None) -> None:

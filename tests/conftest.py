@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -27,3 +29,18 @@ def limit_files() -> Iterator[Callable[[int], None]]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size < 0 else size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def phantom_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Write the default study; return its folder and the seconds of processor time that it took in all processes."""
+    folder = tmp_path_factory.mktemp("phantom") / "study"
+    before = os.times()[:4]
+    write_phantom_study(folder)
+    return folder, sum(os.times()[:4]) - sum(before)
+
+
+@pytest.fixture(scope="session")
+def phantom_study(phantom_build: tuple[Path, float]) -> Path:
+    """Return the folder of the default phantom study (24 patients)."""
+    return phantom_build[0]

@@ -16,8 +16,8 @@ from benchmarks.dermoscopy.networks import NETWORKS
 from benchmarks.dermoscopy.plans import PLANS
 from benchmarks.dermoscopy.settings import SETTINGS
 from benchmarks.dermoscopy.trials import Bench, Trial
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.workflow import plain_console
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -37,11 +37,9 @@ from benchmarks.networks import (
     processor,
     summary,
 )
-from bundle.pyraseg.deployment.gate import judge
-from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
-from bundle.pyraseg.deployment.quantization import quantize
-from bundle.pyraseg.training.checkpoints import load_model
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
+from bundle.pyraseg.training import load_model
+from bundle.pyraseg.workflow import plain_console
 from scripts.network_table import replace_between_markers
 from scripts.quantize_onnx import training_images
 

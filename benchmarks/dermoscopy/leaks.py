@@ -10,10 +10,8 @@ import json
 from pathlib import Path
 
 from benchmarks.dermoscopy.latency import RESULTS
-from bundle.pyraseg.data.datalist import load_cases
-from bundle.pyraseg.data.duplicates import THRESHOLD, find_duplicates
-from bundle.pyraseg.data.leakage import leaks
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.datalists import THRESHOLD, find_duplicates, leaks, load_cases
+from bundle.pyraseg.workflow import plain_console
 
 
 def main() -> None:

@@ -5,9 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bundle.pyraseg.networks.parts import PartwiseNetwork
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
-from bundle.pyraseg.networks.weights import load_weights, read_packaged_weights
+from bundle.pyraseg.networks import PartwiseNetwork, import_torchvision, load_weights, read_packaged_weights
 
 import_torchvision()  # segmentation_models_pytorch imports torchvision and must find it sound
 import segmentation_models_pytorch as smp  # noqa: E402
@@ -49,7 +47,7 @@ PEER = {
     "pretrained": "@pretrained",
 }
 DEEPLAB = {
-    "_target_": "bundle.pyraseg.networks.deeplab.DeepLabV3Plus",
+    "_target_": "bundle.pyraseg.networks.DeepLabV3Plus",
     "in_channels": 3,
     "out_channels": "$len(@class_names)",
     "encoder": "@encoder",

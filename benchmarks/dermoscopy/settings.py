@@ -33,9 +33,9 @@ KEPT = {"keep_statistics": ["encoder"]}
 RECIPE = two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0)
 HIGH = two_stages(2e-3, 1e-3, 2e-3)
 MIDDLE_KEPT = two_stages(2e-3, 3e-4, 1e-3, **KEPT)
-CROSS_ENTROPY = {"loss": {"_target_": "bundle.pyraseg.losses.DiceCELoss", "include_background": False, "batch": True}}
+CROSS_ENTROPY = {"loss": {"_target_": "bundle.pyraseg.networks.DiceCELoss", "include_background": False, "batch": True}}
 DEFORM = {
-    "_target_": "bundle.pyraseg.transforms.deformation.RandDeformd",
+    "_target_": "bundle.pyraseg.transforms.RandDeformd",
     "keys": ["image", "label"],
     "prob": 0.8,
     "rotation": 45,

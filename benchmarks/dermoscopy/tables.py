@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.dermoscopy.latency import MODES, RESULTS
 from benchmarks.dermoscopy.networks import OURS
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.evaluation.bootstrap import difference_interval, mean_interval
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.evaluation import difference_interval, mean_interval
 from scripts.network_table import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,9 +20,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from benchmarks.dermoscopy.networks import count_parameters
 from benchmarks.networks import processor
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
-from bundle.pyraseg.workflow.environment import PACKAGES
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.workflow import PACKAGES
 
 logger = logging.getLogger(__name__)
 

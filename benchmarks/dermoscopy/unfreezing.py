@@ -18,7 +18,7 @@ from monai.bundle import ConfigWorkflow
 
 from benchmarks.dermoscopy.latency import RESULTS
 from benchmarks.dermoscopy.trials import CONFIGS, versions
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.workflow import plain_console
 
 BATCHES = (1, 4, 16)
 

@@ -15,7 +15,7 @@ from benchmarks.dermoscopy import tables, unfreezing
 from benchmarks.dermoscopy.networks import NETWORKS, PeerNetwork, count_parameters
 from benchmarks.dermoscopy.plans import plans
 from benchmarks.dermoscopy.trials import compact, config_hash, split_hashes
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
 
 ENCODER = "tf_efficientnet_lite0"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 
-from bundle.pyraseg.data.phantom.study import write_phantom_study
+from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -95,7 +95,7 @@ def test_every_reference_resolves(program):
 @programs
 def test_every_knob_and_argument_is_used(program):
     parser = merged(PROGRAMS[program])
-    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config.check_config"}, *parser["initialize"]]
+    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config"}, *parser["initialize"]]
     parser.get_parsed_content("initialize#0")
     keys = {key for key, value in parser.get().items() if value is not None and key != "_meta_"}
     used = {ReferenceResolver.split_id(id)[0] for id in references(parser.get())}
@@ -108,7 +108,7 @@ def test_what_monai_label_and_monai_fl_set_is_allowed(program):
     parser["train#trainer#max_epochs"] = 2
     parser["train#dataset#data"] = parser["validate#dataset#data"] = [{"image": "a.nii", "label": "b.nii"}]
     parser["device"] = "cpu"
-    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config.check_config"}]
+    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config"}]
     parser.get_parsed_content("initialize#0")
 
 

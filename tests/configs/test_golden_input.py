@@ -12,7 +12,7 @@ from monai.transforms import ScaleIntensityRangePercentiles
 from PIL import Image
 
 from tests.configs.test_configs import PROGRAMS, TASKS, merged
-from tests.dicom.files import write_series
+from tests.helpers.dicom_files import write_series
 
 ROWS, COLUMNS = 20, 24
 

@@ -7,10 +7,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg.core.errors import PyrasegError, mendable
 from tests.configs.test_configs import PROGRAMS, TASKS, merged
-from tests.dicom.files import write_series
-from tests.dicom.structure_sets import write_structure_set
+from tests.helpers.dicom_files import write_series
+from tests.helpers.structure_sets import write_structure_set
 
 trainings = pytest.mark.parametrize("program", [train for train, _ in TASKS])
 
@@ -20,7 +20,7 @@ def test_every_training_uses_the_table(program: str) -> None:
     parser = merged(PROGRAMS[program])
     name = parser["class_names"][-1]
     parser["label_names"], parser["overlap_order"] = {name: ["Other", ["SCT", "1"]]}, [name]
-    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config.check_config"}, *parser["initialize"]]
+    parser["initialize"] = [{"_target_": "bundle.pyraseg.workflow.check_config"}, *parser["initialize"]]
     parser.get_parsed_content("initialize#0")
     load = next(t for t in parser["train#preprocessing#transforms"] if t["_target_"].endswith("LoadLabeld"))
     assert load["label_names"] == "@label_names" and load["overlap_order"] == "@overlap_order"

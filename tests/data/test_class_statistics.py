@@ -11,12 +11,12 @@ import torch
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.data.class_statistics import ClassCounts, class_weights, count_label, sum_counts
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.transforms.label import LoadLabeld
 
 NAMES = ["background", "liver", "lesion"]
-READER = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+READER = "bundle.pyraseg.transforms.MedicalImageReader"
 
 
 def load(class_names=NAMES, **options) -> Compose:

@@ -14,19 +14,19 @@ from monai.transforms import Compose, EnsureTyped, LoadImaged
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from bundle.pyraseg.core.errors import DiskError, PyrasegError
 from bundle.pyraseg.data.slice_cache import SliceCache
 from bundle.pyraseg.data.slices import Draw, SliceDataset, check_cases
-from bundle.pyraseg.errors import DiskError, PyrasegError
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandNoised
 from bundle.pyraseg.transforms.label import UNKNOWN, LoadLabeld
 from bundle.pyraseg.transforms.orientation import OrientSlicesd
 from bundle.pyraseg.transforms.windowing import Windowd
-from tests.dicom.files import write_series
+from tests.helpers.dicom_files import write_series
 
 SHAPE = (3, 20, 16)  # slices, rows, columns
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-READER = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+READER = "bundle.pyraseg.transforms.MedicalImageReader"
 
 
 def preprocessing(width: float = 400) -> Compose:

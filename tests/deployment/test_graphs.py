@@ -14,14 +14,14 @@ from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.transforms import Compose, FillHolesd, ScaleIntensityd
 from torch import Tensor, nn
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.deployment.agreement import LOGIT_TOLERANCE, Agreement, compare_path
-from bundle.pyraseg.deployment.export import Parts, export
+from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.onnx_graph import network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
 from bundle.pyraseg.deployment.reference import Reference, examples
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.runtime.session import open_session
-from tests.deployment.paths import WINDOWS, Convolutions, network, photograph, projection, steps, volume
+from tests.helpers.onnx_paths import WINDOWS, Convolutions, network, photograph, projection, steps, volume
 
 PLAIN = Decision()
 

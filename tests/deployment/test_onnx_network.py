@@ -4,10 +4,10 @@
 import pytest
 import torch
 
-from bundle.pyraseg.deployment.export import Parts, export
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
-from bundle.pyraseg.errors import PyrasegError
-from tests.deployment.paths import network, photograph, steps
+from tests.helpers.onnx_paths import network, photograph, steps
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.deployment.onnx_graph import describe, network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision, read_recipe
-from bundle.pyraseg.errors import PyrasegError
 from scripts import triton_repository
-from tests.deployment import paths
+from tests.helpers import onnx_paths as paths
 
 NUMPY = {"TYPE_FP32": np.float32, "TYPE_FP64": np.float64, "TYPE_UINT8": np.uint8, "TYPE_BOOL": bool}
 

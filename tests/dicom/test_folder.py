@@ -9,13 +9,12 @@ import pytest
 from pydicom.fileset import FileSet
 from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundImageStorage
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.scan import find_series
-from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
 from bundle.pyraseg.transforms.reader import MedicalImageReader
-
-from .files import write_image, write_series
+from tests.helpers.dicom_files import write_image, write_series
 
 STACK = np.random.default_rng(0).integers(-1000, 1000, (3, 8, 10), dtype=np.int16)
 

@@ -4,10 +4,9 @@
 import numpy as np
 import pytest
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.geometry import Plane, stack_geometry
-from bundle.pyraseg.errors import PyrasegError
-
-from .files import AXIAL, CORONAL, SAGITTAL
+from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL
 
 
 def planes(positions, orientation=AXIAL, spacing=(1.0, 1.0), thickness=None):

@@ -18,10 +18,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames, is_inverted, padding_mask, to_uint8
-from bundle.pyraseg.errors import PyrasegError
-
-from .files import item, lut_item, make_image, save, write_enhanced, write_image
+from tests.helpers.dicom_files import item, lut_item, make_image, save, write_enhanced, write_image
 
 RAMP = np.arange(-6, 6, dtype=np.int16).reshape(3, 4)  # rows and columns differ
 RGB = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)

@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.pixels import decode_frames, padding_mask
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.errors import PyrasegError
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = "dicom_robustness"
@@ -184,7 +184,7 @@ def test_sizes_that_the_file_cannot_hold_are_refused(corpus, tmp_path, keyword, 
 
 
 def test_five_hundred_damaged_headers(real_data):
-    command = [sys.executable, "-m", "tests.dicom.mutations", str(real_data), "500"]
+    command = [sys.executable, "-m", "tests.helpers.dicom_mutations", str(real_data), "500"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = result.stdout.strip().splitlines()
     assert result.returncode == 0, f"{lines[-1]} ended the process\n{result.stderr[-2000:]}"

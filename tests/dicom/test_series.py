@@ -15,12 +15,22 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.voi import VoiWindow
-from bundle.pyraseg.errors import PyrasegError
-
-from .files import AXIAL, CORONAL, SAGITTAL, item, make_image, save, uid, write_enhanced, write_image, write_series
+from tests.helpers.dicom_files import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    item,
+    make_image,
+    save,
+    uid,
+    write_enhanced,
+    write_image,
+    write_series,
+)
 
 OBLIQUE = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
 STACK = np.random.default_rng(0).integers(-1000, 1000, (5, 32, 40), dtype=np.int16)

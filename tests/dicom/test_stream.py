@@ -6,10 +6,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.stream import SeriesStream
-from bundle.pyraseg.errors import PyrasegError
-from tests.dicom.files import write_enhanced, write_series
+from tests.helpers.dicom_files import write_enhanced, write_series
 
 
 def values(shape: tuple[int, ...], low: int = -900, high: int = 1500) -> np.ndarray:

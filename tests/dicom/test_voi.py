@@ -8,10 +8,9 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRBigEndian
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, apply_voi_lut, read_voi
-from bundle.pyraseg.errors import PyrasegError
-
-from .files import item, lut_item, make_image, save, write_enhanced, write_image
+from tests.helpers.dicom_files import item, lut_item, make_image, save, write_enhanced, write_image
 
 GREY = np.zeros((2, 2), np.int16)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.bootstrap import Interval, difference_interval, mean_interval
 
 

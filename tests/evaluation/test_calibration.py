@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.calibration import (
     BoundaryCalibration,
     Reliability,

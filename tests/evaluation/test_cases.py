@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
 from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.transforms.label import UNKNOWN

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.bootstrap import mean_interval
 from bundle.pyraseg.evaluation.comparison import compare, read_scores
 

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import CaseScorer
 from bundle.pyraseg.evaluation.summary import POLICY

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.inference.find import find_inputs
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.inference.inputs import InputDataset
 from bundle.pyraseg.inference.tally import Tally
-from tests.dicom.files import uid, write_image, write_series
+from bundle.pyraseg.runtime.find import find_inputs
+from tests.helpers.dicom_files import uid, write_image, write_series
 
 
 @pytest.fixture

@@ -24,10 +24,7 @@ from monai.transforms import LoadImage
 from scipy.spatial import cKDTree
 from skimage.measure import grid_points_in_poly
 
-from bundle.pyraseg.data.phantom.cases import PLANS, phantom_case
-from bundle.pyraseg.data.phantom.dicom_writer import write_series as write_phantom
-from bundle.pyraseg.dicom.seg import SegmentClass
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.inference.algorithm import Algorithm
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.sources import SourceImages
@@ -35,9 +32,12 @@ from bundle.pyraseg.inference.writers.mesh import MeshWriter
 from bundle.pyraseg.inference.writers.segmentation import SegmentationWriter
 from bundle.pyraseg.inference.writers.structure_set import StructureSetWriter
 from bundle.pyraseg.inference.writers.volumes import VolumeTable
+from bundle.pyraseg.labels.seg_writer import SegmentClass
 from bundle.pyraseg.transforms.label import LoadLabeld
 from bundle.pyraseg.transforms.reader import MedicalImageReader
-from tests.dicom.files import write_series
+from bundle.pyraseg_tools.datasets.phantom.cases import PLANS, phantom_case
+from bundle.pyraseg_tools.datasets.phantom.dicom_writer import write_series as write_phantom
+from tests.helpers.dicom_files import write_series
 from tests.transforms.test_round_trip import PATIENT, STACKS, letter_f
 
 NAMES = ["background", "liver", "lesion", "spleen", "kidney"]

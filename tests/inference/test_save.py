@@ -13,7 +13,7 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg.core.errors import PyrasegError, mendable
 from bundle.pyraseg.inference.inputs import InputDataset
 from bundle.pyraseg.inference.one_by_one import SegmentOne
 from bundle.pyraseg.inference.prediction import Prediction

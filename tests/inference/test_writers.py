@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.pyraseg.evaluation.overlay import COLOURS, MARGIN, draw, telling_slices
+from bundle.pyraseg.figures.overlay import COLOURS, MARGIN, draw, telling_slices
 from bundle.pyraseg.inference.writers.label_map import write_label_map
 
 NAMES = ["background", "liver", "lesion"]

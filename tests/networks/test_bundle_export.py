@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from tests.networks.network_tests import in_onnxruntime, randomise_statistics, relative_error
+from tests.helpers.network_tests import in_onnxruntime, randomise_statistics, relative_error
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 ENCODERS = [
@@ -28,7 +28,7 @@ ENCODERS = [
 def bundle(request, tmp_path):
     """Write a config and a checkpoint; return the folder, the network and the axes of its images."""
     encoder, spatial_dims = request.param
-    network = {"_target_": "bundle.pyraseg.networks.pspnet.PSPNet", "spatial_dims": spatial_dims, "encoder": encoder}
+    network = {"_target_": "bundle.pyraseg.networks.PSPNet", "spatial_dims": spatial_dims, "encoder": encoder}
     network |= {"in_channels": 3, "pretrained": False, "bottleneck": 16}
     (tmp_path / "config.json").write_text(json.dumps({"network_def": network}))
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from skimage import data
 from skimage.transform import resize
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import PACKAGED_ENCODER, build_encoder, timm
 from bundle.pyraseg.networks.torchvision_ops import import_torchvision
 from bundle.pyraseg.networks.weights import load_weights, read_packaged_weights

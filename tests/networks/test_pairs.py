@@ -7,7 +7,7 @@ import torch
 from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.networks.segmentation import SegmentationNetwork
-from tests.networks.network_tests import (
+from tests.helpers.network_tests import (
     CLASSES,
     NetworkTests,
     check_onnx_by_torch_export,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.parts import PartwiseNetwork
 
 

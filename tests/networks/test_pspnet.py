@@ -5,9 +5,9 @@ import pytest
 import torch
 from monai.losses import DeepSupervisionLoss
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.losses import DiceFocalLoss
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
+from bundle.pyraseg.networks.losses import DiceFocalLoss
 from bundle.pyraseg.networks.pspnet import PSPNet
 
 HEADS = {"plain": (PSPNet, {}), "fpn": (PSPNet, {"decoder": "fpn"}), "deeplab": (DeepLabV3Plus, {})}

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.matrices import averaging_matrix, numbered
 from bundle.pyraseg.networks.pyramid import PyramidPooling
 

@@ -6,12 +6,12 @@ import torch
 from monai.networks.nets.resnet import ResNetFeatures
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
 from bundle.pyraseg.networks.encoders import build_encoder
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.networks.volume_encoders import VOLUME_ENCODERS
-from tests.networks.network_tests import in_onnxruntime, randomise_statistics, relative_error
+from tests.helpers.network_tests import in_onnxruntime, randomise_statistics, relative_error
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 HEADS = {"plain": (PSPNet, {}), "fpn": (PSPNet, {"decoder": "fpn"}), "deeplab": (DeepLabV3Plus, {})}

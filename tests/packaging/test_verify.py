@@ -21,16 +21,16 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import MOST_FILES, archive_bytes, read_archive, unpack
 from bundle.pyraseg.packaging.form import BILL, METADATA, MODEL, check_form
-from bundle.pyraseg.packaging.pack import pack
 from bundle.pyraseg.packaging.signature import sign
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, sums_text
-from bundle.pyraseg.verify import main, verify
+from bundle.pyraseg.packaging.verification import main, verify
+from bundle.pyraseg_tools.publishing.packing import pack
 from tests.configs.test_configs import PROGRAMS, merged
-from tests.packaging.conftest import VERSION, Package, write_keys
-from tests.workflows.commands import ROOT
+from tests.helpers.commands import ROOT
+from tests.helpers.packages import VERSION, Package, write_keys
 
 NAME = "pyraseg_dermoscopy"
 Files = dict[str, bytes]
@@ -518,7 +518,8 @@ def test_a_package_that_works_otherwise(changed, said, package, tmp_path):
 def test_the_program_needs_no_torch_to_refuse(package, tmp_path):
     path = tmp_path / "given.zip"
     path.write_bytes(package.zip.read_bytes()[:-1])
-    code = "import sys; from bundle.pyraseg.verify import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from bundle.pyraseg.packaging.verification import main; main(sys.argv[1:])"
+    code += "; sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and "is refused" in run.stderr
 

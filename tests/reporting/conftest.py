@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reporting.evaluations import evaluate, large_views, volume
+from tests.helpers.evaluations import evaluate, large_views, volume
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from bundle.pyraseg.reporting.page import write_report
-from tests.reporting.browser import PHONE, Watched, browsing
-from tests.reporting.evaluations import evaluate, photograph, volume
-from tests.reporting.training import write_log
+from tests.helpers.browser import PHONE, Watched, browsing
+from tests.helpers.evaluations import evaluate, photograph, volume
+from tests.helpers.training_runs import write_log
 
 NONE = "\N{EN DASH}"
 pytestmark = pytest.mark.timeout(300)

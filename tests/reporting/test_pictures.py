@@ -14,7 +14,7 @@ from PIL import Image
 
 from bundle.pyraseg.reporting.pictures import SIDE, draw_views, rank_slices
 from bundle.pyraseg.transforms.label import UNKNOWN
-from tests.reporting.evaluations import evaluate, photograph, volume
+from tests.helpers.evaluations import evaluate, photograph, volume
 
 
 def pixels(view: dict) -> np.ndarray:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 
-from bundle.pyraseg.deployment.export import Parts, export
+from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.recipe import Decision
 from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.transforms.reader import MedicalImageReader
-from tests.deployment.paths import WINDOWS, network, photograph, projection, steps, volume
+from tests.helpers.onnx_paths import WINDOWS, network, photograph, projection, steps, volume
 
 TERMINOLOGY = {
     "liver": {"type": ["10200004", "SCT", "Liver"]},

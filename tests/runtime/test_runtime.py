@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from bundle.pyraseg.runtime.__main__ import main
-from tests.dicom.files import CORONAL, SAGITTAL, item, uid, write_enhanced, write_image, write_series
+from tests.helpers.dicom_files import CORONAL, SAGITTAL, item, uid, write_enhanced, write_image, write_series
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (6, 45, 52)  # slices, rows, columns

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from scripts.compare_labels import main
 
 

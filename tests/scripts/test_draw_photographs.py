@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from scripts import make_datalist
 from scripts.draw_photographs import main
 

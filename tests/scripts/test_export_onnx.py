@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the export refuses, in words, before it computes anything; what it writes is in tests/workflows/test_onnx.py."""
+"""What the export refuses, in words, before it computes anything; what it writes: tests/end_to_end/test_onnx.py."""
 
 from pathlib import Path
 
 import pytest
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from scripts.export_onnx import main
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

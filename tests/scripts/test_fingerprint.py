@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.pyraseg.data.datalist import load_cases
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.datalists.datalist import load_cases
 from scripts.fingerprint import main
-from tests.dicom.files import write_series
-from tests.workflows.commands import monai_bundle
+from tests.helpers.commands import monai_bundle
+from tests.helpers.dicom_files import write_series
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN, CHEST, HIPPOCAMPUS, RETINA = (

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.pyraseg.data.collecting import collect_cases
-from bundle.pyraseg.data.datalist import load_cases
-from bundle.pyraseg.data.making import write_split
-from bundle.pyraseg.data.phantom.study import write_phantom_study
-from bundle.pyraseg.data.splitting import SPLITS
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.datalists.collecting import collect_cases
+from bundle.pyraseg.datalists.datalist import load_cases
+from bundle.pyraseg.datalists.making import write_split
+from bundle.pyraseg.datalists.splitting import SPLITS
+from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from scripts import check_datalist, make_datalist
-from tests.data.test_duplicates import texture
+from tests.datalists.test_duplicates import texture
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Images of three patients with many and twelve with few; class 2 is in a third of the labels.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from scripts.network_table import (
     ENCODERS,
     HEADS,

@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 from torch import nn
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.deployment.onnx_graph import describe, network_model
-from bundle.pyraseg.errors import PyrasegError
 from scripts import pick_form
 
 

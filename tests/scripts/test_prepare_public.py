@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.pyraseg.data.datalist import load_cases
-from bundle.pyraseg.data.public import download
-from bundle.pyraseg.data.public.recipes import RECIPES
-from bundle.pyraseg.data.splitting import SPLITS
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.datalists.datalist import load_cases
+from bundle.pyraseg.datalists.splitting import SPLITS
+from bundle.pyraseg_tools.datasets.public import download
+from bundle.pyraseg_tools.datasets.public.recipes import RECIPES
 from scripts import prepare_public
-from tests.data.public.server import Site, serve
-from tests.data.public.test_archives import add_link, make_tar, make_zip
-from tests.data.test_duplicates import texture, volume
+from tests.datalists.test_duplicates import texture, volume
+from tests.tools.datasets.public.server import Site, serve
+from tests.tools.datasets.public.test_archives import add_link, make_tar, make_zip
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = range(1, 9)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from scripts import export_onnx, quantize_onnx
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from scripts.report import main
-from tests.reporting.evaluations import evaluate, volume
-from tests.reporting.training import write_log
+from tests.helpers.evaluations import evaluate, volume
+from tests.helpers.training_runs import write_log
 
 ROOT = Path(__file__).resolve().parents[2]
 

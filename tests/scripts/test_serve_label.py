@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from scripts.serve_label import emptied, environment, look_at_folder
-from tests.dicom import files
+from tests.helpers import dicom_files as files
 
 
 def test_what_a_killed_server_left_is_removed_and_nothing_else(tmp_path):

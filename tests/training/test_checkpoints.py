@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.training.checkpoints import load_model, promote, save_atomically, start_from
 

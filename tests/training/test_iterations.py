@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.training.iterations import ClipGradients, ExplainOutOfMemory, SeedEpochs
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.training.memory import LARGEST_BATCH, fitting_batch
 
 GB = 2**30

@@ -7,19 +7,19 @@ import sys
 import pytest
 import torch
 
-from bundle.pyraseg import processes
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import distributed
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.scores import count_overlap, mean_dice, summarise
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.training.parallel import CaseShare, convert_sync_batchnorm, distribute
-from tests.training.two_processes import CASES, CLASSES, EPOCHS, LEARNING, Network, batches, cases
-from tests.workflows.commands import ROOT
+from tests.helpers.commands import ROOT
+from tests.helpers.two_processes import CASES, CLASSES, EPOCHS, LEARNING, Network, batches, cases
 
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program beside this file in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "tests.training.two_processes", *arguments]
+    command += ["-m", "tests.helpers.two_processes", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -134,6 +134,6 @@ def test_a_network_with_frozen_parts_is_not_distributed():
 def test_without_torchrun_the_message_names_it(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(PyrasegError, match="torchrun did not start this one"):
-        processes.start("cpu")
-    assert (processes.rank(), processes.count(), processes.gather(3)) == (0, 1, [3])
-    assert processes.first_to_fail() and processes.first_to_fail()
+        distributed.start_processes("cpu")
+    assert (distributed.rank(), distributed.count(), distributed.gather(3)) == (0, 1, [3])
+    assert distributed.first_to_fail() and distributed.first_to_fail()

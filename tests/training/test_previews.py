@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bundle.pyraseg.evaluation.overlay import COLOURS, MARGIN
+from bundle.pyraseg.figures.overlay import COLOURS, MARGIN
 from bundle.pyraseg.training.previews import Previews
 
 

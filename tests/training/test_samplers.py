@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.data.slices import SliceDataset
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.training.samplers import StagedSampler
 
 #: Patient of each case, its slices, those with foreground and those with the second class besides the first: p00 has

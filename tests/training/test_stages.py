@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose
 from torch import nn
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.data.slices import SliceDataset
-from bundle.pyraseg.errors import PyrasegError
 from bundle.pyraseg.networks.parts import PartwiseNetwork
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.training.samplers import StagedSampler

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.colour import RandColourJitterd, colour_matrix
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])

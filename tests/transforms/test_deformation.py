@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 from scipy.stats import ks_2samp
 from torch.nn.functional import interpolate
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.deformation import (
     Deformation,
     RandDeformd,

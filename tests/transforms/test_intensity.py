@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.intensity import RandBlurd, RandBrightnessContrastd, RandNoised
 
 EVERY = [RandBrightnessContrastd, RandNoised, RandBlurd]

@@ -16,13 +16,13 @@ from PIL import Image
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import ComputedRadiographyImageStorage
 
-from bundle.pyraseg.dicom.seg import SegmentClass, write_segmentation
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
 from bundle.pyraseg.transforms.label import UNKNOWN, LabelReader, LoadLabeld
 from bundle.pyraseg.transforms.projection import DropSliceAxisd
-from tests.dicom.files import AXIAL, CORONAL, write_image, write_series
-from tests.dicom.structure_sets import write_structure_set
+from tests.helpers.dicom_files import AXIAL, CORONAL, write_image, write_series
+from tests.helpers.structure_sets import write_structure_set
 
 CLASSES = ["background", "spleen", "Liver", "lesion"]  # not in the order of the segments below
 SEGMENTS = [SegmentClass.organ("liver"), SegmentClass.lesion("liver"), SegmentClass.organ("spleen")]
@@ -61,7 +61,7 @@ def make_series(folder: Path, stack: str = "oblique") -> list[Path]:
 
 
 def load(image: object, label: object, **options: object) -> tuple[MetaTensor, MetaTensor]:
-    reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+    reader = "bundle.pyraseg.transforms.MedicalImageReader"
     chain = Compose([LoadImaged("image", reader=reader, ensure_channel_first=True)])
     data = chain({"image": str(image), "label": label if isinstance(label, dict) else str(label)})
     data = LoadLabeld("label", **{"class_names": CLASSES, **options})(data)
@@ -265,7 +265,7 @@ def test_a_radiograph_has_no_place_in_the_patient(tmp_path: Path, flat: bool) ->
     about |= {"InstanceNumber": 1, "PatientOrientation": ["L", "F"]}
     file = write_image(tmp_path / "image.dcm", np.zeros(PICTURE.shape, np.int16), **about, **PATIENT)
     write_segmentation(tmp_path / "seg.dcm", PICTURE[None], [pydicom.dcmread(file)], SEGMENTS)
-    reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+    reader = "bundle.pyraseg.transforms.MedicalImageReader"
     steps = [LoadImaged("image", reader=reader, ensure_channel_first=True), *([DropSliceAxisd("image")] * flat)]
     names = ["background", "liver", "lesion", "spleen"]
     data = Compose([*steps, LoadLabeld("label", class_names=names)])

@@ -10,9 +10,9 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import AsDiscreted, Compose, Invertd
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, RemoveSmallRegionsd, class_indices
-from tests.dicom.files import CORONAL, write_series
+from tests.helpers.dicom_files import CORONAL, write_series
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
 

@@ -11,10 +11,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError, mendable
-from tests.dicom.files import AXIAL, CORONAL, SAGITTAL, uid, write_enhanced, write_image, write_series
+from bundle.pyraseg.core.errors import PyrasegError, mendable
+from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, uid, write_enhanced, write_image, write_series
 
-READER = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+READER = "bundle.pyraseg.transforms.MedicalImageReader"
 TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])  # an exact rotation
 ORIENTATIONS = {
     "axial": AXIAL,

@@ -11,9 +11,9 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged, Resize
 from PIL import Image
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
-from tests.dicom.files import write_image
+from tests.helpers.dicom_files import write_image
 
 SHAPE = (48, 36, 3)
 PIXEL = (0.8, 1.2, 5.0)
@@ -114,7 +114,7 @@ def test_what_has_no_millimetres_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PyrasegError, match="a photograph or a projection"):
         resample(MetaTensor(torch.zeros(3, 5, 4)), 1.0)
     path = write_image(tmp_path / "cr.dcm", np.zeros((5, 4), np.int16), Modality="CR")
-    reader = "bundle.pyraseg.transforms.reader.MedicalImageReader"
+    reader = "bundle.pyraseg.transforms.MedicalImageReader"
     projection = LoadImaged("image", reader=reader, ensure_channel_first=True)({"image": path})["image"]
     with pytest.raises(PyrasegError, match=r"cr\.dcm has the shape \(1, 4, 5, 1\) and no place in the patient"):
         resample(projection, 1.0)

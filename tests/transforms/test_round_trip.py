@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from scipy.spatial import cKDTree
 
 from bundle.pyraseg.inference.writers.label_map import write_label_map
-from tests.dicom.files import AXIAL, CORONAL, SAGITTAL, write_series
+from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, write_series
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
 TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])  # an exact rotation

@@ -2,7 +2,7 @@
 import pytest
 from monai.transforms import Compose, OneOf, RandFlipd
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandBlurd, RandNoised
 from bundle.pyraseg.transforms.strength import set_strength

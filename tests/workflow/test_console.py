@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from bundle.pyraseg.errors import PyrasegError, mendable
+from bundle.pyraseg.core.errors import PyrasegError, mendable
 from bundle.pyraseg.workflow.console import warn
 
 #: An error as MONAI's `instantiate` and `apply_transform` wrap it.
 WRAPPED = """
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.workflow.console import plain_console
 plain_console()
 try:
@@ -25,14 +25,14 @@ except Exception as error:
 """
 
 DEFECT = """
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.workflow.console import plain_console
 plain_console()
 1 / 0
 """
 
 DEFECT_WHILE_HANDLING = """
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.workflow.console import plain_console
 plain_console()
 try:

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from monai.bundle import ConfigParser
 
-from bundle.pyraseg.data.datalist import split_hash
+from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.workflow.record import revision
 
 
@@ -21,7 +21,7 @@ def cases(tmp_path):
 
 
 def record(cases, **config) -> dict:
-    content = {"record": {"_target_": "bundle.pyraseg.workflow.record.run_record", "cases": "@cases", "seed": "@seed"}}
+    content = {"record": {"_target_": "bundle.pyraseg.workflow.run_record", "cases": "@cases", "seed": "@seed"}}
     parser = ConfigParser(
         {**content, "cases": cases, "seed": 3, "epochs": 5, "deep": {"list": [1, {"a": None}]}, **config}
     )

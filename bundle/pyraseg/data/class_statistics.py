@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 #: The ways to weigh classes, see `class_weights`.
 METHODS = ("inverse_frequency", "median_frequency")

@@ -12,9 +12,8 @@ import numpy as np
 from monai.data.utils import pickle_hashing
 from monai.transforms import Randomizable
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
-from bundle.pyraseg.transforms.label import UNKNOWN, label_files
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.transforms import UNKNOWN, label_files
 
 
 class SliceCache:
@@ -104,7 +103,9 @@ def _key_of(transform: Callable) -> bytes:
 
 @cache
 def _code() -> bytes:
-    """Return the source of everything that a transform of this package may run: a change to it outdates the cache."""
+    """Return the source of every room that a transform of this package may run: a change to one outdates the cache."""
     package = Path(__file__).resolve().parents[1]
-    sources = sorted(path for room in ("dicom", "transforms") for path in (package / room).glob("*.py"))
+    sources = sorted(
+        path for room in ("core", "dicom", "labels", "transforms") for path in (package / room).glob("*.py")
+    )
     return b"".join(path.read_bytes() for path in sources)

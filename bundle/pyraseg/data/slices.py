@@ -12,12 +12,9 @@ from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg import processes
+from bundle.pyraseg.core import DiskError, PyrasegError, distributed, mendable
 from bundle.pyraseg.data.slice_cache import SliceCache
-from bundle.pyraseg.errors import DiskError, PyrasegError, mendable
-from bundle.pyraseg.transforms.label import UNKNOWN
-from bundle.pyraseg.transforms.random_part import split_at_random
-from bundle.pyraseg.transforms.strength import set_strength
+from bundle.pyraseg.transforms import UNKNOWN, set_strength, split_at_random
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +58,7 @@ class SliceDataset(Dataset):
         self.before_device = split_at_random(augmentation)[0] if augment_on_device else None
         cache = SliceCache(cache_dir, transform)
         self.entries = [cache.entry(item) for item in self.data]
-        with processes.in_turn():
+        with distributed.in_turn():
             self._fill(cache, num_workers)
         #: Which classes are in which slice of each case, (D, K) bool.
         self.present = [cache.present(entry) for entry in self.entries]
@@ -148,8 +145,8 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
     """
     if not cases:
         raise PyrasegError("There are no cases in this part of the data set's split. Add some to its datalist.json.")
-    mine = cases[processes.rank() :: processes.count()]
-    progress = tqdm(mine, desc="Checking cases", unit="case", disable=processes.rank() > 0 or None)
+    mine = cases[distributed.rank() :: distributed.count()]
+    progress = tqdm(mine, desc="Checking cases", unit="case", disable=distributed.rank() > 0 or None)
     holding: list[bool] = []  # whether the label of a case holds any class
 
     def check(case: dict[str, str]) -> None:
@@ -157,8 +154,8 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
         holding.append(bool(((label > 0) & (label != UNKNOWN)).any()))
 
     faults = [str(fault) for case in progress if (fault := _fault(lambda case=case: check(case)))]
-    failures = [fault for found in processes.gather(faults) for fault in found]
+    failures = [fault for found in distributed.gather(faults) for fault in found]
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))
-    if not any(map(any, processes.gather(holding))):
+    if not any(map(any, distributed.gather(holding))):
         raise PyrasegError("No label in this part of the split holds any class, so no Dice can be computed from it.")

@@ -12,10 +12,10 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.deployment.onnx_graph import LOGITS
 from bundle.pyraseg.deployment.reference import SIZES, Example, Outcome, Reference, patterns
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.runtime.session import open_session
+from bundle.pyraseg.runtime import open_session
 
 #: Largest difference of logits, relative to the largest logit, that is rounding.
 LOGIT_TOLERANCE = 1e-4

@@ -9,8 +9,8 @@ import torch
 from monai.inferers import Inferer
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.evaluation.scores import count_overlap, mean_dice, summarise
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.evaluation import count_overlap, mean_dice, summarise
 
 #: How far the mean Dice may fall.
 DICE_LOSS = 0.005

@@ -9,10 +9,10 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.deployment.operators import Operators
 from bundle.pyraseg.deployment.path import Inputs, after_network, before_network
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
-from bundle.pyraseg.errors import PyrasegError
 
 OPSET = 20
 #: Sides that the network is traced at: two images, not square, no multiples of a stride.

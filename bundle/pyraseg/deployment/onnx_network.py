@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.runtime.session import open_session
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.runtime import open_session
 
 
 class OnnxNetwork(nn.Module):

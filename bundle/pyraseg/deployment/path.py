@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from bundle.pyraseg.deployment.operators import Operators
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
-from bundle.pyraseg.dicom.voi import VoiWindow
+from bundle.pyraseg.dicom import VoiWindow
 
 #: The least width of a window that is an input: with it, one of no width is a threshold.
 LEAST_WIDTH = 1e-20

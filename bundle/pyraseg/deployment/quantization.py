@@ -20,8 +20,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.runtime.session import open_session
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.runtime import open_session
 
 #: Operators with weights: each, with the activation behind it, is a layer that may stay in float.
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -8,16 +8,20 @@ from typing import Any
 from monai.inferers import Inferer, SimpleInferer, SliceInferer
 from monai.transforms import Activationsd, Compose, CopyItemsd, Invertd, LoadImaged, NormalizeIntensityd
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.inference.flips import FlipInferer
-from bundle.pyraseg.inference.memory import FrugalInferer
-from bundle.pyraseg.transforms.neighbours import StackNeighboursd
-from bundle.pyraseg.transforms.orientation import OrientSlicesd
-from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd
-from bundle.pyraseg.transforms.projection import DropSliceAxisd
-from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
-from bundle.pyraseg.transforms.temperature import TemperatureScaled
-from bundle.pyraseg.transforms.windowing import Percentiles, Window, Windowd
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.inference import FlipInferer, FrugalInferer
+from bundle.pyraseg.transforms import (
+    DropSliceAxisd,
+    InvertArgmaxd,
+    OrientSlicesd,
+    Percentiles,
+    ResampleSlicesd,
+    ResizePhotographd,
+    StackNeighboursd,
+    TemperatureScaled,
+    Window,
+    Windowd,
+)
 
 #: The transforms behind `LoadImaged` (`CopyItemsd` aside) that make a kind of image what its network expects.
 CHAINS = {

@@ -14,9 +14,8 @@ from monai.transforms import Compose, Invertd, LoadImaged
 from torch import Tensor, nn
 
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
-from bundle.pyraseg.dicom.voi import VoiWindow
-from bundle.pyraseg.transforms.temperature import soften
-from bundle.pyraseg.transforms.windowing import Percentiles
+from bundle.pyraseg.dicom import VoiWindow
+from bundle.pyraseg.transforms import Percentiles, soften
 
 #: Sides (height, width) of images: odd, even, not square, and so small that the coarsest maps have fewer than 7 x 7.
 SIZES = ((33, 33), (64, 64), (97, 130), (160, 96), (255, 65), (33, 321))

@@ -6,10 +6,11 @@ import stat
 import sys
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import bundle.pyraseg
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import replacing
 
 PACKAGE = "bundle.pyraseg"
 START = f"{PACKAGE}.runtime.__main__"
@@ -41,14 +42,25 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def public_names(room: str) -> dict[str, str]:
+    """Return the module of each public name of a room, from its `__init__.pyi`."""
+    stub = ROOT.joinpath(*room.split("."), "__init__.pyi")
+    if not stub.is_file():
+        return {}
+    nodes = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module for node in nodes for alias in node.names}
+
+
 def imports(path: Path) -> list[str]:
-    """Return the names that a module imports; of `from a import b` both `a` and `a.b`, which may be a module."""
+    """Return the modules that a module may import; of `from room import Name` also the one that has the name."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            public = public_names(node.module)
+            parts = [public.get(alias.name, alias.name) for alias in node.names]
+            names += [node.module, *(f"{node.module}.{part}" for part in parts)]
     return names
 
 
@@ -66,7 +78,10 @@ def requirements() -> list[str]:
 
 def write_zipapp(path: Path) -> int:
     """Write the runtime as one executable file; return how many modules are in it."""
-    inside = {source.relative_to(ROOT).as_posix(): source.read_bytes() for source in modules().values()}
+    included = modules()
+    inside = {
+        source.relative_to(ROOT).as_posix(): _content(name, source, included) for name, source in included.items()
+    }
     with replacing(path) as temporary:
         with temporary.open("wb") as file:
             file.write(b"#!/usr/bin/env python3\n")
@@ -80,6 +95,20 @@ def write_zipapp(path: Path) -> int:
                     archive.writestr(info, content)
         temporary.chmod(temporary.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return len(inside)
+
+
+def _content(name: str, source: Path, included: Mapping[str, Path]) -> bytes:
+    """Return what the file has for a module; a room offers those of its names whose modules are in the file."""
+    if source.name != "__init__.py":
+        return source.read_bytes()
+    offered: dict[str, list[str]] = {}
+    for public, module in public_names(name).items():
+        if f"{name}.{module}" in included:
+            offered.setdefault(module, []).append(public)
+    if not offered:
+        return b""
+    attach = f"lazy_loader.attach(__name__, submod_attrs={offered})"
+    return f"import lazy_loader\n__getattr__, __dir__, __all__ = {attach}\n".encode()
 
 
 def _source(name: str) -> Path | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 
 def load_engine(path: str | Path, *, remedy: str) -> nn.Module:

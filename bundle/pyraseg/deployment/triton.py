@@ -6,8 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import PyrasegError, replacing
 
 #: What Triton calls the types that our graphs have (`model_config.proto`).
 TYPES = {

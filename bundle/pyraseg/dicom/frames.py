@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.geometry import (
     DUPLICATE_DISTANCE,
     PLANE_ATTRIBUTES,
@@ -25,7 +26,6 @@ from bundle.pyraseg.dicom.geometry import (
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, transfer_syntax
 from bundle.pyraseg.dicom.pixels import MONOCHROME, is_inverted
 from bundle.pyraseg.dicom.scan import PHASE_KEYWORDS, TOMOGRAPHIC, Scan, Series, find_series
-from bundle.pyraseg.errors import PyrasegError
 
 LOGGER = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from pydicom.dataset import Dataset
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.headers import file_of, frame_count, functional_group, read_numbers
-from bundle.pyraseg.errors import PyrasegError
 
 COSINE_TOLERANCE = 1e-3  # of a direction cosine: 0.06 degrees
 SPACING_TOLERANCE = 1e-3  # relative, of the pixel spacing

@@ -4,8 +4,8 @@
 import numpy as np
 from pydicom.dataset import Dataset
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.headers import is_little_endian
-from bundle.pyraseg.errors import PyrasegError
 
 
 def read_descriptor(values: object, *, signed: bool, where: str) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.headers import (
     file_of,
     frame_count,
@@ -23,7 +24,6 @@ from bundle.pyraseg.dicom.headers import (
     without_notices,
 )
 from bundle.pyraseg.dicom.lut import look_up, read_descriptor, read_entries, read_table
-from bundle.pyraseg.errors import PyrasegError
 
 LOGGER = logging.getLogger(__name__)
 

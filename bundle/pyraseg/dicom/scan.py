@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
-from bundle.pyraseg.errors import PyrasegError
 
 LOGGER = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
 from bundle.pyraseg.dicom.geometry import StackGeometry
 from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
 from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
 from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, read_voi
-from bundle.pyraseg.errors import PyrasegError
 
 PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
 _SOURCE = (

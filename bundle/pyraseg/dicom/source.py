@@ -25,9 +25,9 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.geometry import frame_planes, stack_geometry
 from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
-from bundle.pyraseg.errors import PyrasegError
 
 #: What a reference to an image is made of (PS3.3 Table 10-11), its study and its series.
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")

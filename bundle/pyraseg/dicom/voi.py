@@ -7,10 +7,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.headers import file_of, functional_group, items_of
 from bundle.pyraseg.dicom.lut import look_up, read_table
 from bundle.pyraseg.dicom.pixels import read_rescale
-from bundle.pyraseg.errors import PyrasegError
 
 VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 

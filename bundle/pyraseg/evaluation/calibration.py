@@ -14,11 +14,10 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.evaluation.surfaces import bounds
-from bundle.pyraseg.transforms.label import UNKNOWN
-from bundle.pyraseg.transforms.temperature import read_temperature, soften, write_temperature
+from bundle.pyraseg.transforms import UNKNOWN, read_temperature, soften, write_temperature
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.evaluation.lesions import Detection, detect
 from bundle.pyraseg.evaluation.scores import count_overlap, ratios
 from bundle.pyraseg.evaluation.surfaces import hausdorff, surface_dice, surface_distances
-from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms import UNKNOWN
 
 #: Columns of a case and class, in the order of the CSV.
 METRICS = (

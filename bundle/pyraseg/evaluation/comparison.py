@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.evaluation.bootstrap import difference_interval
 from bundle.pyraseg.evaluation.cases import METRICS
 from bundle.pyraseg.evaluation.summary import FEW_PATIENTS

@@ -8,7 +8,7 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
-from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms import UNKNOWN
 
 
 def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:

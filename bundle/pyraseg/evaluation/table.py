@@ -14,16 +14,15 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.data.datalist import case_names
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
 from bundle.pyraseg.evaluation.doubt import risk_coverage
 from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarise_rows
 from bundle.pyraseg.evaluation.text import format_summary
-from bundle.pyraseg.evaluation.views import DoubtInferer
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.inference import DoubtInferer
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from monai.data import MetaTensor
 
-from bundle.pyraseg.dicom.geometry import StackGeometry
-from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
+from bundle.pyraseg.dicom import LPS_TO_RAS, StackGeometry
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from bundle.pyraseg.evaluation.table import write_csv
-from bundle.pyraseg.evaluation.views import DoubtInferer
+from bundle.pyraseg.evaluation import write_csv
+from bundle.pyraseg.inference.views import DoubtInferer
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,8 @@ from collections.abc import Callable
 
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.dicom.geometry import frame_planes
-from bundle.pyraseg.dicom.source import complete, missing_attributes, read_sources
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.dicom import complete, frame_planes, missing_attributes, read_sources
 from bundle.pyraseg.inference.prediction import Prediction
 
 logger = logging.getLogger(__name__)

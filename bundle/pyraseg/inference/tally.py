@@ -9,8 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bundle.pyraseg import errors
-from bundle.pyraseg.errors import PyrasegError, mendable, root_of
+from bundle.pyraseg.core import PyrasegError, errors, mendable, root_of
 from bundle.pyraseg.inference.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)

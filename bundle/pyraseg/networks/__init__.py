@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders, pyramid pooling and the segmentation networks built from them."""
+"""Encoders, pyramid pooling, heads and losses."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.networks.atrous import AtrousPyramid, LowLevelHead
 from bundle.pyraseg.networks.layers import resize
 from bundle.pyraseg.networks.segmentation import SegmentationNetwork

@@ -7,7 +7,7 @@ from monai.networks.layers.factories import Conv
 from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.networks.matrices import interpolation_matrix, multiply_along
 
 

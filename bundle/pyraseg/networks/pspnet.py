@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.networks.heads import PlainHead, SkipHead
 from bundle.pyraseg.networks.pyramid import PyramidPooling
 from bundle.pyraseg.networks.segmentation import SegmentationNetwork

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
 from bundle.pyraseg.networks.heads import AuxiliaryHead
 from bundle.pyraseg.networks.layers import enlarge, pad_to_multiple

@@ -12,7 +12,7 @@ from monai.networks.nets.efficientnet import EfficientNetBNFeatures, MBConvBlock
 from monai.networks.nets.resnet import ResNetFeatures
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.networks.encoders import Encoder
 from bundle.pyraseg.networks.weights import load_weights, read_weights
 

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 #: Limits of what is read; a package has some hundred files and tens of megabytes.
 MOST_FILES = 5_000

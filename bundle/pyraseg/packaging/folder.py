@@ -4,7 +4,7 @@
 import re
 from pathlib import Path
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.packaging.archive import MOST_BYTES, MOST_FILES, SAFE_PATH
 
 #: What the hub, its client and git lay beside the files of a package; nothing of it is ever run.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 BILL, METADATA, MODEL = "bom.cdx.json", "configs/metadata.json", "models/model.pt"
 CHANGELOG = "docs/changelog.md"

@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `bundle.pyraseg.verify` returns, and publishing starts from."""
+"""What `bundle.pyraseg.packaging.verification` returns, and publishing starts from."""
 
 from typing import Any, NamedTuple
 

@@ -15,13 +15,9 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES
-from bundle.pyraseg.evaluation.comparison import read_scores
-from bundle.pyraseg.evaluation.overlay import colour_of
-from bundle.pyraseg.evaluation.table import FORMAT
-from bundle.pyraseg.evaluation.text import format_figure
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
+from bundle.pyraseg.figures import colour_of
 from bundle.pyraseg.reporting.provenance import RECORDED, is_weights, provenance
 from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, doubt_chart, read_log, training_charts
 

@@ -15,11 +15,10 @@ from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
-from bundle.pyraseg.data.datalist import case_names
-from bundle.pyraseg.evaluation.overlay import at_window, display
-from bundle.pyraseg.files import replacing
-from bundle.pyraseg.reporting.outlines import outline_paths
-from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.core import replacing
+from bundle.pyraseg.datalists import case_names
+from bundle.pyraseg.figures import at_window, display, outline_paths
+from bundle.pyraseg.transforms import UNKNOWN
 
 #: Characters that the pictures of all cases take together: more than a page shows, which chooses the worst cases.
 ROOM = 40_000_000

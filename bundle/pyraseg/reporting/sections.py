@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.reporting.charts import Box, Line, box_plot, line_chart
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.figures import Box, Line, box_plot, line_chart
 
 #: Metrics with box plots: headings as in the table of cases.
 SHOWN = ("dice", "surface_dice", "hd95_mm", "hd95_px", "volume_difference_ml")

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from bundle.pyraseg.errors import PyrasegError, describe
+from bundle.pyraseg.core import PyrasegError, describe
 
 FORMATS = ("png", "nifti", "seg")
 
@@ -37,7 +37,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Segment everything, say so, and return how many inputs failed."""
-    from bundle.pyraseg.inference.find import find_inputs
+    from bundle.pyraseg.runtime.find import find_inputs
     from bundle.pyraseg.runtime.images import segment
     from bundle.pyraseg.runtime.model import Model
     from bundle.pyraseg.runtime.writers import nifti_writer, seg_writer, write_png

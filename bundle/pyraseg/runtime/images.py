@@ -9,13 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bundle.pyraseg.dicom.geometry import StackGeometry
-from bundle.pyraseg.dicom.orientation import LPS_TO_RAS, slice_orientation
-from bundle.pyraseg.dicom.stream import SeriesStream
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
-from bundle.pyraseg.photographs import as_rgb, convert
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
+from bundle.pyraseg.dicom import LPS_TO_RAS, SeriesStream, StackGeometry, VoiLut, VoiWindow, slice_orientation
 from bundle.pyraseg.runtime.model import Model
 
 T = TypeVar("T")

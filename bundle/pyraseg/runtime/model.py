@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.runtime.session import open_session
 
 #: Version of the metadata that this runtime understands.

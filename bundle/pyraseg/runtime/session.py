@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.dicom import LPS_TO_RAS
 from bundle.pyraseg.runtime.images import Labels
 from bundle.pyraseg.runtime.model import Model
 
@@ -83,8 +82,8 @@ def seg_writer(model: Model) -> Writer:
         PyrasegError: highdicom is missing, or the model has no code for a class.
     """
     try:
-        from bundle.pyraseg.dicom.seg import segment_classes, write_segmentation
-        from bundle.pyraseg.dicom.source import in_frame_order, read_sources
+        from bundle.pyraseg.dicom import in_frame_order, read_sources
+        from bundle.pyraseg.labels import segment_classes, write_segmentation
     except ImportError as error:
         raise PyrasegError("DICOM SEG needs highdicom: pip install highdicom, or write --format png.") from error
     classes = segment_classes(model.class_names, model.terminology)

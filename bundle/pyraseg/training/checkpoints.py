@@ -12,9 +12,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from bundle.pyraseg import processes
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import PyrasegError, distributed, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +92,7 @@ def promote(weights: str | Path, model: str | Path) -> None:
     Raises:
         PyrasegError: there are no weights at that path.
     """
-    if processes.rank() > 0:
+    if distributed.rank() > 0:
         return
     weights, model = Path(weights), Path(model)
     if not weights.is_file():

@@ -7,8 +7,7 @@ import torch
 from monai.engines import default_prepare_batch
 from monai.transforms import Compose
 
-from bundle.pyraseg.transforms.random_part import split_at_random
-from bundle.pyraseg.transforms.strength import set_strength
+from bundle.pyraseg.transforms import set_strength, split_at_random
 
 
 class AugmentBatch:

@@ -14,9 +14,8 @@ from ignite.metrics import Average
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg import processes
-from bundle.pyraseg.evaluation.scores import mean_dice, summarise
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import distributed, replacing
+from bundle.pyraseg.evaluation import mean_dice, summarise
 from bundle.pyraseg.training.stages import StagePlan, planned_epoch
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class EpochLog:
 
     def attach(self, engine: Engine) -> None:
         Average(output_transform=_loss).attach(engine, LOSS)
-        if processes.rank() > 0:
+        if distributed.rank() > 0:
             return
         ProgressBar(desc="Epoch", disable=None).attach(engine, output_transform=lambda output: {"loss": _loss(output)})
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)

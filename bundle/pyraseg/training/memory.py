@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 #: Share of the stated memory that a training may plan with: fragments, data loading and validation take the rest.
 USABLE = 0.8

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
-from bundle.pyraseg import processes
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
+from bundle.pyraseg.core import distributed
+from bundle.pyraseg.networks import import_torchvision
 
 import_torchvision()  # timm imports torchvision and must find it sound
 from timm.layers import convert_sync_batchnorm  # noqa: E402
@@ -101,7 +101,7 @@ class KeepInStep:
                     for statistic in (owner.running_mean, owner.running_var):
                         if statistic is not None:
                             dist.all_reduce(statistic)
-                            statistic /= processes.count()
+                            statistic /= distributed.count()
 
 
 def _is_last(engine: Engine, iteration: int) -> bool:

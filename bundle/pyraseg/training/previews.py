@@ -9,9 +9,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg import processes
-from bundle.pyraseg.evaluation.overlay import draw
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import distributed, replacing
+from bundle.pyraseg.figures import draw
 
 
 class Previews:
@@ -36,7 +35,7 @@ class Previews:
         self.windows = windows
 
     def attach(self, engine: Engine) -> None:
-        if processes.rank() > 0:
+        if distributed.rank() > 0:
             return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 

@@ -7,8 +7,8 @@ from itertools import islice
 import numpy as np
 from torch.utils.data import Sampler
 
-from bundle.pyraseg.data.slices import Draw, SliceDataset
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.data import Draw, SliceDataset
 
 
 class StagedSampler(Sampler[Draw]):

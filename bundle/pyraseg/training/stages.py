@@ -8,8 +8,8 @@ from math import ceil, cos, pi
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.networks.parts import PartwiseNetwork
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.networks import PartwiseNetwork
 from bundle.pyraseg.training.samplers import StagedSampler
 
 #: How the rates fall within a stage, from 1 to 0, by the share of the stage that has passed.

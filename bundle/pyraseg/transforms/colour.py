@@ -8,7 +8,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.transforms.strength import ScaledByStrength
 
 #: RGB to luma and two axes of chroma (YIQ, FCC 47 CFR 73.682): in this space a hue is an angle about the luma axis.

@@ -15,7 +15,7 @@ from monai.transforms.utils import create_control_grid
 from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 from torch.nn.functional import grid_sample, interpolate
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.transforms.strength import ScaledByStrength
 
 

@@ -16,7 +16,7 @@ from monai.networks.layers import gaussian_1d, separable_filtering
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.transforms.strength import ScaledByStrength
 
 

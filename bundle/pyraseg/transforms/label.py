@@ -13,13 +13,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.pyraseg.dicom.class_table import Canvas, ClassTable, Region
-from bundle.pyraseg.dicom.grid import DRAWN_ON, ImageGrid
-from bundle.pyraseg.dicom.label import read_dicom_label
-from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
-from bundle.pyraseg.dicom.series import DicomImage
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH, without_suffix
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, without_suffix
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage
+from bundle.pyraseg.labels import DRAWN_ON, Canvas, ClassTable, ImageGrid, Region, read_dicom_label
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, Transform
 from monai.transforms.spatial.functional import orientation
 
-from bundle.pyraseg.dicom.orientation import slice_orientation
+from bundle.pyraseg.dicom import slice_orientation
 
 
 class OrientSlices(InvertibleTransform, Transform):

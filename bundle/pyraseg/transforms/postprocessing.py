@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform
 from scipy import ndimage
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 
 class InvertArgmaxd(MapTransform):

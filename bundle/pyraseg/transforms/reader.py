@@ -13,11 +13,8 @@ import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.dicom.orientation import LPS_TO_RAS
-from bundle.pyraseg.dicom.series import DicomImage, read_series
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.formats import ITK, NIFTI, PHOTOGRAPH
-from bundle.pyraseg.photographs import as_rgb, convert
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, read_series
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from monai.transforms import InvertibleTransform, MapTransform, Resize
 from monai.transforms.utils import scale_affine
 from monai.utils import TraceKeys, ensure_tuple_rep
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 
 def resize_rasters(images: torch.Tensor, size: tuple[int, int], **options: Any) -> torch.Tensor:

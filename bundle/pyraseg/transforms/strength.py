@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 
 
 class ScaledByStrength:

@@ -11,8 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import PyrasegError, replacing
 
 logger = logging.getLogger(__name__)
 

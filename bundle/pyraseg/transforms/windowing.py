@@ -11,8 +11,8 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform
 
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, apply_voi_lut
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import VoiLut, VoiWindow, apply_voi_lut
 
 RADIOPAEDIA = "Murphy A et al., Windowing (CT), Radiopaedia.org, doi:10.53347/rID-52108"
 MEDSAM = "Ma J et al., Segment anything in medical images, Nat Commun 15:654 (2024), doi:10.1038/s41467-024-44824-z"

@@ -7,8 +7,7 @@ import sys
 import warnings
 from types import TracebackType
 
-from bundle.pyraseg import processes
-from bundle.pyraseg.errors import mendable
+from bundle.pyraseg.core import distributed, mendable
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ def plain_console() -> None:
 
 def print_plainly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print an error that ends the program; see `plain_console`."""
-    if not processes.first_to_fail():
+    if not distributed.first_to_fail():
         return
     cause = mendable(error)
     if cause is None or os.environ.get("PYRASEG_TRACEBACK"):

@@ -12,10 +12,9 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from bundle.pyraseg import processes
-from bundle.pyraseg.data.datalist import split_hash
-from bundle.pyraseg.data.slice_cache import state_of_files
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import distributed, replacing
+from bundle.pyraseg.data import state_of_files
+from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow.callers import bundle_root, calling
 from bundle.pyraseg.workflow.environment import PACKAGES
 
@@ -40,8 +39,8 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
         raise RuntimeError("run_record finds its config through the parser that calls it: name it in a config.")
     config = {key: value for key, value in parser.get().items() if key not in FREE and key != "_meta_"}
     leaves = dict(_leaves(config))
-    if processes.count() > 1:
-        leaves["processes"] = processes.count()
+    if distributed.count() > 1:
+        leaves["processes"] = distributed.count()
     return {
         "seed": seed,
         "split": {"hash": split_hash(cases), **{part: len(items) for part, items in cases.items()}},

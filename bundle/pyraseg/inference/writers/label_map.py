@@ -9,7 +9,7 @@ import numpy as np
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import replacing
 from bundle.pyraseg.inference.prediction import Prediction
 
 

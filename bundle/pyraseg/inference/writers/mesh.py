@@ -9,9 +9,8 @@ from scipy import ndimage
 from scipy.optimize import brentq
 from skimage.measure import marching_cubes
 
-from bundle.pyraseg.dicom.geometry import StackGeometry
-from bundle.pyraseg.errors import PyrasegError
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.dicom import StackGeometry
 from bundle.pyraseg.inference.prediction import Prediction
 
 HALF_WAY, OUTERMOST = 0.5, 0.02  # from a voxel outside a mask to one inside

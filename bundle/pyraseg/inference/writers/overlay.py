@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.evaluation.overlay import draw
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import replacing
+from bundle.pyraseg.figures import draw
 from bundle.pyraseg.inference.prediction import Prediction
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from bundle.pyraseg.errors import PyrasegError
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.tally import Tally, describe
 

@@ -4,11 +4,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundle.pyraseg.dicom.seg import segment_classes, write_segmentation
-from bundle.pyraseg.dicom.source import in_frame_order
+from bundle.pyraseg.dicom import in_frame_order
 from bundle.pyraseg.inference.algorithm import Algorithm
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.sources import SourceImages
+from bundle.pyraseg.labels import segment_classes, write_segmentation
 
 
 class SegmentationWriter:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.pyraseg.dicom.structure_set import write_structure_set
-from bundle.pyraseg.evaluation.overlay import colour_of
+from bundle.pyraseg.figures import colour_of
 from bundle.pyraseg.inference.algorithm import Algorithm
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.sources import SourceImages
+from bundle.pyraseg.labels import write_structure_set
 
 
 class StructureSetWriter:

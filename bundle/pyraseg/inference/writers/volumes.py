@@ -5,7 +5,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.pyraseg.files import replacing
+from bundle.pyraseg.core import replacing
 from bundle.pyraseg.inference.prediction import Prediction
 
 FIELDS = ("case", "class", "value", "voxels", "volume_ml")

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+from .collecting import collect_cases as collect_cases
+from .datalist import case_names as case_names
+from .datalist import load_cases as load_cases
+from .datalist import split_hash as split_hash
+from .duplicates import THRESHOLD as THRESHOLD
+from .duplicates import find_duplicates as find_duplicates
+from .leakage import leaks as leaks
+from .leakage import refuse_duplicates as refuse_duplicates
+from .making import LIST as LIST
+from .making import SUMMARY as SUMMARY
+from .making import check_request as check_request
+from .making import write_folds as write_folds
+from .making import write_link as write_link
+from .making import write_split as write_split
+from .manifest import MANIFEST as MANIFEST
+from .manifest import changed_files as changed_files
+from .patients import join as join
+from .patients import patients_by_pattern as patients_by_pattern
+from .splitting import SPLITS as SPLITS
+from .splitting import random_split as random_split
+from .voc import IMAGES as IMAGES
+from .voc import MASKS as MASKS
+from .voc import PARTS as PARTS
+from .voc import write_lists as write_lists
+from .voc import write_mask as write_mask
+from .voc import write_picture as write_picture

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collect what a data list is made from: pairs, whose they are, which classes they hold, which are the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bundle.pyraseg.datalists.classes_present import classes_present
+from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
+from bundle.pyraseg.datalists.pairing import find_pairs
+from bundle.pyraseg.datalists.patients import (
+    are_dicom,
+    join,
+    patients_by_pattern,
+    patients_from_csv,
+    patients_from_dicom,
+)
+
+
+@dataclass(frozen=True)
+class DataList:
+    """The cases of a data set and what is known of them; sequences have the order of `items`.
+
+    Attributes:
+        layout: how pairs were found, in words.
+        grouping: how patients were told apart, in words.
+        items: {"image": path, "label": path, "patient": running number}, with `"patient_known": False` where nothing
+            but the images themselves tells whose they are.
+        sources: what each running number stands for: the name in the file, the table or of the case.
+        classes: that each label holds.
+        duplicates: pairs of images that are the same or nearly so.
+    """
+
+    layout: str
+    grouping: str
+    items: list[dict[str, str]]
+    sources: list[str]
+    classes: list[set[str]]
+    duplicates: list[Duplicate]
+
+
+def collect_cases(
+    folder: Path,
+    *,
+    image_pattern: str | None = None,
+    label_pattern: str | None = None,
+    patient_pattern: str | None = None,
+    patient_csv: Path | None = None,
+    no_patients: bool = False,
+    merge_duplicates: bool = False,
+    threshold: float,
+    label_threshold: float | None = None,
+    unknown_value: int | None = None,
+) -> DataList:
+    """Find the cases of a data set, whose they are, what they hold, and which are the same.
+
+    Patients come from a pattern, a table, or the headers of DICOM images. Without any of them each case is a patient
+    of its own (DICOM: each study), except that images which are the same or nearly so are one patient.
+
+    Args:
+        folder: of the data set.
+        image_pattern: with `label_pattern`, instead of the layouts of `find_pairs`.
+        label_pattern: see there.
+        patient_pattern: regular expression whose first group, in a case's name, is the patient.
+        patient_csv: table with the columns case and patient.
+        no_patients: do not ask DICOM headers for the Patient ID.
+        merge_duplicates: make one patient of those who share an image.
+        threshold: correlation from which on two images are nearly the same.
+        label_threshold: values of blurred masks from here on are class 1.
+        unknown_value: value of pixels that nobody has labelled.
+
+    Raises:
+        PyrasegError: there are no pairs, patients are not told apart, or a file cannot be read.
+    """
+    layout, items = find_pairs(folder, image_pattern=image_pattern, label_pattern=label_pattern)
+    if layout == "Pascal VOC" and unknown_value is None:
+        unknown_value = 255
+    cases = [item["patient"] for item in items]
+    known = True
+    if patient_pattern is not None:
+        grouping, patients = f"the pattern {patient_pattern}", patients_by_pattern(items, patient_pattern)
+    elif patient_csv is not None:
+        grouping, patients = f"the table {patient_csv.name}", patients_from_csv(items, patient_csv)
+    elif are_dicom(items):
+        known = not no_patients
+        grouping = "Patient ID, study and frame of reference" if known else "study and frame of reference"
+        patients = patients_from_dicom(items, use_patient_id=known)
+    else:
+        grouping, patients, known = "none: each case is a patient of its own", cases, False
+    duplicates = find_duplicates([item["image"] for item in items], threshold=threshold)
+    merged = duplicates if merge_duplicates or not known else []
+    if merged:
+        grouping += ", joined where images are the same or nearly so"
+    names = join([[patient] for patient in patients], [(pair.first, pair.second) for pair in merged])
+    classes = [
+        classes_present(item["label"], threshold=label_threshold, unknown_value=unknown_value)
+        for item in tqdm(items, desc="Reading labels", unit="label", disable=None)
+    ]
+    return DataList(
+        layout,
+        grouping,
+        [
+            {**item, "patient": name} | ({} if known else {"patient_known": False})
+            for item, name in zip(items, names, strict=True)
+        ],
+        patients if known and not are_dicom(items) else cases,
+        classes,
+        duplicates,
+    )

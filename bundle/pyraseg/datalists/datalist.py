@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data lists: which image belongs to which label, which patient and which part of the split."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from os.path import commonpath
+from pathlib import Path
+from typing import Any
+
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.datalists.leakage import refuse_shared_patients
+from bundle.pyraseg.datalists.pairing import pair_by_pattern
+from bundle.pyraseg.datalists.patients import patients_by_pattern
+from bundle.pyraseg.datalists.splitting import SPLITS, random_split
+from bundle.pyraseg.datalists.voc import is_voc, read_lists
+from bundle.pyraseg.transforms import label_files
+
+logger = logging.getLogger(__name__)
+
+
+def load_cases(
+    dataset_dir: str | Path,
+    *,
+    image_pattern: str = "images/{case}",
+    label_pattern: str = "labels/{case}",
+    patient_pattern: str | None = None,
+    split_shares: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+) -> dict[str, list[dict[str, str]]]:
+    """Return the cases of each part of the split, with absolute paths.
+
+    `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
+    and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
+    path, a label may be {class name: path}, a mask for each class. Without that file it may be a Pascal VOC tree, whose
+    `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the split. Else images and labels are
+    paired by name and the patients split at random from `seed`. The split is logged with its hash. Cases whose patient
+    nothing tells are patients of their own and carry `"patient_known": False`.
+
+    Args:
+        dataset_dir: folder of the data set.
+        image_pattern: images below `dataset_dir` without a list; `{case}` stands for the name of a case, and a pattern
+            that ends in it matches every suffix.
+        label_pattern: their labels.
+        patient_pattern: regular expression without a `datalist.json`; its first group, found in the name of a case, is
+            the patient whom the case belongs to, such as "^(.+)[LR]$" for two eyes. None makes each pair a patient of
+            its own.
+        split_shares: shares of the patients in training, validation and test without a list.
+        seed: of the split without a list.
+
+    Raises:
+        PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, a case does not
+            tell its patient, or a patient is in two parts of the split.
+    """
+    folder = Path(dataset_dir).expanduser().resolve()
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise PyrasegError(f"The data set folder {folder} {what}. Correct dataset_dir.")
+    if not any(folder.iterdir()):
+        raise PyrasegError(
+            f"The data set folder {folder} is empty. Put images and labels there, or correct dataset_dir."
+        )
+    listed = folder / "datalist.json"
+    if listed.is_file():
+        cases = _read_list(listed)
+    elif is_voc(folder):
+        cases = {part: _with_patients(items, patient_pattern) for part, items in read_lists(folder).items()}
+        if not cases["training"]:
+            raise PyrasegError(f"The Pascal VOC tree {folder} lists no image in its train.txt.")
+    else:
+        items = pair_by_pattern(folder, image_pattern, label_pattern)
+        cases = random_split(_with_patients(items, patient_pattern), split_shares, seed)
+    refuse_shared_patients(cases, folder)
+    counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
+    everything = [item for part in cases.values() for item in part]
+    whose = " (no patients are named)"
+    if all(item.get("patient_known", True) for item in everything):
+        whose = f" of {len({item['patient'] for item in everything})} patients"
+    logger.info("Cases%s: %s; split %s", whose, counts, split_hash(cases))
+    return cases
+
+
+def split_hash(cases: Mapping[str, Sequence[dict[str, str]]]) -> str:
+    """Return a hash of which case is in which part of the split, by the names of the images: the same on every machine.
+
+    Two runs may be compared only where it is the same.
+    """
+    root = _common_folder([item["image"] for items in cases.values() for item in items])
+    lines = [
+        f"{part} {Path(i['image']).relative_to(root).as_posix()}\n" for part, items in cases.items() for i in items
+    ]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
+
+
+def case_names(cases: Sequence[Mapping[str, Any]], dataset_dir: str | Path) -> list[str]:
+    """Return the path of every case's image below the folder of the data set.
+
+    Where a data list names images outside its own folder, as the lists of folds do, paths are below the folder that all
+    images share.
+    """
+    root, images = Path(dataset_dir).expanduser().resolve(), [case["image"] for case in cases]
+    if not all(Path(image).is_relative_to(root) for image in images):
+        root = _common_folder(images)
+    return [Path(image).relative_to(root).as_posix() for image in images]
+
+
+def _common_folder(images: Sequence[str]) -> Path:
+    return Path(commonpath(images)) if len(set(images)) > 1 else Path(images[0]).parent
+
+
+def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PyrasegError(f"The data list {path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict) or not content.get("training"):
+        raise PyrasegError(f"The data list {path} has no cases under 'training'.")
+    for split in SPLITS:
+        if not isinstance(content.get(split, []), list):
+            raise PyrasegError(f"The data list {path} has under {split!r} no list of cases.")
+    cases = {split: [_case(item, path) for item in content.get(split, [])] for split in SPLITS}
+    items = [item for part in cases.values() for item in part]
+    files = [file for item in items for file in (item["image"], *label_files(item["label"]))]
+    absent = [file for file in files if not Path(file).exists()]
+    if absent:
+        raise PyrasegError(f"{len(absent)} of the paths in {path} do not exist, the first of them {absent[0]}.")
+    return cases
+
+
+def _case(item: dict, listed: Path) -> dict[str, str]:
+    image, label = (item.get("image"), item.get("label")) if isinstance(item, dict) else (None, None)
+    masks = label if isinstance(label, dict) else {"": label}
+    if not masks or not all(isinstance(path, str) for path in (image, *masks.values())):
+        raise PyrasegError(
+            f"An item of the data list {listed} lacks the path 'image' or 'label': {json.dumps(item)[:120]}."
+        )
+    masks = {name: os.path.normpath(listed.parent / path) for name, path in masks.items()}
+    paths = {
+        "image": os.path.normpath(listed.parent / image),
+        "label": masks if isinstance(label, dict) else masks[""],
+    }
+    whose = {"patient": str(item["patient"])} if "patient" in item else {"patient": image, "patient_known": False}
+    return {**item, **paths, **whose}
+
+
+def _with_patients(items: list[dict[str, str]], pattern: str | None) -> list[dict[str, str]]:
+    """Return the items with the patients that a pattern finds in their names; without one nobody is known."""
+    if pattern is None:
+        return [{**item, "patient_known": False} for item in items]
+    patients = patients_by_pattern(items, pattern)
+    return [{**item, "patient": patient} for item, patient in zip(items, patients, strict=True)]

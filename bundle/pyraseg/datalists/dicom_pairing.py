@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which DICOM series a SEG or RTSTRUCT object was drawn on, by what the object refers to."""
+
+import logging
+from pathlib import Path
+
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import Scan, Series
+from bundle.pyraseg.labels import read_references
+
+logger = logging.getLogger(__name__)
+
+#: What a scan calls the objects that may label a series.
+LABELS = ("SEG object", "RTSTRUCT object")
+
+
+def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
+    """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
+
+    A SEG names its series in the Referenced Series Sequence (PS3.3 C.12.4), an RTSTRUCT in its Referenced Frame of
+    Reference Sequence (C.8.8.5). Where an object names none, the series of its frame of reference counts, if there is
+    one only. An image is given as its folder, or as its file where it is a single one.
+
+    Raises:
+        PyrasegError: no series has a label; a series has two; or it shares its folder with another series, so that no
+            path stands for it alone.
+    """
+    labels: dict[str, list[Path]] = {}
+    homeless = []
+    for path in sorted(path for reason in LABELS for path in scan.skipped_files.get(reason, ())):
+        series = _series_of(path, scan)
+        if series is None:
+            homeless.append(path)
+        else:
+            labels.setdefault(series.uid, []).append(path)
+    if homeless:
+        logger.warning(
+            "%d SEG or RTSTRUCT objects refer to no series that is there, such as %s", len(homeless), homeless[0]
+        )
+    if not labels:
+        raise PyrasegError(
+            f"{folder} has {len(scan.series)} image series, but none with a label: {len(homeless)} SEG or RTSTRUCT "
+            "objects were found, and none refers to one of these series. Put images into images/ and labels into "
+            "labels/ under the same names, or give patterns."
+        )
+    unlabelled = len(scan.series) - len(labels)
+    if unlabelled:
+        logger.warning("%d of %d series in %s have no label and are left out", unlabelled, len(scan.series), folder)
+    items = []
+    for series in scan.series:
+        if series.uid in labels:
+            image, found = _path_of(series, scan), labels[series.uid]
+            if len(found) > 1:
+                names = ", ".join(str(path) for path in found)
+                raise PyrasegError(f"The series in {image} has {len(found)} labels: {names}. Move all but one away.")
+            case = image.relative_to(folder).as_posix() if image != folder else image.name
+            items.append({"image": str(image), "label": str(found[0]), "patient": case})
+    return sorted(items, key=lambda item: item["patient"])
+
+
+def _series_of(path: Path, scan: Scan) -> Series | None:
+    """Return the series that an object refers to, or None."""
+    references = read_references(path)
+    named, frames = references.series_uids, references.frame_of_reference_uids
+    found = [series for series in scan.series if series.uid in named]
+    if len(found) > 1:
+        raise PyrasegError(f"{path} refers to {len(found)} of the series that are there. Keep the one it was drawn on.")
+    if not named:
+        found = [series for series in scan.series if series.headers[0].get("FrameOfReferenceUID") in frames]
+    return found[0] if len(found) == 1 else None
+
+
+def _path_of(series: Series, scan: Scan) -> Path:
+    """Return the path that stands for a series alone: its file, or its folder."""
+    if len(series.files) == 1:
+        return series.files[0]
+    folders = {path.parent for path in series.files}
+    folder = next(iter(folders))
+    others = [other for other in scan.series if other is not series and any(folder in p.parents for p in other.files)]
+    if len(folders) > 1 or others:
+        raise PyrasegError(
+            f"The series of {series.files[0]} {'lies in several folders' if len(folders) > 1 else 'shares its folder'}"
+            f"{'' if len(folders) > 1 else f' with {len(others)} other series'}: a data list needs one folder for each "
+            "series. Sort the files into folders by Series Instance UID."
+        )
+    return folder

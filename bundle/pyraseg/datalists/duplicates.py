@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find images that are the same, or nearly: saved again, scaled, shifted by a few pixels, with other brightness.
+
+Two images are compared by what is left of a small grey picture of each when slow changes of brightness and differences
+of contrast are taken out: lines, edges and spots. Their correlation, at the best of small shifts, is 1 for copies. What
+it is for copies and for others on real sets, and so the threshold, is in docs/data.md.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from scipy.fft import irfft2, rfft2
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.transforms import MedicalImageReader
+
+#: Correlation from which on two images count as the same.
+THRESHOLD = 0.8
+#: Pixels along an edge of the picture that decides, and by how many of them two images may be shifted.
+SIZE, REACH = 128, 6
+#: Pixels along an edge of the picture that chooses whom to compare, and the correlation from which on it does.
+COARSE_SIZE, COARSE_THRESHOLD = 32, 0.8
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Two images, by their indices, that are the same: `exact` if in every pixel, else with their correlation."""
+
+    first: int
+    second: int
+    score: float
+    exact: bool
+
+    def __str__(self) -> str:
+        return "the same pixels" if self.exact else f"nearly the same (correlation {self.score:.2f})"
+
+
+def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOLD) -> list[Duplicate]:
+    """Return the pairs of images that are the same or nearly so, the most alike first.
+
+    Photographs are compared as grey pictures, volumes by the mean of the middle half of their slices; the grey scale
+    itself does not count. Images without any structure are compared pixel by pixel alone. Copies that are rotated,
+    mirrored or cut out of a larger image are not found.
+
+    Args:
+        images: paths of what the reader reads: photographs, volumes, folders of DICOM series.
+        threshold: correlation from which on two images count as nearly the same.
+
+    Raises:
+        PyrasegError: an image cannot be read, or the threshold is no correlation.
+    """
+    if not 0 < threshold <= 1:
+        raise PyrasegError(f"The threshold is a correlation between 0 and 1, not {threshold}.")
+    coarse = np.empty((len(images), COARSE_SIZE**2), np.float32)
+    fine = np.empty((len(images), SIZE, SIZE), np.float16)
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for index, path in enumerate(tqdm(images, desc="Comparing images", unit="image", disable=None)):
+        picture = thumbnail(path)
+        coarse[index] = structure(_resize(picture, COARSE_SIZE), 0.7, 3).ravel()
+        fine[index] = structure(picture, 1, 4)
+        same[picture.tobytes()].append(index)
+    exact = {pair for group in same.values() for pair in _identical(images, group)}
+    found = {pair: Duplicate(*pair, 1.0, True) for pair in exact}
+    for first, second in _candidates(coarse):
+        scores = _correlation(fine[first].astype(np.float32), fine[second].astype(np.float32))
+        for pair in np.flatnonzero(scores >= threshold):
+            key = int(first[pair]), int(second[pair])
+            found.setdefault(key, Duplicate(*key, float(scores[pair]), False))
+    return sorted(found.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
+
+
+def thumbnail(path: str | Path) -> np.ndarray:
+    """Return a grey picture (SIZE, SIZE) float32 of an image.
+
+    Raises:
+        PyrasegError: the image cannot be read.
+    """
+    plane = _plane(Path(path))
+    return _resize(np.nan_to_num(plane, posinf=0, neginf=0), SIZE)
+
+
+def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
+    """Return the lines, edges and spots of a picture as an array of mean 0 and norm 1; zeros where there are none.
+
+    Args:
+        picture: (H, W).
+        fine: standard deviation in pixels of the blur that takes out noise.
+        coarse: of the blur that stands for what is slower than structure.
+    """
+    detail = gaussian_filter(picture, fine, mode="nearest") - gaussian_filter(picture, coarse, mode="nearest")
+    contrast = np.sqrt(gaussian_filter(detail**2, 1.5 * coarse, mode="nearest")) + 0.02 * picture.std()
+    # The rim weighs less: a round field of view, a black border or a ruler there makes strangers look alike.
+    rim = np.sqrt(np.hanning(len(picture) + 2)[1:-1])
+    detail = detail / np.maximum(contrast, 1e-12) * np.outer(rim, rim)
+    detail -= detail.mean()
+    norm = np.linalg.norm(detail)
+    return detail / norm if picture.std() > 1e-6 * (abs(picture).max() + 1e-12) else np.zeros_like(detail)
+
+
+def _plane(path: Path) -> np.ndarray:
+    """Return one grey plane of an image, of any size."""
+    if path.name.lower().endswith(PHOTOGRAPH):
+        try:
+            with Image.open(path) as image:
+                image.draft("L", (2 * SIZE, 2 * SIZE))  # JPEG decodes a large image several times faster like this
+                return np.asarray(image if image.mode[0] in "IF" else image.convert("L"), np.float32)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise PyrasegError(f"{path} cannot be read as an image. Replace the file or leave it out.") from error
+    array = np.asarray(MedicalImageReader().get_data([path])[0], np.float32)
+    if array.ndim > 3:  # colours, or several measurements of one volume
+        array = array.mean(axis=tuple(range(3, array.ndim)))
+    if array.ndim == 3:
+        margin = array.shape[2] // 4
+        array = array[..., margin : array.shape[2] - margin].mean(axis=2)
+    return array
+
+
+def _resize(picture: np.ndarray, size: int) -> np.ndarray:
+    """Return a picture of another size; Pillow averages where it shrinks."""
+    image = Image.fromarray(np.ascontiguousarray(picture, np.float32))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _identical(images: Sequence[str | Path], group: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of a group of look-alikes that are the same in every pixel."""
+    if len(group) < 2:
+        return
+    reader = MedicalImageReader()
+    alike: list[tuple[np.ndarray, int]] = []  # one of each kind
+    for index in group:
+        pixels = np.asarray(reader.get_data([Path(images[index])])[0])
+        first = next((i for known, i in alike if np.array_equal(known, pixels, equal_nan=True)), None)
+        if first is None:
+            alike.append((pixels, index))
+        else:
+            yield first, index
+
+
+def _candidates(coarse: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the indices of pairs that are worth a closer look, some at a time."""
+    for start in range(0, len(coarse), _BLOCK):
+        alike = coarse[start : start + _BLOCK] @ coarse[start:].T
+        first, second = np.nonzero(np.triu(alike, 1) >= COARSE_THRESHOLD)
+        for chunk in range(0, len(first), _BLOCK):
+            yield start + first[chunk : chunk + _BLOCK], start + second[chunk : chunk + _BLOCK]
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the largest correlation of N pairs of pictures (N, SIZE, SIZE) over shifts of up to REACH pixels."""
+    everywhere = irfft2(rfft2(first) * np.conj(rfft2(second)), s=first.shape[-2:])
+    shifts = np.arange(-REACH, REACH + 1)
+    return everywhere[:, shifts[:, None], shifts].max(axis=(1, 2))

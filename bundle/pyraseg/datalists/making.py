@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a data list of the cases that were collected: split, refuse leaks, write the list, a manifest and a summary."""
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.datalists.collecting import DataList
+from bundle.pyraseg.datalists.datalist import split_hash
+from bundle.pyraseg.datalists.duplicates import Duplicate
+from bundle.pyraseg.datalists.leakage import refuse_duplicates
+from bundle.pyraseg.datalists.manifest import write_manifest
+from bundle.pyraseg.datalists.splitting import SPLITS, check_shares, stratified_parts
+
+LIST, SUMMARY = "datalist.json", "summary.txt"
+_REMEDY = (
+    "Where they are one patient under two names, correct the names or join them (--merge-duplicates); where they are "
+    "strangers, raise --threshold."
+)
+
+
+def check_request(
+    output: Path,
+    *,
+    seed: int,
+    shares: Sequence[float] | None = None,
+    folds: int | None = None,
+    overwrite: bool = False,
+    link: Path | None = None,
+) -> None:
+    """Refuse what cannot be written, before anything is read: the arguments are those of the functions that write.
+
+    Raises:
+        PyrasegError: the shares, the folds or the seed make no split, or a file is in the way.
+    """
+    if shares is not None:
+        check_shares(shares)
+    if folds is not None and folds < 3:
+        raise PyrasegError(f"{folds} folds leave no part to train on beside validation and test; ask for 3 or more.")
+    if seed < 0:
+        raise PyrasegError(f"The seed is a whole number from 0 on, not {seed}.")
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise PyrasegError(f"{path} is a file, where a folder is to be. Give another --output-dir.")
+    names = [Path(LIST)] if folds is None else [Path(f"fold_{fold}") / LIST for fold in range(folds)]
+    there = [output / name for name in names if (output / name).exists()]
+    if there and not overwrite:
+        raise PyrasegError(f"{there[0]} exists. Give --overwrite to replace it, or another --output-dir.")
+    if link is not None and link.is_dir():
+        raise PyrasegError(f"{link} is a folder. Name the file that --link is to write.")
+
+
+def write_split(
+    data: DataList, folder: Path, output: Path, *, shares: Sequence[float], seed: int, overwrite: bool = False
+) -> str:
+    """Split three ways and write the list, the manifest and the summary; return the summary.
+
+    Raises:
+        PyrasegError: there is a list already, there are too few patients, or an image is in two parts.
+    """
+    check_request(output, shares=shares, seed=seed, overwrite=overwrite)
+    parts = _parts(data, shares, seed)
+    cases = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in SPLITS}
+    _refuse_leaks(cases, data, parts, folder)
+    summary = summarise(data, parts, SPLITS, folder, [f"split {split_hash(cases)}, seed {seed}"])
+    _write(output, {Path(LIST): cases}, data, summary, {"seed": seed, "shares": list(shares)})
+    return summary
+
+
+def write_folds(data: DataList, folder: Path, output: Path, *, folds: int, seed: int, overwrite: bool = False) -> str:
+    """Split into folds and write a list for each: fold i tests on part i, validates on the next, trains on the rest.
+
+    The lists are `fold_0/datalist.json` and so on; each of these folders is a data set to train on. Manifest and
+    summary are written once, beside them.
+
+    Raises:
+        PyrasegError: as `write_split`, or fewer than three folds are asked for.
+    """
+    check_request(output, folds=folds, seed=seed, overwrite=overwrite)
+    names = [f"fold_{fold}" for fold in range(folds)]
+    parts = _parts(data, [1 / folds] * folds, seed, names)
+    tested = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in names}
+    _refuse_leaks(tested, data, parts, folder)
+    lists = {}
+    for fold, name in enumerate(names):
+        validating = names[(fold + 1) % folds]
+        training = [item for other in names if other not in (name, validating) for item in tested[other]]
+        lists[Path(name) / LIST] = dict(zip(SPLITS, (training, tested[validating], tested[name]), strict=True))
+    splits = [f"{path.parent.name}: split {split_hash(cases)}, seed {seed}" for path, cases in lists.items()]
+    summary = summarise(data, parts, names, folder, splits)
+    _write(output, lists, data, summary, {"seed": seed, "folds": folds})
+    return summary
+
+
+def write_link(data: DataList, path: Path) -> None:
+    """Write which running number stands for which patient: a file that stays where the patients' names may be."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["patient", "source", "image"])
+        for item, source in zip(data.items, data.sources, strict=True):
+            writer.writerow([item["patient"], source, item["image"]])
+
+
+def summarise(data: DataList, parts: Sequence[str], names: Sequence[str], folder: Path, splits: Sequence[str]) -> str:
+    """Return a table of parts, with their cases, their patients and the cases that hold each class, and duplicates."""
+    kinds = sorted({kind for held in data.classes for kind in held}, key=lambda kind: (len(kind), kind))
+    wide = max(len(name) for name in (*names, "part"))
+    header = ["cases", "patients", *(f"with {kind}" for kind in kinds), "with none"]
+    lines = [
+        f"{folder.name}: {len(data.items)} cases of {len({item['patient'] for item in data.items})} patients",
+        f"pairs: {data.layout}",
+        f"patients: {data.grouping}",
+        *splits,
+        "",
+        f"{'part':{wide}}  " + "  ".join(header),
+    ]
+    for name in names:
+        inside = [index for index, part in enumerate(parts) if part == name]
+        holding = [sum(kind in data.classes[index] for index in inside) for kind in kinds]
+        patients = {data.items[index]["patient"] for index in inside}
+        row = [len(inside), len(patients), *holding, sum(not data.classes[index] for index in inside)]
+        lines.append(f"{name:{wide}}  " + "  ".join(f"{n:{len(title)}}" for n, title in zip(row, header, strict=True)))
+    lines += ["", f"{len(data.duplicates)} pairs of images are the same or nearly so"]
+    for pair in data.duplicates:
+        first, second = (os.path.relpath(data.items[index]["image"], folder) for index in (pair.first, pair.second))
+        lines.append(f"  {first} and {second}: {pair}")
+    return "\n".join(lines)
+
+
+def _parts(data: DataList, shares: Sequence[float], seed: int, names: Sequence[str] = SPLITS) -> list[str]:
+    patients = [item["patient"] for item in data.items]
+    return [names[part] for part in stratified_parts(patients, data.classes, shares, seed)]
+
+
+def _refuse_leaks(
+    cases: Mapping[str, Sequence[dict[str, str]]], data: DataList, parts: Sequence[str], folder: Path
+) -> None:
+    """Refuse duplicates in two parts. Patients cannot be: the split is one of patients."""
+    order = [index for name in cases for index, part in enumerate(parts) if part == name]
+    place = {index: position for position, index in enumerate(order)}
+    moved = [Duplicate(place[p.first], place[p.second], p.score, p.exact) for p in data.duplicates]
+    refuse_duplicates(cases, moved, folder, remedy=_REMEDY)
+
+
+def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary: str, settings: dict) -> None:
+    """Write all files, the lists last: what a training reads is there only when everything is."""
+    write_manifest(output, [item[key] for item in data.items for key in ("image", "label")], settings)
+    _write_text(output / SUMMARY, summary + "\n")
+    for path, cases in lists.items():
+        folder = (output / path).parent
+        content = {
+            part: [
+                {**item, **{key: Path(os.path.relpath(item[key], folder)).as_posix() for key in ("image", "label")}}
+                for item in items
+            ]
+            for part, items in cases.items()
+        }
+        counts = {"numTraining": len(content["training"]), "numTest": len(content["test"])}
+        _write_text(output / path, json.dumps({**counts, **content}, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

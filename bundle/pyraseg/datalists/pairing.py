@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which image belongs to which label, found in the folders of a data set.
+
+An item is {"image": path, "label": path, "patient": name of the case}: a case is a patient of its own until something
+tells otherwise.
+"""
+
+import json
+import logging
+import os
+from glob import escape
+from pathlib import Path
+
+from bundle.pyraseg.core import PyrasegError, without_suffix
+from bundle.pyraseg.datalists.dicom_pairing import pair_dicom
+from bundle.pyraseg.dicom import find_series
+
+logger = logging.getLogger(__name__)
+
+#: What the masks of the ISIC challenges are called: the image's name, and this.
+ISIC_MASK = "_segmentation.png"
+#: Folders that hold images, and those that may hold their labels, under the same names.
+PARALLEL = tuple((images, labels) for images in ("images", "imagesTr") for labels in ("labels", "masks", "labelsTr"))
+
+
+def find_pairs(
+    folder: Path, *, image_pattern: str | None = None, label_pattern: str | None = None
+) -> tuple[str, list[dict[str, str]]]:
+    """Return the layout of a data set in words, and its items in the order of their names.
+
+    Tried in this order, the first that is there: two patterns, a Decathlon `dataset.json`, Pascal VOC, the names of the
+    ISIC challenges, parallel folders, DICOM series with SEG or RTSTRUCT objects that refer to them.
+
+    Raises:
+        PyrasegError: the folder is no folder, one pattern is given without the other, or no image has a label.
+    """
+    if not folder.is_dir():
+        raise PyrasegError(f"There is no folder {folder}. Give the folder of the data set.")
+    if (image_pattern is None) != (label_pattern is None):
+        raise PyrasegError("An image pattern and a label pattern belong together: give both or none.")
+    if image_pattern is not None:
+        return f"{image_pattern} and {label_pattern}", pair_by_pattern(folder, image_pattern, label_pattern)
+    if (folder / "dataset.json").is_file():
+        return "Decathlon (dataset.json)", pair_decathlon(folder / "dataset.json")
+    if (folder / "JPEGImages").is_dir() and (folder / "SegmentationClass").is_dir():
+        return "Pascal VOC", pair_by_pattern(folder, "JPEGImages/{case}", "SegmentationClass/{case}.png")
+    if next(folder.rglob(f"*{ISIC_MASK}"), None):
+        return "ISIC", pair_isic(folder)
+    for images, labels in PARALLEL:
+        if (folder / images).is_dir() and (folder / labels).is_dir():
+            return f"{images}/ and {labels}/", pair_by_pattern(folder, f"{images}/{{case}}", f"{labels}/{{case}}")
+    try:
+        scan = find_series(folder)
+    except PyrasegError as error:
+        raise PyrasegError(
+            f"{folder} has none of the layouts that are known: dataset.json, JPEGImages/ and SegmentationClass/, masks "
+            f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
+        ) from error
+    return "DICOM series with the objects that refer to them", pair_dicom(folder, scan)
+
+
+def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, str]]:
+    """Pair what two patterns match, by the name that stands for `{case}` in both.
+
+    Raises:
+        PyrasegError: a pattern is none, no name is in both, or two files stand for one case.
+    """
+    images = _match(folder, image_pattern, "image_pattern")
+    labels = _match(folder, label_pattern, "label_pattern")
+    if not images.keys() & labels.keys():
+        raise PyrasegError(
+            f"{folder} has neither a datalist.json nor an image with a label: {len(images)} images match "
+            f"{image_pattern!r}, {len(labels)} labels match {label_pattern!r}, and no name is in both. "
+            "Write a datalist.json, or correct image_pattern and label_pattern."
+        )
+    return _join(folder, images, labels)
+
+
+def pair_isic(folder: Path) -> list[dict[str, str]]:
+    """Pair every `X_segmentation.png` below a folder with the one image called X, wherever it lies.
+
+    Raises:
+        PyrasegError: no mask has an image, or two files stand for one case.
+    """
+    masks, images = {}, {}
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")):
+        if path.name.startswith("."):
+            continue
+        if path.name.endswith(ISIC_MASK):
+            _add(masks, path.name.removesuffix(ISIC_MASK), path, folder)
+        elif path.suffix.lower() != ".png" or not path.stem.endswith("_superpixels"):  # of ISIC 2017, beside its images
+            _add(images, path.stem, path, folder)
+    if not images.keys() & masks.keys():
+        raise PyrasegError(
+            f"{folder} holds {len(masks)} masks X{ISIC_MASK}, but no image X.jpg or X.png of the same name. "
+            "Unpack the images there as well."
+        )
+    return _join(folder, images, masks)
+
+
+def pair_decathlon(listed: Path) -> list[dict[str, str]]:
+    """Return the training pairs of a Medical Segmentation Decathlon `dataset.json`; its test images have no labels.
+
+    Raises:
+        PyrasegError: the file is no such list, or a path is absent or leads out of its folder.
+    """
+    folder = listed.parent.resolve()
+    try:
+        content = json.loads(listed.read_text(encoding="utf-8"))
+        pairs = [(str(item["image"]), str(item["label"])) for item in content["training"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PyrasegError(
+            f'{listed} is no list of the Decathlon: "training" must hold {{"image": path, "label": path}}.'
+        ) from error
+    if not pairs:
+        raise PyrasegError(f"{listed} lists no training pair.")
+    items = []
+    for image, label in pairs:
+        paths = [Path(os.path.normpath(folder / name)) for name in (image, label)]
+        for path in paths:
+            if not path.is_relative_to(folder) or not path.exists():
+                raise PyrasegError(
+                    f"{listed} lists {path}, which is absent or outside its folder. Unpack the set again."
+                )
+        items.append({"image": str(paths[0]), "label": str(paths[1]), "patient": without_suffix(paths[0].name)})
+    left_out = len(content.get("test") or [])
+    if left_out:
+        logger.warning("%d test images of %s have no labels and are left out", left_out, listed)
+    return sorted(items, key=lambda item: item["patient"])
+
+
+def _match(folder: Path, pattern: str, option: str) -> dict[str, Path]:
+    """Return the files and folders that match `pattern`, by the name that stands for `{case}`; hidden ones are none."""
+    if pattern.count("{case}") != 1:
+        raise PyrasegError(f"{option} must hold {{case}} once, in the place of a case's name, got {pattern!r}.")
+    before, after = pattern.split("{case}")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob(f"{escape(before)}*{escape(after)}")):
+        name = path.relative_to(folder).as_posix()[len(before) :]
+        if not name.startswith("."):
+            _add(found, name.removesuffix(after) if after else without_suffix(name), path, folder)
+    return found
+
+
+def _add(found: dict[str, Path], case: str, path: Path, folder: Path) -> None:
+    if case in found:
+        raise PyrasegError(f"Two files of {folder} stand for the case {case}: {found[case].name} and {path.name}.")
+    found[case] = path
+
+
+def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> list[dict[str, str]]:
+    unpaired = sorted(images.keys() ^ labels.keys())
+    if unpaired:
+        logger.warning(
+            "%d files in %s have no partner and are left out, such as %s", len(unpaired), folder, unpaired[0]
+        )
+    return [
+        {"image": str(images[case]), "label": str(labels[case]), "patient": case}
+        for case in sorted(images.keys() & labels.keys())
+    ]

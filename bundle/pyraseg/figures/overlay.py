@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a segmentation: original, truth, prediction and overlay side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from bundle.pyraseg.transforms import OrientSlices, Windowd
+
+#: Colours of the classes, told apart by colour-blind readers too (Okabe and Ito, "Color Universal Design", 2008).
+COLOURS = np.array(
+    [
+        (0, 0, 0),
+        (230, 159, 0),
+        (86, 180, 233),
+        (0, 158, 115),
+        (240, 228, 66),
+        (0, 114, 178),
+        (213, 94, 0),
+        (204, 121, 167),
+    ],
+    np.uint8,
+)
+OPACITY = 0.45
+MARGIN = 18  # pixels for the captions
+NARROWEST = 256  # pixels; smaller images are enlarged
+
+
+def colour_of(labels: np.ndarray) -> np.ndarray:
+    """Return the RGB colours of class indices, (...) -> (..., 3); beyond the seventh class they repeat."""
+    return COLOURS[np.where(labels > 0, (labels.astype(int) - 1) % (len(COLOURS) - 1) + 1, 0)]
+
+
+def telling_slices(labels: np.ndarray, most: int = 4) -> list[int]:
+    """Return the slices of (W, H, D) that show each class largest, in order; the middle one where nothing was found."""
+    areas = [(labels == value).sum(axis=(0, 1)) for value in np.unique(labels[labels > 0])]
+    return sorted({int(area.argmax()) for area in areas[:most]}) or [labels.shape[-1] // 2]
+
+
+def draw(
+    original: MetaTensor,
+    labels: MetaTensor,
+    class_names: Sequence[str],
+    *,
+    windows: Sequence | None,
+    truth: MetaTensor | None = None,
+) -> Image.Image:
+    """Draw the picture of one input.
+
+    Args:
+        original: the image before preprocessing, (C, W, H[, D]); rescaled units, or grey or RGB bytes.
+        labels: class indices on the same grid, (1, W, H[, D]).
+        class_names: names of all classes, background first.
+        windows: as for `Windowd`, the first of which shows the original; None where it needs none.
+        truth: true classes on the same grid, where they are known; they then choose the slices.
+
+    Returns:
+        RGB picture: a row a slice, with original, truth where it is known, prediction and overlay as columns.
+    """
+    maps = [*([] if truth is None else [truth]), labels]
+    slices = telling_slices(np.asarray(maps[0][0])) if original.ndim == 4 else [None]
+    image = at_window(original, windows)
+    displayed = [display(image, maps, index=index) for index in slices]
+    rows = [np.concatenate(_row(*view), axis=1) for view in displayed]
+    found = np.unique(np.concatenate([classes.ravel() for _, shown, _ in displayed for classes in shown]))
+    captions = ["original", *([] if truth is None else ["truth"]), "prediction", "overlay"]
+    return _captioned(Image.fromarray(np.concatenate(rows)), captions, class_names, found)
+
+
+def at_window(original: MetaTensor, windows: Sequence | None) -> MetaTensor:
+    """Return an image through the first of its windows (as for `Windowd`), 0 to 255; None where it needs none."""
+    if windows is None:
+        return original
+    first = windows if isinstance(windows, str | dict) else windows[0]
+    return Windowd("image", windows=first, output_range=(0, 255))({"image": original})["image"]
+
+
+def display(
+    image: MetaTensor, maps: Sequence[Tensor], *, index: int | None
+) -> tuple[np.ndarray, list[np.ndarray], tuple[float, float]]:
+    """Return a slice, or a picture, upright and as bytes.
+
+    Args:
+        image: grey or RGB, 0 to 255, (C, W, H[, D]).
+        maps: class indices on the same grid, (1, W, H[, D]) each.
+        index: of the slice; None for a picture.
+
+    Returns:
+        RGB bytes, (H, W, 3); the maps, (H, W) each; the width and the height at which nothing is distorted, in units
+        of the shorter side of a pixel.
+    """
+    shown = [convert_to_tensor(part, track_meta=False).cpu() for part in (image, *maps)]
+    spacing = [1.0, 1.0]
+    if index is not None:
+        slices = [OrientSlices()(MetaTensor(part[..., index : index + 1], affine=image.affine)) for part in shown]
+        spacing = slices[0].pixdim.tolist()
+        shown = [part[..., 0] for part in slices]
+    image, *labels = map(np.asarray, shown)
+    picture = np.clip(np.nan_to_num(image), 0, 255).astype(np.uint8).transpose(2, 1, 0)
+    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[..., :3]
+    height, width = picture.shape[:2]
+    unit = min(spacing[:2])
+    size = width * spacing[0] / unit, height * spacing[1] / unit
+    return np.ascontiguousarray(picture), [np.ascontiguousarray(classes[0].T) for classes in labels], size
+
+
+def _row(image: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> list[np.ndarray]:
+    """Return an image, its label maps and the last one laid over it, enlarged to square pixels; see `display`."""
+    enlarged = max(1.0, NARROWEST / min(size))
+    size = tuple(round(side * enlarged) for side in size)
+    grey = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    pictures = [Image.fromarray(labels.astype(np.uint8)) for labels in maps]
+    maps = [np.asarray(picture.resize(size, Image.Resampling.NEAREST)) for picture in pictures]
+    colours = [colour_of(labels) for labels in maps]
+    found = (maps[-1] > 0)[..., None]
+    blended = np.where(found, (1 - OPACITY) * grey + OPACITY * colours[-1], grey).astype(np.uint8)
+    return [grey, *colours, blended]
+
+
+def _captioned(
+    picture: Image.Image, captions: Sequence[str], class_names: Sequence[str], found: np.ndarray
+) -> Image.Image:
+    canvas = Image.new("RGB", (picture.width, picture.height + 2 * MARGIN))
+    canvas.paste(picture, (0, MARGIN))
+    pen = ImageDraw.Draw(canvas)
+    for column, caption in enumerate(captions):
+        pen.text((column * picture.width // len(captions) + 4, 3), caption, fill=(255, 255, 255))
+    place = 4
+    for value in found[found > 0].astype(int):
+        colour = tuple(colour_of(np.array(value)).tolist())
+        pen.rectangle((place, canvas.height - 13, place + 8, canvas.height - 5), fill=colour)
+        pen.text((place + 12, canvas.height - 15), class_names[value], fill=(255, 255, 255))
+        place += 24 + int(pen.textlength(class_names[value]))
+    if not (found > 0).any():
+        pen.text((place, canvas.height - 15), "nothing found", fill=(255, 255, 255))
+    return canvas

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write an RT Structure Set (PS3.3 A.19): the contours of a label mask, slice by slice."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.dicom import StackGeometry, frame_count, missing_attributes, values_as_they_are
+from bundle.pyraseg.labels.polygons import outlines
+
+STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired; PS3.3 C.8.8.5 still names it
+PATIENT_AND_STUDY = (
+    "SpecificCharacterSet",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyDescription",
+)
+
+
+def write_structure_set(
+    path: str | os.PathLike,
+    mask: np.ndarray,
+    sources: Sequence[Dataset],
+    geometry: StackGeometry,
+    class_names: Sequence[str],
+    *,
+    frame_numbers: Sequence[int],
+    colours: Sequence[Sequence[int]],
+    algorithm: tuple[str, str],
+) -> None:
+    """Write the outlines of a label mask; ROI number is label value, and classes that were not found are listed too.
+
+    Contours are of the type CLOSED_PLANAR, with keyholes for holes (see `outlines`).
+
+    Args:
+        path: file to write; it appears whole or not at all.
+        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `sources[k]` or, where there is one
+            multi-frame source, to its frame `frame_numbers[k]`.
+        sources: headers of the image slices, or of one multi-frame image.
+        geometry: where the N slices lie.
+        class_names: names of the classes 1, 2, ...
+        frame_numbers: of each slice in its file, from 1.
+        colours: RGB for each of them, 0 to 255.
+        algorithm: name and version of the program that segmented.
+
+    Raises:
+        PyrasegError: the sources lack UIDs, or a frame of reference.
+    """
+    path = Path(path)
+    first = sources[0]
+    missing = missing_attributes(sources, placed=True)
+    if missing:
+        raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
+    with values_as_they_are():
+        dataset = _header(first, algorithm)
+        dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(sources)]
+        images = _images(sources, frame_numbers)
+        dataset.StructureSetROISequence = []
+        dataset.ROIContourSequence = []
+        dataset.RTROIObservationsSequence = []
+        for value, name in enumerate(class_names, 1):
+            contours = _contours(mask == value, geometry, images)
+            dataset.StructureSetROISequence.append(
+                _item(
+                    ROINumber=value,
+                    ReferencedFrameOfReferenceUID=first.FrameOfReferenceUID,
+                    ROIName=name,
+                    ROIGenerationAlgorithm="AUTOMATIC",
+                    ROIGenerationDescription=" ".join(algorithm)[:64],
+                )
+            )
+            roi = _item(ROIDisplayColor=[int(part) for part in colours[value - 1]], ReferencedROINumber=value)
+            if contours:
+                roi.ContourSequence = contours
+            dataset.ROIContourSequence.append(roi)
+            observation = _item(ObservationNumber=value, ReferencedROINumber=value, RTROIInterpretedType="ORGAN")
+            observation.ROIInterpreter = ""
+            dataset.RTROIObservationsSequence.append(observation)
+        with replacing(path) as partial:
+            dataset.save_as(partial, enforce_file_format=True)
+
+
+def _header(source: Dataset, algorithm: tuple[str, str]) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    for keyword in PATIENT_AND_STUDY:
+        if keyword in source:
+            dataset[keyword] = source[keyword]
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    now = datetime.now()
+    dataset.InstanceCreationDate = dataset.StructureSetDate = dataset.SeriesDate = now.strftime("%Y%m%d")
+    dataset.InstanceCreationTime = dataset.StructureSetTime = dataset.SeriesTime = now.strftime("%H%M%S")
+    dataset.Modality, dataset.Manufacturer, dataset.ManufacturerModelName = "RTSTRUCT", "Pyraseg", "Pyraseg"
+    dataset.SoftwareVersions = algorithm[1]
+    dataset.OperatorsName = ""
+    dataset.SeriesInstanceUID = generate_uid()
+    dataset.SeriesNumber, dataset.SeriesDescription = int(source.get("SeriesNumber") or 0) + 200, "Contours"
+    dataset.FrameOfReferenceUID = source.FrameOfReferenceUID
+    dataset.PositionReferenceIndicator = str(source.get("PositionReferenceIndicator") or "")
+    dataset.InstanceNumber, dataset.StructureSetLabel = 1, "SEGMENTATION"
+    dataset.ApprovalStatus = "UNAPPROVED"
+    return dataset
+
+
+def _frame_of_reference(sources: Sequence[Dataset]) -> Dataset:
+    first = sources[0]
+    images = [_reference(source) for source in sources]
+    series = _item(SeriesInstanceUID=first.SeriesInstanceUID, ContourImageSequence=images)
+    study = _item(
+        ReferencedSOPClassUID=STUDY_COMPONENT,
+        ReferencedSOPInstanceUID=first.StudyInstanceUID,
+        RTReferencedSeriesSequence=[series],
+    )
+    return _item(FrameOfReferenceUID=first.FrameOfReferenceUID, RTReferencedStudySequence=[study])
+
+
+def _images(sources: Sequence[Dataset], frame_numbers: Sequence[int]) -> list[Dataset]:
+    """Return the reference to the image of each slice."""
+    if frame_count(sources[0]) == 1:
+        return [_reference(source) for source in sources]
+    images = [_reference(sources[0]) for _ in frame_numbers]
+    for image, number in zip(images, frame_numbers, strict=True):
+        image.ReferencedFrameNumber = number
+    return images
+
+
+def _reference(source: Dataset) -> Dataset:
+    return _item(ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID)
+
+
+def _contours(mask: np.ndarray, geometry: StackGeometry, images: Sequence[Dataset]) -> list[Dataset]:
+    along = np.array([geometry.column_cosine, geometry.row_cosine]) * np.reshape(geometry.pixel_spacing, (2, 1))
+    result = []
+    for k in np.flatnonzero(mask.any(axis=(1, 2))):
+        for polygon in outlines(mask[k]):
+            points = geometry.positions[k] + polygon @ along
+            result.append(
+                _item(
+                    ContourImageSequence=[images[k]],
+                    ContourGeometricType="CLOSED_PLANAR",
+                    NumberOfContourPoints=len(points),
+                    ContourData=[f"{value:.4f}" for value in points.ravel()],
+                )
+            )
+    return result
+
+
+def _item(**attributes: object) -> Dataset:
+    dataset = Dataset()
+    dataset.update(attributes)
+    return dataset

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verify a packaged bundle before anything in it is run.
+
+PACKAGE is the zip, or a folder that holds the same files: one that was unpacked, or downloaded from a hub.
+Its form, sums, signature and metadata are checked first, as bytes and plain JSON. Only a package that passes is
+unpacked, into a temporary folder, and run on the made-up image that it holds: the shapes of the network, the
+preprocessing and the prediction must be those of the machine that made it. Parsing a MONAI config runs code, so a
+package that nobody has signed is run with --unsigned alone. Start it from an installed pyraseg, never from within a
+folder that a package was unpacked into.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.packaging.archive import read_archive, unpack
+from bundle.pyraseg.packaging.folder import read_folder
+from bundle.pyraseg.packaging.form import BILL, check_form
+from bundle.pyraseg.packaging.golden import run_golden
+from bundle.pyraseg.packaging.signature import check_signature, read_public_key
+from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, check_sums
+from bundle.pyraseg.packaging.verified import Verified
+
+
+def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> Verified:
+    """Check a package; return what it holds, as it was checked.
+
+    Args:
+        path: of the zip, or of a folder with its files.
+        key: PEM file of the public key that must have signed it, from elsewhere than the package.
+        unsigned: run it although no signature was checked.
+
+    Raises:
+        PyrasegError: the first thing that is wrong.
+    """
+    public = None if key is None else read_public_key(key)
+    try:
+        name, files = (None, read_folder(path)) if path.is_dir() else read_archive(path)
+        check_sums(files)
+        if public is not None:
+            if SIGNATURE not in files:
+                raise PyrasegError("it has no signature, and one by the key was asked for")
+            check_signature(files[SUMS], files[SIGNATURE], public)
+        metadata = check_form(name, files)
+    except PyrasegError as error:
+        raise PyrasegError(
+            f"{path} is refused: {error}. Nothing of it was run. Get the package again from who made it."
+        ) from error
+    verified = Verified(name or json.loads(files[BILL])["metadata"]["component"]["name"], metadata, files)
+    if key is None and not unsigned:
+        signed = "It has a signature: give" if SIGNATURE in files else "It has no signature. Ask for one, with"
+        raise PyrasegError(
+            f"{path} holds {verified.title}, whole and well formed, but nothing says who made it, so nothing of it was "
+            f"run. {signed} the maker's public key (--key PUBLIC). To trust it as it is, and run its code: --unsigned."
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve() / verified.name
+        unpack(files, folder)
+        fault = run_golden("check", folder)
+    if fault:
+        raise PyrasegError(
+            f"{path} holds {verified.title} as it was made, but on this machine it works otherwise: {fault}. Install "
+            "the versions in its constraints.txt; if that does not mend it, tell who made it."
+        )
+    return verified
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bundle.pyraseg.packaging.verification",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("package", type=Path, help="the package as it was downloaded, a zip or a folder")
+    parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the Ed25519 public key that signed it")
+    parser.add_argument("--unsigned", action="store_true", help="trust it without a signature, and run its code")
+    options = parser.parse_args(argv)
+    try:
+        verified = verify(options.package, key=options.key, unsigned=options.unsigned)
+        signed = f"signed by {options.key}" if options.key else "unsigned"
+        print(f"Verified: {verified.title}: {len(verified.files)} files, {signed}")
+    except PyrasegError as error:
+        print(f"pyraseg: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find the images in a folder."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.dicom import Series, scan_files
+
+#: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
+FAULTS = ("not DICOM", "unreadable")
+
+
+def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
+    """Return what there is to segment at a path, searched recursively, in the order of the names.
+
+    Every DICOM series, whatever its files are called, is one input; so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
+    BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
+    given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
+    or MetaImage names as a file of its own.
+
+    Args:
+        path: a folder, or one file.
+        leave_out: a folder below it that is not searched: that of the results, lest a second run segments them.
+
+    Returns:
+        Items {"image": path or list of paths, "name": where to write below the output folder, without a suffix}, or
+        {"fault": what is wrong, "name": ...}.
+
+    Raises:
+        PyrasegError: the path does not exist or holds nothing to segment, or the results would lie among the inputs.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise PyrasegError(f"There is nothing at {path}. Give the folder, or the file, to segment.")
+    root = path if path.is_dir() else path.parent
+    if path.is_dir() and leave_out is not None and Path(leave_out).expanduser().resolve() == path.resolve():
+        raise PyrasegError(f"{path} is for inputs and for results: results would be taken for inputs. Part the two.")
+    entries = sorted(_visible(path, leave_out)) if path.is_dir() else [path]
+    files = [entry for entry in entries if entry.is_file()]
+    named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
+    found = [{"image": str(file), "name": _stem(file.relative_to(root))} for file in named]
+    others = sorted(set(files).difference(named, _detached_pixels(named)))
+    if others:
+        found += _dicom_inputs(others, root)
+    empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
+    found += [{"fault": "is an empty folder", "name": str(folder.relative_to(root))} for folder in empty]
+    if not any("image" in item for item in found):
+        raise PyrasegError(
+            f"{path} holds no image: {len(files)} files, none of them DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP or "
+            "TIFF. Give another folder."
+        )
+    return sorted(_distinct(found), key=lambda item: item["name"])
+
+
+def _visible(folder: Path, leave_out: str | Path | None) -> Iterator[Path]:
+    """Yield what lies below a folder, but for what is hidden and one folder."""
+    avoided = None if leave_out is None else Path(leave_out).expanduser().resolve()
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") or entry.resolve() == avoided:
+            continue
+        yield entry
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _visible(entry, leave_out)
+
+
+def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files of pixels that the text headers among some files name."""
+    for file in files:
+        if file.suffix.lower() in (".mhd", ".nhdr"):
+            header = file.read_bytes()[:4096].decode(errors="replace")
+            for name in re.findall(r"(?im)^\s*(?:ElementDataFile\s*=|data ?file:)\s*(\S+)\s*$", header):
+                yield file.parent / name
+
+
+def _dicom_inputs(files: Sequence[Path], root: Path) -> list[dict[str, Any]]:
+    scan = scan_files(files, root=root)
+    faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
+    inputs = [
+        {"image": [str(file) for file in series.files], "name": _series_name(series, root)} for series in scan.series
+    ]
+    return inputs + [{"fault": f"is {reason}", "name": str(file.relative_to(root))} for file, reason in faulty]
+
+
+def _series_name(series: Series, root: Path) -> str:
+    """Name a series after its folder, a lone file after itself."""
+    first = series.files[0].relative_to(root)
+    if len(series.files) == 1:
+        return _stem(first)
+    return str(first.parent) if first.parent.name else root.name
+
+
+def _stem(path: Path) -> str:
+    suffix = next(
+        (s for s in sorted(NIFTI + ITK + PHOTOGRAPH, key=len)[::-1] if path.name.lower().endswith(s)), path.suffix
+    )
+    return str(path)[: len(str(path)) - len(suffix)] if suffix and path.stem else str(path)
+
+
+def _distinct(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Number the names that several inputs share, so that none overwrites another's output."""
+    shared, seen = Counter(item["name"] for item in items), Counter()
+    for item in items:
+        name = item["name"]
+        if shared[name] > 1:
+            seen[name] += 1
+            item["name"] = f"{name}_{seen[name]}"
+    return items

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+from .recipes import RECIPES as RECIPES
+from .recipes import prepare as prepare

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Public data sets: where they are, under which licence, and how they become folders that a task trains on."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai.apps import DecathlonDataset
+from PIL import Image, ImageChops
+from tqdm import tqdm
+
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg_tools.datasets.public.archives import extract
+from bundle.pyraseg_tools.datasets.public.download import download
+
+logger = logging.getLogger(__name__)
+
+#: Tells where a prepared folder came from; a folder that has it is whole.
+SOURCE = "SOURCE.txt"
+_ISIC = "https://isic-challenge-data.s3.amazonaws.com"
+_NLM = "https://openi.nlm.nih.gov/imgs/collections"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to download; the checksum, as `download` takes it, is None where nobody publishes one."""
+
+    url: str
+    checksum: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A public set.
+
+    Attributes:
+        title: what it is.
+        task: name of the overlay in configs/ that trains on it.
+        licence: of the data.
+        cite: what its authors ask to be cited.
+        archives: to download.
+        arrange: brings what was unpacked into a layout that `find_pairs` knows.
+        masks: where its masks come from, if they are no part of the archives and must be given.
+    """
+
+    title: str
+    task: str
+    licence: str
+    cite: str
+    archives: tuple[Archive, ...]
+    arrange: Callable[[Path], None]
+    masks: str | None = None
+
+
+def prepare(
+    recipe: Recipe, folder: Path, downloads: Path, *, mirror: str | None = None, masks: Path | None = None
+) -> None:
+    """Download, check, unpack and arrange a public set; the folder appears whole or not at all.
+
+    A folder that is whole already is left as it is.
+
+    Args:
+        recipe: of the set.
+        folder: of the data set; must not exist, or be empty.
+        downloads: folder of the archives, which are kept.
+        mirror: address of a folder that has the same archives; their checksums stay the same.
+        masks: archive or folder of the masks, for a recipe that lacks them.
+
+    Raises:
+        PyrasegError: a download or an archive is refused, masks are missing, or the folder holds something else.
+    """
+    if (folder / SOURCE).is_file():
+        logger.warning("%s is there already and stays as it is", folder)
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
+    if recipe.masks and masks is None:
+        raise PyrasegError(f"The masks of this set are not among its archives. Get them from {recipe.masks} and give "
+                           "the archive or its folder as --masks.")  # fmt: skip
+    if masks is not None and (not recipe.masks or not masks.exists()):
+        what = "does not exist" if recipe.masks else "is not needed: the set has its own"
+        raise PyrasegError(f"The path of masks {masks} {what}. Correct --masks.")
+    lines = [recipe.title, f"Licence: {recipe.licence}", f"Cite: {recipe.cite}"]
+    for archive in recipe.archives:
+        url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
+        found = download(url, downloads / archive.name, checksum=archive.checksum)
+        lines.append(f"{archive.url} sha256:{found}" + ("" if archive.checksum else " (no published checksum)"))
+    with replacing(folder) as partial:
+        partial.mkdir()
+        for archive in recipe.archives:
+            extract(downloads / archive.name, partial)
+        if masks is not None and masks.is_dir():
+            shutil.copytree(masks, partial / "given_masks")
+        elif masks is not None:
+            extract(masks, partial / "given_masks")
+        recipe.arrange(partial)
+        (partial / SOURCE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _as_it_is(folder: Path) -> None:
+    """Leave the two folders of an ISIC challenge, whose names pair the files."""
+
+
+def _decathlon(folder: Path) -> None:
+    """Move the one folder of a Decathlon archive up."""
+    (inner,) = _find(folder, "dataset.json")[:1]
+    _move_up(inner.parent, folder)
+
+
+def _montgomery(folder: Path) -> None:
+    """Move the radiographs to images/ and lay the masks of both lungs together in masks/."""
+    (images,), (left,), (right,) = (_find(folder, name)[:1] for name in ("CXR_png", "leftMask", "rightMask"))
+    (folder / "masks").mkdir()
+    for path in tqdm(sorted(left.glob("*.png")), desc="Joining masks", unit="mask", disable=None):
+        with Image.open(path) as one, Image.open(right / path.name) as other:
+            both = ImageChops.lighter(one.convert("L"), other.convert("L"))
+        both.point(lambda value: 255 * (value > 0)).save(folder / "masks" / path.name)
+    images.rename(folder / "images")
+
+
+def _shenzhen(folder: Path) -> None:
+    """Move the radiographs to images/ and the masks, `NAME_mask.png`, to masks/NAME.png."""
+    (images,) = _find(folder, "CXR_png")[:1]
+    masks = sorted((folder / "given_masks").rglob("*_mask.png"))
+    if not masks:
+        raise PyrasegError("The path of masks holds no file NAME_mask.png. Correct --masks.")
+    (folder / "masks").mkdir()
+    for path in masks:
+        path.rename(folder / "masks" / f"{path.name.removesuffix('_mask.png')}.png")
+    shutil.rmtree(folder / "given_masks")
+    images.rename(folder / "images")
+
+
+def _find(folder: Path, name: str) -> list[Path]:
+    """Return what is called so below a folder, or refuse an archive in another layout."""
+    found = sorted(folder.rglob(name))
+    if not found:
+        raise PyrasegError(f"The archives hold no {name}: their layout is not the published one. Look what they hold.")
+    return found
+
+
+def _move_up(inner: Path, folder: Path) -> None:
+    if inner != folder:
+        for path in sorted(inner.iterdir()):
+            path.rename(folder / path.name)
+        inner.rmdir()
+
+
+_JAEGER_2014 = (
+    "Jaeger S et al. Two public chest X-ray datasets for computer-aided screening of pulmonary diseases. "
+    "Quant Imaging Med Surg 4(6):475 (2014); Candemir S et al. IEEE Trans Med Imaging 33(2):577 (2014)"
+)
+
+#: Licences are as generally known; the page of each set decides. Where a SHA-256 stands, it is the one that the
+#: torch-em project pins for the same address; MONAI pins the MD5 of the Decathlon.
+RECIPES = {
+    "isic2018": Recipe(
+        title="ISIC 2018 Task 1, skin lesions, training part (2594 images)",
+        task="dermoscopy",
+        licence="CC0 1.0 (images of Tasks 1 and 2)",
+        cite="Codella N et al. Skin Lesion Analysis Toward Melanoma Detection 2018. https://arxiv.org/abs/1902.03368; "
+        "Tschandl P et al. The HAM10000 dataset. Sci Data 5:180161 (2018)",
+        archives=(
+            Archive(
+                f"{_ISIC}/2018/ISIC2018_Task1-2_Training_Input.zip",
+                "sha256:80f98572347a2d7a376227fa9eb2e4f7459d317cb619865b8b9910c81446675f",
+            ),
+            Archive(
+                f"{_ISIC}/2018/ISIC2018_Task1_Training_GroundTruth.zip",
+                "sha256:99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c",
+            ),
+        ),
+        arrange=_as_it_is,
+    ),
+    "isic2017": Recipe(
+        title="ISIC 2017 Part 1, skin lesions, training part (2000 images)",
+        task="dermoscopy",
+        licence="CC0 1.0",
+        cite="Codella N et al. Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 ISBI. "
+        "https://arxiv.org/abs/1710.05006",
+        archives=(
+            Archive(f"{_ISIC}/2017/ISIC-2017_Training_Data.zip"),
+            Archive(f"{_ISIC}/2017/ISIC-2017_Training_Part1_GroundTruth.zip"),
+        ),
+        arrange=_as_it_is,
+    ),
+    "spleen": Recipe(
+        title="Medical Segmentation Decathlon, Task09 Spleen (41 labelled CT scans)",
+        task="spleen",
+        licence="CC BY-SA 4.0",
+        cite="Antonelli M et al. The Medical Segmentation Decathlon. Nat Commun 13:4128 (2022)",
+        archives=(Archive(DecathlonDataset.resource["Task09_Spleen"], f"md5:{DecathlonDataset.md5['Task09_Spleen']}"),),
+        arrange=_decathlon,
+    ),
+    "montgomery": Recipe(
+        title="NLM chest radiographs, Montgomery County (138 images with masks of both lungs)",
+        task="chest_xray",
+        licence="public, NLM; its terms ask for the citation",
+        cite=_JAEGER_2014,
+        archives=(
+            Archive(
+                f"{_NLM}/NLM-MontgomeryCXRSet.zip",
+                "sha256:54601e952315d8f67383e9202a6e145997ade429f54f7e0af44b4e158714f424",
+            ),
+        ),
+        arrange=_montgomery,
+    ),
+    "shenzhen": Recipe(
+        title="NLM chest radiographs, Shenzhen (662 images, 566 of them with masks from elsewhere)",
+        task="chest_xray",
+        licence="public, NLM; its terms ask for the citation. Masks: as their page states",
+        cite=f"{_JAEGER_2014}; masks: Stirenko S et al. ELNANO 2018. https://arxiv.org/abs/1803.01199",
+        archives=(Archive(f"{_NLM}/ChinaSet_AllFiles.zip"),),
+        arrange=_shenzhen,
+        masks="https://www.kaggle.com/datasets/yoctoman/shcxr-lung-mask (an account is needed)",
+    ),
+}

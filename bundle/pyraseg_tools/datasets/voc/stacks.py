@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plan a conversion: which slices are read together, with which label, whose they are, what they will be called."""
+
+import csv
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os.path import commonpath
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import Scan, Series, frame_planes
+from bundle.pyraseg.labels import read_references
+from bundle.pyraseg_tools.datasets.voc.patients import Identity, group_patients
+
+LOGGER = logging.getLogger(__name__)
+
+#: What the plan and the conversion ask of headers beyond what reading needs. PatientID ends up in the link alone.
+KEYWORDS = ("PatientID", "PixelAspectRatio", "RescaleSlope", "RescaleIntercept")
+LABEL_OBJECTS = ("SEG object", "RTSTRUCT object")  # reasons for which a scan skips a file
+COLUMNS = ("series", "label", "patient", "select")
+_UID = re.compile(r"\d[\d.]*")
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Hold what is read together: a series, or one file of a series of projections, which have no place in common."""
+
+    series_uid: str
+    study_uid: str
+    files: tuple[Path, ...]
+    headers: tuple[Dataset, ...] = field(repr=False)
+    select: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[Path, ...] = ()  # more than one is an error, of this stack
+    stated_patient: str | None = None
+    patient: str = ""  # p0001
+    name: str = ""  # p0001_s01
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that holds all files."""
+        return Path(commonpath([file.parent for file in self.files]))
+
+    @property
+    def place(self) -> str:
+        """Return what names the stack in a message: its folder and series, or its file."""
+        return str(self.files[0]) if len(self.files) == 1 else f"{self.folder} (series {self.series_uid})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hold the stacks of a conversion, the label objects that refer to none of them, and the damaged files."""
+
+    stacks: tuple[Stack, ...]
+    orphans: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = ()
+
+
+def plan_stacks(
+    scan: Scan,
+    *,
+    with_labels: bool = True,
+    label_pattern: str | None = None,
+    table: Sequence[Mapping[str, str]] = (),
+    group_by: str = "auto",
+    seed: int = 0,
+) -> Plan:
+    """Plan the conversion of what a scan has found.
+
+    A SEG or RTSTRUCT belongs to the series, or the instances, that it refers to. Other labels are found by
+    `label_pattern` or named in the table, which comes before both.
+
+    Args:
+        scan: of `find_series` with `KEYWORDS`.
+        with_labels: look for labels at all.
+        label_pattern: path relative to the folder of a stack, with {folder} (its name), {stem} (of its first file),
+            {series_uid} and {study_uid}, such as "../labels/{folder}.nii.gz".
+        table: what `read_table` returned.
+        group_by: how patients are told apart, as for `group_patients`.
+        seed: decides in which order patients are numbered.
+
+    Raises:
+        PyrasegError: a row of the table matches nothing, the pattern is no pattern, or patients cannot be told apart.
+    """
+    stacks = [stack for series in scan.series for stack in _stacks_of(series)]
+    stacks, named = _apply_table(stacks, table, scan.path)
+    orphans: tuple[Path, ...] = ()
+    if with_labels:
+        objects = [path for kind in LABEL_OBJECTS for path in scan.skipped_files.get(kind, ())]
+        referring, orphans = _by_reference(objects, stacks)
+        given = {label for stack in named for label in stack.labels}
+        orphans = tuple(path for path in orphans if path.resolve() not in given)
+        stacks = [
+            stack if stack in named else replace(stack, labels=_labels_of(stack, referring[place], label_pattern))
+            for place, stack in enumerate(stacks)
+        ]
+    return Plan(_named(stacks, group_by, seed), orphans, scan.skipped_files.get("unreadable", ()))
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """Read a CSV with the column `series` and one or more of `label`, `patient` and `select`.
+
+    `series` is a Series Instance UID, or the path of its folder or file in the tree. A label is a path relative to the
+    CSV; an empty one says that there is none. `select` chooses a phase: ``AcquisitionNumber=2``, several with a
+    semicolon between them. Two rows of one series make two stacks of it.
+
+    Raises:
+        PyrasegError: the file is absent, no CSV, has another column, or names a label that does not exist.
+    """
+    path = Path(path).expanduser()
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PyrasegError(f"The table {path} cannot be read: {error}.") from error
+    unknown = set(columns) - set(COLUMNS)
+    if "series" not in columns or len(columns) < 2 or unknown or any(None in (*row, *row.values()) for row in rows):
+        raise PyrasegError(
+            f"The table {path} has the columns {', '.join(columns) or 'none'} or a row with more or fewer. It needs "
+            f"'series' and some of {', '.join(COLUMNS[1:])}, separated by commas."
+        )
+    rows = [{name: value.strip() for name, value in row.items()} for row in rows]
+    for row in rows:
+        if row.get("label"):
+            row["label"] = str((path.parent / row["label"]).resolve())
+            if not Path(row["label"]).exists():
+                raise PyrasegError(f"The table {path} names the label {row['label']}, which does not exist.")
+    return rows
+
+
+def _stacks_of(series: Series) -> list[Stack]:
+    """Return a series as one stack, or file by file where no file has a place in the patient."""
+    members = list(zip(series.files, series.headers, strict=True))
+    if len(members) == 1 or any(_has_place(header) for header in series.headers):
+        return [Stack(series.uid, series.study_uid, series.files, series.headers)]
+    return [Stack(series.uid, series.study_uid, (file,), (header,)) for file, header in members]
+
+
+def _has_place(header: Dataset) -> bool:
+    try:
+        return any(plane is not None for plane in frame_planes(header))
+    except PyrasegError:  # A malformed place is for the reading of the series to tell.
+        return True
+
+
+def _apply_table(
+    stacks: list[Stack], table: Sequence[Mapping[str, str]], root: Path
+) -> tuple[list[Stack], list[Stack]]:
+    """Return the stacks as the table says, and those of them whose label it says."""
+    result = {place: [] for place in range(len(stacks))}
+    for row in table:
+        places = [place for place, stack in enumerate(stacks) if _is_meant(stack, row["series"], root)]
+        uids = {stacks[place].series_uid for place in places}
+        if len(uids) != 1:
+            found = f"{len(uids)} series, name one by its UID" if uids else "no series"
+            raise PyrasegError(f"The table names {row['series']!r}, which is {found} below {root}. Correct the table.")
+        for place in places:
+            stack = replace(
+                stacks[place], stated_patient=row.get("patient") or None, select=_selection(row.get("select", ""))
+            )
+            if "label" in row:
+                stack = replace(stack, labels=(Path(row["label"]),) if row["label"] else ())
+            result[place].append((stack, "label" in row))
+    pairs = [pair for place, stack in enumerate(stacks) for pair in (result[place] or [(stack, False)])]
+    return [stack for stack, _ in pairs], [stack for stack, has_label in pairs if has_label]
+
+
+def _is_meant(stack: Stack, series: str, root: Path) -> bool:
+    path = (root / series).resolve()
+    return series == stack.series_uid or any(path in (file.resolve(), file.resolve().parent) for file in stack.files)
+
+
+def _selection(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
+    if any(not (name.strip() and value.strip()) for name, _, value in pairs):
+        raise PyrasegError(f"The table selects {text!r}; write AcquisitionNumber=2, several with a semicolon between.")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _by_reference(objects: Sequence[Path], stacks: Sequence[Stack]) -> tuple[dict[int, list[Path]], tuple[Path, ...]]:
+    """Return the label objects of each stack, by its place in the list, and those that refer to none.
+
+    An object belongs to the stacks that hold an instance which it refers to; where none does, to those of its series.
+    """
+    instances, series = defaultdict(set), defaultdict(set)
+    for place, stack in enumerate(stacks):
+        series[stack.series_uid].add(place)
+        for header in stack.headers:
+            instances[str(header.get("SOPInstanceUID") or "")].add(place)
+    referring, orphans = defaultdict(list), []
+    for path in objects:
+        to = read_references(path)
+        places = set().union(*(instances.get(uid, ()) for uid in to.sop_instance_uids))
+        places = places or set().union(*(series.get(uid, ()) for uid in to.series_uids))
+        for place in places:
+            referring[place].append(path)
+        if not places:
+            orphans.append(path)
+    return referring, tuple(orphans)
+
+
+def _labels_of(stack: Stack, referring: Sequence[Path], pattern: str | None) -> tuple[Path, ...]:
+    path = None if pattern is None else _fill(pattern, stack)
+    return (*referring, path) if path and path.exists() and path not in referring else tuple(referring)
+
+
+def _fill(pattern: str, stack: Stack) -> Path | None:
+    """Return the path that a pattern stands for; None where it needs a UID and the stack has none."""
+    values = {"folder": stack.folder.name, "stem": stack.files[0].stem}
+    known = "{folder}, {stem}, {series_uid} and {study_uid}"
+    values |= {"series_uid": stack.series_uid, "study_uid": stack.study_uid}
+    try:
+        path = (stack.folder / pattern.format(**values)).resolve()
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise PyrasegError(f"The label pattern {pattern!r} may hold {known}.") from error
+    asked = [values[name] for name in ("series_uid", "study_uid") if f"{{{name}}}" in pattern]
+    return path if all(map(_UID.fullmatch, asked)) else None
+
+
+def _named(stacks: Sequence[Stack], group_by: str, seed: int) -> tuple[Stack, ...]:
+    """Give each stack the number of its patient, in a random order, and its own among those of the patient."""
+    identities = [
+        Identity(
+            stack.place,
+            str(stack.headers[0].get("PatientID") or ""),
+            stack.study_uid,
+            str(stack.headers[0].get("FrameOfReferenceUID") or ""),
+            stack.stated_patient,
+        )
+        for stack in stacks
+    ]
+    groups = group_patients(identities, group_by)
+    patients = list(dict.fromkeys(groups))
+    numbers = dict(zip(patients, np.random.default_rng(seed).permutation(len(patients)) + 1, strict=True))
+    seen: Counter[str] = Counter()
+    named = []
+    for stack, group in zip(stacks, groups, strict=True):
+        patient = f"p{numbers[group]:04}"
+        seen[patient] += 1
+        named.append(replace(stack, patient=patient, name=f"{patient}_s{seen[patient]:02}"))
+    return tuple(named)

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+from .measuring import CaseFingerprint as CaseFingerprint
+from .measuring import measure_cases as measure_cases
+from .page import class_table as class_table
+from .page import report as report
+from .page import settings_table as settings_table
+from .page import write_cases as write_cases
+from .pictures import draw_histograms as draw_histograms
+from .pictures import draw_pairs as draw_pairs
+from .proposal import Setting as Setting
+from .proposal import propose_empty_share as propose_empty_share
+from .proposal import propose_grid as propose_grid
+from .proposal import propose_weights as propose_weights
+from .proposal import propose_windows as propose_windows
+from .suspicion import suspicious as suspicious

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the cases of a data set: sizes, spacings, intensities under the labels, pixels of each class."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from scipy import ndimage
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from bundle.pyraseg.core import PyrasegError, mendable
+from bundle.pyraseg.data import count_label
+from bundle.pyraseg.datalists import case_names
+from bundle.pyraseg.transforms import UNKNOWN, OrientSlices
+
+#: Percentiles of the intensities under the labels; the outer two are those of nnU-Net's fingerprint (Isensee et al.,
+#: "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation", Nat Methods 2021).
+PERCENTILES = (0.5, 50.0, 99.5)
+SAMPLES = 10_000  # intensities kept of each case and class, so that no large case outweighs the others
+AIR = -500.0  # HU, between air and any tissue
+DARK = 0.1  # of the way from the 0.5th to the 99.5th percentile of an image without units: what surrounds the body
+MARGIN = 2  # pixels around the body that still count as it
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """Hold what is measured of one case, on the voxels of its files, with slices as a radiologist sees them.
+
+    Attributes:
+        item: of the data list.
+        name: path of the image below the data set's folder.
+        part: part of the split.
+        fault: why the case cannot be used, or ""; where there is one, nothing below is known.
+        size: (W, H) or (W, H, D).
+        spacing: mm along the same axes; None without patient geometry.
+        channels: 1 for grey, 3 for RGB, whose mean stands for its intensity.
+        modality, units: of a DICOM image, else "".
+        extent: smallest value, 0.5th and 99.5th percentile and largest value of the image.
+        foreground: the PERCENTILES of the intensities under the labels; None where no pixel is labelled.
+        ranks: percent of the image's pixels below the first, and not above the last, of those percentiles.
+        counts: (images, K), pixels of each class in each slice, or in the one image.
+        outside: share of the labelled pixels that lie outside the body.
+        centre: mean place of the labelled pixels, from 0 to 1 along each axis.
+        samples: for each class, and for UNKNOWN, up to SAMPLES of its intensities.
+    """
+
+    item: Mapping[str, str]
+    name: str
+    part: str
+    fault: str = ""
+    size: tuple[int, ...] = ()
+    spacing: tuple[float, ...] | None = None
+    channels: int = 1
+    modality: str = ""
+    units: str = ""
+    extent: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    foreground: tuple[float, float, float] | None = None
+    ranks: tuple[float, float] | None = None
+    counts: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.int64), repr=False)
+    outside: float = 0.0
+    centre: tuple[float, ...] = ()
+    samples: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the case can be used and no pixel of it is labelled."""
+        return not self.fault and self.foreground is None
+
+    @property
+    def is_constant(self) -> bool:
+        """Return whether the case can be used and its image has one value everywhere."""
+        return not self.fault and self.extent[0] == self.extent[-1]
+
+    @property
+    def empty_slices(self) -> int:
+        """Return how many slices show no foreground."""
+        return int((self.counts[:, 1:].sum(axis=1) == 0).sum())
+
+
+def measure_cases(
+    cases: Mapping[str, Sequence[Mapping[str, str]]],
+    load: Callable[[dict], dict],
+    *,
+    root: Path,
+    classes: int,
+    num_workers: int = 0,
+) -> list[CaseFingerprint]:
+    """Measure every case of every part of a split.
+
+    Args:
+        cases: the parts, as `load_cases` returns them.
+        load: {"image": path, "label": path} -> image (C, W, H[, D]) in its own units, label (1, W, H[, D]) with class
+            indices and, where nobody has labelled, `UNKNOWN`. What it refuses becomes the fault of the case.
+        root: folder of the data set.
+        classes: number of classes, background among them.
+        num_workers: processes that share the work.
+    """
+    items = [(part, item) for part, items in cases.items() for item in items]
+    todo = _Cases(items, case_names([item for _, item in items], root), load, classes)
+    loader = DataLoader(todo, batch_size=None, num_workers=min(num_workers, len(todo)))
+    return list(tqdm(loader, desc="Measuring cases", unit="case", disable=None))
+
+
+class _Cases(Dataset):
+    def __init__(
+        self, items: list[tuple[str, Mapping]], names: list[str], load: Callable[[dict], dict], classes: int
+    ) -> None:
+        self.items = items
+        self.names = names
+        self.load = load
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> CaseFingerprint:
+        part, item = self.items[index]
+        known = {"item": item, "part": part, "name": self.names[index]}
+        try:
+            return CaseFingerprint(**known, **measure(*load_upright(self.load, item), classes=self.classes))
+        except Exception as error:  # MONAI's transforms wrap what they raise
+            cause = mendable(error)
+            if cause is None:
+                raise
+            return CaseFingerprint(**known, fault=str(cause))
+
+
+def load_upright(load: Callable[[dict], dict], item: Mapping[str, str]) -> tuple[MetaTensor, MetaTensor]:
+    """Return image and label of a case, its slices turned the way a radiologist sees them; photographs lie that way."""
+    loaded = load(dict(item))
+    return OrientSlices()(loaded["image"]), OrientSlices()(loaded["label"])
+
+
+def measure(image: MetaTensor, label: MetaTensor, *, classes: int) -> dict[str, Any]:
+    """Return what a `CaseFingerprint` holds of an image (C, W, H[, D]) and its label (1, W, H[, D]).
+
+    Raises:
+        PyrasegError: the label has several channels, or values that are no class.
+    """
+    where = str(label.meta.get("filename_or_obj", "a label"))
+    if len(label) != 1:
+        raise PyrasegError(f"{where} has {len(label)} channels. Classes that overlap have no fingerprint yet.")
+    grey, indices = np.asarray(image, dtype=np.float32).mean(axis=0), np.asarray(label)[0]
+    units = str(image.meta.get("units", ""))
+    random = np.random.default_rng(0)
+    known = {
+        "size": grey.shape,
+        "spacing": _spacing(image),
+        "channels": len(image),
+        "modality": str(image.meta.get("modality", "")),
+        "units": units,
+        "extent": tuple(np.percentile(grey, (0, PERCENTILES[0], PERCENTILES[-1], 100)).tolist()),
+        "counts": count_label(indices, classes, ignore_index=UNKNOWN, path=where),
+        "samples": {int(v): random.permutation(grey[indices == v])[:SAMPLES] for v in np.unique(indices)},
+    }
+    marked = (indices > 0) & (indices != UNKNOWN)
+    if not marked.any():
+        return known
+    foreground = np.percentile(grey[marked], PERCENTILES)
+    return known | {
+        "foreground": tuple(foreground.tolist()),
+        "ranks": (float((grey < foreground[0]).mean() * 100), float((grey <= foreground[-1]).mean() * 100)),
+        "outside": float((marked & ~body(grey, units)).sum() / marked.sum()),
+        "centre": tuple((np.argwhere(marked).mean(axis=0) / np.maximum(np.array(grey.shape) - 1, 1)).tolist()),
+    }
+
+
+def body(grey: np.ndarray, units: str) -> np.ndarray:
+    """Return where the body is in an image (W, H[, D]): what is not dark, with the holes of each slice filled.
+
+    Dark is air for HU, else the lowest tenth of the range of the image. Lungs and the like are holes, and so belong to
+    the body; a few pixels around it count as well.
+    """
+    low, high = np.percentile(grey, (PERCENTILES[0], PERCENTILES[-1]))
+    bright = grey > (AIR if units == "HU" else low + DARK * (high - low))
+    planes = np.moveaxis(bright, 2, 0) if bright.ndim == 3 else bright[None]
+    filled = [ndimage.binary_dilation(ndimage.binary_fill_holes(plane), iterations=MARGIN) for plane in planes]
+    return np.moveaxis(np.stack(filled), 0, 2) if bright.ndim == 3 else filled[0]
+
+
+def _spacing(image: MetaTensor) -> tuple[float, ...] | None:
+    if image.ndim != 4 or not image.meta.get("has_geometry", True):
+        return None
+    return tuple(round(float(pixel), 6) for pixel in image.pixdim)

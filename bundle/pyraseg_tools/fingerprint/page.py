@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A data set's fingerprint as a table of its cases and a page to read."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bundle.pyraseg.data import ClassCounts
+from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
+from bundle.pyraseg_tools.fingerprint.proposal import Setting
+
+
+def write_cases(
+    path: Path, cases: Sequence[CaseFingerprint], odd: Mapping[str, Sequence[str]], class_names: Sequence[str]
+) -> None:
+    """Write a CSV with a row a case: size, spacing, intensities, pixels of each class, empty slices, what is odd."""
+    head = ["case", "part", "size", "spacing_mm", "modality", "units", "min", "p0.5", "p99.5", "max"]
+    head += ["foreground_p0.5", "foreground_p50", "foreground_p99.5", *(f"pixels_{name}" for name in class_names)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow([*head, "slices", "empty_slices", "odd"])
+        for case in cases:
+            spacing = " x ".join(f"{s:g}" for s in case.spacing or ())
+            measured = [f"{v:.6g}" for v in (*case.extent, *(case.foreground or ()))] if case.size else []
+            row = [case.name, case.part, " x ".join(map(str, case.size)), spacing, case.modality, case.units, *measured]
+            row += [""] * (len(head) - len(class_names) - len(row))
+            pixels = case.counts.sum(axis=0).tolist() if case.size else [""] * len(class_names)
+            seen = [len(case.counts), case.empty_slices] if case.size else ["", ""]
+            table.writerow([*row, *pixels, *seen, "; ".join(odd.get(case.name, []))])
+
+
+def class_table(counts: ClassCounts) -> str:
+    """Return a Markdown table of the classes: pixels, share, images or slices that show each."""
+    rows = ["| class | pixels | share | slices or images |", "|---|---|---|---|"]
+    total = counts.pixels.sum()
+    for name, pixels, images in zip(counts.class_names, counts.pixels, counts.images, strict=True):
+        rows.append(f"| {name} | {pixels:,} | {pixels / total:.4%} | {images:,} |")
+    return "\n".join(rows)
+
+
+def settings_table(settings: Mapping[str, Setting]) -> str:
+    """Return a Markdown table of the proposed settings and their reasons."""
+    rows = ["| key | value | why |", "|---|---|---|"]
+    return "\n".join(rows + [f"| `{key}` | `{json.dumps(s.value)}` | {s.reason} |" for key, s in settings.items()])
+
+
+def report(
+    cases: Sequence[CaseFingerprint],
+    odd: Mapping[str, Sequence[str]],
+    counts: ClassCounts,
+    settings: Mapping[str, Setting],
+    notes: Sequence[str],
+) -> str:
+    """Return the page: cases, classes of the training part, what to look at, the proposal and its reasons.
+
+    Args:
+        cases: all cases.
+        odd: reasons by name.
+        counts: of the training part.
+        settings: that are proposed.
+        notes: what is not proposed, and why.
+    """
+    parts = Counter(case.part for case in cases)
+    usable = [case for case in cases if case.size]
+    empty = [case for case in usable if case.is_empty]
+    listed = [f"- `{case.name}` ({case.part}): {'; '.join(odd[case.name])}" for case in cases if case.name in odd]
+    return (
+        "\n".join(
+            [
+                "# Fingerprint",
+                "",
+                f"{len(cases)} cases: {', '.join(f'{n} {part}' for part, n in parts.items())}. "
+                f"{len(cases) - len(usable)} cannot be used, {len(empty)} have no label, {len(odd)} look odd.",
+                "",
+                *_ranges(usable),
+                "",
+                "## Classes of the training part",
+                "",
+                class_table(counts),
+                *(f"\nThe class {name!r} is absent: its weight is that of the rarest class." for name in counts.absent),
+                "",
+                "![Histograms](histograms.png)",
+                "",
+                "## Look at these",
+                "",
+                *(listed or ["Nothing looks odd."]),
+                "",
+                "![Odd cases, then ordinary ones, with the outlines of their labels](pairs.png)",
+                "",
+                "## Proposal",
+                "",
+                "Rules of thumb applied to the training part, not measured on a network: edit `proposal.json`.",
+                "",
+                settings_table(settings),
+                "",
+                *(f"- {note}" for note in notes),
+            ]
+        ).rstrip("\n")
+        + "\n"
+    )
+
+
+def _ranges(cases: Sequence[CaseFingerprint]) -> list[str]:
+    def row(name: str, values: Sequence[float]) -> str:
+        return f"| {name} | {min(values):.4g} | {np.median(values):.4g} | {max(values):.4g} |"
+
+    lines = ["| of a case | smallest | median | largest |", "|---|---|---|---|"]
+    for axis, name in enumerate(("width, pixels", "height, pixels", "slices")):
+        if values := [case.size[axis] for case in cases if len(case.size) > axis]:
+            lines.append(row(name, values))
+    for axis, name in enumerate(("pixel width, mm", "pixel height, mm", "slice spacing, mm")):
+        if values := [case.spacing[axis] for case in cases if case.spacing]:
+            lines.append(row(name, values))
+    for place, name in enumerate(("0.5th percentile under the labels", "median under the labels", "99.5th percentile")):
+        if values := [case.foreground[place] for case in cases if case.foreground]:
+            lines.append(row(name, values))
+    return lines

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of images that MONAI Label serves, with labels whose values are the classes of a bundle."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from monailabel.datastore.local import LocalDatastore
+
+from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.transforms import MedicalImageReader, Target
+from bundle.pyraseg_tools.monai_label.classes import Task, meant
+from bundle.pyraseg_tools.monai_label.series_files import values_on
+
+
+class FolderDatastore(LocalDatastore):
+    """Keep labels as MONAI Label does, but by the names of their segments where a client gives them.
+
+    A client numbers segments in its own order, and a training takes the numbers for classes: a segment that was removed
+    in 3D Slicer would make the following ones another organ.
+
+    Args:
+        tasks: the bundles that are served; without any, labels stay as they come.
+        path: of the folder.
+        options: see `LocalDatastore`.
+    """
+
+    def __init__(self, tasks: Sequence[Task], path: str, **options: Any) -> None:
+        self.tasks = tasks
+        super().__init__(path, **options)
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        _require_name(image_id or "image")
+        return super().add_image(image_id, image_filename, image_info)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        _require_name(label_tag)
+        image = self.get_image_uri(image_id)
+        if self.tasks and image:
+            values = values_on(Path(label_filename), _grid(Path(image)))
+            if label_info.get("label_info"):
+                _, classes = meant(self.tasks, np.unique(values), label_info)
+                others = {value: index for value, index in classes.items() if value != index}
+                if others:
+                    label = sitk.ChangeLabel(sitk.ReadImage(label_filename), others)
+                    sitk.WriteImage(label, label_filename, useCompression=True)
+        return super().save_label(image_id, label_filename, label_tag, label_info)
+
+
+def _grid(image: Path) -> Target:
+    """Return the grid that labels of an image lie on."""
+    array, meta = MedicalImageReader().get_data([image])
+    axes = 2 if image.name.lower().endswith(PHOTOGRAPH) else 3  # others hold channels
+    return Target(array.shape[:axes], np.asarray(meta.get("affine", np.eye(4)), float), image.name)
+
+
+def _require_name(name: str) -> None:
+    """Refuse what would be a file elsewhere."""
+    if os.path.basename(name) != name or name.startswith(".") or "\0" in name:
+        raise PyrasegError(f"{name!r} is no name of an image or of a tag. Give one without a folder.")

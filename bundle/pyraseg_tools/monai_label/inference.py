@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inference of bundles as MONAI Label calls it: of one image, of many, and for the doubt in each."""
+
+import logging
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Activationsd, Transform
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
+from monailabel.transform.post import Restored
+from monailabel.utils.others.generic import file_ext
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from bundle.pyraseg.core import describe
+from bundle.pyraseg.inference import write_grid
+from bundle.pyraseg_tools.monai_label.options import check_options, models
+from bundle.pyraseg_tools.monai_label.series_files import dicom_of
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Go on where one of many images fails, and tell why."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("An image is left out: %s", describe(error))
+
+
+class QuietInference(BundleInferTask):
+    """Inference of any bundle. The log names a file, which may name a patient, only where a client asks."""
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
+        return super().__call__({"logging": "WARNING", **request}, callbacks)
+
+
+class Inference(QuietInference):
+    """Inference of a bundle of ours, by its model or one that a retraining replaced."""
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "model_filename": models(self.bundle_path)}
+
+    def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
+        steps = super().post_transforms(data)
+        if self.dimension == 2:  # it would take the one slice of a DICOM photograph for a size to resize to
+            steps = [step for step in steps if not isinstance(step, Restored)]
+        return steps
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
+        check_options(self.config(), request)
+        defaults, image = {"model_filename": "model.pt"}, request["image"]
+        if self.dimension == 2:
+            defaults["result_extension"] = ".png"  # of a JPEG too, which would blur the classes
+        if isinstance(image, str) and (series := dicom_of(image)) != image:
+            defaults.setdefault("result_extension", ".nii.gz")
+            request = {**request, "image": series}
+        return super().__call__({**defaults, **request}, callbacks)
+
+    def writer(self, data: Mapping[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, dict]:
+        """Write NIfTI as it lies; MONAI Label writes it by ITK, which straightens the axes of a tilted series."""
+        suffix = data.get("result_extension") or file_ext(data["image_path"])
+        if self.dimension == 2 or suffix != ".nii.gz":
+            return super().writer(data, extension, dtype)
+        labels = data[self.output_label_key]
+        stem = Path(tempfile.gettempdir()) / f"tmp{uuid.uuid4().hex}"
+        path = write_grid(np.asarray(labels.array), np.asarray(labels.affine), stem, compression=1)
+        return str(path), data.get(self.output_json_key, {})
+
+
+class Sampling(Inference):
+    """Class probabilities, with dropout at work and everything else as for an inference."""
+
+    def __init__(self, path: str, conf: Mapping[str, str]) -> None:
+        super().__init__(path, conf, skip_writer=True, add_post_restore=False)
+
+    def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
+        return [step for step in super().post_transforms(data) if isinstance(step, Activationsd)]
+
+    def _get_network(self, device: str, data: Mapping[str, Any] | None) -> nn.Module:
+        network = super()._get_network(device, data)
+        for module in network.modules():
+            if isinstance(module, _DropoutNd):
+                module.train()
+        return network
+
+
+class BatchInference(BatchInferTask):
+    """Inference of many images; without several GPUs it asks for none, which MONAI Label divides by."""
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable) -> dict:
+        def infer_or_tell(request: dict, datastore: Datastore) -> dict:
+            with left_out():
+                return infer(request, datastore)
+            return {}
+
+        several = torch.cuda.device_count() > 1 and request.get("multi_gpu", True)
+        return super().__call__({"logging": "WARNING", **request, "multi_gpu": several}, datastore, infer_or_tell)
+
+
+class Scoring(EpistemicScoring):
+    """Uncertainty of each unlabelled image; one that cannot be read stops no other."""
+
+    def run_scoring(self, image_id: str, simulation_size: int, model_ts: int, datastore: Datastore) -> None:
+        with left_out():
+            super().run_scoring(image_id, simulation_size, model_ts, datastore)

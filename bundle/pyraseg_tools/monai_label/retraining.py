@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a served model on new labels, and keep the better one."""
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from monai.engines import Evaluator, Trainer
+from torch import nn
+
+from bundle.pyraseg.core import PyrasegError, replacing, without_suffix
+from bundle.pyraseg.datalists import patients_by_pattern
+from bundle.pyraseg.training import load_model, promote
+
+logger = logging.getLogger(__name__)
+
+
+def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weights: str, model: str) -> bool:
+    """Train, and make the new weights the model if they score better on the validation set than the model does.
+
+    The model that they replace stays in `replaced/` beside it. Return whether it was replaced.
+
+    Args:
+        trainer: trains; it loads the weights to start from, or starts from those that the network has.
+        evaluator: validates, on the same cases before and during the training.
+        network: that both work on.
+        weights: file that the best validated epoch leaves, if it is better than any before.
+        model: file of the model.
+    """
+    fresh = copy.deepcopy(network.state_dict())
+    load_model(network, model, remedy="Put the bundle into the server anew.")
+    evaluator.run()
+    network.load_state_dict(fresh)
+    before = evaluator.state.best_metric
+    evaluator.state.best_metric_epoch = 0  # no epoch of the training to come; only a better one counts from here on
+    logger.info("The model scores %.4f on the validation set", before)
+    trainer.run()
+    better = Path(weights).is_file()
+    if better:
+        promote(weights, model)
+        logger.info(
+            "The retrained model scores %.4f, better than %.4f: it is served now", evaluator.state.best_metric, before
+        )
+    else:
+        logger.info("No epoch scored better than %.4f: the model stays as it is", before)
+    return better
+
+
+def fixed_validation(path: Path, patients: Mapping[str, str], share: float) -> set[str]:
+    """Return which labelled images the models of a server are compared on: the same ones at every training.
+
+    The first training chooses them, patient by patient, by a hash, and writes them to `path`; labels that come later
+    are trained on. Whoever wants another set deletes the file, and compares anew.
+
+    Args:
+        path: JSON list of names of images.
+        patients: the patient of each image that has a label.
+        share: of the images to validate on, at the first training.
+
+    Raises:
+        PyrasegError: there are too few, or one of the set has lost its label.
+    """
+    if path.is_file():
+        chosen = set(json.loads(path.read_text(encoding="utf-8")))
+        lost = chosen - set(patients)
+        if lost:
+            raise PyrasegError(
+                f"{len(lost)} of {len(chosen)} images of the validation set in {path} have no label any more, so "
+                "models cannot be compared on it. Label them, or delete the file to choose a new set."
+            )
+    else:
+        chosen = set()
+        for patient in sorted(set(patients.values()), key=_hash):
+            if len(chosen) < max(1, round(share * len(patients))):
+                chosen |= {image for image in patients if patients[image] == patient}
+    if not chosen or not set(patients.values()) - {patients[image] for image in chosen}:
+        raise PyrasegError(
+            f"{len(patients)} labelled images of {len(set(patients.values()))} patients are too few to train: one "
+            "patient at least to train on, one to validate on. Submit more labels."
+        )
+    if not path.is_file():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(sorted(chosen), indent=1) + "\n", encoding="utf-8")
+    return chosen
+
+
+def patients_of(names: Sequence[str], pattern: str) -> dict[str, str]:
+    """Return the patient that a regular expression finds in each name of a file, its suffix left out.
+
+    Raises:
+        PyrasegError: see `patients_by_pattern`.
+    """
+    items = [{"image": name, "patient": without_suffix(name)} for name in names]
+    return dict(zip(names, patients_by_pattern(items, pattern), strict=True))
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A DICOM series as a file that clients of a label server read, and what they send back laid onto its slices."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.dicom import DicomImage
+from bundle.pyraseg.inference import write_grid
+from bundle.pyraseg.transforms import MedicalImageReader, Target, from_dicom, onto_grid
+
+#: What the folder of a series is called, beside the file that clients get of it.
+SERIES = ".series"
+
+
+def dicom_of(image: str) -> str:
+    """Return the folder of the DICOM series that a file for clients was made of; another path stays as it is."""
+    path = Path(image)
+    folder = path.with_name(path.name.removesuffix(".nii.gz").removesuffix(".png") + SERIES)
+    return str(folder) if folder.is_dir() else image
+
+
+def write_for_clients(image: DicomImage, stem: Path) -> Path:
+    """Write a series as a file that clients read: a photograph as PNG, all else as NIfTI; return its path.
+
+    Raises:
+        PyrasegError: a colour volume, which neither holds.
+    """
+    array, meta = from_dicom(image)
+    if array.ndim == 4:
+        if array.shape[2] > 1:
+            raise PyrasegError(f"The series has {array.shape[2]} colour images. Only single photographs are served.")
+        path = stem.with_name(f"{stem.name}.png")
+        with replacing(path) as temporary:
+            Image.fromarray(array[:, :, 0].swapaxes(0, 1)).save(temporary, format="PNG")
+        return path
+    whole = array.astype(np.int16)
+    return write_grid(whole if np.array_equal(whole, array) else array, meta["affine"], stem, compression=1)
+
+
+def on_image(path: Path, image: DicomImage) -> np.ndarray:
+    """Return the values of a submitted label on the slices of its image, (N, rows, columns); see `values_on`."""
+    return values_on(path, Target.of(image)).transpose(2, 1, 0)
+
+
+def values_on(path: Path, target: Target) -> np.ndarray:
+    """Return the values of a submitted label on the grid of its image.
+
+    Raises:
+        PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
+    """
+    _refuse_reference(path)
+    array, meta = MedicalImageReader(palette_index=True).get_data([path])
+    values = onto_grid(np.asarray(array), meta, target, path)
+    if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
+        raise PyrasegError("The label holds numbers that are no labels, such as probabilities. Submit whole numbers.")
+    return values
+
+
+def _refuse_reference(path: Path) -> None:
+    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
+    with path.open("rb") as file:
+        header = file.read(65536).partition(b"\n\n")[0].lower()
+    if header.startswith(b"nrrd"):
+        refers = re.search(rb"^data ?file:", header, re.MULTILINE)
+    else:
+        refers = re.search(rb"^elementdatafile\s*=(?!\s*local\b)", header, re.MULTILINE)
+    if refers:
+        raise PyrasegError("The label is a header without voxels. Submit one file that holds both.")

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of bundles as MONAI Label calls it."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.tasks.train.bundle import BundleTrainTask
+
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg_tools.monai_label.classes import Task
+from bundle.pyraseg_tools.monai_label.dicom_datastore import DicomDatastore
+from bundle.pyraseg_tools.monai_label.options import CODE, check_options, models
+from bundle.pyraseg_tools.monai_label.retraining import fixed_validation, patients_of
+
+logger = logging.getLogger(__name__)
+
+
+class Training(BundleTrainTask):
+    """Training of a bundle on the labels of the server, with a fixed validation set; see `retraining`."""
+
+    def config(self) -> dict[str, Any]:
+        options = {**super().config(), "model_filename": models(self.bundle_path)}
+        return {name: value for name, value in options.items() if name not in CODE}
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict:
+        check_options(self.config(), request)
+        share, epochs = request.get("val_split", 0.2), request.get("max_epochs", 50)
+        if not 0 < share < 1:
+            raise PyrasegError(f"val_split is {share!r}. Give the share of the images to validate on, such as 0.2.")
+        if epochs < 1:
+            raise PyrasegError(f"max_epochs is {epochs!r}. Give a number from 1 on.")
+        return super().__call__(request, datastore)
+
+    def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list) -> None:
+        if pretrained:  # or MONAI Label would ask whether the file None is there
+            super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
+
+    def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[dict[str, str]]:
+        if isinstance(datastore, DicomDatastore):
+            return datastore.training_cases(Task.of(self.bundle_path))
+        return super()._fetch_datalist(request, datastore)
+
+    def _partition_datalist(
+        self, datalist: list[dict[str, str]], request: Mapping[str, Any], shuffle: bool = False
+    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        cases = {Path(item["image"]).name: item for item in datalist}
+        patients = self._patients(cases)
+        share = request.get("val_split", 0.2)
+        chosen = fixed_validation(Path(self.bundle_path) / "validation.json", patients, share)
+        apart = {patients[name] for name in chosen}
+        parts: tuple[list, list] = ([], [])
+        for name in sorted(cases):  # MONAI Label's order differs from run to run
+            if name in chosen or patients[name] not in apart:
+                parts[name in chosen].append({key: cases[name][key] for key in ("image", "label")})
+        logger.info("%d labelled images to train on, %d to validate on", *map(len, parts))
+        return parts
+
+    def _patients(self, cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Return whose each image is: by the pattern that the server was given, by DICOM, or somebody of its own."""
+        if self.conf.get("patient_pattern"):
+            return patients_of(list(cases), self.conf["patient_pattern"])
+        return {name: case.get("patient", name) for name, case in cases.items()}
+
+    def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        overrides["record#cases"] = {
+            "training": overrides["train#dataset#data"],
+            "validation": overrides["validate#dataset#data"],
+        }
+        overrides["output_dir"] = f"{self.bundle_path}/runs/{datetime.now():%Y%m%d-%H%M%S}"
+        return overrides

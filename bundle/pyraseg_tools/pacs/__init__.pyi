@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+from .check import require_same as require_same
+from .connection import TIMEOUT as TIMEOUT
+from .connection import PacsError as PacsError
+from .connection import connect as connect
+from .connection import open_session as open_session
+from .journal import Journal as Journal
+from .journal import sole_user as sole_user
+from .labels import RemoteLabel as RemoteLabel
+from .labels import find_label_series as find_label_series
+from .labels import label_of as label_of
+from .labels import read_label_series as read_label_series
+from .search import RemoteSeries as RemoteSeries
+from .search import filters_of_studies as filters_of_studies
+from .search import find_series as find_series
+from .search import parse_filters as parse_filters
+from .transfer import fetch_instance as fetch_instance
+from .transfer import fetch_series as fetch_series
+from .transfer import store as store
+from .worker import Worker as Worker
+from .worker import is_due as is_due
+from .worker import watch as watch

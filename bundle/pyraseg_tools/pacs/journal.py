@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remember which series a model has done, so that nothing is done twice after a stop at any point."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bundle.pyraseg.core import PyrasegError, replacing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of a series.
+
+    Attributes:
+        status: "storing", from before the segmentation is sent until it was read back; "stored"; "failed".
+        instances: how many images the series had.
+        segmentation: SOP and series instance UID of the segmentation, or empty.
+        reason: why it failed.
+    """
+
+    status: str
+    instances: int
+    segmentation: tuple[str, str] | tuple[()] = ()
+    reason: str = ""
+
+
+class Journal:
+    """A file of what a model has done, by its hash and by the UIDs of the series; no name of a patient is in it.
+
+    Args:
+        path: JSON file; written whole at each change.
+        model_hash: SHA-256 of the model. Another model begins anew.
+
+    Raises:
+        PyrasegError: the file is none that this class wrote.
+    """
+
+    def __init__(self, path: Path, *, model_hash: str) -> None:
+        self.path = path
+        self._models = _read(path)
+        self._entries = self._models.setdefault(model_hash, {})
+
+    def __getitem__(self, series_uid: str) -> Entry | None:
+        item = self._entries.get(series_uid)
+        return item and Entry(**{**item, "segmentation": tuple(item["segmentation"])})
+
+    def __setitem__(self, series_uid: str, entry: Entry) -> None:
+        self._entries[series_uid] = asdict(entry)
+        with replacing(self.path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps({"format": FORMAT, "models": self._models}, indent=1), encoding="utf-8")
+
+    def forget_failures(self) -> None:
+        """Let what failed be tried again."""
+        for series_uid in [uid for uid, item in self._entries.items() if item["status"] == "failed"]:
+            del self._entries[series_uid]
+
+
+def _read(path: Path) -> dict[str, dict[str, dict]]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] == FORMAT:
+            return content["models"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PyrasegError(
+            f"{path} is no journal of scripts/pacs.py, or damaged. Move it away to begin anew."
+        ) from error
+    raise PyrasegError(f"{path} is of format {content['format']}, this program's is {FORMAT}. Move it away.")
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[Path]:
+    """Keep other processes out of a folder, and yield an empty one within it for images of patients.
+
+    Only the user can read in it. It is emptied at the end, or at the next start where a process was killed.
+
+    Raises:
+        PyrasegError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PyrasegError(
+                f"Another process is at work in {folder}. Wait for it, or give another folder."
+            ) from error
+        images = folder / "images"
+        if images.exists():
+            shutil.rmtree(images)
+        images.mkdir(mode=0o700)
+        try:
+            yield images
+        finally:
+            shutil.rmtree(images)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find series in a PACS (QIDO-RS, PS3.18 10.6)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from dicomweb_client.api import DICOMwebClient
+from pydicom.dataset import Dataset
+
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import NON_IMAGES
+from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
+
+#: What may be asked for, by the level at which a PACS knows it. Nothing that names a patient: arguments are public.
+OF_STUDIES = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "ModalitiesInStudy")
+OF_SERIES = ("SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "BodyPartExamined")
+
+
+@dataclass(frozen=True, order=True)
+class RemoteSeries:
+    """Hold what a PACS says of a series."""
+
+    study_uid: str
+    uid: str
+    modality: str
+    instances: int
+
+
+def parse_filters(items: Sequence[str]) -> dict[str, str]:
+    """Return filters from texts KEYWORD=VALUE; a value is as QIDO-RS has it, `20260101-` for one.
+
+    Raises:
+        PyrasegError: a keyword is none of `OF_STUDIES` and `OF_SERIES`, or a filter takes images of any kind.
+    """
+    filters = {}
+    for item in items:
+        keyword, _, value = item.partition("=")
+        if keyword not in OF_STUDIES + OF_SERIES:
+            near = get_close_matches(keyword, OF_STUDIES + OF_SERIES, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise PyrasegError(
+                f"A filter is on {', '.join(OF_STUDIES + OF_SERIES)}, not on {keyword or 'nothing'}.{hint} What names "
+                "a patient is left out on purpose: other users see the arguments of a program."
+            )
+        if not value:
+            raise PyrasegError(f"The filter {keyword} has no value. Write {keyword}=VALUE.")
+        filters[keyword] = value
+    if "SeriesInstanceUID" in filters and "StudyInstanceUID" not in filters:
+        raise PyrasegError("A SeriesInstanceUID is looked for in its study. Give the StudyInstanceUID too.")
+    if not {"Modality", "SeriesInstanceUID"} & filters.keys():
+        raise PyrasegError("The model is for one kind of image. Give it as a filter, such as Modality=CT.")
+    return filters
+
+
+def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[RemoteSeries]:
+    """Return the series that match, sorted by UIDs; objects that are no images are left out.
+
+    Studies are searched first, and then the series of each, which every server can do.
+
+    Args:
+        client: of the PACS.
+        filters: see `parse_filters`.
+
+    Raises:
+        PacsError: the PACS does not answer, or not as it should.
+    """
+    of_studies = filters_of_studies(filters)
+    of_series = {name: value for name, value in filters.items() if name in OF_SERIES}
+    found = set()
+    with plain_errors(client):
+        for study_uid in pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies):
+            search = partial(client.search_for_series, study_uid, fields=["NumberOfSeriesRelatedInstances"])
+            for answer in pages(search, "SeriesInstanceUID", search_filters=of_series).values():
+                found.add(_series(client, study_uid, answer))
+    return sorted(series for series in found if series.modality not in NON_IMAGES and _is_wanted(series, filters))
+
+
+def filters_of_studies(filters: Mapping[str, str]) -> dict[str, str]:
+    """Return the filters by which studies can be searched that may hold such series."""
+    of_studies = {name: value for name, value in filters.items() if name in OF_STUDIES}
+    if "Modality" in filters:
+        of_studies.setdefault("ModalitiesInStudy", filters["Modality"])
+    return of_studies
+
+
+def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSeries:
+    uid = str(answer.SeriesInstanceUID)
+    count = answer.get("NumberOfSeriesRelatedInstances")
+    if count is None:  # though PS3.18 Table 10.6.3-4 requires it
+        count = len(pages(partial(client.search_for_instances, study_uid, uid), "SOPInstanceUID"))
+    return RemoteSeries(study_uid, uid, str(answer.get("Modality") or ""), int(count))
+
+
+def _is_wanted(series: RemoteSeries, filters: Mapping[str, str]) -> bool:
+    """Return whether the PACS has heeded the filters that keep a model from the wrong images."""
+    stated = {"Modality": series.modality, "SeriesInstanceUID": series.uid, "StudyInstanceUID": series.study_uid}
+    return all(filters.get(name, value) == value for name, value in stated.items())
+
+
+def pages(search: Callable[..., list[dict]], keyword: str, **options: Any) -> dict[str, Dataset]:
+    """Return the answers to a search by UID: all, where a server gives no more than so many at a time.
+
+    The client's own `get_remaining` never ends with a server that does not heed the offset (Orthanc's plug-in 1.7).
+    """
+    found: dict[str, Dataset] = {}
+    while True:
+        answers = search(**options, offset=len(found))
+        if not all(isinstance(answer, dict) for answer in answers):
+            raise PacsError("The PACS answers a search by something else. Is the address that of its DICOMweb?")
+        page = {str(item.get(keyword) or ""): item for item in map(Dataset.from_json, answers)}
+        if "" in page:
+            raise PacsError(f"The PACS answers a search without {keyword}. Is the address that of its DICOMweb?")
+        if page.keys() <= found.keys():
+            return found
+        found.update(page)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a package of one task: `pyraseg_TASK_vVERSION.zip`."""
+
+import hashlib
+import json
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.packaging import (
+    BILL,
+    CHANGELOG,
+    METADATA,
+    MODEL,
+    SIGNATURE,
+    SUMS,
+    archive_bytes,
+    check_form,
+    run_golden,
+    sign,
+    sums_text,
+    unpack,
+)
+from bundle.pyraseg.transforms import temperature_path
+from bundle.pyraseg_tools.publishing.bill import bill_of_materials
+from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
+from bundle.pyraseg_tools.publishing.config_text import config_text
+from bundle.pyraseg_tools.publishing.made_up import write_made_up
+from bundle.pyraseg_tools.publishing.sources import check_tracked
+from bundle.pyraseg_tools.publishing.task import PROGRAMS, Task
+
+#: Programs that work on a user's data without the rest of the repository.
+SCRIPTS = (
+    "check_datalist.py", "export_onnx.py", "make_datalist.py", "pick_form.py", "quantize_onnx.py", "report.py",
+)  # fmt: skip
+_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.projection.DropSliceAxisd"
+
+
+def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key: Path | None = None) -> Path:
+    """Write the package of a task; it appears whole or not at all.
+
+    Args:
+        root: of the repository.
+        name: of the task.
+        folder: where the zip goes; one of the same name there is replaced.
+        model: weights to ship in place of those that the task's configs name.
+        key: PEM file of the private key to sign with.
+
+    Raises:
+        PyrasegError: the task lacks something that a package must have (weights that fit, a card, a licence of the
+            data), git does not track a file of it, or the key cannot be used.
+    """
+    task = Task(root.resolve(), name)
+    package = f"pyraseg_{name}"
+    files = contents(task, package, model or task.model)
+    files |= _golden(files)
+    files[SUMS] = sums_text(files)
+    if key is not None:
+        files[SIGNATURE] = sign(files[SUMS], key)
+    version = check_form(package, files)["version"]
+    path = folder / f"{package}_v{version}.zip"
+    with replacing(path) as temporary:
+        temporary.write_bytes(archive_bytes(package, files))
+    return path
+
+
+def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
+    """Return the files of a package by path, but for its golden prediction, its sums and its signature."""
+    root = task.root
+    weights = _weights(model)
+    digest = hashlib.sha256(weights).hexdigest()
+    metadata = task.config("metadata")
+    if metadata["weights"] not in ({}, {MODEL: digest}):
+        raise PyrasegError(
+            f"{model} has the SHA-256 {digest}, but the metadata of the task {task.name!r} describe other weights, "
+            f"{', '.join(metadata['weights'].values())}. Measure these weights, and put their sum and their figures "
+            "into the metadata and the model card."
+        )
+    metadata["weights"] = {MODEL: digest}
+    files = {MODEL: weights}
+    if temperature_path(model).is_file():
+        files[temperature_path(Path(MODEL)).as_posix()] = temperature_path(model).read_bytes()
+    sources = [*_code(root), *(root / "scripts" / name for name in SCRIPTS)]
+    sources += [*task.other_overlays(), root / "configs" / "logging.conf"]
+    sources += [root / file for file in ("LICENSE", "pyproject.toml", "constraints.txt")]
+    check_tracked(root, sources)
+    files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources}
+    files |= {
+        f"configs/{program}.json": _encoded(task.config(program)) for program in PROGRAMS if program != "metadata"
+    }
+    files[METADATA] = _encoded(metadata)
+    bill = bill_of_materials(root, name=package, version=metadata["version"], model=MODEL, digest=digest)
+    files[BILL] = (json.dumps(bill, indent=2) + "\n").encode()
+    files["docs/data_license.txt"] = _document(task.licence, "what the data and the weights may be used for")
+    files["README.md"] = first_page(package, metadata).encode()
+    files[CHANGELOG] = changelog_page(metadata).encode()
+    card = _document(task.card, "the model card").decode()
+    files["docs/README.md"] = task.retell_page(card, {*files, "docs/README.md"}).encode()
+    return files
+
+
+def _code(root: Path) -> list[Path]:
+    """Return the files of pyraseg that an installation has: modules, and what pyproject.toml names beside them."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    files = [path for suffix in ("py", "pyi") for path in (root / "bundle" / "pyraseg").rglob(f"*.{suffix}")]
+    for package, patterns in settings["package-data"].items():
+        if package.startswith("bundle.pyraseg."):
+            files += [path for pattern in patterns for path in (root / package.replace(".", "/")).glob(pattern)]
+    return files
+
+
+def _weights(path: Path) -> bytes:
+    """Return a file of weights after a look into it: a plain state dict, which holds tensors and nothing else."""
+    if not path.is_file():
+        raise PyrasegError(f"There are no weights at {path}. Train the task first, or give them: --model FILE.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is none makes torch raise nearly every type there is
+        raise PyrasegError(f"{path} is no file of weights: {next(iter(str(error).splitlines()), '')}") from error
+    if not isinstance(content, Mapping) or not all(torch.is_tensor(value) for value in content.values()):
+        raise PyrasegError(f"{path} holds more than weights. Give `best.pt` or the model that a training leaves.")
+    return path.read_bytes()
+
+
+def _document(path: Path, what: str) -> bytes:
+    if not path.is_file():
+        raise PyrasegError(f"There is no {path}, which says {what}. A package goes to others: write it first.")
+    return path.read_bytes()
+
+
+def _encoded(config: dict[str, Any]) -> bytes:
+    return config_text(config).encode()
+
+
+def _golden(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files of `golden/`: a made-up image, and what the package made of it in a folder elsewhere."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
+        unpack(files, folder)
+        golden = folder / "golden"
+        golden.mkdir()
+        steps = json.loads(files["configs/inference.json"])["preprocessing"]["transforms"]
+        write_made_up(golden, photograph=any(step["_target_"] == _TO_PHOTOGRAPHS for step in steps))
+        fault = run_golden("record", folder)
+        if fault:
+            raise PyrasegError(f"The package would not work elsewhere: {fault}. Nothing was written.")
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(golden.iterdir())}

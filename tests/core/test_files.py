@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A path that is being replaced holds the old content or the whole new one, whatever happens."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bundle.pyraseg.core.errors import DiskError
+from bundle.pyraseg.core.files import replacing
+from bundle.pyraseg.inference.writers.label_map import write_grid
+from bundle.pyraseg.training.checkpoints import save_atomically
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_reader_sees_the_old_content_until_the_block_ends(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent  # a rename across file systems would be a copy
+    assert path.read_text() == "new"
+    assert listed(tmp_path) == ["model.pt"]
+
+
+def test_a_block_that_raises_leaves_the_old_content_alone(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="half-way"), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise RuntimeError("half-way")
+    assert path.read_text() == "old"
+    assert listed(tmp_path) == ["model.pt"]
+
+
+def test_parents_are_made(tmp_path):
+    with replacing(tmp_path / "a" / "b" / "log.csv") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a" / "b" / "log.csv").read_text() == "new"
+
+
+def test_two_writers_at_once_do_not_share_a_temporary_path(tmp_path):
+    path = tmp_path / "log.csv"
+    with replacing(path) as first, replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # whose block ended last
+    assert listed(tmp_path) == ["log.csv"]
+
+
+def test_a_folder_appears_whole(tmp_path):
+    path = tmp_path / "entry"
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "image").write_text("image")
+        assert not path.exists()
+        (temporary / "label").write_text("label")
+    assert listed(path) == ["image", "label"]
+    assert listed(tmp_path) == ["entry"]
+
+
+def test_a_folder_whose_block_raises_does_not_appear(tmp_path):
+    with pytest.raises(RuntimeError), replacing(tmp_path / "entry") as temporary:
+        temporary.mkdir()
+        (temporary / "image").write_text("image")
+        raise RuntimeError
+    assert listed(tmp_path) == []
+
+
+def test_a_folder_that_holds_something_is_not_replaced(tmp_path):
+    path = tmp_path / "entry"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(OSError), replacing(path) as temporary:
+        temporary.mkdir()
+    assert listed(path) == ["old"]
+    assert listed(tmp_path) == ["entry"]
+
+
+def test_a_kill_in_the_middle_leaves_the_old_content_alone(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_text("old")
+    program = """
+import sys, time
+from bundle.pyraseg.core.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    with temporary.open("w") as file:
+        file.write("ne")
+        file.flush()
+        print("half-way", flush=True)
+        time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "half-way\n"
+        writer.send_signal(signal.SIGKILL)
+    assert writer.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(listed(tmp_path)) == 2  # the kill was in the middle: what was written so far lies beside it
+
+
+VOXELS = np.random.default_rng(0).integers(256, size=(100, 100, 100), dtype=np.uint8)  # 1 MB, which does not compress
+
+WRITERS = {
+    "checkpoint": lambda folder: save_atomically(torch.from_numpy(VOXELS), folder / "model.pt"),
+    "volume": lambda folder: write_grid(VOXELS, np.eye(4), folder / "ct", compression=1),
+    "picture": lambda folder: write_grid(VOXELS.reshape(1000, 1000), np.eye(4), folder / "photograph", compression=1),
+    "folder": lambda folder: write_folder(folder / "entry"),
+}
+
+
+def write_folder(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        np.save(temporary / "image.npy", VOXELS)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_disk_that_takes_no_more_is_named_as_the_reason(tmp_path, limit_files, write):
+    limit_files(200_000)
+    with pytest.raises(DiskError, match=rf"Nothing can be written to {tmp_path}: File too large \(\d+ MB are free"):
+        write(tmp_path)
+    assert listed(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    said = rf"The folder {tmp_path}/file/runs cannot be made: Not a directory"
+    with pytest.raises(DiskError, match=said), replacing(tmp_path / "file" / "runs" / "run.json"):
+        pass

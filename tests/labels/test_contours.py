@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filled contours against closed forms and an independent test of each pixel."""
+
+import numpy as np
+import pytest
+
+from bundle.pyraseg.labels.contours import fill_contours
+
+SHAPE = (90, 110)
+
+
+def regular(center: tuple, radius: tuple, corners: int, turn: float = 0.0) -> np.ndarray:
+    angle = 2 * np.pi * np.arange(corners) / corners + turn
+    return np.stack([center[0] + radius[0] * np.sin(angle), center[1] + radius[1] * np.cos(angle)], axis=1)
+
+
+def moments(contour: np.ndarray) -> np.ndarray:
+    """Return area, area x row and area x column of a polygon, by the shoelace formula."""
+    (r, c), (s, d) = contour.T, np.roll(contour, -1, axis=0).T
+    cross = r * d - s * c
+    found = np.array([cross.sum() / 2, ((r + s) * cross).sum() / 6, ((c + d) * cross).sum() / 6])
+    return found * np.sign(found[0])
+
+
+def perimeter(contour: np.ndarray) -> float:
+    return float(np.linalg.norm(contour - np.roll(contour, -1, axis=0), axis=1).sum())
+
+
+STAR = np.concatenate(np.stack([regular((44.3, 50.2), (38, 40), 7), regular((44.3, 50.2), (17, 19), 7, np.pi / 7)], 1))
+OUTER, INNER = regular((43.7, 52.4), (35.2, 41.1), 120), regular((47.1, 49.8), (15.3, 12.2), 60)
+KEYHOLE = np.concatenate([OUTER, OUTER[:1], INNER, INNER[:1]])  # out and back along the same channel
+ISLAND, APART = regular((46.2, 50.7), (5.1, 6.2), 40), regular((82.3, 100.9), (6.1, 7.7), 5)
+REGIONS = {
+    "triangle": ([regular((40.1, 50.3), (30, 38), 3, 0.3)], [1]),
+    "turned rectangle": ([np.array([[10.2, 40.7], [60.4, 90.1], [75.9, 72.3], [25.7, 22.9]])], [1]),
+    "ellipse": ([OUTER], [1]),
+    "star": ([STAR], [1]),
+    "star, the other way round": ([STAR[::-1]], [1]),
+    "hole": ([OUTER, INNER], [1, -1]),
+    "hole named first": ([INNER, OUTER], [-1, 1]),
+    "island in a hole, and one apart": ([OUTER, INNER, ISLAND, APART], [1, -1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", REGIONS)
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_area_and_centroid_are_those_of_the_polygon(name: str, exclusive: bool) -> None:
+    contours, signs = REGIONS[name]
+    mask, odd = fill_contours(contours, SHAPE, exclusive=[exclusive] * len(contours))
+    area, *weighted = sum(sign * moments(contour) for contour, sign in zip(contours, signs, strict=True))
+    assert odd == 0
+    assert abs(mask.sum() - area) < 0.1 * sum(map(perimeter, contours))  # 0.1 pixel along the whole boundary
+    assert np.abs(np.argwhere(mask).mean(axis=0) - np.array(weighted) / area).max() < 0.1
+
+
+def test_a_keyhole_is_a_hole() -> None:
+    mask, odd = fill_contours([KEYHOLE], SHAPE)
+    assert odd == 0
+    assert np.array_equal(mask, fill_contours([OUTER, INNER], SHAPE)[0])
+
+
+def crossings(points: np.ndarray, contour: np.ndarray) -> np.ndarray:
+    """Return how many sides of a contour a ray from each point to the right crosses."""
+    count = np.zeros(len(points), int)
+    for (r, c), (s, d) in zip(contour, np.roll(contour, -1, axis=0), strict=True):
+        between = (r <= points[:, 0]) != (s <= points[:, 0])
+        count[between] += c + (points[between, 0] - r) * (d - c) / (s - r) > points[between, 1]
+    return count
+
+
+def test_every_pixel_centre_is_judged_rightly() -> None:
+    random = np.random.default_rng(5)
+    points = np.argwhere(np.ones(SHAPE))
+    for _ in range(20):  # polygons that cross themselves and leave the image
+        contours = [random.uniform(-20, 120, (random.integers(3, 12), 2)) for _ in range(3)]
+        mask, _ = fill_contours(contours, SHAPE, exclusive=[True] * 3)
+        odd = sum(crossings(points, contour) for contour in contours) % 2 == 1
+        assert np.array_equal(mask.ravel(), odd)
+
+
+def test_half_pixel_edges_give_exact_areas() -> None:
+    square = np.array([[9.5, 19.5], [9.5, 39.5], [29.5, 39.5], [29.5, 19.5]])
+    expected = np.zeros(SHAPE, bool)
+    expected[10:30, 20:40] = True
+    hole = np.array([[14.5, 24.5], [14.5, 30.5], [20.5, 30.5], [20.5, 24.5]])
+    assert np.array_equal(fill_contours([square], SHAPE)[0], expected)
+    expected[15:21, 25:31] = False
+    assert np.array_equal(fill_contours([square, hole], SHAPE)[0], expected)
+
+
+def test_pixels_on_a_contour_belong_to_it() -> None:
+    """Programs that trace the outermost pixels of a mask, a hole's neighbours included, get their mask back."""
+    traced = np.array([[10, 20], [10, 39], [29, 39], [29, 20]]) + 1e-9  # as rounding leaves them
+    around_hole = np.array([[14, 24], [14, 31], [21, 31], [21, 24]])
+    expected = np.zeros(SHAPE, bool)
+    expected[10:30, 20:40] = True
+    expected[15:21, 25:31] = False
+    assert np.array_equal(fill_contours([traced, around_hole], SHAPE)[0], expected)
+    channel = np.concatenate([traced[:4], [[18, 20], [18, 24]], around_hole[[3, 2, 1, 0]], [[18, 24], [18, 20]]])
+    assert np.array_equal(fill_contours([channel], SHAPE)[0], expected)
+
+
+def test_contours_that_cross_or_repeat_are_counted() -> None:
+    left, right = regular((40.3, 40.4), (20, 20), 60), regular((40.3, 55.4), (20, 20), 60)
+    mask, odd = fill_contours([left, right], SHAPE)
+    exclusive, not_odd = fill_contours([left, right], SHAPE, exclusive=[True, True])
+    assert (odd, not_odd) == (1, 0)
+    assert np.array_equal(mask, exclusive)
+    assert not mask[40, 47] and mask[40, 30] and mask[40, 65]
+    twice, odd = fill_contours([left, left], SHAPE)
+    assert odd == 1
+    assert np.array_equal(twice, fill_contours([left], SHAPE)[0])
+    nothing, odd = fill_contours([left, left], SHAPE, exclusive=[True, True])
+    assert (nothing.any(), odd) == (False, 0)
+
+
+@pytest.mark.parametrize("corners", [1, 2])
+def test_too_few_corners_enclose_nothing(corners: int) -> None:
+    mask, _ = fill_contours([np.array([[5.5, 5.5], [9.5, 12.2]])[:corners]], SHAPE)
+    assert not mask.any()
+
+
+def test_what_lies_outside_is_cut_off() -> None:
+    mask, _ = fill_contours([np.array([[-50.5, -50.5], [-50.5, 300.0], [20.5, 300.0], [20.5, -50.5]])], SHAPE)
+    assert mask[:21].all() and not mask[21:].any()
+    assert not fill_contours([np.array([[200, 200], [220, 210], [200, 220.0]])], SHAPE)[0].any()

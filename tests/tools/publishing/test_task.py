@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Base and overlay as one config: the same to MONAI, and without a word of the files that it was made of."""
+
+import json
+import re
+
+import pytest
+from monai.bundle import ConfigParser
+
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg_tools.publishing.config_text import config_text
+from bundle.pyraseg_tools.publishing.task import DEFAULT, Task, tasks
+from tests.configs.test_configs import FILES, OVERLAYS, PROGRAMS, components, lists_components, merged
+from tests.helpers.commands import ROOT
+
+PARTS = {"train": "train", "evaluate": "evaluate", "inference": "infer"}
+TOLD_ANEW = {"model_file", "remedy"}
+
+
+def test_every_task_is_found():
+    assert set(tasks(ROOT)) == {DEFAULT, *OVERLAYS}
+    with pytest.raises(PyrasegError, match=r"no task 'dermoscpy'\. Its tasks are phantom, chest_xray"):
+        Task(ROOT, "dermoscpy")
+
+
+@pytest.mark.parametrize("program", PARTS)
+@pytest.mark.parametrize("name", [DEFAULT, *OVERLAYS])
+def test_one_file_is_what_monai_makes_of_several(name, program, tmp_path):
+    path = tmp_path / f"{program}.json"
+    path.write_text(config_text(Task(ROOT, name).config(program)))
+    parser = ConfigParser()
+    parser.read_config(str(path))
+    several = merged(PROGRAMS[PARTS[program] if name == DEFAULT else f"{PARTS[program]} {name}"]).get()
+    assert parser["model_file"] == "$@bundle_root + '/models/model.pt'"
+    assert re.fullmatch(r"Train one first: .* --config_file configs/train\.json", parser.get("remedy", "")) or (
+        program == "train"
+    )
+    if program == "evaluate":
+        assert several.pop("training") == "%run"
+    assert parser.get().keys() == several.keys()
+    assert {key: value for key, value in parser.get().items() if key not in TOLD_ANEW} == {
+        key: value for key, value in several.items() if key not in TOLD_ANEW
+    }
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_no_text_names_a_file_that_stays_behind(name):
+    task = Task(ROOT, name)
+    for program in ("train", "evaluate", "inference", "metadata"):
+        text = config_text(task.config(program))
+        assert not re.search(rf"{name}(_inference|_metadata)?\.(json|pt)", text), program
+
+
+def test_commands_are_told_anew():
+    task = Task(ROOT, "dermoscopy")
+    several = "--config_file \"['configs/train.json','configs/dermoscopy.json'{}]\" --epochs 3"
+    assert task.retell(several.format("")) == "--config_file configs/train.json --epochs 3"
+    assert task.retell(several.format(",'configs/evaluate.json'")) == "--config_file configs/evaluate.json --epochs 3"
+    together = task.retell(several.format(",'configs/multi_gpu_train.json'"))
+    assert together == "--config_file \"['configs/train.json', 'configs/multi_gpu_train.json']\" --epochs 3"
+
+
+def test_overlays_for_any_task_go_along():
+    assert {"multi_gpu_train.json", "calibrate.json"} <= {path.name for path in Task(ROOT, DEFAULT).other_overlays()}
+    of_tasks = {f"{task}{suffix}.json" for task in OVERLAYS for suffix in ("", "_inference", "_metadata")}
+    assert not of_tasks & {path.name for path in Task(ROOT, "dermoscopy").other_overlays()}
+
+
+@pytest.mark.parametrize("name", [*FILES, "metadata.json"])
+def test_text_of_a_config(name):
+    config = ConfigParser.load_config_file(ROOT / "configs" / name)
+    text = config_text(config)
+    assert json.loads(text) == config and list(json.loads(text)) == list(config)
+    alone = re.findall(r'^\s*"_target_": "[\w.]+",?$', text, re.MULTILINE)
+    assert len(alone) <= sum(map(lists_components, components(config)))
+    assert all(line.count("{") == line.count("}") for line in text.splitlines() if '{"_target_"' in line)
