@@ -18,7 +18,7 @@ class App(LabelApp):
     \"\"\"MONAI Label looks for a class that this file defines.\"\"\"
 """
 _INFERENCE, _TRAIN = "configs/inference.json", "configs/train.json"
-_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.projection.DropSliceAxisd"
+_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.DropSliceAxisd"
 
 
 def put_bundles(packages: Sequence[Path], app: Path) -> list[Path]:

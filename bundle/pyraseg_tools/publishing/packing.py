@@ -38,7 +38,7 @@ from bundle.pyraseg_tools.publishing.task import PROGRAMS, Task
 SCRIPTS = (
     "check_datalist.py", "export_onnx.py", "make_datalist.py", "pick_form.py", "quantize_onnx.py", "report.py",
 )  # fmt: skip
-_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.projection.DropSliceAxisd"
+_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.DropSliceAxisd"
 
 
 def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key: Path | None = None) -> Path:
