@@ -13,13 +13,13 @@ import os
 from pathlib import Path
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.datalists import GROUPINGS
 from bundle.pyraseg.dicom import Scan, find_series
 from bundle.pyraseg.labels import DRAWN_ON, open_label
 from bundle.pyraseg.transforms import PRESETS, LabelReader, parse_window
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.datasets.voc import (
     FORMATS,
-    GROUPINGS,
     KEYWORDS,
     Settings,
     plan_stacks,
