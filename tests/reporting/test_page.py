@@ -183,10 +183,10 @@ def test_a_folder_is_no_place_for_a_page(evaluation, tmp_path):
 
 
 def test_a_training_without_a_log_is_refused(evaluation, tmp_path):
-    with pytest.raises(PyrasegError, match=r"There is no log\.csv in"):
+    with pytest.raises(PyrasegError, match=r"There is no file .*log\.csv"):
         write_report(evaluation, training_dir=tmp_path)
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(PyrasegError, match="is no log of a training"):
+    with pytest.raises(PyrasegError, match="Give the output folder of `training`"):
         write_report(evaluation, training_dir=tmp_path)
 
 
@@ -197,7 +197,7 @@ def test_curves_of_the_training(evaluation, tmp_path):
 
 def test_each_case_has_a_view_before_the_worst_have_more(monkeypatch):
     views = [[{"slice": number, "of": case} for number in range(4)] for case in range(3)]
-    monkeypatch.setattr("bundle.pyraseg.reporting.ROOM", 6 * len(json.dumps(views[0][0])))
+    monkeypatch.setattr("bundle.pyraseg.reporting.page.ROOM", 6 * len(json.dumps(views[0][0])))
     chosen = choose_views(views, [0.9, 0.2, 0.5])
     assert [[view["slice"] for view in case] for case in chosen] == [[0], [0, 1, 2, 3], [0]]
 
