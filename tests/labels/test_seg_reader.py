@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segmentations of every type come back as they were: from highdicom, from dcmqi, and as dcmqi reads them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -15,6 +16,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.grid import ImageGrid
@@ -140,10 +142,11 @@ def test_a_frame_may_be_smaller_or_larger_than_the_image(tmp_path: Path) -> None
     sources, mask = make_sources("oblique"), letter_f()
     path = write(tmp_path / "seg.dcm", mask, sources)
     grid = grid_of(sources)
-    right, down = 0.8 * grid.row_cosine, 1.5 * grid.column_cosine
-    wider = grid_of(sources, shape=(4, 14, 20), positions=grid.positions - 2 * right)
+    place = grid.geometry
+    right, down = place.pixel_steps
+    wider = grid_of(sources, shape=(4, 14, 20), geometry=replace(place, positions=place.positions - 2 * right))
     assert np.array_equal(read_dicom_label(path, wider, TABLE)[:, :, 2:13], mask)
-    narrower = grid_of(sources, shape=(4, 12, 8), positions=grid.positions + down + right)
+    narrower = grid_of(sources, shape=(4, 12, 8), geometry=replace(place, positions=place.positions + down + right))
     assert np.array_equal(read_dicom_label(path, narrower, TABLE), mask[:, 1:13, 1:9])
 
 
@@ -249,7 +252,7 @@ def test_frames_without_a_place_go_to_their_source(tmp_path: Path) -> None:
         del ds.FrameOfReferenceUID
 
     change(path, drop_places)
-    flat = {"positions": None, "row_cosine": None, "column_cosine": None, "frame_of_reference_uid": ""}
+    flat = {"geometry": None, "frame_of_reference_uid": ""}
     assert np.array_equal(read_dicom_label(path, grid_of(sources, **flat), TABLE), mask)
     turned = grid_of(sources[::-1], **flat)
     assert np.array_equal(read_dicom_label(path, turned, TABLE), mask[::-1])
@@ -278,10 +281,10 @@ def test_frames_without_a_place_go_to_their_source(tmp_path: Path) -> None:
 def test_frames_that_do_not_fit_are_refused(tmp_path: Path, move: object, message: str) -> None:
     sources = make_sources("axial")
     path = write(tmp_path / "seg.dcm", letter_f(), sources)
-    grid = grid_of(sources)
-    moved = move(grid.positions, grid.row_cosine, grid.column_cosine, grid.pixel_spacing, grid.shape)
+    place, shape = grid_of(sources).geometry, letter_f().shape
+    *moved, size = move(place.positions, place.row_cosine, place.column_cosine, place.pixel_spacing, shape)
     with pytest.raises(PyrasegError, match=message):
-        read_dicom_label(path, ImageGrid(moved[4], *moved[:4]), TABLE)
+        read_dicom_label(path, ImageGrid(size, Geometry(*moved)), TABLE)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +371,7 @@ def test_overlaps_that_dcmqi_wrote(real_data: Path) -> None:
         read_dicom_label(path, grid, ClassTable(["background", *colours]))
     masks = np.zeros((5, *grid.shape), bool)
     for frame in open_label(path).frames():
-        k = int(np.abs(grid.positions[:, 2] - frame.plane.position[2]).argmin())
+        k = int(np.abs(grid.geometry.positions[:, 2] - frame.plane.position[2]).argmin())
         masks[frame.segment - 1, k] |= frame.mask
     order = colours[::-1]
     label = read_dicom_label(path, grid, ClassTable(["background", *colours], overlap_order=order))

@@ -18,8 +18,8 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.geometry import (
     DUPLICATE_DISTANCE,
     PLANE_ATTRIBUTES,
+    Geometry,
     Plane,
-    StackGeometry,
     frame_planes,
     stack_geometry,
 )
@@ -56,7 +56,7 @@ def arrange_series(
     *,
     series_uid: str | None = None,
     select: Mapping[str, object] | None = None,
-) -> tuple[Series, list[Frame], StackGeometry | None]:
+) -> tuple[Series, list[Frame], Geometry | None]:
     """Return a series, its frames in order and their geometry, from headers alone; see `series.read_series`."""
     select = dict(select or {})
     for keyword in select:
@@ -149,7 +149,7 @@ def _require_uniform(series: Series, frames: list[Frame]) -> None:
             )
 
 
-def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], StackGeometry | None]:
+def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometry | None]:
     """Sort frames along the normal; refuse missing and duplicate positions."""
     missing = [frame for frame in frames if frame.plane is None]
     several_files = len({frame.file for frame in frames}) > 1

@@ -19,10 +19,10 @@ from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
 from bundle.pyraseg.evaluation.doubt import risk_coverage
-from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarise_rows
 from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.inference import DoubtInferer
+from bundle.pyraseg.transforms import geometry_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class CaseTable:
         patient = self._patients.setdefault(case.get("patient", name), f"p{len(self._patients) + 1}")
         self._known = self._known and case.get("patient_known", "patient" in case)
         known = {"case": name, "patient": patient, **{column: case.get(column) for column in self.columns}}
-        rows, lesions = self.scorer.score(prediction, truth, Grid.of(image))
+        rows, lesions = self.scorer.score(prediction, truth, geometry_of(image))
         self.rows += [known | row for row in rows]
         for class_name, detection in lesions.items():
             for number, (size, covered, found) in enumerate(
@@ -160,7 +160,7 @@ class ScoreTable:
             prediction, truth = output["pred"], output["truth"]
             self.table.add(name, case, prediction, truth, batch["original"])
             if self.calibration is not None:
-                self.calibration.add(output["probabilities"], prediction, truth, Grid.of(batch["original"]))
+                self.calibration.add(output["probabilities"], prediction, truth, geometry_of(batch["original"]))
             if self.doubt is not None and self.doubt.of_classes is not None:
                 self.doubts[name] = self.doubt.of_case
                 rows = self.table.rows[-len(self.doubt.of_classes) :]
