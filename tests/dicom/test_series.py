@@ -188,7 +188,7 @@ def test_images_without_position_stay_in_order(tmp_path):
     np.testing.assert_array_equal(image.pixels, STACK[2::-1])
 
 
-def test_colour_is_rgb_of_8_bits(tmp_path):
+def test_color_is_rgb_of_8_bits(tmp_path):
     rgb = np.random.default_rng(1).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
     attributes = {"Rows": 4, "Columns": 6, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
     attributes |= {"NumberOfFrames": 2, "PlanarConfiguration": 0, "Modality": "US"}
@@ -352,11 +352,11 @@ def test_refuses_mixed_attributes(tmp_path, change, what):
     assert "1 of 5, slice_003.dcm" in message
 
 
-def test_refuses_mixed_sizes_and_colour(tmp_path):
+def test_refuses_mixed_sizes_and_color(tmp_path):
     write_series(tmp_path / "sizes", STACK)
     write_series(tmp_path / "sizes", STACK[:1, :16], names=["odd"], origin=(0, 0, 9))
     assert "mixes image sizes: 16x40 (1 of 6, odd); 32x40 (5 of 6" in refusal(tmp_path / "sizes")
-    write_image(tmp_path / "colour" / "grey", STACK[0])
+    write_image(tmp_path / "color" / "gray", STACK[0])
     rgb = {
         "Rows": 32,
         "Columns": 40,
@@ -364,8 +364,8 @@ def test_refuses_mixed_sizes_and_colour(tmp_path):
         "PhotometricInterpretation": "RGB",
         "PlanarConfiguration": 0,
     }
-    write_image(tmp_path / "colour" / "rgb", bytes(32 * 40 * 3), **rgb)
-    assert "grey and colour" in refusal(tmp_path / "colour")
+    write_image(tmp_path / "color" / "rgb", bytes(32 * 40 * 3), **rgb)
+    assert "gray and color" in refusal(tmp_path / "color")
 
 
 def test_refuses_pixels_that_are_absent_undecodable_or_all_padding(tmp_path):

@@ -59,14 +59,14 @@ PHANTOMS = {plan: next(i for i, p in enumerate(PLANS) if plan in p.traits) for p
 
 @dataclass
 class Case:
-    """A prediction, and the truth about it from the files: for each slice and class the centres of its voxels."""
+    """A prediction, and the truth about it from the files: for each slice and class the centers of its voxels."""
 
     prediction: Prediction
     frames: dict[tuple[str, int], np.ndarray]  # by SOP instance UID and frame, (rows, columns) label values
     planes: dict[tuple[str, int], tuple[np.ndarray, ...]]  # position, vector to the next row, to the next column
 
     def points(self, value: int) -> np.ndarray:
-        """Return the voxel centres of a class, (n, 3) LPS mm."""
+        """Return the voxel centers of a class, (n, 3) LPS mm."""
         found = []
         for key, labels in self.frames.items():
             position, down, right = self.planes[key]
@@ -187,7 +187,7 @@ def is_tilted(case: Case) -> bool:
 
 
 def points_by_pydicom(path: Path) -> dict[int, np.ndarray]:
-    """Return the voxel centres of every segment by the places of its frames."""
+    """Return the voxel centers of every segment by the places of its frames."""
     dataset = pydicom.dcmread(path)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     row, column = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(float)
@@ -202,7 +202,7 @@ def points_by_pydicom(path: Path) -> dict[int, np.ndarray]:
 
 
 def points_by_dcmqi(path: Path) -> dict[int, np.ndarray]:
-    """Return the voxel centres of every segment as dcmqi and ITK see them."""
+    """Return the voxel centers of every segment as dcmqi and ITK see them."""
     with TemporaryDirectory() as folder:
         command = ["segimage2itkimage", "--inputDICOM", str(path), "--outputDirectory", folder, "-t", "nrrd"]
         subprocess.run(command, check=True, capture_output=True)
@@ -317,7 +317,7 @@ def test_the_header_says_what_segmented_what(case: Case, algorithm: Algorithm) -
 
 
 def test_uneven_slices(tmp_path: Path) -> None:
-    """A slice is missing: its neighbours stand for the gap, and the mesh is as large as they are."""
+    """A slice is missing: its neighbors stand for the gap, and the mesh is as large as they are."""
     labels = np.zeros((6, 24, 20), np.uint8)
     labels[:, 6:18, 5:15] = 1
     heights = [0, 2, 4, 8, 10, 12]
@@ -389,8 +389,8 @@ def test_a_projection_is_referred_to_without_a_place(algorithm: Algorithm, real_
 
 def test_codes_are_asked_for_before_anything_is_segmented(algorithm: Algorithm) -> None:
     sources = SourceImages(complete_headers=False)
-    with pytest.raises(PyrasegError, match=r"has none for tumour\. Give them"):
-        SegmentationWriter(class_names=["background", "tumour"], terminology={}, algorithm=algorithm, sources=sources)
+    with pytest.raises(PyrasegError, match=r"has none for tumor\. Give them"):
+        SegmentationWriter(class_names=["background", "tumor"], terminology={}, algorithm=algorithm, sources=sources)
     for codes, message in (({"typ": []}, "has typ; it needs a type"), ({"type": ["1", "SCT"]}, "The type of 'x'")):
         with pytest.raises(PyrasegError, match=message):
             SegmentClass.from_codes("x", codes)

@@ -384,7 +384,7 @@ def write_picture(path: Path, values: np.ndarray, *, palette: bool = False) -> P
     return path
 
 
-@pytest.mark.parametrize("palette", [False, True], ids=["grey", "palette"])
+@pytest.mark.parametrize("palette", [False, True], ids=["gray", "palette"])
 @pytest.mark.parametrize("suffix", ["png", "dcm"])
 def test_a_label_of_a_photograph_is_matched_by_size(tmp_path: Path, suffix: str, palette: bool) -> None:
     photograph = tmp_path / f"image.{suffix}"
@@ -397,7 +397,7 @@ def test_a_label_of_a_photograph_is_matched_by_size(tmp_path: Path, suffix: str,
     assert np.array_equal(np.squeeze(label.numpy()), PICTURE.T)
 
 
-def test_a_label_of_another_size_or_with_colours_is_refused(tmp_path: Path) -> None:
+def test_a_label_of_another_size_or_with_colors_is_refused(tmp_path: Path) -> None:
     photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
     with pytest.raises(PyrasegError, match=r"another size than its image: .*label\.png has 4 x 7 voxels, .*has 5 x 7"):
         load(photograph, write_picture(tmp_path / "label.png", PICTURE[:, 1:]))
@@ -419,7 +419,7 @@ def test_masks_of_255(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"class_names": CLASSES}, {"class_names": CLASSES[:2], "threshold": 0.5}])
-def test_pixels_that_nobody_labelled_are_told_apart(tmp_path: Path, options: dict) -> None:
+def test_pixels_that_nobody_labeled_are_told_apart(tmp_path: Path, options: dict) -> None:
     photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
     stored = np.where(PICTURE == 3, 9, np.minimum(PICTURE, 1)).astype(np.uint8)
     label = write_picture(tmp_path / "label.png", stored)

@@ -26,7 +26,7 @@ class ImageGrid:
 
     Attributes:
         shape: slices, rows, columns.
-        positions: (N, 3) centre of the first pixel of every slice; None where the image has no place in the patient.
+        positions: (N, 3) center of the first pixel of every slice; None where the image has no place in the patient.
         row_cosine: (3,) direction along a row, of growing column index.
         column_cosine: (3,) direction along a column, of growing row index.
         pixel_spacing: mm between rows, between columns.
@@ -92,7 +92,7 @@ class ImageGrid:
         return nearest, at - heights[nearest]
 
     def pixels_at(self, points: np.ndarray, slices: np.ndarray) -> np.ndarray:
-        """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centres are integers."""
+        """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centers are integers."""
         axes = np.stack([self.column_cosine, self.row_cosine], axis=1)
         return (points - self.positions[slices]) @ axes / self.pixel_spacing
 

@@ -220,7 +220,7 @@ def _voxels(frame: SegmentationFrame, grid: ImageGrid, where: str) -> tuple[np.n
 
 
 def _are_voxel_steps(steps: np.ndarray, grid: ImageGrid) -> bool:
-    """Return whether steps (2, 3) in mm lead from a voxel to a neighbour, along two of the image's axes."""
+    """Return whether steps (2, 3) in mm lead from a voxel to a neighbor, along two of the image's axes."""
     spacing = (grid.slice_spacing or np.inf, *grid.pixel_spacing)
     along = np.abs(steps @ np.stack([grid.normal, grid.column_cosine, grid.row_cosine], axis=1) / spacing)
     axes = along.argmax(axis=1)
