@@ -226,7 +226,7 @@ def test_the_sampler_is_told_the_epoch_the_share_and_the_strength(sampler):
 @pytest.mark.parametrize("first", [2, 3, 4, 5])
 def test_a_run_that_starts_at_any_epoch_finds_its_stage(sampler, first):
     whole, resumed = Run(sampler).run(), Run(sampler).run(first=first)
-    for record in ("learning_rates", "changed", "draws"):
+    for record in ("rates", "changed", "draws"):
         assert getattr(resumed, record) == {n: v for n, v in getattr(whole, record).items() if n >= first}
 
 
