@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -17,9 +18,15 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.series import read_series
+
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+#: What a SEG takes from its source, as `write_image` leaves it out.
+PATIENT = dict.fromkeys(["PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "ReferringPhysicianName"], "")
+PATIENT |= {"StudyDate": "20240101", "StudyTime": "120000", "SeriesNumber": 1}
 
 
 def uid(*words: object) -> UID:
@@ -190,3 +197,13 @@ def write_enhanced(
         frames.append(frame)
     dataset.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
     return save(dataset, path, syntax=syntax)
+
+
+def refusal(path, **options):
+    """Return why a series is refused; the message tells nothing of the patient."""
+    with pytest.raises(PyrasegError) as error:
+        read_series(path, **options)
+    message = str(error.value)
+    assert "Secret" not in message
+    assert "SECRET" not in message
+    return message

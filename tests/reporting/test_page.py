@@ -197,7 +197,7 @@ def test_curves_of_the_training(evaluation, tmp_path):
 
 def test_each_case_has_a_view_before_the_worst_have_more(monkeypatch):
     views = [[{"slice": number, "of": case} for number in range(4)] for case in range(3)]
-    monkeypatch.setattr("bundle.pyraseg.reporting.ROOM", 6 * len(json.dumps(views[0][0])))
+    monkeypatch.setattr("bundle.pyraseg.reporting.page.ROOM", 6 * len(json.dumps(views[0][0])))
     chosen = choose_views(views, [0.9, 0.2, 0.5])
     assert [[view["slice"] for view in case] for case in chosen] == [[0], [0, 1, 2, 3], [0]]
 

@@ -17,36 +17,13 @@ from monai.data import MetaTensor
 from scipy.spatial import cKDTree
 
 from bundle.pyraseg.inference.writers.label_map import write_label_map
-from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, write_series
+from tests.helpers.dicom_files import PATIENT, write_series
+from tests.helpers.segmented_series import SIZE, STACKS, STEP, letter_f
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
-TURN = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0], [0.48, 0.64, 0.6]])  # an exact rotation
-STEP = 4.0
-STACKS = {  # orientation, and from a slice to the next
-    "axial": (AXIAL, [0, 0, STEP]),
-    "rows flipped": ((1, 0, 0, 0, -1, 0), [0, 0, -STEP]),
-    "coronal": (CORONAL, [0, STEP, 0]),
-    "sagittal": (SAGITTAL, [-STEP, 0, 0]),
-    "oblique": ((*TURN[:, 0], *TURN[:, 1]), STEP * TURN[:, 2]),
-    "tilted gantry": (AXIAL, [0, 1.4, STEP]),
-    "quarter turn": ((0, -1, 0, 1, 0, 0), [0, 0, STEP]),  # rows run to the front: axes are swapped, and one flipped
-}
-SIZE = (4, 144, 112)  # slices, rows, columns
 NEARLY_SQUARE = (0.802, 0.799)  # rows, columns: at a spacing of 0.8 mm the size of these slices stays as it is
 OBLONG = (1.0, 0.8)
 MODEL_SPACINGS = [0.6, 1.2]  # finer than both pixel sizes, and coarser
-PATIENT = dict.fromkeys(["PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "ReferringPhysicianName"], "")
-PATIENT |= {"StudyDate": "20240101", "StudyTime": "120000", "SeriesNumber": 1}
-
-
-def letter_f() -> np.ndarray:
-    """Return (slices, rows, columns) bool: an F with strokes of 28 pixels, whose arms differ from slice to slice."""
-    mask = np.zeros(SIZE, bool)
-    for k in range(SIZE[0]):
-        mask[k, 8:132, 10:38] = True
-        mask[k, 8:36, 10 : 100 - 12 * k] = True
-        mask[k, 60:88, 10 : 60 + 8 * k] = True
-    return mask
 
 
 def make_series(folder: Path, stack: str, spacing: tuple[float, float]) -> list[Path]:
