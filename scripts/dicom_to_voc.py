@@ -14,14 +14,13 @@ from pathlib import Path
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Scan, find_series
-from bundle.pyraseg.labels import DRAWN_ON, read_references
+from bundle.pyraseg.labels import DRAWN_ON, open_label
 from bundle.pyraseg.transforms import PRESETS, LabelReader, parse_window
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.datasets.voc import (
     FORMATS,
     GROUPINGS,
     KEYWORDS,
-    LABEL_OBJECTS,
     Settings,
     plan_stacks,
     read_table,
@@ -137,8 +136,8 @@ def require_classes(options: argparse.Namespace, scan: Scan) -> None:
         return
     if options.images_only:
         raise PyrasegError("--images-only writes no masks, so --class-names means nothing. Leave one of them out.")
-    objects = [path for kind in LABEL_OBJECTS for path in scan.skipped_files.get(kind, ())]
-    names = sorted({name for path in objects for name in read_references(path).names})
+    objects = scan.label_objects
+    names = sorted({region.name for path in objects for region in open_label(path).regions.values()})
     found = f"{len(objects)} SEG and RTSTRUCT objects, with {names}" if objects else "no SEG and no RTSTRUCT"
     raise PyrasegError(
         f"Name the classes with --class-names, background first, or write no masks with --images-only. Found: {found}."
