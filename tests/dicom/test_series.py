@@ -158,7 +158,7 @@ def test_images_without_position_stay_in_order(tmp_path):
     np.testing.assert_array_equal(image.pixels, STACK[2::-1])
 
 
-def test_colour_is_rgb_of_8_bits(tmp_path):
+def test_color_is_rgb_of_8_bits(tmp_path):
     rgb = np.random.default_rng(1).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
     attributes = {"Rows": 4, "Columns": 6, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
     attributes |= {"NumberOfFrames": 2, "PlanarConfiguration": 0, "Modality": "US"}

@@ -50,7 +50,7 @@ def test_nothing_found_is_an_explicit_result(algorithm: Algorithm, tmp_path: Pat
 
 
 def test_uneven_slices(tmp_path: Path) -> None:
-    """A slice is missing: its neighbours stand for the gap, and the mesh is as large as they are."""
+    """A slice is missing: its neighbors stand for the gap, and the mesh is as large as they are."""
     labels = np.zeros((6, 24, 20), np.uint8)
     labels[:, 6:18, 5:15] = 1
     heights = [0, 2, 4, 8, 10, 12]

@@ -17,7 +17,7 @@ from bundle.pyraseg.labels.seg_writer import write_segmentation
 from bundle.pyraseg.transforms.label import LabelReader, LoadLabeld
 from bundle.pyraseg.transforms.projection import DropSliceAxisd
 from tests.helpers.dicom_files import PATIENT, write_image
-from tests.helpers.labelled_images import (
+from tests.helpers.labeled_images import (
     CLASSES,
     PICTURE,
     SEGMENTS,
@@ -69,8 +69,10 @@ def test_a_segmentation_needs_its_series(oblique_series: tuple, tmp_path: Path) 
     with pytest.raises(PyrasegError, match=r"seg\.dcm needs a DICOM series as its image"):
         load(image, tmp_path / "seg.dcm")
     make_series(tmp_path / "other", "axial")
-    with pytest.raises(PyrasegError, match=r"seg\.dcm lies"):
+    with pytest.raises(PyrasegError, match=r"seg\.dcm was drawn on other images of the series \S+ than these"):
         load(tmp_path / "other", tmp_path / "seg.dcm")
+    with pytest.raises(PyrasegError, match=r"seg\.dcm lies"):
+        load(tmp_path / "other", tmp_path / "seg.dcm", drawn_on="frame_of_reference")
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["one slice", "no slices"])

@@ -44,7 +44,7 @@ def unit_normal(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def slice_widths(heights: np.ndarray) -> np.ndarray:
-    """Return how much of the normal each slice stands for, half the way to either neighbour, (N,) mm; N is 2 or more.
+    """Return how much of the normal each slice stands for, half the way to either neighbor, (N,) mm; N is 2 or more.
 
     Args:
         heights: (N,) places of the slices along their normal, ascending or descending.

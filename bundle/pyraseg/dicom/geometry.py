@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where slices lie in the patient: one geometry for every format, and the planes of DICOM frames that it is made of.
 
-Coordinates are DICOM's patient coordinates in millimetres, LPS (x to the left, y to the back, z to the head).
+Coordinates are DICOM's patient coordinates in millimeters, LPS (x to the left, y to the back, z to the head).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ PLANE_ATTRIBUTES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpa
 
 @dataclass(frozen=True)
 class Plane:
-    """Hold where one frame lies (PS3.3 C.7.6.2.1.1): position of the first pixel's centre, direction cosines, spacing.
+    """Hold where one frame lies (PS3.3 C.7.6.2.1.1): position of the first pixel's center, direction cosines, spacing.
 
     ``orientation`` is the row cosine, then the column cosine; ``pixel_spacing`` is (between rows, between columns).
     """
@@ -52,7 +52,7 @@ class Geometry:
     be evenly spaced, nor stand above each other (a tilted gantry).
 
     Attributes:
-        positions: (N, 3), mm, centre of the first pixel of each slice.
+        positions: (N, 3), mm, center of the first pixel of each slice.
         row_cosine: (3,), unit vector along a row, the direction of growing column index.
         column_cosine: (3,), unit vector along a column, the direction of growing row index.
         pixel_spacing: (between rows, between columns), mm.
@@ -77,7 +77,7 @@ class Geometry:
 
         Args:
             affine: (4, 4), from (column, row, slice). Its third axis only tells the thickness of a lone slice.
-            positions: (N, 3), mm, centre of the first pixel of each slice.
+            positions: (N, 3), mm, center of the first pixel of each slice.
         """
         columns, rows, _ = voxel_sizes(affine)
         row_cosine, column_cosine = affine[:3, 0] / columns, affine[:3, 1] / rows
@@ -102,12 +102,12 @@ class Geometry:
 
     @cached_property
     def gaps(self) -> np.ndarray:
-        """Return the distances of neighbouring slices along the normal, (N - 1,), mm, from the lowest slice on."""
+        """Return the distances of neighboring slices along the normal, (N - 1,), mm, from the lowest slice on."""
         return np.diff(np.sort(self.distances))
 
     @property
     def slice_spacing(self) -> float | None:
-        """Return the median distance of neighbouring slices along the normal in mm; None for one slice."""
+        """Return the median distance of neighboring slices along the normal in mm; None for one slice."""
         return float(np.median(self.gaps)) if len(self) > 1 else None
 
     @cached_property
@@ -140,7 +140,7 @@ class Geometry:
 
     @property
     def affine(self) -> np.ndarray:
-        """Return the (4, 4) matrix from (column i, row j, slice k) to LPS millimetres (PS3.3 C.7.6.2.1.1).
+        """Return the (4, 4) matrix from (column i, row j, slice k) to LPS millimeters (PS3.3 C.7.6.2.1.1).
 
         Its third column is ``step``: a tilt makes it an exact, sheared affine. Where the stack is not evenly spaced it
         is right for the first and last slice only.
@@ -191,7 +191,7 @@ class Geometry:
         return nearest_slices(self.distances, points @ self.normal)
 
     def pixels_at(self, points: np.ndarray, slices: np.ndarray) -> np.ndarray:
-        """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centres are integers."""
+        """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centers are integers."""
         axes = np.stack([self.column_cosine, self.row_cosine], axis=1)
         return (points - self.positions[slices]) @ axes / self.pixel_spacing
 
