@@ -55,7 +55,7 @@ def test_the_figures_are_those_of_the_summary(evaluation):
     assert format_figure(summary["by"]["site"]["south"]["classes"]["liver"]["metrics"]["dice"]) in text
     assert format_figure(summary["classes"]["lesion"]["detection"]["false_positives_per_case"], 2) in text
     assert summary["policy"] in text
-    assert f"{summary['doubt']['area']:.3f}" in text
+    assert f"{summary['uncertainty']['area']:.3f}" in text
 
 
 def test_nothing_is_fetched_from_anywhere(evaluation, tmp_path):
@@ -102,7 +102,7 @@ def test_an_evaluation_without_pictures_or_record_has_a_page(evaluation):
     assert "not recorded" in Text(page).text
 
 
-def test_what_nobody_labelled_is_counted_as_in_the_scores(tmp_path):
+def test_what_nobody_labeled_is_counted_as_in_the_scores(tmp_path):
     case = volume("a/ct", shift=3)
     case.truth[:, 12:] = UNKNOWN
     (shown,) = data_of(write_report(evaluate(tmp_path.resolve(), [case])))["cases"]

@@ -10,9 +10,11 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.labels.contours import fill_contours
 from bundle.pyraseg.labels.grid import ImageGrid
+from bundle.pyraseg.labels.references import ImageUids, references_of_regions, require_reference
 
 LOGGER = logging.getLogger(__name__)
 
@@ -35,8 +37,7 @@ class Roi:
 
     region: Region
     contours: tuple[Contour, ...]
-    frame_of_reference_uid: str
-    series_uids: tuple[str, ...]
+    references: ImageUids
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,11 @@ class StructureSet:
 
     path: Path
     rois: dict[int, Roi]
+
+    @property
+    def regions(self) -> dict[int, Region]:
+        """Return what each ROI stands for."""
+        return {number: roi.region for number, roi in self.rois.items()}
 
 
 def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
@@ -55,11 +61,7 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
     Raises:
         PyrasegError: a contour is not made of points, of an unknown type, or of an ROI that is not named.
     """
-    series: dict[str, tuple[str, ...]] = {}
-    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
-        studies = frame.get("RTReferencedStudySequence") or []
-        items = [item for study in studies for item in study.get("RTReferencedSeriesSequence") or []]
-        series[str(frame.get("FrameOfReferenceUID") or "")] = tuple(str(item.SeriesInstanceUID) for item in items)
+    references = references_of_regions(dataset)
     observations = {int(o.ReferencedROINumber): o for o in dataset.get("RTROIObservationsSequence") or []}
     contours: dict[int, list[Contour]] = defaultdict(list)
     for item in dataset.get("ROIContourSequence") or []:
@@ -77,10 +79,8 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
         if number not in contours:
             left_out.append(name)
             continue
-        frame = str(item.get("ReferencedFrameOfReferenceUID") or "")
         codes = read_codes(observations.get(number, Dataset()), "RTROIIdentificationCodeSequence")
-        drawn_on = series.get(frame, ()) if frame else tuple(uid for uids in series.values() for uid in uids)
-        rois[number] = Roi(Region(name, codes), tuple(contours[number]), frame, drawn_on)
+        rois[number] = Roi(Region(name, codes), tuple(contours[number]), references[number])
     nameless = sorted(set(contours) - set(rois))
     if nameless:
         raise PyrasegError(f"{path} has contours of the ROIs {nameless}, which it does not name. Export it again.")
@@ -109,21 +109,19 @@ def structure_set_to_labels(
             plane, none of them lies on a slice, an ROI means no class, or ROIs overlap whose classes may not.
     """
     where = f"The RTSTRUCT {structures.path}"
-    if grid.positions is None:
+    if grid.geometry is None:
         raise PyrasegError(f"{where} needs an image whose slices have a place in the patient.")
-    classes = table.indices({number: roi.region for number, roi in structures.rois.items()}, where, "ROIs")
+    classes = table.indices(structures.regions, where, "ROIs")
     canvas = Canvas(table, grid.shape, where)
     drawn = {number: roi for number, roi in structures.rois.items() if classes[number]}
-    for series_uids, frame_uid in dict.fromkeys(
-        (roi.series_uids, roi.frame_of_reference_uid) for roi in drawn.values()
-    ):
-        grid.require_reference(where, series_uids, frame_uid, drawn_on=drawn_on)
+    for references in dict.fromkeys(roi.references for roi in drawn.values()):
+        require_reference(where, references, grid.uids, drawn_on=drawn_on)
     off_slices, crossing = [], []
     for number, roi in drawn.items():
-        by_slice, off = _by_slice(roi, grid, f"ROI {roi.region.name!r} of {structures.path}")
+        by_slice, off = _by_slice(roi, grid.geometry, f"ROI {roi.region.name!r} of {structures.path}")
         off_slices += off
         for index, contours in by_slice.items():
-            corners = [grid.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
+            corners = [grid.geometry.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
             mask, odd = fill_contours(corners, grid.shape[1:], exclusive=[c.exclusive for c in contours])
             rows, columns = np.nonzero(mask)
             canvas.paint(classes[number], (np.full(len(rows), index), rows, columns))
@@ -145,19 +143,19 @@ def structure_set_to_labels(
     return canvas.finished()
 
 
-def _by_slice(roi: Roi, grid: ImageGrid, name: str) -> tuple[dict[int, list[Contour]], list[float]]:
+def _by_slice(roi: Roi, geometry: Geometry, name: str) -> tuple[dict[int, list[Contour]], list[float]]:
     """Return the contours in each slice, and for each of the others the mm between it and the nearest slice."""
     by_slice: dict[int, list[Contour]] = defaultdict(list)
     off_slices = []
     for contour in roi.contours:
-        slices, off = grid.nearest_slices(contour.points)
-        heights = contour.points @ grid.normal
-        if np.ptp(heights) > 2 * grid.slice_tolerance:
+        slices, off = geometry.nearest_slices(contour.points)
+        heights = contour.points @ geometry.normal
+        if np.ptp(heights) > 2 * geometry.slice_tolerance:
             raise PyrasegError(
                 f"{name} has contours across the image's slices (over {np.ptp(heights):.1f} mm), so it was drawn on "
                 "images of another orientation. Give their series."
             )
-        if np.abs(off).max() > grid.slice_tolerance:
+        if np.abs(off).max() > geometry.slice_tolerance:
             off_slices.append(float(np.abs(off).max()))
         else:
             by_slice[int(slices[0])].append(contour)
