@@ -6,7 +6,6 @@ Patient ID, study or frame of reference are one patient's. An image that nothing
 Identifiers are compared without the blanks around them and else as they are; an empty one is unknown.
 """
 
-import csv
 import logging
 import re
 from collections.abc import Hashable, Iterable, Sequence
@@ -18,7 +17,7 @@ from pydicom.dataset import Dataset
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, read_csv
 
 logger = logging.getLogger(__name__)
 
@@ -140,17 +139,8 @@ def patients_from_csv(names: Sequence[str], table: Path) -> list[str]:
     Raises:
         PyrasegError: the file is absent, lacks a column, names a case twice with two patients, or leaves a case out.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PyrasegError(f"{table} cannot be read as a CSV file: {error}.") from error
-    if not {"case", "patient"} <= set(columns):
-        raise PyrasegError(f"{table} has the columns {', '.join(columns) or 'none'}; it needs case and patient.")
     patients: dict[str, str] = {}
-    for row in rows:
+    for row in read_csv(table, ["case", "patient"], remedy="Write both, a line for each case."):
         case, patient = (row["case"] or "").strip(), (row["patient"] or "").strip()
         if patients.setdefault(case, patient) != patient:
             raise PyrasegError(f"{table} gives the case {case} to two patients. Give it to one.")

@@ -58,7 +58,7 @@ class Training(BundleTrainTask):
         for name in cases:
             if name in chosen or patients[name] not in apart:
                 parts[name in chosen].append({key: cases[name][key] for key in ("image", "label")})
-        logger.info("%d labelled images to train on, %d to validate on", *map(len, parts))
+        logger.info("%d labeled images to train on, %d to validate on", *map(len, parts))
         return parts
 
     def _patients(self, cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
