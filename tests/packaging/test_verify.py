@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.pyraseg.commands import main
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import MOST_FILES, archive_bytes, read_archive, unpack
 from bundle.pyraseg.packaging.form import BILL, METADATA, MODEL, check_form
 from bundle.pyraseg.packaging.signature import sign
 from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, sums_text
-from bundle.pyraseg.packaging.verification import main, verify
+from bundle.pyraseg.packaging.verification import verify
 from bundle.pyraseg_tools.publishing.packing import pack
 from tests.configs.test_configs import PROGRAMS, merged
 from tests.helpers.commands import ROOT
@@ -72,7 +73,7 @@ def refused(content: bytes, tmp_path: Path, **options: object) -> str:
 
 
 def test_as_it_was_made(package, capsys):
-    assert main([str(package.zip), "--key", str(package.public)]) == 0
+    assert main(["verify", str(package.zip), "--key", str(package.public)]) == 0
     said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"
     assert capsys.readouterr().out == said
 
@@ -83,7 +84,7 @@ def test_a_task_on_volumes(tmp_path, capsys):
     torch.save(network.state_dict(), tmp_path / "model.pt")
     path = pack(ROOT, "phantom", tmp_path / "out", model=tmp_path / "model.pt")
     assert path.name == f"pyraseg_phantom_v{VERSION}.zip"
-    assert main([str(path), "--unsigned"]) == 0
+    assert main(["verify", str(path), "--unsigned"]) == 0
     files = read_archive(path)[1]
     labels = np.load(io.BytesIO(files["golden/expected.npz"]))["labels"]
     (tmp_path / "input.nii").write_bytes(files["golden/input.nii"])
@@ -340,7 +341,7 @@ def test_every_bit_of_a_zip_counts(tmp_path):
 
 
 def test_no_file(tmp_path, capsys):
-    assert main([str(tmp_path / "no.zip")]) == 1
+    assert main(["verify", str(tmp_path / "no.zip")]) == 1
     assert capsys.readouterr().err == (
         f"pyraseg: {tmp_path / 'no.zip'} is refused: there is no such file. Nothing of it was run. "
         "Get the package again from who made it.\n"
@@ -362,7 +363,7 @@ def folder(package: Package, tmp_path: Path) -> Path:
 
 
 def test_a_folder_with_the_files_of_a_package(folder, package, capsys):
-    assert main([str(folder), "--key", str(package.public)]) == 0
+    assert main(["verify", str(folder), "--key", str(package.public)]) == 0
     said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"
     assert capsys.readouterr().out == said
 
@@ -518,7 +519,7 @@ def test_a_package_that_works_otherwise(changed, said, package, tmp_path):
 def test_the_program_needs_no_torch_to_refuse(package, tmp_path):
     path = tmp_path / "given.zip"
     path.write_bytes(package.zip.read_bytes()[:-1])
-    code = "import sys; from bundle.pyraseg.packaging.verification import main; main(sys.argv[1:])"
+    code = "import sys; from bundle.pyraseg.commands import main; main(['verify', *sys.argv[1:]])"
     code += "; sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and "is refused" in run.stderr

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
-from scripts.network_table import (
+from bundle.pyraseg_tools.commands.network_table import (
     ENCODERS,
     HEADS,
-    ROOT,
     count,
     encoder_rows,
     main,
