@@ -13,5 +13,6 @@ from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import without_suffix as without_suffix
+from .hints import nearest_hint as nearest_hint
 from .photographs import as_rgb as as_rgb
 from .photographs import convert as convert

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,16 +11,48 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+import torch
+from monai.bundle import ConfigWorkflow
 
 from bundle.pyraseg.core import distributed, replacing
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
-from bundle.pyraseg.workflow.callers import bundle_root, calling
-from bundle.pyraseg.workflow.environment import PACKAGES
+from bundle.pyraseg.workflow.config import leaves
+from bundle.pyraseg.workflow.running import bundle_root, caller, running_parser
 
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("pyraseg", "torch", "monai", "pytorch-ignite", "timm", "numpy", "pydicom")
 #: Options that change neither the weights nor the figures of a run: a resumed one may have others.
 FREE = {"resume", "num_workers", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
+
+
+def log_environment(*, device: torch.device | str, amp: bool) -> None:
+    """Log the device, the precision and the versions of a run; warn where another pyraseg than the bundle's runs."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        hardware = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    logger.info("Device %s (%s), precision %s", device, hardware, "mixed (autocast)" if amp else "float32")
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    logger.info("Python %s, %s", platform.python_version(), versions)
+    _compare_versions()
+
+
+def _compare_versions() -> None:
+    """Warn where the bundle that runs was made of another version of pyraseg than the one that is installed."""
+    workflow = caller(ConfigWorkflow._run_expr, ConfigWorkflow._get_property)
+    metadata = workflow and workflow.config_root_path / "metadata.json"
+    if not metadata or not metadata.is_file():
+        return
+    stated, installed = json.loads(metadata.read_text(encoding="utf-8"))["version"], version("pyraseg")
+    if stated != installed:
+        logger.warning(
+            "This bundle is of pyraseg %s, and %s is installed and runs: results may differ. Install the one that "
+            "comes with the bundle, in an environment of its own: pip install %s",
+            stated, installed, metadata.parents[1],
+        )  # fmt: skip
 
 
 def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> dict[str, Any]:
@@ -34,19 +67,19 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
         every value of the merged config but `FREE` ones, by its id, and the number of processes if there are several;
         `data`: a hash of every case's files (their names, sizes and times of change) by part and image.
     """
-    parser = calling(ConfigParser)
-    if parser is None:
-        raise RuntimeError("run_record finds its config through the parser that calls it: name it in a config.")
-    config = {key: value for key, value in parser.get().items() if key not in FREE and key != "_meta_"}
-    leaves = dict(_leaves(config))
+    config = {key: value for key, value in running_parser().get().items() if key not in FREE and key != "_meta_"}
+    values = {
+        place: value if isinstance(value, str | int | float | bool | None) else str(value)
+        for place, value in leaves(config)
+    }
     if distributed.count() > 1:
-        leaves["processes"] = distributed.count()
+        values["processes"] = distributed.count()
     return {
         "seed": seed,
         "split": {"hash": split_hash(cases), **{part: len(items) for part, items in cases.items()}},
         "revision": revision(Path(bundle_root())),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "config": leaves,
+        "config": values,
         "data": {part: {item["image"]: state_of_files(item) for item in items} for part, items in cases.items()},
     }
 
@@ -78,11 +111,3 @@ def revision(folder: Path) -> str:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def _leaves(config: Any, place: str = "") -> list[tuple[str, Any]]:
-    """Return the values of a config with their ids, in the order of the file."""
-    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else None
-    if items is None or not config:
-        return [(place, config if isinstance(config, str | int | float | bool | None) else str(config))]
-    return [leaf for key, value in items for leaf in _leaves(value, f"{place}#{key}" if place else str(key))]

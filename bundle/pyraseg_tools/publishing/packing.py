@@ -27,9 +27,9 @@ from bundle.pyraseg.packaging import (
     unpack,
 )
 from bundle.pyraseg.transforms import temperature_path
+from bundle.pyraseg.workflow import config_text
 from bundle.pyraseg_tools.publishing.bill import bill_of_materials
 from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
-from bundle.pyraseg_tools.publishing.config_text import config_text
 from bundle.pyraseg_tools.publishing.made_up import write_made_up
 from bundle.pyraseg_tools.publishing.sources import check_tracked
 from bundle.pyraseg_tools.publishing.task import PROGRAMS, Task

@@ -8,7 +8,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg_tools.publishing.config_text import config_text
+from bundle.pyraseg.workflow.config import config_text
 from bundle.pyraseg_tools.publishing.task import DEFAULT, Task, tasks
 from tests.configs.test_configs import FILES, OVERLAYS, PROGRAMS, components, lists_components, merged
 from tests.helpers.commands import ROOT
@@ -37,6 +37,8 @@ def test_one_file_is_what_monai_makes_of_several(name, program, tmp_path):
     )
     if program == "evaluate":
         assert several.pop("training") == "%run"
+    if isinstance(several.get("dataset_dir"), dict):  # the phantom study, which no package can write
+        several["dataset_dir"] = several["dataset_dir"]["folder"]
     assert parser.get().keys() == several.keys()
     assert {key: value for key, value in parser.get().items() if key not in TOLD_ANEW} == {
         key: value for key, value in several.items() if key not in TOLD_ANEW

@@ -9,7 +9,8 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from bundle.pyraseg.core.errors import PyrasegError, mendable
-from bundle.pyraseg.workflow.config_check import check_config
+from bundle.pyraseg.workflow.config import parse_options, read_config
+from bundle.pyraseg.workflow.running import check_config
 
 CONFIG = {
     "epochs": 3,
@@ -118,7 +119,7 @@ def test_allowed_overrides(run, overrides):
 
 
 def test_it_says_so_when_no_config_calls_it():
-    with pytest.raises(RuntimeError, match="list it in a config's `run`"):
+    with pytest.raises(RuntimeError, match="name it in a config"):
         check_config()
 
 
@@ -126,3 +127,34 @@ def test_it_says_so_when_no_config_calls_it():
 def test_a_switch_is_not_put_off_by_a_text_that_counts_as_true(run, text):
     assert f"'epochs' was given as the text '{text}'" in refusal(run, epochs=text)
     run(epochs=False)
+
+
+def test_options_are_read_as_monai_reads_them():
+    words = ["--a", "2.5", "--b#c=[1, 2]", "--d", "[liver, spleen]", "--e", "None", "--f", "null", "--g", "{'x': True}"]
+    words += ["--h", '{"x": [true]}', "--i", "a path/with=signs", "--j=-1", "--k", "False"]
+    assert parse_options(words) == {
+        "a": 2.5, "b#c": [1, 2], "d": ["liver", "spleen"], "e": None, "f": None, "g": {"x": True}, "h": {"x": [True]},
+        "i": "a path/with=signs", "j": -1, "k": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["epochs", "3"], ["--epochs"], ["--epochs", "--size", "3"], ["--", "3"]])
+def test_what_is_no_option_with_a_value_is_refused(words):
+    with pytest.raises(PyrasegError, match="are given as --key value"):
+        parse_options(words)
+
+
+def test_a_program_reads_configs_and_options_as_a_run_does(tmp_path):
+    (tmp_path / "configs").mkdir()
+    base, overlay = tmp_path / "configs" / "base.json", tmp_path / "configs" / "overlay.json"
+    base.write_text(json.dumps(CONFIG))
+    overlay.write_text(json.dumps({"epochs": 5, "network_def#bias": False}))
+    config = read_config([base, overlay], {"size": [4, 4], "train#transform#transforms#1#track_meta": True})
+    assert config.get_parsed_content("network_def").out_features == 5
+    assert config["train#transform#transforms#1"] == {"_target_": "EnsureTyped", "keys": "image", "track_meta": True}
+    assert (config["size"], config["bundle_root"]) == ([4, 4], str(tmp_path))
+    for key, nearest in (("sizes", "size"), ("tran#transform", "train"), ("epochs#x", "epochs"), ("run#7", "run#1")):
+        with pytest.raises(PyrasegError, match=rf"The nearest name is '{nearest}"):
+            read_config([base, overlay], {key: 1})
+    with pytest.raises(PyrasegError, match=r"There is no config at none\.json"):
+        read_config(["none.json"])

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configs: read and merged, overridden by options of the command line, walked through, and written.
+
+A program takes configs and options as `python -m monai.bundle run` does, `--key value` or `--section#key value`:
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("configs", nargs="+", type=Path)
+    given, words = parser.parse_known_args()
+    config = read_config(given.configs, parse_options(words))
+    cases = config.get_parsed_content("cases")
+
+A mistyped option is refused with the nearest name, see `override`.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigComponent, ConfigParser
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils.module import locate
+
+from bundle.pyraseg.core import PyrasegError, nearest_hint
+
+#: Ids that MONAI reads or adds itself: run ids, settings of its experiment tracking, properties of a workflow.
+RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
+TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
+PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
+#: Knobs whose only use MONAI Label and MONAI FL may replace by a value of their own.
+REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data"}
+MONAI_IDS = RUN_IDS | TRACKING | PROPERTIES | {"imports", "displayable_configs", "_meta_"}
+
+
+def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
+    """Return the content of config files, later ones laid over earlier ones by MONAI's rules.
+
+    Raises:
+        PyrasegError: one of the files is not there.
+    """
+    for file in files:
+        if not Path(file).is_file():
+            raise PyrasegError(f"There is no config at {file}. Correct the path.")
+    return ConfigParser.load_config_files([str(file) for file in files])
+
+
+def read_config(files: Sequence[str | Path], options: Mapping[str, Any] | None = None) -> ConfigParser:
+    """Return the merged config of some files, with options set in it, in the bundle that the first file is of.
+
+    Args:
+        files: a base, such as `configs/train.json`, and its overlays.
+        options: values by their keys, see `parse_options` and `override`.
+
+    Raises:
+        PyrasegError: one of the files is not there, or nothing in the config uses an option.
+    """
+    parser = ConfigParser()
+    parser.read_config(merge_files(files))
+    parser["bundle_root"] = str(Path(files[0]).resolve().parents[1])
+    if options:
+        override(parser, options)
+    return parser
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a command line, `--key value` or `--key=value`, by their keys.
+
+    A value is read as JSON or as Python, whichever it is, and is otherwise taken as text.
+
+    >>> parse_options(["--spacing", "2.0", "--plan#stages#0#data=1", "--class_names", "[background, liver]"])
+    {'spacing': 2.0, 'plan#stages#0#data': 1, 'class_names': ['background', 'liver']}
+
+    Raises:
+        PyrasegError: a word is no option, or an option has no value.
+    """
+    options, left = {}, list(words)
+    while left:
+        word = left.pop(0)
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise PyrasegError(f"{word!r} is no option. Options of a config are given as --key value.")
+        if not equals:
+            if not left or left[0].startswith("--"):
+                raise PyrasegError(f"The option --{key} has no value. Options of a config are given as --key value.")
+            text = left.pop(0)
+        try:
+            options[key] = json.loads(text)
+        except json.JSONDecodeError:
+            options[key] = DefaultParseValue(text)  # as Fire does for `python -m monai.bundle run`
+    return options
+
+
+def override(parser: ConfigParser, options: Mapping[str, Any]) -> None:
+    """Set values in a config by their keys, where `#` leads into a section, and check that all are used.
+
+    Raises:
+        PyrasegError: there is no place of that name, or nothing uses what is there; see `require_used`.
+    """
+    for key, value in options.items():
+        try:
+            parser.set(value, key)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            places = {place for place, _ in leaves(parser.get())}
+            raise PyrasegError(
+                f"The config has no place {key!r}.{nearest_hint(key, places)} Nothing was run."
+            ) from error
+    require_used(parser)
+
+
+def require_used(parser: ConfigParser) -> None:
+    """Refuse a config with a key that nothing uses, which is what MONAI makes of a mistyped override.
+
+    Checked are the keys at the top level and in its sections (each is referred to somewhere, or one that MONAI reads;
+    an overlay takes a knob of its base out of use by setting it to null) and the arguments of every component (each is
+    one that it takes).
+
+    Raises:
+        PyrasegError: a key is not used (the message names the nearest one that is), or a switch is put off by a text.
+    """
+    config = parser.get()
+    for key, value in config.items():
+        if isinstance(value, str) and value.lower() == "false":
+            raise PyrasegError(
+                f"The option {key!r} was given as the text {value!r}, which counts as true. The command line takes "
+                f"Python's values: --{key} False. Nothing was run."
+            )
+    used = MONAI_IDS | set(references(config))
+    used |= {knob for knob, use in REPLACED.items() if use in parser and not isinstance(parser[use], str)}
+    is_used = {place: any(_overlap(place, other) for other in used) for place in sections(config)}
+    for place, fine in is_used.items():
+        if not fine:
+            raise _unused(f"the option {place!r}", place, {other for other in is_used if is_used[other]})
+    for place, component in components(config):
+        takes = arguments(component, parser)
+        for key in component:
+            if takes is not None and key not in takes and not re.fullmatch("_.*_", key):
+                raise _unused(f"{place}: {component['_target_']} has no argument {key!r}", key, takes)
+
+
+def _unused(what: str, key: str, known: set[str]) -> PyrasegError:
+    return PyrasegError(
+        f"Nothing in the config uses what was given: {what}.{nearest_hint(key, known)} Nothing was run."
+    )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two ids are the same or one is a part of the other."""
+    return f"{one}#".startswith(f"{other}#") or f"{other}#".startswith(f"{one}#")
+
+
+def references(config: Any) -> Iterator[str]:
+    """Yield the ids that the values of a config refer to, as `@id` or `%id`, with `#` between their parts."""
+    for _, value in leaves(config):
+        if isinstance(value, str) and value.startswith(("@", "$", "%")):
+            yield from (found.replace("::", "#") for found in re.findall(r"[@%](\w+(?:(?:#|::)\w+)*)", value))
+
+
+def sections(config: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """Yield the id of every key that has a value and is neither an argument of a component nor in a list."""
+    for key, value in config.items():
+        here = f"{place}#{key}" if place else key
+        if value is not None:
+            yield here
+        if isinstance(value, dict) and not ConfigComponent.is_instantiable(value):
+            yield from sections(value, here)
+
+
+def components(config: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every component of a config with its id."""
+    if ConfigComponent.is_instantiable(config):
+        yield place, config
+    for here, value in _inside(config, place):
+        yield from components(value, here)
+
+
+def leaves(config: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of a config that holds no others with its id, in the order of the file."""
+    if not isinstance(config, dict | list) or not config:
+        yield place, config
+    for here, value in _inside(config, place):
+        yield from leaves(value, here)
+
+
+def _inside(config: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(config, dict | list):
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield f"{place}#{key}" if place else str(key), value
+
+
+def arguments(component: dict[str, Any], parser: ConfigParser) -> set[str] | None:
+    """Return the names of a component's arguments, or None where it takes any or cannot be told."""
+    target = ConfigComponent(component, locator=parser.locator).resolve_module_name()
+    found = locate(target) if isinstance(target, str) else target
+    if not callable(found):
+        return None
+    parameters = inspect.signature(found).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters}
+
+
+def config_text(config: dict[str, Any]) -> str:
+    """Return a config as JSON; a reader finds each component, or plain value, on a line of its own."""
+    return _text(config, 0) + "\n"
+
+
+def _text(value: Any, depth: int) -> str:
+    if depth and not _is_spread(value):
+        return json.dumps(value, ensure_ascii=False)
+    inner, outer = "    " * (depth + 1), "    " * depth
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_text(item, depth + 1)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{outer}}}"
+    return "[\n" + ",\n".join(inner + _text(item, depth + 1) for item in value) + f"\n{outer}]"
+
+
+def _is_spread(value: Any) -> bool:
+    """Return whether a value takes several lines: it lists objects, or is a section that holds objects."""
+    if isinstance(value, list):
+        objects = [item for item in value if isinstance(item, dict)]
+        return bool(objects) and (len(objects) == len(value) or any("_target_" in item for item in objects))
+    if not isinstance(value, dict):
+        return False
+    if "_target_" in value:
+        return any(_is_spread(item) and isinstance(item, list) for item in value.values())
+    return any((isinstance(item, dict) and item) or _is_spread(item) for item in value.values())
