@@ -82,8 +82,8 @@ def test_programs_and_their_options_exist(page):
         else:
             module = f"{module}.__main__"
         source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
-        known = set(re.findall(r"\"(--[\w-]+)\"", source))
-        if "parse_known_args" in source:  # takes the options of a config, too
+        known = {"--help", *re.findall(r"\"(--[\w-]+)\"", source)}
+        if "parse_known_args" in source or "split_options" in source:  # takes the options of a config, too
             known |= {f"--{key}" for name in ("train", "inference") for key in config([f"configs/{name}.json"]).get()}
         options = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert options <= known, f"pyraseg {module}: {sorted(options - known)}"

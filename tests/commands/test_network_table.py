@@ -18,6 +18,7 @@ from bundle.pyraseg_tools.commands.network_table import (
     replace_between_markers,
     tables,
 )
+from tests.helpers.commands import ROOT
 
 PAGE = ROOT / "docs" / "networks.md"
 REPORT = ROOT / "benchmarks" / "results" / "networks_table.json"

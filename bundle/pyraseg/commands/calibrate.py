@@ -5,8 +5,8 @@ pyraseg calibrate
 pyraseg calibrate dermoscopy --dataset_dir data/drawn --model_file models/mine.pt
 
 writes the temperature beside the model, where segmenting and exporting find it. Every option is a key of the configs,
-as in `python -m monai.bundle run calibrating --config_file "['configs/train.json','configs/calibrate.json']"`, which does
-the same as the first.
+as in `python -m monai.bundle run calibrating --config_file "['configs/train.json','configs/calibrate.json']"`, which
+does the same as the first.
 """
 
 from bundle.pyraseg.commands.console import command_parser

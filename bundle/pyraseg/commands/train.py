@@ -4,10 +4,9 @@
 pyraseg train
 pyraseg train dermoscopy --dataset_dir data/drawn --epochs 20 --device cuda
 
-The first trains the default task on a phantom CT study, which it writes itself. What is learned goes to runs/, the model
-to models/, both below the current folder. Every option is a key of the configs, as in
-`python -m monai.bundle run training --config_file configs/train.json --epochs 20`, which does the same; a mistyped one
-stops the run and names the nearest.
+The first trains the default task on a phantom CT study, which it writes itself. Records go to runs/, the model
+to models/, both below the current folder. Every option is a key of the configs; a mistyped one stops the run and names
+the nearest. `python -m monai.bundle run training --config_file configs/train.json` does the same as the first.
 """
 
 from bundle.pyraseg.commands.console import command_parser
