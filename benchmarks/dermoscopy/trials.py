@@ -117,7 +117,7 @@ class Bench:
         output = self.work_dir / trial.folder
         if not path.is_file():
             changed = {"output_dir": str(output / part), "model_file": str(output / "best.pt")}
-            changed |= {"validate#dataset#data": f"$@cases['{part}']", "doubt_rotations": []}
+            changed |= {"validate#dataset#data": f"$@cases['{part}']", "uncertainty_rotations": []}
             workflow = self._workflow(trial, "train.json", "dermoscopy.json", "evaluate.json", **changed)
             workflow.run_id = "evaluating"
             workflow.initialize()

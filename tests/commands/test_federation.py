@@ -22,8 +22,12 @@ SETTINGS = {
     "slice_size": [96, 96],
     "device": "cpu",
     "plan#stages": [
-        {"name": "new parts", "epochs": 0.5, "rates": {"pyramid": 2e-3, "head": 2e-3}},
-        {"name": "all parts", "epochs": 0.5, "rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3}},
+        {"name": "new parts", "epoch_fraction": 0.5, "learning_rates": {"pyramid": 2e-3, "head": 2e-3}},
+        {
+            "name": "all parts",
+            "epoch_fraction": 0.5,
+            "learning_rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3},
+        },
     ],
 }
 

@@ -25,7 +25,7 @@ def test_the_configs_of_inference_are_found_by_their_names():
 
 
 def test_without_a_float_network_it_says_what_to_run(tmp_path):
-    with pytest.raises(PyrasegError, match=r"no model at .*none.network.onnx. Write it first: python -m sc"):
+    with pytest.raises(PyrasegError, match=r"no model at .*none.network.onnx. Write it first: pyraseg export"):
         quantize.main([*TRAINING, "--network-file", str(tmp_path / "none.network.onnx")])
 
 

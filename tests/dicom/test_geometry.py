@@ -17,7 +17,7 @@ def along_z(*heights):
     return planes([(0.0, 0.0, z) for z in heights])
 
 
-def test_affine_maps_column_row_slice_to_patient_millimetres():
+def test_affine_maps_column_row_slice_to_patient_millimeters():
     # PS3.3 C.7.6.2.1.1: column index moves along the row cosine by the column spacing (the second value).
     oblique = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)  # normal (-0.8, 0.6, 0)
     stack, _ = stack_geometry(planes([(10, 20, 30), (10 - 1.6, 20 + 1.2, 30)], oblique, (0.5, 0.25)))

@@ -87,7 +87,7 @@ def test_the_region_is_what_lies_within_the_margin(spacing):
     grid = Grid.of(MetaTensor(torch.zeros(1, *true.shape), affine=np.diag([*spacing, 1.0])))
     found = np.zeros(true.shape, bool)
     found[near_boundary(predicted, true, grid, 2.5)] = True
-    surface = [  # inside a mask, with a neighbour outside
+    surface = [  # inside a mask, with a neighbor outside
         index
         for mask in (predicted, true)
         for index in np.argwhere(mask)

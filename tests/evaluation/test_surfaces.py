@@ -99,11 +99,11 @@ def test_equal_masks_of_one_voxel_at_the_border():
     assert (hausdorff(found), surface_dice(found, 0.0)) == (0.0, 1.0)
 
 
-def test_two_far_voxels_lie_as_far_apart_as_their_centres():
+def test_two_far_voxels_lie_as_far_apart_as_their_centers():
     prediction, truth = np.zeros((2, 20, 20, 20), bool)
     prediction[1, 1, 1], truth[18, 15, 11] = True, True
     found = surface_distances(prediction, truth, volume(truth.shape, (1, 2, 0.5)))
-    # The nearest corner of the other voxel is a voxel nearer; the far ones are as far as the centres.
+    # The nearest corner of the other voxel is a voxel nearer; the far ones are as far as the centers.
     assert hausdorff(found, 100) == pytest.approx(np.linalg.norm([17, 28, 5]), abs=np.linalg.norm([1, 2, 0.5]))
     assert surface_dice(found, 2.0) == 0.0
 

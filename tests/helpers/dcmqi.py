@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segmentations as dcmqi reads them, in patient millimetres: a truth that shares no code with ours."""
+"""Segmentations as dcmqi reads them, in patient millimeters: a truth that shares no code with ours."""
 
 import subprocess
 from pathlib import Path

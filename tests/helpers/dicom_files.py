@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -17,9 +18,15 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.series import read_series
+
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+#: What a SEG takes from its source, as `write_image` leaves it out.
+PATIENT = dict.fromkeys(["PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "ReferringPhysicianName"], "")
+PATIENT |= {"StudyDate": "20240101", "StudyTime": "120000", "SeriesNumber": 1}
 
 
 def uid(*words: object) -> UID:
@@ -43,7 +50,7 @@ def lut_item(descriptor: Sequence[int], data: Sequence[int] | bytes, **attribute
 
 
 def make_image(pixels: np.ndarray | bytes, **attributes: object) -> Dataset:
-    """Build a single- or multi-frame grey data set from (rows, columns) or (frames, rows, columns).
+    """Build a single- or multi-frame gray data set from (rows, columns) or (frames, rows, columns).
 
     Keyword arguments are DICOM attributes; they override the defaults, and None removes one. Pixels given as bytes are
     stored as they are, with the attributes that describe them.
@@ -107,7 +114,7 @@ def save(dataset: Dataset, path: Path, *, syntax: UID = ExplicitVRLittleEndian, 
 
 
 def write_image(path: Path, pixels: np.ndarray | bytes, **attributes: object) -> Path:
-    """Write one grey image, or one described by attributes, as explicit little endian."""
+    """Write one gray image, or one described by attributes, as explicit little endian."""
     return save(make_image(pixels, **attributes), path)
 
 
@@ -190,3 +197,13 @@ def write_enhanced(
         frames.append(frame)
     dataset.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
     return save(dataset, path, syntax=syntax)
+
+
+def refusal(path, **options):
+    """Return why a series is refused; the message tells nothing of the patient."""
+    with pytest.raises(PyrasegError) as error:
+        read_series(path, **options)
+    message = str(error.value)
+    assert "Secret" not in message
+    assert "SECRET" not in message
+    return message

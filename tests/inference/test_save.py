@@ -113,9 +113,9 @@ def test_a_full_disk_is_told_in_words():
     ("option", "message"),
     [
         ({"outputs": ["labels", "segg"]}, "There is no output 'segg'"),
-        ({"outputs": ["seg"], "class_names": ["background", "tumour"]}, "the terminology has none for tumour"),
+        ({"outputs": ["seg"], "class_names": ["background", "tumor"]}, "the terminology has none for tumor"),
         ({"outputs": ["mesh"], "mesh_format": "obj"}, "There is no mesh format 'obj'"),
-        ({"outputs": ["labels"], "class_names": ["background", "tumour"]}, None),  # needs no codes
+        ({"outputs": ["labels"], "class_names": ["background", "tumor"]}, None),  # needs no codes
     ],
 )
 def test_the_config_refuses_before_anything_is_segmented(tmp_path, option, message):

@@ -102,7 +102,7 @@ def test_rois_are_matched_by_name_or_code_or_left_out(tmp_path: Path, caplog: py
         "BODY": [in_mm(grid, k, OUTER * 1.05) for k in range(SLICES)],
         "Hepar": [in_mm(grid, 1, OUTER)],
         "GTV 1": [in_mm(grid, 1, INNER)],
-        "Isocentre": [(in_mm(grid, 1, INNER[:1]), "POINT")],
+        "Isocenter": [(in_mm(grid, 1, INNER[:1]), "POINT")],
         "Empty": [],
     }
     path = write_structure_set(tmp_path / "rt.dcm", rois, codes={"Hepar": ("SRT", "T-62000")}, **UIDS)
@@ -112,7 +112,7 @@ def test_rois_are_matched_by_name_or_code_or_left_out(tmp_path: Path, caplog: py
     table = ClassTable(TABLE.class_names, names, ["liver", "lesion"])
     with caplog.at_level(logging.INFO):
         label = read_dicom_label(path, grid, table)
-    assert "no closed contour in the ROIs ['Isocentre', 'Empty']" in caplog.text
+    assert "no closed contour in the ROIs ['Isocenter', 'Empty']" in caplog.text
     assert label[1, 47, 50] == 2 and label[1, 20, 52] == 1 and not label[[0, 2, 3, 4]].any()
     with pytest.raises(PyrasegError, match=r"'liver' and 'lesion' in \d+ pixels overlap"):
         read_dicom_label(path, grid, ClassTable(TABLE.class_names, names))
@@ -184,7 +184,7 @@ def test_reads_what_rt_utils_wrote(real_data: Path, caplog: pytest.LogCaptureFix
     pixel = 0.488281
     assert abs(label[0].sum() * pixel**2 - area) < 0.1 * pixel * (perimeter(outer) + perimeter(inner))
     centroid = (moments(outer) - moments(inner))[1:] / area
-    # Its sides run along the pixels, so a whole row of centres lies in or out at once: 0.13 pixels here.
+    # Its sides run along the pixels, so a whole row of centers lies in or out at once: 0.13 pixels here.
     assert np.abs(np.argwhere(label[0]).mean(axis=0) * pixel - 125 - centroid).max() < 0.2 * pixel
     assert not label[1].any()
 

@@ -3,7 +3,7 @@
 
 pyraseg models
 
-prints what each segments, in what kind of image, what it was trained on, its measured figures, its size, its licence
+prints what each segments, in what kind of image, what it was trained on, its measured figures, its size, its license
 and where it is.
 """
 
@@ -71,7 +71,7 @@ def told(model: Model) -> str:
         "trained on": about["data_source"],
         "measured": figures or "nothing",
         "use": about["intended_use"],
-        "licence": "Apache-2.0; what its data allow: docs/data_licences",
+        "license": "Apache-2.0; what its data allow: docs/data_licenses",
         "file": f"{model.path} ({model.path.stat().st_size / 1e6:.1f} MB)",
     }
     return "\n".join([f"{model.name}: {about['task']}", *(f"  {key:11} {value}" for key, value in lines.items())])

@@ -22,7 +22,7 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
     Args:
         label: path.
         threshold: values of a map from here on are class 1, smaller ones background.
-        unknown_value: value of pixels that nobody has labelled.
+        unknown_value: value of pixels that nobody has labeled.
 
     Raises:
         PyrasegError: the label cannot be read, or holds too many values to be classes.
@@ -33,7 +33,7 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
         if isinstance(found, StructureSet):
             return {roi.region.name for roi in found.rois.values() if roi.contours}
         drawn = {frame.segment for frame in found.frames() if frame.mask.any()}
-        return {found.segments[number].name for number in drawn}
+        return {found.regions[number].name for number in drawn}
     values = np.unique(MedicalImageReader(palette_index=True).get_data([path])[0])
     if threshold is not None:
         values = np.unique(values >= threshold)

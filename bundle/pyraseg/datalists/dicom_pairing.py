@@ -6,33 +6,33 @@ from pathlib import Path
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Scan, Series
-from bundle.pyraseg.labels import read_references
+from bundle.pyraseg.labels import ImageUids, images_of, read_references
 
 logger = logging.getLogger(__name__)
-
-#: What a scan calls the objects that may label a series.
-LABELS = ("SEG object", "RTSTRUCT object")
 
 
 def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
     """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
-    A SEG names its series in the Referenced Series Sequence (PS3.3 C.12.4), an RTSTRUCT in its Referenced Frame of
-    Reference Sequence (C.8.8.5). Where an object names none, the series of its frame of reference counts, if there is
-    one only. An image is given as its folder, or as its file where it is a single one.
+    Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one.
 
     Raises:
-        PyrasegError: no series has a label; a series has two; or it shares its folder with another series, so that no
-            path stands for it alone.
+        PyrasegError: no series has a label; a series has two, or an object two series; or a series shares its folder
+            with another one, so that no path stands for it alone.
     """
     labels: dict[str, list[Path]] = {}
     homeless = []
-    for path in sorted(path for reason in LABELS for path in scan.skipped_files.get(reason, ())):
-        series = _series_of(path, scan)
-        if series is None:
-            homeless.append(path)
+    images = [ImageUids.of_images(series.headers) for series in scan.series]
+    for path in scan.label_objects:
+        found = images_of(read_references(path), images)
+        if len(found) > 1:
+            raise PyrasegError(
+                f"{path} refers to {len(found)} of the series that are there. Keep the one it was drawn on."
+            )
+        if found:
+            labels.setdefault(scan.series[found[0]].uid, []).append(path)
         else:
-            labels.setdefault(series.uid, []).append(path)
+            homeless.append(path)
     if homeless:
         logger.warning(
             "%d SEG or RTSTRUCT objects refer to no series that is there, such as %s", len(homeless), homeless[0]
@@ -43,9 +43,9 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
             "objects were found, and none refers to one of these series. Put images into images/ and labels into "
             "labels/ under the same names, or give patterns."
         )
-    unlabelled = len(scan.series) - len(labels)
-    if unlabelled:
-        logger.warning("%d of %d series in %s have no label and are left out", unlabelled, len(scan.series), folder)
+    unlabeled = len(scan.series) - len(labels)
+    if unlabeled:
+        logger.warning("%d of %d series in %s have no label and are left out", unlabeled, len(scan.series), folder)
     items = []
     for series in scan.series:
         if series.uid in labels:
@@ -56,18 +56,6 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
             case = image.relative_to(folder).as_posix() if image != folder else image.name
             items.append({"image": str(image), "label": str(found[0]), "patient": case})
     return sorted(items, key=lambda item: item["patient"])
-
-
-def _series_of(path: Path, scan: Scan) -> Series | None:
-    """Return the series that an object refers to, or None."""
-    references = read_references(path)
-    named, frames = references.series_uids, references.frame_of_reference_uids
-    found = [series for series in scan.series if series.uid in named]
-    if len(found) > 1:
-        raise PyrasegError(f"{path} refers to {len(found)} of the series that are there. Keep the one it was drawn on.")
-    if not named:
-        found = [series for series in scan.series if series.headers[0].get("FrameOfReferenceUID") in frames]
-    return found[0] if len(found) == 1 else None
 
 
 def _path_of(series: Series, scan: Scan) -> Path:

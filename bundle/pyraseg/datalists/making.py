@@ -65,7 +65,7 @@ def write_split(
     parts = _parts(data, shares, seed)
     cases = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in SPLITS}
     _refuse_leaks(cases, data, parts, folder)
-    summary = summarise(data, parts, SPLITS, folder, [f"split {split_hash(cases)}, seed {seed}"])
+    summary = summarize(data, parts, SPLITS, folder, [f"split {split_hash(cases)}, seed {seed}"])
     _write(output, {Path(LIST): cases}, data, summary, {"seed": seed, "shares": list(shares)})
     return summary
 
@@ -90,7 +90,7 @@ def write_folds(data: DataList, folder: Path, output: Path, *, folds: int, seed:
         training = [item for other in names if other not in (name, validating) for item in tested[other]]
         lists[Path(name) / LIST] = dict(zip(SPLITS, (training, tested[validating], tested[name]), strict=True))
     splits = [f"{path.parent.name}: split {split_hash(cases)}, seed {seed}" for path, cases in lists.items()]
-    summary = summarise(data, parts, names, folder, splits)
+    summary = summarize(data, parts, names, folder, splits)
     _write(output, lists, data, summary, {"seed": seed, "folds": folds})
     return summary
 
@@ -104,7 +104,7 @@ def write_link(data: DataList, path: Path) -> None:
             writer.writerow([item["patient"], source, item["image"]])
 
 
-def summarise(data: DataList, parts: Sequence[str], names: Sequence[str], folder: Path, splits: Sequence[str]) -> str:
+def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder: Path, splits: Sequence[str]) -> str:
     """Return a table of parts, with their cases, their patients and the cases that hold each class, and duplicates."""
     kinds = sorted({kind for held in data.classes for kind in held}, key=lambda kind: (len(kind), kind))
     wide = max(len(name) for name in (*names, "part"))

@@ -47,7 +47,7 @@ class Frame:
         return _plain(frame_value(self.header, self.index, keyword))
 
     @property
-    def is_colour(self) -> bool:
+    def is_color(self) -> bool:
         return self.header.get("PhotometricInterpretation") not in MONOCHROME
 
 
@@ -126,7 +126,7 @@ def _require_uniform(series: Series, frames: list[Frame]) -> None:
     planes = [frame.plane for frame in frames if frame.plane]
     facts: dict[str, Callable[[Frame], object]] = {
         "image sizes": lambda frame: f"{frame.header.Rows}x{frame.header.Columns}",
-        "grey and colour images": lambda frame: "colour" if frame.is_colour else "grey",
+        "gray and color images": lambda frame: "color" if frame.is_color else "gray",
         "polarities": lambda frame: "inverted" if frame.inverted else "not inverted",
         "frames of reference": lambda frame: frame.value("FrameOfReferenceUID") if planes else None,
         "orientations": lambda frame: next(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Place slices in the patient: planes, stacks of parallel planes, and their affine.
 
-Coordinates are DICOM's patient coordinates in millimetres, LPS (x to the left, y to the back, z to the head).
+Coordinates are DICOM's patient coordinates in millimeters, LPS (x to the left, y to the back, z to the head).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ PLANE_ATTRIBUTES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpa
 
 @dataclass(frozen=True)
 class Plane:
-    """Hold where one frame lies (PS3.3 C.7.6.2.1.1): position of the first pixel's centre, direction cosines, spacing.
+    """Hold where one frame lies (PS3.3 C.7.6.2.1.1): position of the first pixel's center, direction cosines, spacing.
 
     ``orientation`` is the row cosine, then the column cosine; ``pixel_spacing`` is (between rows, between columns).
     """
@@ -49,7 +49,7 @@ class StackGeometry:
     """Hold N parallel slices, sorted along their normal.
 
     Attributes:
-        positions: (N, 3), mm, centre of the first pixel of each slice.
+        positions: (N, 3), mm, center of the first pixel of each slice.
         row_cosine: (3,), unit vector along a row, the direction of growing column index.
         column_cosine: (3,), unit vector along a column, the direction of growing row index.
         pixel_spacing: (between rows, between columns), mm.
@@ -77,7 +77,7 @@ class StackGeometry:
 
     @cached_property
     def slice_spacing(self) -> float | None:
-        """Return the median distance of neighbouring slices along the normal in mm; None for one slice."""
+        """Return the median distance of neighboring slices along the normal in mm; None for one slice."""
         return float(np.median(np.diff(self.distances))) if len(self) > 1 else None
 
     @cached_property
@@ -117,7 +117,7 @@ class StackGeometry:
 
     @property
     def affine(self) -> np.ndarray:
-        """Return the (4, 4) matrix from (column i, row j, slice k) to LPS millimetres (PS3.3 C.7.6.2.1.1).
+        """Return the (4, 4) matrix from (column i, row j, slice k) to LPS millimeters (PS3.3 C.7.6.2.1.1).
 
         Its third column is ``step``: a tilt makes it an exact, sheared affine. Where the stack is not evenly spaced it
         is right for the first and last slice only.
@@ -145,7 +145,7 @@ class StackGeometry:
             steps = np.diff(self.distances)
             widest = int(np.argmax(np.abs(steps - np.median(steps))))
             raise PyrasegError(
-                f"The {len(self)} slices are not evenly spaced: neighbours are {steps.min():.3f} to {steps.max():.3f} "
+                f"The {len(self)} slices are not evenly spaced: neighbors are {steps.min():.3f} to {steps.max():.3f} "
                 f"mm apart (the oddest step is between slices {widest + 1} and {widest + 2}), so they make no regular "
                 "volume. Add the missing slices, or work slice by slice."
             )

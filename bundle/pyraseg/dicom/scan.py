@@ -73,6 +73,12 @@ class Scan:
     skipped_files: dict[str, tuple[Path, ...]]
 
     @property
+    def label_objects(self) -> tuple[Path, ...]:
+        """Return the files that may label a series: SEG and RTSTRUCT objects."""
+        reasons = ("SEG object", "RTSTRUCT object")
+        return tuple(sorted(file for reason in reasons for file in self.skipped_files.get(reason, ())))
+
+    @property
     def skipped(self) -> Counter[str]:
         """Return how many files were skipped for which reason."""
         return Counter({reason: len(files) for reason, files in self.skipped_files.items()})

@@ -110,7 +110,7 @@ def _fill_thickness(datasets: Sequence[Dataset]) -> None:
         return
     geometry, _ = stack_geometry(planes)
     if geometry.slice_spacing is None:
-        raise PyrasegError("its only slice has no SliceThickness, and no neighbour tells it. Set it in a copy.")
+        raise PyrasegError("its only slice has no SliceThickness, and no neighbor tells it. Set it in a copy.")
     for dataset in datasets:
         groups = [functional_group(dataset, frame, "PixelMeasuresSequence") for frame in range(frame_count(dataset))]
         for item in (group or dataset for group in groups):

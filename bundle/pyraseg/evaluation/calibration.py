@@ -104,8 +104,8 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: Seque
 
     def loss(logarithm_of_temperature: float) -> float:
         scaled = logarithms / np.exp(logarithm_of_temperature)
-        normaliser = np.log(np.exp(scaled).sum(axis=1))
-        return float(np.average(normaliser - scaled[np.arange(len(truth)), truth], weights=weights))
+        normalizer = np.log(np.exp(scaled).sum(axis=1))
+        return float(np.average(normalizer - scaled[np.arange(len(truth)), truth], weights=weights))
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 

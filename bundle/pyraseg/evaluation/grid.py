@@ -16,7 +16,7 @@ class Grid:
 
     Args:
         axes: columns are the steps from a voxel to the next along the first two axes: (3, 2) mm, (2, 2) for pictures.
-        slices: centre of the first voxel of every slice, with the slice before the first and the one after the last,
+        slices: center of the first voxel of every slice, with the slice before the first and the one after the last,
             where they would be, (D + 2, 3) mm; None for pictures.
     """
 
@@ -27,7 +27,7 @@ class Grid:
     def of(cls, image: MetaTensor) -> "Grid":
         """Return the grid of an image as the reader left it, (C, W, H[, D]).
 
-        Millimetres need a place in the patient: pictures, projections and stacks without geometry are in pixels.
+        Millimeters need a place in the patient: pictures, projections and stacks without geometry are in pixels.
         """
         if image.ndim != 4 or not image.meta.get("has_geometry", True):
             return cls(np.eye(image.ndim - 1)[:, :2], None)
@@ -42,12 +42,12 @@ class Grid:
 
     @property
     def in_patient(self) -> bool:
-        """Return whether distances are in millimetres, not in pixels."""
+        """Return whether distances are in millimeters, not in pixels."""
         return self.slices is not None
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Return the distance of neighbours along each axis, in mm or pixels; along the third the mean over slices."""
+        """Return the distance of neighbors along each axis, in mm or pixels; along the third the mean over slices."""
         plane = tuple(np.linalg.norm(self.axes, axis=0).tolist())
         if self.slices is None:
             return (*plane, 1.0)[: len(self.axes)]

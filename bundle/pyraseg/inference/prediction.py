@@ -58,7 +58,7 @@ class Prediction:
     def slice_widths(self) -> np.ndarray | None:
         """Return how much of the patient each slice stands for along the normal, (N,) mm; None where nobody knows.
 
-        That is half the way to either neighbour, so it is right for uneven stacks too. The width of a lone DICOM slice
+        That is half the way to either neighbor, so it is right for uneven stacks too. The width of a lone DICOM slice
         is unknown: its nominal thickness says nothing about the distance to others.
         """
         if self.geometry is None:

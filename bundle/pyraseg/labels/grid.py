@@ -1,23 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pixels of an image's slices, as labels find them: their place in the patient, and the objects they came from."""
 
-import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import DicomImage, StackGeometry
-
-LOGGER = logging.getLogger(__name__)
+from bundle.pyraseg.labels.references import ImageUids
 
 #: How far from a slice something still lies on it: a share of the slice spacing, and at least so many mm.
 SLICE_SHARE, SLICE_FLOOR = 0.1, 0.1
-#: What a label must have in common with its image.
-DRAWN_ON = ("series", "frame_of_reference")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +20,7 @@ class ImageGrid:
 
     Attributes:
         shape: slices, rows, columns.
-        positions: (N, 3) centre of the first pixel of every slice; None where the image has no place in the patient.
+        positions: (N, 3) center of the first pixel of every slice; None where the image has no place in the patient.
         row_cosine: (3,) direction along a row, of growing column index.
         column_cosine: (3,) direction along a column, of growing row index.
         pixel_spacing: mm between rows, between columns.
@@ -66,6 +60,11 @@ class ImageGrid:
         return cls(shape, **place, **origin)
 
     @cached_property
+    def uids(self) -> ImageUids:
+        """Return the UIDs by which a label refers to the image."""
+        return ImageUids.known(self.sop_instance_uids, [self.series_uid], [self.frame_of_reference_uid])
+
+    @cached_property
     def normal(self) -> np.ndarray:
         """Return the unit normal of the slices, (3,)."""
         return np.cross(self.row_cosine, self.column_cosine)
@@ -92,51 +91,6 @@ class ImageGrid:
         return nearest, at - heights[nearest]
 
     def pixels_at(self, points: np.ndarray, slices: np.ndarray) -> np.ndarray:
-        """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centres are integers."""
+        """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centers are integers."""
         axes = np.stack([self.column_cosine, self.row_cosine], axis=1)
         return (points - self.positions[slices]) @ axes / self.pixel_spacing
-
-    def require_reference(
-        self,
-        where: str,
-        series_uids: Collection[str],
-        frame_of_reference_uid: str,
-        *,
-        sop_instance_uids: Collection[str] = (),
-        drawn_on: str = "series",
-    ) -> None:
-        """Refuse a label that was drawn on other images.
-
-        A label belongs to this image where it refers to its series or to one of its instances. Where its frame of
-        reference is another one all the same, a warning says so: some programs make one up. UIDs that either side lacks
-        cannot decide.
-
-        Args:
-            where: the label, for messages.
-            series_uids: what it refers to; empty where it does not say.
-            frame_of_reference_uid: of the label, or "".
-            sop_instance_uids: instances that it refers to.
-            drawn_on: "series", or "frame_of_reference" to take a label of another series in the same one.
-
-        Raises:
-            PyrasegError: the label refers to another series, or lies in another frame of reference.
-        """
-        series, instances = set(series_uids) - {""}, set(sop_instance_uids) - {""}
-        own_instances = set(self.sop_instance_uids) - {""}
-        frames = {frame_of_reference_uid, self.frame_of_reference_uid} - {""}
-        if self.series_uid in series or instances & own_instances:
-            if len(frames) > 1:
-                LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)
-            return
-        if len(frames) > 1:
-            raise PyrasegError(
-                f"{where} lies in the frame of reference {frame_of_reference_uid}, its image in "
-                f"{self.frame_of_reference_uid}, so it was drawn on other images. Give the series that it was drawn on."
-            )
-        elsewhere = (series and self.series_uid) or (instances and own_instances)
-        if elsewhere and not (drawn_on == "frame_of_reference" and frames):
-            other = f"the series {', '.join(sorted(series))}" if series else "instances of another series"
-            raise PyrasegError(
-                f"{where} was drawn on {other}, not on its image, {self.series_uid or 'without a UID'}. Give that "
-                'series, or set drawn_on to "frame_of_reference" where the patient did not move between the two.'
-            )

@@ -10,7 +10,8 @@ import pydicom
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import parse, without_notices
 from bundle.pyraseg.labels.class_table import ClassTable
-from bundle.pyraseg.labels.grid import DRAWN_ON, ImageGrid
+from bundle.pyraseg.labels.grid import ImageGrid
+from bundle.pyraseg.labels.references import DRAWN_ON
 from bundle.pyraseg.labels.rtstruct_reader import StructureSet, read_structure_set, structure_set_to_labels
 from bundle.pyraseg.labels.seg_reader import SegmentationObject, segmentation_to_labels
 
@@ -56,7 +57,8 @@ def read_dicom_label(
         grid: of the image, such as `ImageGrid.of(read_series(folder))`.
         table: which class each segment or ROI is, and which may overlap.
         fraction: a pixel of a FRACTIONAL segmentation belongs to a segment from this share of the maximum on.
-        drawn_on: what the label must share with the image: its "series", or its "frame_of_reference".
+        drawn_on: what the label must share with the image: its "series", or its "frame_of_reference"; see
+            `require_reference`.
 
     Raises:
         PyrasegError: the label cannot be read, or does not fit the image or the table.

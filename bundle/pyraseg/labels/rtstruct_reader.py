@@ -13,6 +13,7 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.labels.contours import fill_contours
 from bundle.pyraseg.labels.grid import ImageGrid
+from bundle.pyraseg.labels.references import ImageUids, references_of_regions, require_reference
 
 LOGGER = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ class Roi:
 
     region: Region
     contours: tuple[Contour, ...]
-    frame_of_reference_uid: str
-    series_uids: tuple[str, ...]
+    references: ImageUids
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,11 @@ class StructureSet:
 
     path: Path
     rois: dict[int, Roi]
+
+    @property
+    def regions(self) -> dict[int, Region]:
+        """Return what each ROI stands for."""
+        return {number: roi.region for number, roi in self.rois.items()}
 
 
 def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
@@ -55,11 +60,7 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
     Raises:
         PyrasegError: a contour is not made of points, of an unknown type, or of an ROI that is not named.
     """
-    series: dict[str, tuple[str, ...]] = {}
-    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
-        studies = frame.get("RTReferencedStudySequence") or []
-        items = [item for study in studies for item in study.get("RTReferencedSeriesSequence") or []]
-        series[str(frame.get("FrameOfReferenceUID") or "")] = tuple(str(item.SeriesInstanceUID) for item in items)
+    references = references_of_regions(dataset)
     observations = {int(o.ReferencedROINumber): o for o in dataset.get("RTROIObservationsSequence") or []}
     contours: dict[int, list[Contour]] = defaultdict(list)
     for item in dataset.get("ROIContourSequence") or []:
@@ -77,10 +78,8 @@ def read_structure_set(dataset: Dataset, path: Path) -> StructureSet:
         if number not in contours:
             left_out.append(name)
             continue
-        frame = str(item.get("ReferencedFrameOfReferenceUID") or "")
         codes = read_codes(observations.get(number, Dataset()), "RTROIIdentificationCodeSequence")
-        drawn_on = series.get(frame, ()) if frame else tuple(uid for uids in series.values() for uid in uids)
-        rois[number] = Roi(Region(name, codes), tuple(contours[number]), frame, drawn_on)
+        rois[number] = Roi(Region(name, codes), tuple(contours[number]), references[number])
     nameless = sorted(set(contours) - set(rois))
     if nameless:
         raise PyrasegError(f"{path} has contours of the ROIs {nameless}, which it does not name. Export it again.")
@@ -111,13 +110,11 @@ def structure_set_to_labels(
     where = f"The RTSTRUCT {structures.path}"
     if grid.positions is None:
         raise PyrasegError(f"{where} needs an image whose slices have a place in the patient.")
-    classes = table.indices({number: roi.region for number, roi in structures.rois.items()}, where, "ROIs")
+    classes = table.indices(structures.regions, where, "ROIs")
     canvas = Canvas(table, grid.shape, where)
     drawn = {number: roi for number, roi in structures.rois.items() if classes[number]}
-    for series_uids, frame_uid in dict.fromkeys(
-        (roi.series_uids, roi.frame_of_reference_uid) for roi in drawn.values()
-    ):
-        grid.require_reference(where, series_uids, frame_uid, drawn_on=drawn_on)
+    for references in dict.fromkeys(roi.references for roi in drawn.values()):
+        require_reference(where, references, grid.uids, drawn_on=drawn_on)
     off_slices, crossing = [], []
     for number, roi in drawn.items():
         by_slice, off = _by_slice(roi, grid, f"ROI {roi.region.name!r} of {structures.path}")

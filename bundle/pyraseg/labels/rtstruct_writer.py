@@ -40,7 +40,7 @@ def write_structure_set(
     class_names: Sequence[str],
     *,
     frame_numbers: Sequence[int],
-    colours: Sequence[Sequence[int]],
+    colors: Sequence[Sequence[int]],
     algorithm: tuple[str, str],
 ) -> None:
     """Write the outlines of a label mask; ROI number is label value, and classes that were not found are listed too.
@@ -55,7 +55,7 @@ def write_structure_set(
         geometry: where the N slices lie.
         class_names: names of the classes 1, 2, ...
         frame_numbers: of each slice in its file, from 1.
-        colours: RGB for each of them, 0 to 255.
+        colors: RGB for each of them, 0 to 255.
         algorithm: name and version of the program that segmented.
 
     Raises:
@@ -84,7 +84,7 @@ def write_structure_set(
                     ROIGenerationDescription=" ".join(algorithm)[:64],
                 )
             )
-            roi = _item(ROIDisplayColor=[int(part) for part in colours[value - 1]], ReferencedROINumber=value)
+            roi = _item(ROIDisplayColor=[int(part) for part in colors[value - 1]], ReferencedROINumber=value)
             if contours:
                 roi.ContourSequence = contours
             dataset.ROIContourSequence.append(roi)

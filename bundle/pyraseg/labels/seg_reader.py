@@ -14,6 +14,7 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Plane, frame_count, frame_planes, functional_group, is_little_endian, transfer_syntax
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.labels.grid import ImageGrid
+from bundle.pyraseg.labels.references import references_of, require_reference
 
 TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 IN_PLANE_TOLERANCE = 0.1  # pixels by which a frame may miss the image's grid
@@ -55,13 +56,10 @@ class SegmentationObject:
         if self.type not in TYPES:
             raise PyrasegError(f"{path} is a segmentation of type {self.type or 'unknown'}, not {', '.join(TYPES)}.")
         #: What each segment number stands for.
-        self.segments = {
+        self.regions = {
             int(item.SegmentNumber): _region(item) for item in dataset.SegmentSequence if int(item.SegmentNumber) != 0
         }
-        self.frame_of_reference_uid = str(dataset.get("FrameOfReferenceUID") or "")
-        self.series_uids = tuple(
-            str(item.get("SeriesInstanceUID") or "") for item in dataset.get("ReferencedSeriesSequence") or []
-        )
+        self.references = references_of(dataset)
         described, frames = len(dataset.get("PerFrameFunctionalGroupsSequence") or []), frame_count(dataset)
         if described != frames:
             raise PyrasegError(f"{path} describes {described} frames and has {frames}. Export it again.")
@@ -69,7 +67,6 @@ class SegmentationObject:
         self._planes = frame_planes(dataset)
         self._sources = [_source_frames(dataset, frame) for frame in range(len(self._planes))]
         self._numbers = [] if self.type == "LABELMAP" else [self._number(frame) for frame in range(len(self._planes))]
-        self.sop_instance_uids = {uid for sources in self._sources for uid, _ in sources}
         self._padding = int(dataset.get("PixelPaddingValue") or 0)
         if self.type == "FRACTIONAL" and not 0 < int(dataset.get("MaximumFractionalValue") or 0) <= 255:
             raise PyrasegError(f"{path} is FRACTIONAL, but has no Maximum Fractional Value. Export it again.")
@@ -84,10 +81,10 @@ class SegmentationObject:
             if index == len(self._planes):
                 raise PyrasegError(f"{self.path} holds more pixels than its header says. Export it again.")
             for segment, mask in self._masks(index, pixels):
-                if segment not in self.segments:
+                if segment not in self.regions:
                     raise PyrasegError(
                         f"Frame {index + 1} of {self.path} belongs to segment {segment}, which is not described; "
-                        f"there are {sorted(self.segments)}. Export it again."
+                        f"there are {sorted(self.regions)}. Export it again."
                     )
                 sources = self._sources[index]
                 source = sources[0] if len(sources) == 1 else None
@@ -177,14 +174,8 @@ def segmentation_to_labels(
             of the image, or segments overlap whose classes may not.
     """
     where = f"The DICOM SEG {segmentation.path}"
-    grid.require_reference(
-        where,
-        segmentation.series_uids,
-        segmentation.frame_of_reference_uid,
-        sop_instance_uids=segmentation.sop_instance_uids,
-        drawn_on=drawn_on,
-    )
-    classes = table.indices(segmentation.segments, where, "segments")
+    require_reference(where, segmentation.references, grid.uids, drawn_on=drawn_on)
+    classes = table.indices(segmentation.regions, where, "segments")
     canvas = Canvas(table, grid.shape, where)
     for frame in segmentation.frames():
         if classes[frame.segment] and frame.mask.any():
@@ -220,7 +211,7 @@ def _voxels(frame: SegmentationFrame, grid: ImageGrid, where: str) -> tuple[np.n
 
 
 def _are_voxel_steps(steps: np.ndarray, grid: ImageGrid) -> bool:
-    """Return whether steps (2, 3) in mm lead from a voxel to a neighbour, along two of the image's axes."""
+    """Return whether steps (2, 3) in mm lead from a voxel to a neighbor, along two of the image's axes."""
     spacing = (grid.slice_spacing or np.inf, *grid.pixel_spacing)
     along = np.abs(steps @ np.stack([grid.normal, grid.column_cosine, grid.row_cosine], axis=1) / spacing)
     axes = along.argmax(axis=1)

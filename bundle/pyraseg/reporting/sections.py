@@ -34,7 +34,7 @@ def box_plots(data: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, 
             figure = summary["classes"][of["name"]]["metrics"].get(metric)
             mean = None if figure is None else (figure["mean"], figure["low"], figure["high"])
             values, places = zip(*scored, strict=True) if scored else ((), ())
-            boxes.append(Box(of["name"], of["colour"], values, places, mean))
+            boxes.append(Box(of["name"], of["color"], values, places, mean))
         charts[headings[metric]] = box_plot(f"{headings[metric]} by class", boxes)
     return charts
 
@@ -46,7 +46,7 @@ def calibration_chart(summary: Mapping[str, Any], data: Mapping[str, Any]) -> Ma
     if not found:
         return None
     lines = [
-        Line(of["name"], of["colour"], [(b["probability"], b["frequency"]) for b in found[of["name"]]["curve"]])
+        Line(of["name"], of["color"], [(b["probability"], b["frequency"]) for b in found[of["name"]]["curve"]])
         for of in data["classes"]
         if of["name"] in found
     ]
@@ -55,9 +55,9 @@ def calibration_chart(summary: Mapping[str, Any], data: Mapping[str, Any]) -> Ma
     )
 
 
-def doubt_chart(summary: Mapping[str, Any]) -> Markup | None:
-    """Return the risk that is left when the most doubtful cases go to a person."""
-    curve = summary.get("doubt", {}).get("curve")
+def uncertainty_chart(summary: Mapping[str, Any]) -> Markup | None:
+    """Return the risk that is left when the most uncertain cases go to a person."""
+    curve = summary.get("uncertainty", {}).get("curve")
     if not curve:
         return None
     line = Line("risk", LIGHT, [(point["coverage"], point["risk"]) for point in curve])
@@ -91,13 +91,13 @@ def training_charts(rows: Sequence[Mapping[str, str]], data: Mapping[str, Any]) 
 
     starts = [row for row, before in zip(rows[1:], rows, strict=False) if row["stage"] != before["stage"]]
     style = {"x_name": "epoch", "whole": True, "marks": [(float(row["epoch"]) - 0.5, row["stage"]) for row in starts]}
-    colours = {of["name"]: of["colour"] for of in data["classes"]}
-    dice = [Line("mean", LIGHT, points("dice"))] if len(colours) > 1 else []
-    dice += [Line(name, colour, points(f"dice/{name}")) for name, colour in colours.items()]
+    colors = {of["name"]: of["color"] for of in data["classes"]}
+    dice = [Line("mean", LIGHT, points("dice"))] if len(colors) > 1 else []
+    dice += [Line(name, color, points(f"dice/{name}")) for name, color in colors.items()]
     groups = [column for column in rows[0] if column.startswith("rate/")]
     rates = [
-        Line(column.partition("/")[2], colour, points(column))
-        for column, colour in zip(groups, [LIGHT, *colours.values()] * len(groups), strict=False)
+        Line(column.partition("/")[2], color, points(column))
+        for column, color in zip(groups, [LIGHT, *colors.values()] * len(groups), strict=False)
     ]
     charts = []
     for heading, y_name, lines in (

@@ -76,7 +76,7 @@ def start_from(path: str | Path | None, *, networks: Sequence[nn.Module]) -> Non
     if odd:
         raise PyrasegError(
             f"The model {path} is one of another network: {', '.join(odd[:3])}{' and others' if odd[3:] else ''} "
-            "differ. Use the encoder, the decoder, the windows and the neighbours of its training, or drop start_from."
+            "differ. Use the encoder, the decoder, the windows and the neighbors of its training, or drop start_from."
         )
     for network in networks:
         copy_model_state(network, weights)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from bundle.pyraseg.core import distributed, replacing
-from bundle.pyraseg.evaluation import mean_dice, summarise
+from bundle.pyraseg.evaluation import mean_dice, summarize
 from bundle.pyraseg.training.stages import StagePlan, planned_epoch
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class EpochLog:
         row["loss"] = engine.state.metrics[LOSS]
         if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch
             (counts,) = self.evaluator.state.metric_details.values()
-            scores = summarise(counts, self.class_names)
+            scores = summarize(counts, self.class_names)
             row["dice"] = mean_dice(scores)
             row |= {f"dice/{score.name}": score.dice for score in scores}
             row |= {f"iou/{score.name}": score.iou for score in scores}

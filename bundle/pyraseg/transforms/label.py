@@ -91,7 +91,7 @@ class LabelReader:
             the one value besides 0.
         threshold: values from here on are class 1 and smaller ones background, for masks that a lossy format or a
             resampling has blurred.
-        unknown_value: value of a file for pixels that nobody has labelled; they become `UNKNOWN`. Losses leave them
+        unknown_value: value of a file for pixels that nobody has labeled; they become `UNKNOWN`. Losses leave them
             out by their `ignore_index`, samplers and scores always.
         fraction: a pixel of a FRACTIONAL DICOM SEG belongs to a segment from this share of its maximum on.
         drawn_on: what a DICOM label must share with its image: "series", or "frame_of_reference" to take one that was

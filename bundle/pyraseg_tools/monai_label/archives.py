@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import replacing
 from bundle.pyraseg.dicom import Scan, scan_files, without_notices
+from bundle.pyraseg.labels import ImageUids
 from bundle.pyraseg_tools.pacs import (
     RemoteLabel,
     RemoteSeries,
@@ -114,7 +115,9 @@ class FolderArchive:
 
     def series(self) -> list[RemoteSeries]:
         return [
-            RemoteSeries(series.study_uid, series.uid, series.modality, len(series.files))
+            RemoteSeries(
+                series.study_uid, series.uid, series.modality, len(series.files), ImageUids.of_images(series.headers)
+            )
             for series in self._scanned().series
             if series.has_uid  # nothing could refer to another one
         ]

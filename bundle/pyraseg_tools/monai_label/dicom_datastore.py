@@ -24,7 +24,7 @@ from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
 from bundle.pyraseg_tools.monai_label.archives import Archive
 from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
 from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, on_image, write_for_clients
-from bundle.pyraseg_tools.pacs import PacsError, RemoteLabel, RemoteSeries, require_same
+from bundle.pyraseg_tools.pacs import PacsError, RemoteLabel, RemoteSeries, labels_by_series, require_same
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class DicomDatastore(Datastore):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._series: dict[str, RemoteSeries] = {}
         self._labels: list[RemoteLabel] = []
+        self._labels_by_image: dict[str, list[RemoteLabel]] = {}
         self._unusable: set[RemoteSeries] = set()
         self._looked = -float("inf")
         self._lock = threading.RLock()
@@ -82,6 +83,7 @@ class DicomDatastore(Datastore):
             self._series = {one.uid: one for one in found if UID.fullmatch(one.uid) and one not in self._unusable}
             labels = [label for label in self.archive.labels() if UID.fullmatch(label.uid)]
             self._labels = sorted(labels, key=lambda label: (label.written, label.uid), reverse=True)
+            self._labels_by_image = labels_by_series(list(self._series.values()), self._labels)
             self._looked = time.monotonic()
 
     def _listed(self, image_id: str) -> RemoteSeries:
@@ -91,9 +93,9 @@ class DicomDatastore(Datastore):
         return self._series[image_id]
 
     def _labels_of(self, image_id: str) -> list[RemoteLabel]:
-        """Return what people have labelled in a series, the newest first."""
+        """Return what people have labeled in a series, the newest first."""
         self._look()
-        return [label for label in self._labels if image_id in label.images and not label.automatic]
+        return [label for label in self._labels_by_image.get(image_id, ()) if not label.automatic]
 
     def list_images(self) -> list[str]:
         self._look()
@@ -106,11 +108,11 @@ class DicomDatastore(Datastore):
         return [uid for uid in self.list_images() if not self._labels_of(uid)]
 
     def status(self) -> dict[str, Any]:
-        labelled = len(self.get_labeled_images())
+        labeled = len(self.get_labeled_images())
         return {
             "total": len(self._series),
-            "completed": labelled,
-            "label_tags": {DefaultLabelTag.FINAL.value: labelled},
+            "completed": labeled,
+            "label_tags": {DefaultLabelTag.FINAL.value: labeled},
         }
 
     def json(self) -> dict[str, Any]:
@@ -238,14 +240,14 @@ class DicomDatastore(Datastore):
         return {}
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Return each labelled series with the newest label of it."""
+        """Return each labeled series with the newest label of it."""
         return [
             {"image": dicom_of(self.get_image_uri(uid)), "label": str(self._fetched(self._labels_of(uid)[0]))}
             for uid in self.get_labeled_images()
         ]
 
     def training_cases(self, task: Task) -> list[dict[str, str]]:
-        """Return the labelled series of a task: folder, newest label whose segments are its classes, and patient.
+        """Return the labeled series of a task: folder, newest label whose segments are its classes, and patient.
 
         The patient is told as a number that names nobody; a segmentation of something else is left out, and the log
         says so.
@@ -255,7 +257,7 @@ class DicomDatastore(Datastore):
             for label in self._labels_of(uid):
                 path = self._fetched(label)
                 try:
-                    task.table.indices(open_label(path).segments, f"The segmentation {label.uid}", "segments")
+                    task.table.indices(open_label(path).regions, f"The segmentation {label.uid}", "segments")
                     folder = Path(dicom_of(self.get_image_uri(uid)))
                 except (PacsError, DiskError):  # it may be there another time
                     raise

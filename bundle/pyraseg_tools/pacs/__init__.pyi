@@ -9,6 +9,7 @@ from .journal import sole_user as sole_user
 from .labels import RemoteLabel as RemoteLabel
 from .labels import find_label_series as find_label_series
 from .labels import label_of as label_of
+from .labels import labels_by_series as labels_by_series
 from .labels import read_label_series as read_label_series
 from .search import RemoteSeries as RemoteSeries
 from .search import filters_of_studies as filters_of_studies

@@ -9,7 +9,7 @@ import pydicom
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import read_sources
-from bundle.pyraseg.labels import ClassTable, ImageGrid, open_label, read_dicom_label
+from bundle.pyraseg.labels import ClassTable, ImageGrid, read_dicom_label, references_of
 from bundle.pyraseg.runtime import Labels
 
 #: What names the segments and their codes, and what they refer to.
@@ -34,7 +34,7 @@ def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, 
     """
     was, is_now = (pydicom.dcmread(path, stop_before_pixels=True) for path in (sent, returned))
     changed = [keyword for keyword in KEPT if was.get(keyword) != is_now.get(keyword)]
-    if open_label(returned).sop_instance_uids != open_label(sent).sop_instance_uids:
+    if references_of(was) != references_of(is_now):
         changed.append("the images that frames refer to")
     if not np.array_equal(read_dicom_label(returned, grid, ClassTable(class_names)), mask):
         changed.append("pixels")

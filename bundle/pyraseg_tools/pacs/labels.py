@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the DICOM Segmentations that a PACS holds of its images."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,8 +9,9 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.dicom import without_notices
+from bundle.pyraseg.labels import ImageUids, images_of, references_of
 from bundle.pyraseg_tools.pacs.connection import plain_errors
-from bundle.pyraseg_tools.pacs.search import pages
+from bundle.pyraseg_tools.pacs.search import RemoteSeries, pages
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class RemoteLabel:
 
     Attributes:
         study_uid, series_uid, uid: its study, its own series and itself, "" where a file lacks one.
-        images: series that it refers to.
+        references: the images that it refers to.
         automatic: whether a program made a segment of it alone (Segment Algorithm Type, PS3.3 C.8.20.2).
         written: its Content Date and Content Time, "" where it has none.
     """
@@ -26,7 +28,7 @@ class RemoteLabel:
     study_uid: str
     series_uid: str
     uid: str
-    images: frozenset[str]
+    references: ImageUids
     automatic: bool
     written: str
 
@@ -56,13 +58,22 @@ def read_label_series(client: DICOMwebClient, study_uid: str, series_uid: str) -
         return [label_of(Dataset.from_json(item)) for item in client.retrieve_series_metadata(study_uid, series_uid)]
 
 
+def labels_by_series(series: Sequence[RemoteSeries], labels: Iterable[RemoteLabel]) -> dict[str, list[RemoteLabel]]:
+    """Return the labels of each series, by its UID; those of none of them are left out."""
+    found: dict[str, list[RemoteLabel]] = {one.uid: [] for one in series}
+    for label in labels:
+        for place in images_of(label.references, [one.uids for one in series]):
+            found[series[place].uid].append(label)
+    return found
+
+
 def label_of(header: Dataset) -> RemoteLabel:
     """Return what the header of a segmentation says."""
     return RemoteLabel(
         str(header.get("StudyInstanceUID", "")),
         str(header.get("SeriesInstanceUID", "")),
         str(header.get("SOPInstanceUID", "")),
-        frozenset(str(item.get("SeriesInstanceUID")) for item in header.get("ReferencedSeriesSequence") or []),
+        references_of(header),
         any(item.get("SegmentAlgorithmType") == "AUTOMATIC" for item in header.get("SegmentSequence") or []),
         f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}",
     )

@@ -2,7 +2,7 @@
 """Find series in a PACS (QIDO-RS, PS3.18 10.6)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import NON_IMAGES
+from bundle.pyraseg.labels import ImageUids
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
 
 #: What may be asked for, by the level at which a PACS knows it. Nothing that names a patient: arguments are public.
@@ -21,12 +22,13 @@ OF_SERIES = ("SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription
 
 @dataclass(frozen=True, order=True)
 class RemoteSeries:
-    """Hold what a PACS says of a series."""
+    """Hold what a PACS says of a series; `uids` are those by which labels refer to it, as far as it tells."""
 
     study_uid: str
     uid: str
     modality: str
     instances: int
+    uids: ImageUids = field(default=ImageUids(), compare=False, repr=False)
 
 
 def parse_filters(items: Sequence[str]) -> dict[str, str]:
@@ -91,7 +93,8 @@ def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSe
     count = answer.get("NumberOfSeriesRelatedInstances")
     if count is None:  # though PS3.18 Table 10.6.3-4 requires it
         count = len(pages(partial(client.search_for_instances, study_uid, uid), "SOPInstanceUID"))
-    return RemoteSeries(study_uid, uid, str(answer.get("Modality") or ""), int(count))
+    modality = str(answer.get("Modality") or "")
+    return RemoteSeries(study_uid, uid, modality, int(count), ImageUids.of_images([answer]))
 
 
 def _is_wanted(series: RemoteSeries, filters: Mapping[str, str]) -> bool:

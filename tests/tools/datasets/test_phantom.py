@@ -82,7 +82,7 @@ def label_points(study: Path, item: dict, value: int) -> np.ndarray:
 
 
 def voxels_at(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return (slice, row, column) of the voxels whose centres these points are."""
+    """Return (slice, row, column) of the voxels whose centers these points are."""
     exact = nib.affines.apply_affine(np.linalg.inv(matrix), points)
     assert np.abs(exact - np.rint(exact)).max(initial=0) < 0.02
     return np.rint(exact).astype(int)[:, ::-1]
@@ -143,7 +143,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def traits_of(folder: Path) -> set[str]:
-    """Recognise the traits of a series from its headers."""
+    """Recognize the traits of a series from its headers."""
     everything = [pydicom.dcmread(file, stop_before_pixels=True) for file in sorted(folder.iterdir())]
     found = {"scout"} if any("LOCALIZER" in dataset.ImageType for dataset in everything) else set()
     everything = [dataset for dataset in everything if "LOCALIZER" not in dataset.ImageType]

@@ -37,7 +37,7 @@ def test_labels_are_told_wherever_they_lie_and_by_who_made_them(folder, tmp_path
     apart = tmp_path_factory.mktemp("apart")
     made = segmentation(folder, apart / "a.dcm", algorithm=("network", "1"), algorithm_type="SEMIAUTOMATIC")
     archive.store(made)
-    assert sorted((label.automatic, label.images) for label in archive.labels()) == [
+    assert sorted((label.automatic, label.references.series) for label in archive.labels()) == [
         (False, {series.uid}),
         (True, {series.uid}),
     ]

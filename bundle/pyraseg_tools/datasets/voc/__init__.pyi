@@ -5,6 +5,5 @@ from .convert import require_all as require_all
 from .convert import write_voc as write_voc
 from .patients import GROUPINGS as GROUPINGS
 from .stacks import KEYWORDS as KEYWORDS
-from .stacks import LABEL_OBJECTS as LABEL_OBJECTS
 from .stacks import plan_stacks as plan_stacks
 from .stacks import read_table as read_table

@@ -50,7 +50,7 @@ class Settings:
     """Hold how slices become pictures.
 
     Attributes:
-        windows: one item of `Windowd` for grey pictures, three for the channels of RGB.
+        windows: one item of `Windowd` for gray pictures, three for the channels of RGB.
         fallback: takes the place of "header" in series without a window that can be used.
         format: one of `FORMATS`.
         square: resample pictures with other than square pixels.
@@ -67,7 +67,7 @@ class Settings:
         if self.format not in FORMATS:
             raise PyrasegError(f"Pictures are written as one of {', '.join(FORMATS)}, not as {self.format!r}.")
         if len(self.windows) not in (1, 3):
-            raise PyrasegError(f"One window makes a grey picture and three an RGB one; {len(self.windows)} are given.")
+            raise PyrasegError(f"One window makes a gray picture and three an RGB one; {len(self.windows)} are given.")
         if self.format == "png16" and (self.square or tuple(self.windows) != ("header",)):
             raise PyrasegError("png16 writes values as they are: leave windows and square pixels out, or write png.")
 
@@ -78,7 +78,7 @@ class Result:
 
     Attributes:
         images: how many pictures were written.
-        parts: how many labelled pictures are in each part of the split, by its name in VOC.
+        parts: how many labeled pictures are in each part of the split, by its name in VOC.
         patients: how many patients the pictures come from.
         failures: where the series and files are that were left out, and what is wrong with them.
         warnings: what a user should know of the pictures.
@@ -112,7 +112,7 @@ def write_voc(
         link: CSV file outside of `folder`; must not exist.
         plan: what to convert.
         settings: how.
-        split_shares: shares of the labelled patients in training, validation and test.
+        split_shares: shares of the labeled patients in training, validation and test.
         seed: of the split.
         num_workers: processes, each of which converts one stack at a time.
 
@@ -125,8 +125,8 @@ def write_voc(
     if link.exists() or link.is_relative_to(folder):
         what = "exists" if link.exists() else f"lies in {folder}, which is made to be passed on"
         raise PyrasegError(f"The link {link} {what}. Give another file.")
-    labelled = [{"patient": stack.patient} for stack in plan.stacks if stack.labels]
-    parts = random_split(labelled, split_shares, seed)
+    labeled = [{"patient": stack.patient} for stack in plan.stacks if stack.labels]
+    parts = random_split(labeled, split_shares, seed)
     part_of = {item["patient"]: PARTS[part] for part, items in parts.items() for item in items}
     with replacing(folder) as partial:
         for name in (IMAGES, MASKS):

@@ -15,14 +15,13 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Scan, Series, frame_planes
-from bundle.pyraseg.labels import read_references
+from bundle.pyraseg.labels import ImageUids, images_of, read_references
 from bundle.pyraseg_tools.datasets.voc.patients import Identity, group_patients
 
 LOGGER = logging.getLogger(__name__)
 
 #: What the plan and the conversion ask of headers beyond what reading needs. PatientID ends up in the link alone.
 KEYWORDS = ("PatientID", "PixelAspectRatio", "RescaleSlope", "RescaleIntercept")
-LABEL_OBJECTS = ("SEG object", "RTSTRUCT object")  # reasons for which a scan skips a file
 COLUMNS = ("series", "label", "patient", "select")
 _UID = re.compile(r"\d[\d.]*")
 
@@ -72,8 +71,8 @@ def plan_stacks(
 ) -> Plan:
     """Plan the conversion of what a scan has found.
 
-    A SEG or RTSTRUCT belongs to the series, or the instances, that it refers to. Other labels are found by
-    `label_pattern` or named in the table, which comes before both.
+    To which a SEG or RTSTRUCT belongs, `labels.images_of` says. Other labels are found by `label_pattern` or named in
+    the table, which comes before both.
 
     Args:
         scan: of `find_series` with `KEYWORDS`.
@@ -91,8 +90,7 @@ def plan_stacks(
     stacks, named = _apply_table(stacks, table, scan.path)
     orphans: tuple[Path, ...] = ()
     if with_labels:
-        objects = [path for kind in LABEL_OBJECTS for path in scan.skipped_files.get(kind, ())]
-        referring, orphans = _by_reference(objects, stacks)
+        referring, orphans = _by_reference(scan.label_objects, stacks)
         given = {label for stack in named for label in stack.labels}
         orphans = tuple(path for path in orphans if path.resolve() not in given)
         stacks = [
@@ -184,20 +182,11 @@ def _selection(text: str) -> dict[str, str]:
 
 
 def _by_reference(objects: Sequence[Path], stacks: Sequence[Stack]) -> tuple[dict[int, list[Path]], tuple[Path, ...]]:
-    """Return the label objects of each stack, by its place in the list, and those that refer to none.
-
-    An object belongs to the stacks that hold an instance which it refers to; where none does, to those of its series.
-    """
-    instances, series = defaultdict(set), defaultdict(set)
-    for place, stack in enumerate(stacks):
-        series[stack.series_uid].add(place)
-        for header in stack.headers:
-            instances[str(header.get("SOPInstanceUID") or "")].add(place)
+    """Return the label objects of each stack, by its place in the list, and those that refer to none."""
+    images = [ImageUids.of_images(stack.headers) for stack in stacks]
     referring, orphans = defaultdict(list), []
     for path in objects:
-        to = read_references(path)
-        places = set().union(*(instances.get(uid, ()) for uid in to.sop_instance_uids))
-        places = places or set().union(*(series.get(uid, ()) for uid in to.series_uids))
+        places = images_of(read_references(path), images)
         for place in places:
             referring[place].append(path)
         if not places:

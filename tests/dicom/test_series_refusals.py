@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that make no volume are refused, with the file and the attribute."""
+
+import numpy as np
+import pytest
+
+from tests.helpers.dicom_files import CORONAL, make_image, refusal, save, write_image, write_series
+
+STACK = np.random.default_rng(0).integers(-1000, 1000, (5, 32, 40), dtype=np.int16)
+
+
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+@pytest.mark.parametrize("lacking", [{2}, {0, 1, 2, 3, 4}])
+def test_refuses_missing_positions(tmp_path, keyword, lacking):
+    write_series(tmp_path, STACK, per_slice=lambda k: {keyword: None} if k in lacking else {})
+    message = refusal(tmp_path)
+    assert f"{len(lacking)} of 5 slices lack" in message
+    assert keyword in message
+    assert f"slice_{min(lacking):03d}.dcm" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"ImageOrientationPatient": list(CORONAL)}, "orientations"),
+        ({"PixelSpacing": [1, 2]}, "pixel spacings"),
+        ({"FrameOfReferenceUID": "1.2.3.4"}, "frames of reference"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "polarities"),
+    ],
+)
+def test_refuses_mixed_attributes(tmp_path, change, what):
+    write_series(tmp_path, STACK, per_slice=lambda k: change if k == 3 else {})
+    message = refusal(tmp_path)
+    assert f"mixes {what}" in message
+    assert "1 of 5, slice_003.dcm" in message
+
+
+def test_refuses_mixed_sizes_and_color(tmp_path):
+    write_series(tmp_path / "sizes", STACK)
+    write_series(tmp_path / "sizes", STACK[:1, :16], names=["odd"], origin=(0, 0, 9))
+    assert "mixes image sizes: 16x40 (1 of 6, odd); 32x40 (5 of 6" in refusal(tmp_path / "sizes")
+    write_image(tmp_path / "color" / "gray", STACK[0])
+    rgb = {
+        "Rows": 32,
+        "Columns": 40,
+        "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB",
+        "PlanarConfiguration": 0,
+    }
+    write_image(tmp_path / "color" / "rgb", bytes(32 * 40 * 3), **rgb)
+    assert "gray and color" in refusal(tmp_path / "color")
+
+
+def test_refuses_pixels_that_are_absent_undecodable_or_all_padding(tmp_path):
+    write_series(tmp_path / "none", STACK, per_slice=lambda k: {"PixelData": None} if k == 1 else {})
+    assert "slice_001.dcm: no pixel data" in refusal(tmp_path / "none")
+    write_series(tmp_path / "size", STACK, per_slice=lambda k: {"PixelData": b"\0\0"} if k == 1 else {})
+    assert "slice_001.dcm: the pixel data cannot be decoded" in refusal(tmp_path / "size")
+    write_series(tmp_path / "padding", np.full((2, 4, 4), -2000, np.int16), PixelPaddingValue=-2000)
+    assert "every pixel is padding" in refusal(tmp_path / "padding")
+
+
+def test_refuses_a_file_cut_short(tmp_path):
+    path = save(make_image(STACK[0]), tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes()[:-500])
+    assert "a.dcm" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not orthonormal"),
+        ({"ImagePositionPatient": [1, 2]}, "ImagePositionPatient is"),
+        ({"PixelSpacing": [0, 1]}, "PixelSpacing is"),
+    ],
+)
+def test_refuses_malformed_geometry(tmp_path, change, message):
+    write_series(tmp_path, STACK, **change)
+    refused = refusal(tmp_path)
+    assert "slice_000.dcm" in refused
+    assert message in refused
