@@ -345,7 +345,7 @@ def test_pixels_that_are_not_square_are_told_or_made_so(tmp_path, capsys):
     [
         ([], "Name the classes with --class-names.* Found: no SEG and no RTSTRUCT"),
         (["--images-only", "--class-names", "a"], "--images-only writes no masks"),
-        (["--images-only", "--window", "lungs"], "there is no window 'lungs'; the nearest is 'lung'"),
+        (["--images-only", "--window", "lungs"], "there is no window 'lungs'.*The nearest name is 'lung'"),
         (["--images-only", "--window", "center=1,width=x"], "The window 'center=1,width=x' is not understood"),
         (["--images-only", "--window", "center=1"], "The window 'center=1' is not understood"),
         (["--images-only", "--window", "lung", "bone"], "2 are given"),

@@ -64,7 +64,7 @@ def test_overlaps_that_dcmqi_wrote(real_data: Path) -> None:
         read_dicom_label(path, grid, ClassTable(["background", *colors]))
     masks = np.zeros((5, *grid.shape), bool)
     for frame in open_label(path).frames():
-        k = int(np.abs(grid.positions[:, 2] - frame.plane.position[2]).argmin())
+        k = int(np.abs(grid.geometry.positions[:, 2] - frame.plane.position[2]).argmin())
         masks[frame.segment - 1, k] |= frame.mask
     order = colors[::-1]
     label = read_dicom_label(path, grid, ClassTable(["background", *colors], overlap_order=order))

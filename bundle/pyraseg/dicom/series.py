@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
-from bundle.pyraseg.dicom.geometry import StackGeometry
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
 from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
@@ -48,7 +48,7 @@ class DicomImage:
     """
 
     pixels: np.ndarray
-    geometry: StackGeometry | None
+    geometry: Geometry | None
     inverted: bool
     voi: tuple[tuple[VoiWindow | VoiLut, ...], ...]
     padded: float

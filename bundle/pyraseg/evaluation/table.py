@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of an evaluation as files: case by case as CSV, together as JSON."""
 
-import csv
 import json
 import logging
 import math
@@ -14,15 +13,15 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, write_csv
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
-from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.evaluation.risk import risk_coverage
 from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarize_rows
 from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.inference import UncertaintyInferer
+from bundle.pyraseg.transforms import geometry_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class CaseTable:
         patient = self._patients.setdefault(case.get("patient", name), f"p{len(self._patients) + 1}")
         self._known = self._known and case.get("patient_known", "patient" in case)
         known = {"case": name, "patient": patient, **{column: case.get(column) for column in self.columns}}
-        rows, lesions = self.scorer.score(prediction, truth, Grid.of(image))
+        rows, lesions = self.scorer.score(prediction, truth, geometry_of(image))
         self.rows += [known | row for row in rows]
         for class_name, detection in lesions.items():
             for number, (size, covered, found) in enumerate(
@@ -160,7 +159,7 @@ class ScoreTable:
             prediction, truth = output["pred"], output["truth"]
             self.table.add(name, case, prediction, truth, batch["original"])
             if self.calibration is not None:
-                self.calibration.add(output["probabilities"], prediction, truth, Grid.of(batch["original"]))
+                self.calibration.add(output["probabilities"], prediction, truth, geometry_of(batch["original"]))
             if self.uncertainty is not None and self.uncertainty.of_classes is not None:
                 self.uncertainties[name] = self.uncertainty.of_case
                 rows = self.table.rows[-len(self.uncertainty.of_classes) :]
@@ -227,20 +226,6 @@ def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None
                 f"Figures by {column!r} were asked for, but no case of the data list has it. Add it to the items of "
                 "datalist.json, or take it out of `by`."
             )
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; None and NaN are blank, floats have 8 digits behind the point."""
-
-    def text(value: Any) -> Any:
-        if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.8f}"
-        return value
-
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows([text(row.get(column)) for column in columns] for row in rows)
 
 
 def plain(value: Any) -> Any:

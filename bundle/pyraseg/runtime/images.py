@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
-from bundle.pyraseg.dicom import LPS_TO_RAS, SeriesStream, StackGeometry, VoiLut, VoiWindow, slice_orientation
+from bundle.pyraseg.dicom import LPS_TO_RAS, Geometry, SeriesStream, VoiLut, VoiWindow, slice_orientation
 from bundle.pyraseg.runtime.model import Model
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Labels:
 
     slices: Iterator[np.ndarray]
     shape: tuple[int, int, int]
-    geometry: StackGeometry | None = None
+    geometry: Geometry | None = None
     files: Sequence[Path] = ()
     frame_numbers: Sequence[int] = ()
 

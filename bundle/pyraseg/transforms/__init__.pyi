@@ -20,6 +20,7 @@ from .projection import DropSliceAxisd as DropSliceAxisd
 from .random_part import split_at_random as split_at_random
 from .reader import MedicalImageReader as MedicalImageReader
 from .reader import from_dicom as from_dicom
+from .reader import geometry_of as geometry_of
 from .resampling import AntialiasedResize as AntialiasedResize
 from .resampling import ResampleSlicesd as ResampleSlicesd
 from .resampling import ResizePhotographd as ResizePhotographd

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, read_series
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, Geometry, apply_affine, read_series
 
 logger = logging.getLogger(__name__)
 
@@ -134,3 +134,17 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         meta["slice_positions"] = image.geometry.positions
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
+
+
+def geometry_of(image: MetaTensor) -> Geometry | None:
+    """Return where the slices of an image (C, W, H, D) lie, as a reader left it; None without a place in the patient.
+
+    Pictures, projections and stacks without geometry have none.
+    """
+    if image.ndim != 4 or not image.meta.get("has_geometry", True):
+        return None
+    affine = LPS_TO_RAS @ np.asarray(image.affine, float)
+    positions = image.meta.get("slice_positions")
+    if positions is None:
+        positions = apply_affine(affine, np.arange(image.shape[3])[:, None] * (0, 0, 1))
+    return Geometry.from_affine(affine, positions)

@@ -4,7 +4,8 @@
     pyraseg federation --rounds 2 --output_dir runs/federation
 
 writes a phantom study for each of two sites and trains on them. With `--datasets A B`, the sites have data sets of
-their own. The model is in OUTPUT_DIR/model.pt, the log of each site in OUTPUT_DIR/SITE/.
+their own; options of the config, `--key value`, hold at all of them. The model is in OUTPUT_DIR/model.pt, the log of
+each site in OUTPUT_DIR/SITE/.
 """
 
 import argparse
@@ -14,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
-from bundle.pyraseg.commands import command_parser, home
+from bundle.pyraseg.commands import command_parser, home, split_options
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.training import save_atomically
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import plain_console, read_config
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
 
 CONFIGS = ["configs/train.json", "configs/federated.json"]
@@ -50,20 +50,13 @@ def write_sites(folder: Path, datasets: list[Path | None], settings: dict[str, A
     return overlays
 
 
-def configs_of(overlay: Path) -> ConfigParser:
-    """Return the configs of a site: ours, then its overlay."""
-    parser = ConfigParser()
-    parser.read_config([*(str(home() / config) for config in CONFIGS), str(overlay)])
-    return parser
-
-
 def simulate(folder: Path, overlays: dict[str, Path], *, rounds: int) -> Path:
     """Run the federation; return the checkpoint that the server has written last."""
     from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
     from nvflare.recipe.sim_env import SimEnv
     from nvflare.recipe.utils import set_per_site_config
 
-    network = configs_of(next(iter(overlays.values()))).get_parsed_content("network_def", instantiate=False)
+    network = read_config([*files(), *overlays.values()]).get_parsed_content("network_def", instantiate=False)
     recipe = FedAvgRecipe(
         name=NAME,
         model={"class_path": network.resolve_module_name(), "args": network.resolve_args()},
@@ -81,29 +74,33 @@ def simulate(folder: Path, overlays: dict[str, Path], *, rounds: int) -> Path:
     return written
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def files() -> list[Path]:
+    return [home() / config for config in CONFIGS]
+
+
+def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("federation", __doc__)
     parser.add_argument("--rounds", type=int, default=4, help="how often the weights are averaged")
     parser.add_argument("--local_epochs", type=int, default=3, help="epochs of a site between two averages")
     parser.add_argument("--datasets", type=Path, nargs="+", help="data sets, one a site; two phantom studies without")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/federation"))
-    parser.add_argument("--settings", type=json.loads, default={}, help="more settings of all sites, as a JSON object")
-    return parser.parse_args(argv)
+    return split_options(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     plain_console()
-    options = arguments(argv)
+    options, given = arguments(argv)
     folder = options.output_dir.expanduser().resolve()
     if " " in f"{folder}{home()}":
         raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {home()} may hold none.")
     datasets = [path.expanduser().resolve() for path in options.datasets] if options.datasets else [None, None]
-    settings = {**options.settings, "rounds": options.rounds, "local_epochs": options.local_epochs}
+    settings = {**given, "rounds": options.rounds, "local_epochs": options.local_epochs}
+    read_config(files(), settings)  # a mistyped option is told before anything is written
     overlays = write_sites(folder, datasets, settings)
-    for overlay in overlays.values():
-        configs_of(overlay).get_parsed_content("cases")  # what is wrong with a data set is told before NVFlare starts
+    for overlay in overlays.values():  # what is wrong with a data set is told before NVFlare starts
+        read_config([*files(), overlay]).get_parsed_content("cases")
     checkpoint = simulate(folder, overlays, rounds=options.rounds)
-    network = configs_of(next(iter(overlays.values()))).get_parsed_content("network_def")
+    network = read_config([*files(), *overlays.values()]).get_parsed_content("network_def")
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
     save_atomically(network.state_dict(), folder / "model.pt")
     print(f"The model of {len(overlays)} sites after {options.rounds} rounds is {folder / 'model.pt'}")

@@ -15,6 +15,7 @@ import pytest
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, JPEG2000Lossless
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import open_label, read_dicom_label
@@ -237,7 +238,9 @@ def test_files_hold_the_case_that_is_made_in_memory(phantom_study: Path) -> None
         inside = np.ones(hu.shape, bool) if case.outside is None else np.broadcast_to(~case.outside, hu.shape)
         assert np.abs(hu - expected)[inside].max() <= 0.63  # half a step of the coarsest rescale slope, 1.25
         if case.plan.label == "seg":
-            grid = ImageGrid(hu.shape, case.positions, case.row_cosine, case.column_cosine, case.pixel_spacing)
+            grid = ImageGrid(
+                hu.shape, Geometry(case.positions, case.row_cosine, case.column_cosine, case.pixel_spacing)
+            )
             labels = read_dicom_label(
                 phantom_study / item["label"], grid, ClassTable(["background", "liver", "lesion", "spleen", "kidney"])
             )
