@@ -12,7 +12,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, distributed, replacing
+from bundle.pyraseg.core import PyrasegError, process_rank, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def promote(weights: str | Path, model: str | Path) -> None:
     Raises:
         PyrasegError: there are no weights at that path.
     """
-    if distributed.rank() > 0:
+    if process_rank() > 0:
         return
     weights, model = Path(weights), Path(model)
     if not weights.is_file():
