@@ -9,7 +9,8 @@ prints first - second for every class. An interval that holds 0 is no difference
 import argparse
 from pathlib import Path
 
-from bundle.pyraseg.evaluation import METRICS, aligned, compare, read_scores, read_unit, write_csv
+from bundle.pyraseg.core import write_csv
+from bundle.pyraseg.evaluation import METRICS, aligned, compare, read_scores, read_unit
 from bundle.pyraseg.workflow import plain_console
 
 COLUMNS = ("metric", "class", "difference", "low", "high", "cases", "patients", "left_out", "reliable")

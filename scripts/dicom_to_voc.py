@@ -58,7 +58,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--overlap-order", nargs="+", metavar="NAME", help="classes that may overlap; the later is kept"
     )
     labels.add_argument("--mask-value", type=int, help="value of binary masks that stands for class 1, usually 255")
-    labels.add_argument("--unknown-value", type=int, help="value of pixels that nobody labelled; they become VOC's 255")
+    labels.add_argument("--unknown-value", type=int, help="value of pixels that nobody labeled; they become VOC's 255")
     labels.add_argument(
         "--drawn-on", choices=DRAWN_ON, default=DRAWN_ON[0],
         help="what a SEG or RTSTRUCT of the table must share with its series (default: %(default)s)",
@@ -66,7 +66,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(
         "--window", nargs="+", metavar="WINDOW", default=["header"],
-        help=f"one for grey or three for RGB: header, header:1, {', '.join(PRESETS)}, center=40,width=400[,function=F] "
+        help=f"one for gray or three for RGB: header, header:1, {', '.join(PRESETS)}, center=40,width=400[,function=F] "
         "or percentiles=1,99 (default: header)",
     )  # fmt: skip
     pictures.add_argument("--fallback", metavar="WINDOW", help="where the header has none that can be used")
@@ -171,13 +171,13 @@ def main(argv: list[str] | None = None) -> None:
         seed=options.seed,
     )
     skipped = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
-    labelled = sum(bool(stack.labels) for stack in plan.stacks)
-    if not labelled and not options.images_only:
+    labeled = sum(bool(stack.labels) for stack in plan.stacks)
+    if not labeled and not options.images_only:
         raise PyrasegError(
             f"None of the {len(plan.stacks)} series below {source} has a label: no SEG or RTSTRUCT refers to one, and "
             "neither --label-pattern nor --table finds a file. Correct them, or write no masks with --images-only."
         )
-    print(f"{source}: {len(plan.stacks)} series, {labelled} of them with a label; not images: {skipped or 'none'}")
+    print(f"{source}: {len(plan.stacks)} series, {labeled} of them with a label; not images: {skipped or 'none'}")
     for orphan in plan.orphans:
         print(f"The label {orphan} refers to no series that is here; it is left out.")
     result = write_voc(

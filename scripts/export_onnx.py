@@ -39,7 +39,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--metadata", type=Path, nargs="+", default=None,
                         help="metadata files (default: metadata.json and the task's, beside the configs)")  # fmt: skip
     parser.add_argument("--run", type=Path, help="output folder of the training: the hash of its data goes along")
-    parser.add_argument("--licence", help="of the weights (default: that of the bundle)")
+    parser.add_argument("--license", help="of the weights (default: that of the bundle)")
     parser.add_argument("--threshold", type=float, help="probability of the second of two classes that it counts from")
     parser.add_argument("--network-only", action="store_true", help="write the network alone")
     return parser.parse_args(argv)
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         "description": f"{about['task']}. {about['description']}",
         "intended_use": about["intended_use"],
         "data_source": about["data_source"],
-        "licence": options.licence or metadata("pyraseg")["License-Expression"],
+        "license": options.license or metadata("pyraseg")["License-Expression"],
         "class_names": json.dumps(class_names),
         "terminology": json.dumps(config["terminology"]),
         "algorithm": config["algorithm"]["name"],

@@ -4,7 +4,8 @@
     python -m scripts.federated_simulation --rounds 2 --output_dir runs/federation
 
 writes a phantom study for each of two sites and trains on them. With `--datasets A B`, the sites have data sets of
-their own. The model is in OUTPUT_DIR/model.pt, the log of each site in OUTPUT_DIR/SITE/.
+their own; options of the config, `--key value`, hold at all of them. The model is in OUTPUT_DIR/model.pt, the log of
+each site in OUTPUT_DIR/SITE/.
 """
 
 import argparse
@@ -14,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.recipe.sim_env import SimEnv
 from nvflare.recipe.utils import set_per_site_config
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.training import save_atomically
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import parse_options, plain_console, read_config
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
 from scripts.federated_client import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
+FILES = [ROOT / config for config in CONFIGS]
 #: What the simulated federation is called, and so its folder in NVFlare's workspace.
 NAME = "pyraseg"
 
@@ -53,16 +54,9 @@ def write_sites(folder: Path, datasets: list[Path | None], settings: dict[str, A
     return overlays
 
 
-def configs_of(overlay: Path) -> ConfigParser:
-    """Return the configs of a site: ours, then its overlay."""
-    parser = ConfigParser()
-    parser.read_config([*(str(ROOT / config) for config in CONFIGS), str(overlay)])
-    return parser
-
-
 def simulate(folder: Path, overlays: dict[str, Path], *, rounds: int) -> Path:
     """Run the federation; return the checkpoint that the server has written last."""
-    network = configs_of(next(iter(overlays.values()))).get_parsed_content("network_def", instantiate=False)
+    network = read_config([*FILES, *overlays.values()]).get_parsed_content("network_def", instantiate=False)
     recipe = FedAvgRecipe(
         name=NAME,
         model={"class_path": network.resolve_module_name(), "args": network.resolve_args()},
@@ -82,23 +76,27 @@ def simulate(folder: Path, overlays: dict[str, Path], *, rounds: int) -> Path:
 
 def main() -> None:
     plain_console()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--rounds", type=int, default=4, help="how often the weights are averaged")
     parser.add_argument("--local_epochs", type=int, default=3, help="epochs of a site between two averages")
     parser.add_argument("--datasets", type=Path, nargs="+", help="data sets, one a site; two phantom studies without")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "runs" / "federation")
-    parser.add_argument("--settings", type=json.loads, default={}, help="more settings of all sites, as a JSON object")
-    arguments = parser.parse_args()
+    arguments, words = parser.parse_known_args()
     folder = arguments.output_dir.expanduser().resolve()
     if " " in f"{folder}{ROOT}":
         raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {ROOT} may hold none.")
     datasets = [path.expanduser().resolve() for path in arguments.datasets] if arguments.datasets else [None, None]
-    settings = {**arguments.settings, "rounds": arguments.rounds, "local_epochs": arguments.local_epochs}
+    settings = {**parse_options(words), "rounds": arguments.rounds, "local_epochs": arguments.local_epochs}
+    read_config(FILES, settings)  # a mistyped option is told before anything is written
     overlays = write_sites(folder, datasets, settings)
     for overlay in overlays.values():
-        configs_of(overlay).get_parsed_content("cases")  # what is wrong with a data set is told before NVFlare starts
+        read_config([*FILES, overlay]).get_parsed_content(
+            "cases"
+        )  # what is wrong with a data set is told before NVFlare starts
     checkpoint = simulate(folder, overlays, rounds=arguments.rounds)
-    network = configs_of(next(iter(overlays.values()))).get_parsed_content("network_def")
+    network = read_config([*FILES, *overlays.values()]).get_parsed_content("network_def")
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
     save_atomically(network.state_dict(), folder / "model.pt")
     print(f"The model of {len(overlays)} sites after {arguments.rounds} rounds is {folder / 'model.pt'}")

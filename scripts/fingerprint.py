@@ -4,7 +4,7 @@
 Configs and options are those of the training that is meant, e.g.
 
     python -m scripts.fingerprint configs/train.json --output OUT --memory 8 \\
-        --dataset_dir my_study --class_names "['background','tumour']"
+        --dataset_dir my_study --class_names "['background','tumor']"
 
 OUT gets report.md, cases.csv, histograms.png, pairs.png and proposal.json. Nothing is applied: read the report, edit
 the proposal, and train with --config_file "['configs/train.json','OUT/proposal.json']" and the same options.
@@ -37,7 +37,7 @@ from bundle.pyraseg_tools.fingerprint import (
     draw_histograms,
     draw_pairs,
     measure_cases,
-    propose_empty_share,
+    propose_background_fraction,
     propose_grid,
     propose_weights,
     propose_windows,
@@ -47,7 +47,7 @@ from bundle.pyraseg_tools.fingerprint import (
     write_cases,
 )
 
-MEASURED = (2, 6)  # batch sizes; of one, batch normalisation has nothing to normalise
+MEASURED = (2, 6)  # batch sizes; of one, batch normalization has nothing to normalize
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -110,7 +110,7 @@ def propose(
         settings["windows"] = propose_windows(training)
     settings |= grid
     if any(len(case.counts) > 1 for case in training):
-        settings["empty_share"] = propose_empty_share(training)
+        settings["background_fraction"] = propose_background_fraction(training)
     unused = [key for key in settings if parser.get(key) is None]
     notes += [f"no `{key}`: this config has no use for it." for key in unused]
     settings = {key: setting for key, setting in settings.items() if key not in unused}
@@ -142,14 +142,14 @@ def propose_batch(parser: ConfigParser, memory: float) -> Setting:
 def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
     """Return the bytes that training steps of a config take, on the device and in the precision that it names."""
     parser = ConfigParser(config)
-    amp = parser.get_parsed_content("amp_type") if parser.get_parsed_content("amp") else None
+    amp = parser.get_parsed_content("amp_dtype") if parser.get_parsed_content("amp") else None
     channels = parser.get_parsed_content("network_def#in_channels")
     return peak_of_steps(
         parser.get_parsed_content("network_def"),
         parser.get_parsed_content("loss"),
         image_shape=(batch_size, channels, *parser.get_parsed_content("slice_size")),
         device=parser.get_parsed_content("device"),
-        amp_type=amp,
+        amp_dtype=amp,
     )
 
 

@@ -2,7 +2,7 @@
 """Download a public data set, check it, unpack it safely and write its data list.
 
 A transfer that breaks off goes on where it ended. The archives are kept, the folder of the set appears whole or not at
-all, and its SOURCE.txt says where it came from, under which licence and what to cite.
+all, and its SOURCE.txt says where it came from, under which license and what to cite.
 """
 
 import argparse
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     sets = "\n".join(
-        f"  {name:11} {recipe.title}\n{'':13} licence: {recipe.licence}" for name, recipe in RECIPES.items()
+        f"  {name:11} {recipe.title}\n{'':13} license: {recipe.license}" for name, recipe in RECIPES.items()
     )
     parser = argparse.ArgumentParser(
         description=f"{__doc__}\nsets:\n{sets}", formatter_class=argparse.RawDescriptionHelpFormatter
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     if not (folder / LIST).exists():
         data = collect_cases(folder, threshold=THRESHOLD)
         print(write_split(data, folder, folder, shares=(0.7, 0.15, 0.15), seed=options.seed))
-    print(f"{recipe.title} is in {folder}, licence: {recipe.licence}. Train on it:")
+    print(f"{recipe.title} is in {folder}, license: {recipe.license}. Train on it:")
     overlay = f"\"['configs/train.json','configs/{recipe.task}.json']\""
     print(f"python -m monai.bundle run training --config_file {overlay} --dataset_dir {folder}")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latency against Dice: the trained networks of `benchmarks.dermoscopy` in eager PyTorch, in ONNX Runtime and in int8.
 
-Each network is exported and quantised alike, and its Dice measured on the validation part in both forms. Latency is one
+Each network is exported and quantized alike, and its Dice measured on the validation part in both forms. Latency is one
 photograph; all calls alternate in one process. At 512 x 512 the bundle's default is timed against the network of
 torchvision that recipes for slow processors propose, in eager PyTorch as they run it. Run
 ``python -m benchmarks.dermoscopy.deployment --dataset-dir DIR`` after ``python -m benchmarks.dermoscopy networks``.
@@ -69,7 +69,7 @@ class Candidates:
         self.files: dict[tuple[str, str], Path] = {}
 
     def add(self, name: str, *, every: int) -> dict[str, Any]:
-        """Export, quantise and judge a network on every n-th validation case; return its Dice in both forms."""
+        """Export, quantize and judge a network on every n-th validation case; return its Dice in both forms."""
         trial = Trial("networks", name, NETWORKS[name], 0)
         weights = self.work / trial.folder / "model.pt"
         network = load_model(build(name), weights, remedy="Run python -m benchmarks.dermoscopy networks first.")
@@ -110,14 +110,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=110)
     medians = report["rows"][0]["median_ms"]
     for number, (name, found) in enumerate(report["dice"].items()):
-        marker, colour = ("o" if name in OURS else "s"), f"C{number}"
+        marker, color = ("o" if name in OURS else "s"), f"C{number}"
         points = [(medians[f"{name}, onnxruntime"], found["before"]), (medians[f"{name}, int8"], found["after"])]
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.8)
+        axes.plot(*zip(*points, strict=True), color=color, linewidth=0.8)
         for (x, y), filled in zip(points, (False, True), strict=True):
-            axes.scatter(
-                x, y, marker=marker, s=50, edgecolors=colour, facecolors=colour if filled else "white", zorder=3
-            )
-        axes.plot([], [], marker, color=colour, label=name)
+            axes.scatter(x, y, marker=marker, s=50, edgecolors=color, facecolors=color if filled else "white", zorder=3)
+        axes.plot([], [], marker, color=color, label=name)
     axes.set(xscale="log", xlabel="ms a photograph of 256 x 256, ONNX Runtime, one thread", ylabel="Dice, validation")
     ticks = [4, 6, 10, 20, 30]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

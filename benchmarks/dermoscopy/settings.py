@@ -8,12 +8,12 @@ def two_stages(first: float, encoder: float, rest: float, *, share: float = 0.25
     """Return the override of a plan: new parts at a rate for a share of the epochs, then all parts, falling to 2 %."""
     return {
         "plan#stages": [
-            {"name": "new parts", "epochs": share, "rates": {"pyramid": first, "head": first}},
+            {"name": "new parts", "epoch_fraction": share, "learning_rates": {"pyramid": first, "head": first}},
             {
                 "name": "all parts",
-                "epochs": 1 - share,
-                "rates": {"encoder": encoder, "pyramid": rest, "head": rest},
-                **{"falls_to": 0.02, **last},
+                "epoch_fraction": 1 - share,
+                "learning_rates": {"encoder": encoder, "pyramid": rest, "head": rest},
+                **{"final_lr_factor": 0.02, **last},
             },
         ]
     }
@@ -24,13 +24,20 @@ def at_once(encoder: float, rest: float, **stage: Any) -> dict[str, Any]:
     rates = {"encoder": encoder, "pyramid": rest, "head": rest}
     return {
         "plan#stages": [
-            {"name": "all parts", "epochs": 1.0, "warm_up": 0.05, "falls_to": 0.02, "rates": rates, **stage}
+            {
+                "name": "all parts",
+                "epoch_fraction": 1.0,
+                "warm_up": 0.05,
+                "final_lr_factor": 0.02,
+                "learning_rates": rates,
+                **stage,
+            }
         ]
     }
 
 
-KEPT = {"keep_statistics": ["encoder"]}
-RECIPE = two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0)
+KEPT = {"freeze_batch_norm": ["encoder"]}
+RECIPE = two_stages(1e-3, 1e-5, 1e-4, share=0.5, final_lr_factor=1.0)
 HIGH = two_stages(2e-3, 1e-3, 2e-3)
 MIDDLE_KEPT = two_stages(2e-3, 3e-4, 1e-3, **KEPT)
 CROSS_ENTROPY = {"loss": {"_target_": "bundle.pyraseg.networks.DiceCELoss", "include_background": False, "batch": True}}
@@ -57,13 +64,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "encoder 1e-3, rest 2e-3, statistics kept": two_stages(2e-3, 1e-3, 2e-3, **KEPT),
         "encoder 3e-4, rest 1e-3, statistics kept": MIDDLE_KEPT,
         "encoder 1e-4, rest 1e-3, statistics kept": two_stages(2e-3, 1e-4, 1e-3, **KEPT),
-        "encoder 1e-5, rest 1e-4, statistics kept": two_stages(1e-3, 1e-5, 1e-4, share=0.5, falls_to=1.0, **KEPT),
+        "encoder 1e-5, rest 1e-4, statistics kept": two_stages(
+            1e-3, 1e-5, 1e-4, share=0.5, final_lr_factor=1.0, **KEPT
+        ),
         "encoder 3e-4, rest 1e-3, statistics kept, cross entropy": MIDDLE_KEPT | CROSS_ENTROPY,
         "encoder 3e-4, rest 1e-3, statistics kept, deformed": MIDDLE_KEPT | DEFORMED,
         "encoder 1e-3, rest 2e-3, batches of 8": HIGH | {"batch_size": 8},
         "encoder 3e-4, rest 1e-3, statistics kept, batches of 8": MIDDLE_KEPT | {"batch_size": 8},
         "at once, encoder 1e-3, rest 2e-3, batches of 8": AT_ONCE,
-        "at once, encoder 1e-3, rest 2e-3, batches of 8, averaged": AT_ONCE | {"average": 0.99},
+        "at once, encoder 1e-3, rest 2e-3, batches of 8, averaged": AT_ONCE | {"ema_decay": 0.99},
         "at once, encoder 1e-3, rest 2e-3, batches of 8, deformed": AT_ONCE | DEFORMED,
         "at once, encoder 3e-4, rest 1e-3, batches of 8": at_once(3e-4, 1e-3) | {"batch_size": 8},
     }.items()

@@ -165,7 +165,7 @@ def repeats_table(results: Path, comparison: str) -> str:
 
 
 def unfreezing_table(results: Path) -> str:
-    """Return the validation Dice after batches in training mode that nothing learnt from, in Markdown."""
+    """Return the validation Dice after batches in training mode that nothing learned from, in Markdown."""
     path = results / "unfreezing.json"
     if not path.is_file():
         return NOTHING

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show what unfreezing an encoder does to a network before any weight of it has changed.
 
-The new parts learn behind a frozen encoder, whose batch norm normalises by the statistics of ImageNet. Then everything
+The new parts learn behind a frozen encoder, whose batch norm normalizes by the statistics of ImageNet. Then everything
 is put in training mode, as the stage after it does, and batches pass through without any learning: the running
-statistics turn into those of the photographs, which nothing behind them has learnt to read. Run
+statistics turn into those of the photographs, which nothing behind them has learned to read. Run
 ``python -m benchmarks.dermoscopy.unfreezing --dataset-dir DIR``.
 """
 
@@ -24,7 +24,7 @@ BATCHES = (1, 4, 16)
 
 
 def measure(**overrides: Any) -> dict[str, Any]:
-    """Train the new parts, then return the validation Dice after numbers of batches that nothing learnt from."""
+    """Train the new parts, then return the validation Dice after numbers of batches that nothing learned from."""
     workflow = ConfigWorkflow([str(CONFIGS / "train.json"), str(CONFIGS / "dermoscopy.json")], **overrides)
     workflow.initialize()
     workflow.run()
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CONFIGS.parent / "runs" / "cache")
     parser.add_argument("--output", type=Path, default=RESULTS / "unfreezing.json")
     given = parser.parse_args()
-    stage = {"name": "new parts", "epochs": 1.0, "rates": {"pyramid": 1e-3, "head": 1e-3}}
+    stage = {"name": "new parts", "epoch_fraction": 1.0, "learning_rates": {"pyramid": 1e-3, "head": 1e-3}}
     options = {"plan#stages": [stage], "epochs": given.epochs, "val_interval": given.epochs, "samples_per_epoch": 512}
     options |= {"train#dataset#data": "$@cases['training'][::4]", "validate#dataset#data": "$@cases['validation'][::3]"}
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def main() -> None:
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for batches, dice in found["dice"].items():
-        print(f"validation Dice after {batches:2} batches in training mode, nothing learnt: {dice:.3f}")
+        print(f"validation Dice after {batches:2} batches in training mode, nothing learned: {dice:.3f}")
     print(f"Written to {given.output}")
 
 

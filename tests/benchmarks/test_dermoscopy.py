@@ -19,7 +19,18 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
 
 ENCODER = "tf_efficientnet_lite0"
-TINY = ["--epochs", "1", "--set", "samples_per_epoch=4", "batch_size=2", "slice_size=[64,64]", "num_workers=0"]
+TINY = [
+    "--epochs",
+    "1",
+    "--samples_per_epoch",
+    "4",
+    "--batch_size",
+    "2",
+    "--slice_size",
+    "[64,64]",
+    "--num_workers",
+    "0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +42,8 @@ def study(tmp_path_factory) -> Path:
     for name in ("images", "masks"):
         (folder / name).mkdir()
     for number in range(20):
-        centre, radius = generator.uniform(24, 40, 2), generator.uniform(8, 20, 2)
-        inside = ((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2 < 1
+        center, radius = generator.uniform(24, 40, 2), generator.uniform(8, 20, 2)
+        inside = ((x - center[0]) / radius[0]) ** 2 + ((y - center[1]) / radius[1]) ** 2 < 1
         photograph = np.where(inside[..., None], (90, 50, 40), (200, 160, 140)) + generator.normal(0, 5, (64, 64, 3))
         Image.fromarray(photograph.astype(np.uint8)).save(folder / "images" / f"ISIC_{number:07}.jpg")
         mask = Image.fromarray((inside * 255).astype(np.uint8))
@@ -79,15 +90,32 @@ def test_stages_that_nothing_runs_are_no_parameters():
 
 def test_plans_of_one_stage_keep_rates_and_end():
     stages = [
-        {"name": "new parts", "epochs": 0.2, "strength": 0.5, "rates": {"pyramid": 2e-3, "head": 1e-3}},
-        {"name": "all", "epochs": 0.8, "falls_to": 0.1, "rates": {"encoder.stages.3": 1e-4, "pyramid": 1e-3}},
+        {
+            "name": "new parts",
+            "epoch_fraction": 0.2,
+            "augmentation_strength": 0.5,
+            "learning_rates": {"pyramid": 2e-3, "head": 1e-3},
+        },
+        {
+            "name": "all",
+            "epoch_fraction": 0.8,
+            "final_lr_factor": 0.1,
+            "learning_rates": {"encoder.stages.3": 1e-4, "pyramid": 1e-3},
+        },
     ]
     found = plans(stages)
     rates = {"pyramid": 2e-3, "head": 1e-3}
-    whole = {"name": "all parts", "epochs": 1.0, "falls_to": 0.1, "rates": rates | {"encoder.stages.3": 1e-4}}
+    whole = {
+        "name": "all parts",
+        "epoch_fraction": 1.0,
+        "final_lr_factor": 0.1,
+        "learning_rates": rates | {"encoder.stages.3": 1e-4},
+    }
     assert found["staged"] == {"plan#stages": stages}
     assert found["everything at once"] == {"plan#stages": [whole]}
-    assert found["encoder frozen throughout"] == {"plan#stages": [{**whole, "name": "new parts", "rates": rates}]}
+    assert found["encoder frozen throughout"] == {
+        "plan#stages": [{**whole, "name": "new parts", "learning_rates": rates}]
+    }
 
 
 def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, capsys):
@@ -142,7 +170,7 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
 
 
 def test_statistics_move_where_nothing_learns(study, tmp_path):
-    stage = {"name": "new parts", "epochs": 1.0, "rates": {"pyramid": 1e-3, "head": 1e-3}}
+    stage = {"name": "new parts", "epoch_fraction": 1.0, "learning_rates": {"pyramid": 1e-3, "head": 1e-3}}
     found = unfreezing.measure(**{
         "dataset_dir": str(study), "cache_dir": str(tmp_path / "cache"), "output_dir": str(tmp_path / "run"),
         "model_file": str(tmp_path / "model.pt"), "plan#stages": [stage], "epochs": 1, "samples_per_epoch": 32,

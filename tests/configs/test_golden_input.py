@@ -25,13 +25,13 @@ def ct_case(
     write_series(folder / "ct", hu, spacing=(2.0, 2.0), RescaleSlope=1, RescaleIntercept=0)
     nib.save(nib.Nifti1Image(np.zeros((COLUMNS, ROWS, 3), np.uint8), affine_of(folder)), folder / "label.nii.gz")
     channels = []
-    for centre, width in windows:  # PS3.3 C.11.2.1.2.1, scaled to [-1, 1]
-        channels.append(np.clip((hu - (centre - 0.5)) / (width - 1) + 0.5, 0, 1) * 2 - 1)
+    for center, width in windows:  # PS3.3 C.11.2.1.2.1, scaled to [-1, 1]
+        channels.append(np.clip((hu - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 2 - 1)
     windowed = np.stack(channels).transpose(0, 3, 2, 1)
     before, after = (windowed[..., order] for order in ([0, 0, 1], [1, 2, 2]))  # the rim stands in for what is beyond
     expected = np.concatenate([before, windowed, after])
     items = {"image": str(folder / "ct"), "label": str(folder / "label.nii.gz")}
-    return items, expected, {"spacing": 2.0, "neighbours": 1}
+    return items, expected, {"spacing": 2.0, "context_slices": 1}
 
 
 def affine_of(folder: Path) -> np.ndarray:
@@ -47,7 +47,7 @@ def affine_of(folder: Path) -> np.ndarray:
 
 
 def photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
-    """Write a photograph of the target size; return it, what the encoder's normalisation gives, and the settings."""
+    """Write a photograph of the target size; return it, what the encoder's normalization gives, and the settings."""
     values = np.random.default_rng(2).integers(0, 256, (ROWS, COLUMNS, 3)).astype(np.uint8)
     Image.fromarray(values).save(folder / "photo.png")
     Image.fromarray(np.zeros((ROWS, COLUMNS), np.uint8)).save(folder / "mask.png")
@@ -56,8 +56,8 @@ def photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, obje
     return items, expected, {"slice_size": [COLUMNS, ROWS]}
 
 
-def grey_photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
-    """Write a grey photograph of the target size; return it, what its percentiles give, and the settings."""
+def gray_photograph(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """Write a gray photograph of the target size; return it, what its percentiles give, and the settings."""
     values = np.random.default_rng(3).integers(0, 256, (ROWS, COLUMNS)).astype(np.uint8)
     Image.fromarray(values).save(folder / "photo.png")
     Image.fromarray(np.zeros((ROWS, COLUMNS), np.uint8)).save(folder / "mask.png")
@@ -80,7 +80,7 @@ def mr_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]
     displayed = between_percentiles(values)[::-1, ::-1]  # as a radiologist sees it: the patient's right on the left
     before, after = (displayed[..., order] for order in ([0, 0, 1], [1, 2, 2]))
     items = {"image": str(folder / "mr.nii.gz"), "label": str(folder / "label.nii.gz")}
-    return items, np.stack([before, displayed, after]), {"spacing": 0.5, "neighbours": 1}
+    return items, np.stack([before, displayed, after]), {"spacing": 0.5, "context_slices": 1}
 
 
 def between_percentiles(values: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def spleen_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, obj
 CASES = {
     "train": ct_case,
     "train dermoscopy": photograph,
-    "train chest_xray": grey_photograph,
+    "train chest_xray": gray_photograph,
     "train hippocampus": mr_case,
     "train retina": magnified_photograph,
     "train lung_ct": lung_case,

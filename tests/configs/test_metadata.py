@@ -73,7 +73,9 @@ def test_classes_are_those_of_the_config(metadata, train):
 
 def test_channels_are_the_windows_of_the_config(metadata, train):
     image = metadata["network_data_format"]["inputs"]["image"]
-    assert image["num_channels"] == len(image["channel_def"]) == len(train["windows"]) * (2 * train["neighbours"] + 1)
+    assert (
+        image["num_channels"] == len(image["channel_def"]) == len(train["windows"]) * (2 * train["context_slices"] + 1)
+    )
     (windowing,) = [step for step in train["train"]["preprocessing"]["transforms"] if "windows" in step]
     assert image["value_range"] == windowing["output_range"]
 

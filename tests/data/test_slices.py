@@ -95,7 +95,7 @@ def test_present_tells_the_classes_of_every_slice(dataset):
 
 
 def with_unknown_pixels(item: dict) -> dict:
-    """Leave the first slice unlabelled and one pixel of the second."""
+    """Leave the first slice unlabeled and one pixel of the second."""
     made = preprocessing()(item)
     made["label"][..., 0] = UNKNOWN
     made["label"][0, 0, 0, 1] = UNKNOWN
@@ -130,8 +130,8 @@ def test_a_photograph_is_a_volume_of_one_slice(tmp_path):
 
 
 def test_a_label_may_be_a_mask_for_each_class(tmp_path):
-    grey, mask = np.zeros((5, 7), np.uint8), np.eye(5, 7, dtype=np.uint8)
-    for name, values in (("image", grey), ("one", mask), ("other", np.roll(mask, 1))):
+    gray, mask = np.zeros((5, 7), np.uint8), np.eye(5, 7, dtype=np.uint8)
+    for name, values in (("image", gray), ("one", mask), ("other", np.roll(mask, 1))):
         Image.fromarray(values).save(tmp_path / f"{name}.png")
     paths = {name: str(tmp_path / f"{name}.png") for name in ("image", "one", "other")}
     load = Compose(

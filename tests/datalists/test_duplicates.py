@@ -133,8 +133,8 @@ def test_a_dicom_series_and_its_nifti_are_the_same(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16", "P", "1"])
 def test_every_kind_of_photograph(mode, tmp_path):
     for name in "ab":
-        grey = texture(ord(name))
-        image = Image.fromarray(np.uint16(grey) * 200) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+        gray = texture(ord(name))
+        image = Image.fromarray(np.uint16(gray) * 200) if mode == "I;16" else Image.fromarray(gray).convert(mode)
         image.save(tmp_path / f"{name}.png")
     shutil.copy(tmp_path / "a.png", tmp_path / "c.png")
     (found,) = find_duplicates(sorted(tmp_path.iterdir()))

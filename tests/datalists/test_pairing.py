@@ -173,7 +173,7 @@ def write_structures(path: Path, source: Dataset, *, named: bool = True) -> None
 def test_dicom_by_reference_wherever_the_labels_lie(tmp_path, caplog):
     first, second = write_study(tmp_path / "x/1", "one"), write_study(tmp_path / "x/2", "two")
     third = write_study(tmp_path / "y", "three")
-    write_study(tmp_path / "unlabelled", "four")
+    write_study(tmp_path / "unlabeled", "four")
     write_seg(tmp_path / "labels/b.dcm", first)
     write_structures(tmp_path / "labels/a.dcm", second[0])
     write_structures(tmp_path / "x/2/structures", third[0], named=False)  # by its frame of reference alone

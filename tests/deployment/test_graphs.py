@@ -40,13 +40,13 @@ def agreement(preprocessing: Compose, flips: list | None = None, decision: Decis
 
 RECIPES = {
     "a volume of one window": lambda: volume("soft_tissue"),
-    "windows and neighbours": lambda: volume(*WINDOWS, neighbours=1),
-    "two neighbours on either side": lambda: volume("soft_tissue", neighbours=2, output_range=(0, 1)),
+    "windows and neighbors": lambda: volume(*WINDOWS, context_slices=1),
+    "two neighbors on either side": lambda: volume("soft_tissue", context_slices=2, output_range=(0, 1)),
     "a sigmoid": lambda: volume({"center": 40, "width": 400, "function": "SIGMOID"}),
     "an exact window": lambda: volume({"center": 40, "width": 400, "function": "LINEAR_EXACT"}),
     "a threshold": lambda: volume({"center": 40, "width": 1}, "soft_tissue"),
-    "percentiles of a volume": lambda: volume({"percentiles": [1, 99]}, {"percentiles": [5, 60]}, neighbours=1),
-    "windows of the header": lambda: volume("header:1", "soft_tissue", "header", neighbours=1),
+    "percentiles of a volume": lambda: volume({"percentiles": [1, 99]}, {"percentiles": [5, 60]}, context_slices=1),
+    "windows of the header": lambda: volume("header:1", "soft_tissue", "header", context_slices=1),
     "a radiograph": lambda: projection({"percentiles": [1, 99]}),
     "a radiograph by its header": lambda: projection("header", {"center": 500, "width": 700}),
     "a photograph": photograph,
@@ -62,7 +62,7 @@ def test_agrees_with_the_bundle_at_every_size(name):
     found.require(name)
 
 
-@pytest.mark.parametrize("make", [lambda: volume(*WINDOWS, neighbours=1), photograph])
+@pytest.mark.parametrize("make", [lambda: volume(*WINDOWS, context_slices=1), photograph])
 @pytest.mark.parametrize("flips", [[[0]], [[0], [1], [0, 1]]])
 def test_mirror_images_are_averaged(make, flips):
     assert agreement(make(), flips).logit_error < 1e-5
@@ -85,7 +85,7 @@ def test_temperature_and_threshold(temperature, threshold):
 
 
 def test_a_batch_is_its_images():
-    recipe = read_recipe(*steps(volume("header", neighbours=1)))
+    recipe = read_recipe(*steps(volume("header", context_slices=1)))
     run = open_session(graph(recipe).SerializeToString(), threads=1, remedy="")
     (example,) = examples(recipe, [(40, 57)])
     names = [item.name for item in run.get_inputs()]
@@ -148,7 +148,7 @@ def test_an_earlier_file_stays_when_a_graph_is_refused(tmp_path):
 
 
 def test_files_are_whole_valid_and_say_what_they_are(tmp_path):
-    parts = Parts(network(9), 9, 3, *steps(volume(*WINDOWS, neighbours=1)))
+    parts = Parts(network(9), 9, 3, *steps(volume(*WINDOWS, context_slices=1)))
     files = tmp_path / "made" / "n.onnx", tmp_path / "made" / "p.onnx"
     found = export(parts, *files, properties={"name": "Ä"}, decision=Decision(1.5))
     assert sorted(path.name for path in files[0].parent.iterdir()) == ["n.onnx", "p.onnx"]
@@ -162,7 +162,7 @@ def test_files_are_whole_valid_and_say_what_they_are(tmp_path):
     assert set(contents) == {"network", "path"}
     recipe = json.loads(contents["path"]["recipe"])
     assert [window["center"] for window in recipe["windows"]] == [90, 40, 0]
-    assert (recipe["kind"], recipe["neighbours"], recipe["spacing"]) == ("volume", 1, 1.7)
+    assert (recipe["kind"], recipe["context_slices"], recipe["spacing"]) == ("volume", 1, 1.7)
     assert contents["path"]["temperature"] == "1.5"
 
 

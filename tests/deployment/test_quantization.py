@@ -85,7 +85,7 @@ def test_layers_around_a_range_in_which_the_rest_drowns_stay_in_float(tmp_path, 
     assert found.costs["2"] > 0.1 > 10 * found.costs["0"]
 
 
-def test_dynamic_quantisation_does_not_touch_convolutions_of_pytorch():
+def test_dynamic_quantization_does_not_touch_convolutions_of_pytorch():
     original = network(3)
     with pytest.warns(DeprecationWarning):
         found = torch.ao.quantization.quantize_dynamic(copy.deepcopy(original), {nn.Conv2d}, dtype=torch.qint8)
@@ -160,7 +160,7 @@ def test_ranges_of_other_images_do_not_pass(float_file, images, tmp_path):
     assert found.before == 1 and found.after < 0.9 and not found.passed
 
 
-def test_onnx_runtimes_dynamic_quantisation_leaves_activations_in_float(float_file, images, tmp_path):
+def test_onnx_runtimes_dynamic_quantization_leaves_activations_in_float(float_file, images, tmp_path):
     quantize_dynamic(float_file, tmp_path / "dynamic.onnx", op_types_to_quantize=["MatMul", "Gemm"])
     kinds = {node.op_type for node in onnx.load(tmp_path / "dynamic.onnx").graph.node}
     assert "Conv" in kinds and not {"ConvInteger", "QLinearConv"} & kinds

@@ -24,13 +24,13 @@ def write(path, model: ir.Model) -> None:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    write(folder / "tumour.network.onnx", network_model(paths.network(3), 3))
+    write(folder / "tumor.network.onnx", network_model(paths.network(3), 3))
     recipe = read_recipe(*paths.steps(paths.volume(paths.WINDOWS[0], "header")))
-    write(folder / "tumour.onnx", path_model(network_model(paths.network(2), 2), recipe, Decision()))
+    write(folder / "tumor.onnx", path_model(network_model(paths.network(2), 2), recipe, Decision()))
     return folder
 
 
-@pytest.mark.parametrize("file", ["tumour.network.onnx", "tumour.onnx"])
+@pytest.mark.parametrize("file", ["tumor.network.onnx", "tumor.onnx"])
 def test_what_the_server_reads_is_what_the_graph_takes_and_gives(models, tmp_path, file):
     # No dependency: it asks for an older ml_dtypes than ONNX does. Install it alone, with pip's --no-deps.
     reason = "tritonclient, whose schema the text is read with, is not installed"
@@ -50,9 +50,9 @@ def test_what_the_server_reads_is_what_the_graph_takes_and_gives(models, tmp_pat
 
 
 def test_a_model_that_is_there_stays(models, tmp_path):
-    given = [str(models / "tumour.network.onnx"), "--output-dir", str(tmp_path)]
+    given = [str(models / "tumor.network.onnx"), "--output-dir", str(tmp_path)]
     triton_repository.main(given)
-    with pytest.raises(PyrasegError, match=r"tumour_network is there already. Remove it"):
+    with pytest.raises(PyrasegError, match=r"tumor_network is there already. Remove it"):
         triton_repository.main(given)
     with pytest.raises(PyrasegError, match=r"no exported model at .*none.onnx. Write it first"):
         triton_repository.main([str(tmp_path / "none.onnx"), "--output-dir", str(tmp_path)])

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planes and stacks: sorted by orientation and position alone, exact affines, flags for tilt and uneven spacing."""
+"""Planes and stacks: sorted by orientation and position alone, exact affines, a flag for uneven spacing."""
 
+import nibabel
 import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.dicom.geometry import Plane, stack_geometry
-from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL
+from bundle.pyraseg.dicom.affines import apply_affine
+from bundle.pyraseg.dicom.geometry import Geometry, Plane, stack_geometry
+from tests.helpers.dicom_files import AXIAL, CORONAL
 
 
 def planes(positions, orientation=AXIAL, spacing=(1.0, 1.0), thickness=None):
@@ -17,7 +19,7 @@ def along_z(*heights):
     return planes([(0.0, 0.0, z) for z in heights])
 
 
-def test_affine_maps_column_row_slice_to_patient_millimetres():
+def test_affine_maps_column_row_slice_to_patient_millimeters():
     # PS3.3 C.7.6.2.1.1: column index moves along the row cosine by the column spacing (the second value).
     oblique = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)  # normal (-0.8, 0.6, 0)
     stack, _ = stack_geometry(planes([(10, 20, 30), (10 - 1.6, 20 + 1.2, 30)], oblique, (0.5, 0.25)))
@@ -49,11 +51,6 @@ def test_sorts_along_the_normal_whatever_the_order_given():
 def test_even_spacing(heights, even):
     stack, _ = stack_geometry(along_z(*heights))
     assert stack.is_evenly_spaced is even
-    if even:
-        stack.require_regular()
-    else:
-        with pytest.raises(PyrasegError, match="not evenly spaced"):
-            stack.require_regular()
 
 
 def test_a_slow_change_of_spacing_is_uneven():
@@ -70,42 +67,51 @@ def test_tilt_is_an_exact_sheared_affine():
     angle = np.radians(20)
     step = np.array([0, np.tan(angle) * 5, 5.0])
     stack, _ = stack_geometry(planes([k * step for k in range(4)]))
-    assert stack.is_tilted
-    assert stack.tilt == pytest.approx(20)
     assert stack.is_evenly_spaced
     assert stack.slice_spacing == pytest.approx(5)  # along the normal
     np.testing.assert_allclose(stack.affine @ [0, 0, 3, 1], [*(3 * step), 1])
-    stack.require_regular()
-
-
-def test_rounded_positions_are_no_tilt():
-    stack, _ = stack_geometry(planes([(0, 0, 0), (0.01, 0, 1)]))
-    assert stack.tilt > 0.1
-    assert not stack.is_tilted
 
 
 @pytest.mark.parametrize(("thickness", "length"), [(3.0, 3.0), (None, 1.0)])
 def test_one_slice_has_no_spacing(thickness, length):
     stack, _ = stack_geometry(planes([(1, 2, 3)], thickness=thickness))
     assert stack.slice_spacing is None
-    assert not stack.is_tilted
     np.testing.assert_allclose(stack.affine[:3, 2], [0, 0, length])
-    with pytest.raises(PyrasegError, match="no volume"):
-        stack.require_regular()
+    np.testing.assert_allclose(stack.voxel_volumes, [length])
 
 
-@pytest.mark.parametrize(
-    ("orientation", "name"),
-    [
-        (AXIAL, "axial"),
-        (CORONAL, "coronal"),
-        (SAGITTAL, "sagittal"),
-        ((1, 0, 0, 0, np.cos(np.radians(29)), np.sin(np.radians(29))), "axial"),
-        ((1, 0, 0, 0, np.cos(np.radians(31)), np.sin(np.radians(31))), "oblique"),
-    ],
-)
-def test_plane_names(orientation, name):
-    assert stack_geometry(planes([(0, 0, 0)], orientation))[0].plane == name
+OBLIQUE = np.array([[0.6, -0.4, 0.3, 5], [0.5, 0.7, -0.2, 6], [0.1, 0.2, 2.9, 7], [0, 0, 0, 1]])  # sheared throughout
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_places_of_fractions_lie_on_the_affine(order):
+    """Against nibabel, for files whose slices ascend or descend along their normal."""
+    affine = OBLIQUE @ np.diag([1, 1, order, 1])
+    positions = apply_affine(affine, np.arange(6)[:, None] * (0, 0, 1))
+    geometry = Geometry.from_affine(affine, positions)
+    indices = np.random.default_rng(0).uniform(-0.5, 5.5, (50, 3))
+    np.testing.assert_allclose(geometry.points(indices), nibabel.affines.apply_affine(affine, indices))
+    np.testing.assert_allclose(geometry.affine, affine)
+    assert geometry.voxel_volumes.sum() == pytest.approx(6 * abs(np.linalg.det(affine)))
+    assert geometry.spacing[:2] == pytest.approx(tuple(nibabel.affines.voxel_sizes(affine)[:2]))
+    assert geometry.is_evenly_spaced and geometry.slice_spacing > 0
+
+
+def test_one_slice_has_the_thickness_of_its_affine():
+    geometry = Geometry.from_affine(np.diag([0.5, 0.5, 3.0, 1.0]), np.zeros((1, 3)))
+    assert geometry.voxel_volumes == pytest.approx([0.75])
+    assert geometry.points([[2, 2, 0.5]]) == pytest.approx(np.array([[1, 1, 1.5]]))
+
+
+def test_a_place_finds_its_slice_and_pixel_again():
+    """Slices in any order, uneven and turned; half a gap away the next slice begins."""
+    stack, _ = stack_geometry(planes([(1, 2, z) for z in (0, 3, 4, 9)], (0, 1, 0, -1, 0, 0), (0.5, 0.25)))
+    shuffled = Geometry(stack.positions[[2, 0, 3, 1]], stack.row_cosine, stack.column_cosine, stack.pixel_spacing)
+    indices = np.array([(3, 2, 0), (1, 4, 1), (0, 0, 2), (2, 5, 3)])
+    slices, off = shuffled.nearest_slices(shuffled.points(indices) + np.array([0, 0, 0.4]))
+    assert slices.tolist() == [0, 1, 2, 3] and off == pytest.approx([0.4] * 4)
+    assert shuffled.pixels_at(shuffled.points(indices), slices) == pytest.approx(indices[:, 1::-1])
+    assert shuffled.slice_tolerance == pytest.approx(0.1)  # a tenth of the smallest gap, 1 mm
 
 
 @pytest.mark.parametrize(

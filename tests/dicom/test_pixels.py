@@ -30,7 +30,7 @@ def read(path):
     return pydicom.dcmread(path, force=True)
 
 
-def colour(path, data, photometric, *, planar=0, bits=8, **attributes):
+def color(path, data, photometric, *, planar=0, bits=8, **attributes):
     attributes = {"Rows": 4, "Columns": 6, "SamplesPerPixel": 3, "PlanarConfiguration": planar, **attributes}
     attributes |= {"PhotometricInterpretation": photometric, "BitsAllocated": bits}
     return read(write_image(path, data, **attributes))
@@ -46,7 +46,7 @@ def ybr(rgb, bits=8):
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_grey_is_neither_inverted_nor_windowed(tmp_path, photometric):
+def test_gray_is_neither_inverted_nor_windowed(tmp_path, photometric):
     attributes = {"PhotometricInterpretation": photometric, "WindowCenter": 0, "WindowWidth": 2}
     stored = decode_frames(read(write_image(tmp_path / "a", RAMP, **attributes)))
     assert stored.dtype == np.int16
@@ -91,28 +91,26 @@ def test_unused_high_bits_are_ignored(tmp_path):
 @pytest.mark.parametrize("planar", [0, 1])
 def test_rgb(tmp_path, planar):
     data = RGB if planar == 0 else np.moveaxis(RGB, -1, 0)
-    np.testing.assert_array_equal(
-        decode_frames(colour(tmp_path / "a", data.tobytes(), "RGB", planar=planar)), RGB[None]
-    )
+    np.testing.assert_array_equal(decode_frames(color(tmp_path / "a", data.tobytes(), "RGB", planar=planar)), RGB[None])
 
 
 @pytest.mark.parametrize("planar", [0, 1])
 def test_ybr_full_is_converted_once(tmp_path, planar):
     data = ybr(RGB).astype(np.uint8)
     data = data if planar == 0 else np.moveaxis(data, -1, 0)
-    rgb = decode_frames(colour(tmp_path / "a", data.tobytes(), "YBR_FULL", planar=planar))
+    rgb = decode_frames(color(tmp_path / "a", data.tobytes(), "YBR_FULL", planar=planar))
     assert np.abs(rgb[0].astype(int) - RGB).max() <= 2  # rounding of Y, CB and CR
 
 
 def test_ybr_full_by_hand(tmp_path):
     # (Y, CB, CR) = (100, 128, 228): R = 100 + 140.2, G = 100 - 71.414, B = 100.
     data = np.tile(np.array([100, 128, 228], np.uint8), (4, 6, 1))
-    assert decode_frames(colour(tmp_path / "a", data.tobytes(), "YBR_FULL"))[0, 2, 3].tolist() == [240, 29, 100]
+    assert decode_frames(color(tmp_path / "a", data.tobytes(), "YBR_FULL"))[0, 2, 3].tolist() == [240, 29, 100]
 
 
 def test_ybr_full_of_16_bits(tmp_path):
     rgb = np.random.default_rng(2).integers(0, 65536, (4, 6, 3), dtype=np.uint16)
-    dataset = colour(tmp_path / "a", ybr(rgb, 16).astype(np.uint16).tobytes(), "YBR_FULL", bits=16)
+    dataset = color(tmp_path / "a", ybr(rgb, 16).astype(np.uint16).tobytes(), "YBR_FULL", bits=16)
     # The forward equations have four decimals, which 16 bits can see: 5e-5 * 65535 * a few terms.
     assert np.abs(decode_frames(dataset)[0].astype(int) - rgb).max() <= 16
 
@@ -120,7 +118,7 @@ def test_ybr_full_of_16_bits(tmp_path):
 def test_ybr_full_422_shares_chroma_between_two_columns(tmp_path):
     # PS3.3 C.7.6.3.1.2: Y1 Y2 CB CR. Neutral chroma, then CR = 228 for the second pair.
     pairs = np.tile(np.array([[10, 20, 128, 128], [100, 50, 128, 228], [0, 255, 128, 128]], np.uint8), (4, 1, 1))
-    rgb = decode_frames(colour(tmp_path / "a", pairs.tobytes(), "YBR_FULL_422"))[0]
+    rgb = decode_frames(color(tmp_path / "a", pairs.tobytes(), "YBR_FULL_422"))[0]
     assert rgb[0].tolist() == [[10] * 3, [20] * 3, [240, 29, 100], [190, 0, 50], [0] * 3, [255] * 3]
 
 
@@ -170,10 +168,10 @@ def test_palette_with_more_than_256_entries_of_8_bits(tmp_path):
     assert rgb[0, 0, :, 1].tolist() == [0, 150, 255]
 
 
-def test_deep_colour_keeps_its_most_significant_bits(tmp_path):
+def test_deep_color_keeps_its_most_significant_bits(tmp_path):
     data = np.array([[[0, 0x0FFF, 0x0800]]], np.uint16)
     attributes = {"Rows": 1, "Columns": 1, "BitsStored": 12}
-    dataset = colour(tmp_path / "a", data.tobytes(), "RGB", bits=16, **attributes)
+    dataset = color(tmp_path / "a", data.tobytes(), "RGB", bits=16, **attributes)
     assert to_uint8(decode_frames(dataset), dataset).tolist() == [[[[0, 255, 128]]]]
 
 

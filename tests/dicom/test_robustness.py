@@ -42,7 +42,7 @@ LOSSY = [
     ("RG3_J2KR", "RG3_J2KI", 9),
     ("MR2_UNCR", "MR2_J2KI", 32),
 ]
-# Read by ITK's own GDCM to the same values: 8 bits of colour, grey with its rescaling.
+# Read by ITK's own GDCM to the same values: 8 bits of color, gray with its rescaling.
 EQUAL_TO_ITK = """
     693_J2KR 693_UNCI HTJ2KLossless_08_RGB HTJ2K_08_RGB JLSL_16_15_1_1F JLSL_RGB_ILV0 JLSL_RGB_ILV2 JLSN_RGB_ILV0
     JPEG2000_UNC JPGLosslessP14SV1_1s_1f_8b MR2_J2KI MR2_J2KR MR2_UNCR OBXXXX1A OBXXXX1A_expb OBXXXX1A_expb_2frame

@@ -41,7 +41,6 @@ def test_slices_are_sorted_by_position_not_by_name_or_number(tmp_path, orientati
     assert image.sop_instance_uids == tuple(uid(tmp_path, name) for name in names)
     assert image.geometry.pixel_spacing == (0.5, 0.75)
     assert image.geometry.slice_spacing == pytest.approx(2.5)
-    assert not image.geometry.is_tilted
     np.testing.assert_allclose(image.geometry.positions[0], [5, 6, 7])
     assert (image.modality, image.units, image.series_uid) == ("CT", "HU", uid("series"))
 
@@ -136,7 +135,6 @@ def test_a_conflict_of_polarity_is_warned_of_once(tmp_path, caplog):
 def test_tilt_is_kept_as_a_sheared_affine(tmp_path):
     write_series(tmp_path, STACK, slice_step=(0, 1.5, 4))
     geometry = read_series(tmp_path).geometry
-    assert geometry.is_tilted
     np.testing.assert_allclose(geometry.affine[:3, 2], [0, 1.5, 4])
 
 
@@ -160,7 +158,7 @@ def test_images_without_position_stay_in_order(tmp_path):
     np.testing.assert_array_equal(image.pixels, STACK[2::-1])
 
 
-def test_colour_is_rgb_of_8_bits(tmp_path):
+def test_color_is_rgb_of_8_bits(tmp_path):
     rgb = np.random.default_rng(1).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
     attributes = {"Rows": 4, "Columns": 6, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
     attributes |= {"NumberOfFrames": 2, "PlanarConfiguration": 0, "Modality": "US"}

@@ -35,11 +35,11 @@ def test_refuses_mixed_attributes(tmp_path, change, what):
     assert "1 of 5, slice_003.dcm" in message
 
 
-def test_refuses_mixed_sizes_and_colour(tmp_path):
+def test_refuses_mixed_sizes_and_color(tmp_path):
     write_series(tmp_path / "sizes", STACK)
     write_series(tmp_path / "sizes", STACK[:1, :16], names=["odd"], origin=(0, 0, 9))
     assert "mixes image sizes: 16x40 (1 of 6, odd); 32x40 (5 of 6" in refusal(tmp_path / "sizes")
-    write_image(tmp_path / "colour" / "grey", STACK[0])
+    write_image(tmp_path / "color" / "gray", STACK[0])
     rgb = {
         "Rows": 32,
         "Columns": 40,
@@ -47,8 +47,8 @@ def test_refuses_mixed_sizes_and_colour(tmp_path):
         "PhotometricInterpretation": "RGB",
         "PlanarConfiguration": 0,
     }
-    write_image(tmp_path / "colour" / "rgb", bytes(32 * 40 * 3), **rgb)
-    assert "grey and colour" in refusal(tmp_path / "colour")
+    write_image(tmp_path / "color" / "rgb", bytes(32 * 40 * 3), **rgb)
+    assert "gray and color" in refusal(tmp_path / "color")
 
 
 def test_refuses_pixels_that_are_absent_undecodable_or_all_padding(tmp_path):

@@ -12,17 +12,17 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, apply_voi_lut, read_voi
 from tests.helpers.dicom_files import item, lut_item, make_image, save, write_enhanced, write_image
 
-GREY = np.zeros((2, 2), np.int16)
+GRAY = np.zeros((2, 2), np.int16)
 
 
 @pytest.mark.parametrize(
     ("window", "values", "expected"),
     [
-        # C.11.2.1.2.1, its own example: centre 2048, width 4096 maps 0..4095 to the whole range.
+        # C.11.2.1.2.1, its own example: center 2048, width 4096 maps 0..4095 to the whole range.
         (VoiWindow(2048, 4096), [-1, 0, 4095, 5000], [0, 0, 1, 1]),
         # (x - 39.5) / 399 + 0.5
         (VoiWindow(40, 400), [-160, -60, 39.5, 40, 239, 240], [0, 0.25062657, 0.5, 0.50125313, 1, 1]),
-        # width 1: the threshold at centre - 0.5 (its own example again)
+        # width 1: the threshold at center - 0.5 (its own example again)
         (VoiWindow(2048, 1), [2047, 2047.5, 2047.6, 2048], [0, 0, 1, 1]),
         # C.11.2.1.3.2: (x - 40) / 400 + 0.5
         (VoiWindow(40, 400, "LINEAR_EXACT"), [-200, -160, 40, 140, 240, 300], [0, 0, 0.5, 0.75, 1, 1]),
@@ -67,7 +67,7 @@ def test_more_than_256_entries_with_8_bit_output_do_not_wrap_around(tmp_path):
     # pydicom's own apply_voi keeps the index in the type of the output and wraps at 256.
     data = [k // 4 for k in range(1024)]
     tables = lut_item([1024, 0, 8], data)
-    path = write_image(tmp_path / "a.dcm", GREY.astype(np.uint16), VOILUTSequence=tables)
+    path = write_image(tmp_path / "a.dcm", GRAY.astype(np.uint16), VOILUTSequence=tables)
     (voi,) = read_voi(pydicom.dcmread(path))
     assert (voi.first, voi.bits, len(voi.data)) == (0, 8, 1024)
     np.testing.assert_allclose(apply_voi_lut(np.array([0, 300, 1023, 4000]), voi) * 255, [0, 75, 255, 255], atol=1e-4)
@@ -78,7 +78,7 @@ def test_lut_start_is_signed_where_the_rescaled_range_is(tmp_path, syntax):
     # PS3.3 C.11.2.1.1: unsigned pixels with intercept -1024 make the input signed, whatever the VR.
     tables = lut_item([3, 0x10000 - 1000, 16], [0, 0x8000, 0xFFFF])
     attributes = {"BitsStored": 12, "RescaleSlope": 1, "RescaleIntercept": -1024, "VOILUTSequence": tables}
-    dataset = make_image(GREY.astype(np.uint16), **attributes)
+    dataset = make_image(GRAY.astype(np.uint16), **attributes)
     options = {"implicit": {"meta": False}, "explicit": {}, "big endian": {"syntax": ExplicitVRBigEndian}}
     path = save(dataset, tmp_path / "a.dcm", **options[syntax])
     (voi,) = read_voi(pydicom.dcmread(path, force=True))
@@ -88,24 +88,24 @@ def test_lut_start_is_signed_where_the_rescaled_range_is(tmp_path, syntax):
 
 def test_lut_start_stays_unsigned_where_the_range_is(tmp_path):
     tables = lut_item([2, 40000, 16], [0, 65535])
-    (voi,) = read_voi(pydicom.dcmread(write_image(tmp_path / "a", GREY.astype(np.uint16), VOILUTSequence=tables)))
+    (voi,) = read_voi(pydicom.dcmread(write_image(tmp_path / "a", GRAY.astype(np.uint16), VOILUTSequence=tables)))
     assert voi.first == 40000
 
 
 def test_zero_entries_mean_65536(tmp_path):
     tables = lut_item([0, 0, 16], np.arange(65536, dtype="<u2").tobytes())
-    (voi,) = read_voi(pydicom.dcmread(write_image(tmp_path / "a", GREY.astype(np.uint16), VOILUTSequence=tables)))
+    (voi,) = read_voi(pydicom.dcmread(write_image(tmp_path / "a", GRAY.astype(np.uint16), VOILUTSequence=tables)))
     np.testing.assert_allclose(apply_voi_lut(np.array([0, 255, 65535]), voi), [0, 255 / 65535, 1])
 
 
 def test_packed_8_bit_entries(tmp_path):
     tables = lut_item([4, 0, 8], bytes([0, 10, 20, 255]))
-    (voi,) = read_voi(pydicom.dcmread(write_image(tmp_path / "a", GREY, VOILUTSequence=tables)))
+    (voi,) = read_voi(pydicom.dcmread(write_image(tmp_path / "a", GRAY, VOILUTSequence=tables)))
     assert voi.data == (0, 10, 20, 255)
 
 
 def test_a_table_that_is_too_short_is_refused(tmp_path):
-    path = write_image(tmp_path / "a.dcm", GREY, VOILUTSequence=lut_item([9, 0, 16], [1, 2, 3]))
+    path = write_image(tmp_path / "a.dcm", GRAY, VOILUTSequence=lut_item([9, 0, 16], [1, 2, 3]))
     with pytest.raises(PyrasegError, match=r"a\.dcm.*9 entries and holds 3"):
         read_voi(pydicom.dcmread(path))
 
@@ -118,17 +118,17 @@ def test_several_windows_and_tables_first(tmp_path):
         "VOILUTFunction": "SIGMOID",
         "VOILUTSequence": lut_item([2, 0, 8], [0, 255], LUTExplanation="NORMAL"),
     }
-    assert read_voi(pydicom.dcmread(write_image(tmp_path / "a.dcm", GREY, **attributes))) == (
+    assert read_voi(pydicom.dcmread(write_image(tmp_path / "a.dcm", GRAY, **attributes))) == (
         VoiLut(0, 8, (0, 255), "NORMAL"),
         VoiWindow(40, 400, "SIGMOID", "SOFT"),
         VoiWindow(300, 1500, "SIGMOID", "BONE"),
     )
-    assert read_voi(pydicom.dcmread(write_image(tmp_path / "b.dcm", GREY))) == ()
+    assert read_voi(pydicom.dcmread(write_image(tmp_path / "b.dcm", GRAY))) == ()
 
 
-def test_unequal_numbers_of_centres_and_widths_are_refused(tmp_path):
-    path = write_image(tmp_path / "a.dcm", GREY, WindowCenter=[1, 2], WindowWidth=3)
-    with pytest.raises(PyrasegError, match="2 window centres and 1 widths"):
+def test_unequal_numbers_of_centers_and_widths_are_refused(tmp_path):
+    path = write_image(tmp_path / "a.dcm", GRAY, WindowCenter=[1, 2], WindowWidth=3)
+    with pytest.raises(PyrasegError, match="2 window centers and 1 widths"):
         read_voi(pydicom.dcmread(path))
 
 

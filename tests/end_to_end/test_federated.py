@@ -15,8 +15,8 @@ from tests.helpers.commands import ROOT
 
 CONFIGS = ["configs/train.json", "configs/federated.json"]
 STAGES = [
-    {"name": "new parts", "epochs": 0.5, "rates": {"pyramid": 2e-3, "head": 2e-3}},
-    {"name": "all parts", "epochs": 0.5, "rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3}},
+    {"name": "new parts", "epoch_fraction": 0.5, "learning_rates": {"pyramid": 2e-3, "head": 2e-3}},
+    {"name": "all parts", "epoch_fraction": 0.5, "learning_rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3}},
 ]
 ROUNDS, LOCAL_EPOCHS = 2, 2
 

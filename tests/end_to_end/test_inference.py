@@ -111,7 +111,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     run = [
         "run", "inferring", "--config_file", config_files("inference.json"), "--dataset_dir", str(work / "in"),
         "--output_dir", str(work / "in" / "out"), "--model_file", str(work / "model.pt"), "--outputs", OUTPUTS,
-        "--flips", "[[0]]", "--roi_size", "[32,32]",
+        "--tta_flips", "[[0]]", "--roi_size", "[32,32]",
     ]  # fmt: skip
     first = monai_bundle(*run, cwd=work)
     files = {path.relative_to(work / "in" / "out").as_posix(): path for path in (work / "in" / "out").rglob("*")}
@@ -127,7 +127,7 @@ def test_45_results_and_5_failures_by_name(done):
         "bad/cut": "cannot be read as an image",
         "bad/empty": "is an empty folder",
         "bad/notes.txt": "is not DICOM",
-        "bad/photograph": "a colour image is scaled",
+        "bad/photograph": "a color image is scaled",
         "bad/twice": "no attribute tells them apart",
     }.items():
         (line,) = [line for line in told.splitlines() if line.strip().startswith(f"{name}: ")]

@@ -58,13 +58,13 @@ def trained(request, tmp_path_factory) -> dict[str, Path]:
 
 def test_a_training_starts_from_a_model(trained, tmp_path):
     (config,) = trained["configs"].glob("train.*")
-    stages = [{"name": "still", "epochs": 1.0, "rates": {"head": 1e-12}}]
+    stages = [{"name": "still", "epoch_fraction": 1.0, "learning_rates": {"head": 1e-12}}]
     run = monai_bundle(
         "run", "training", "--config_file", str(config),
         "--num_workers", "0", "--spacing", "5", "--slice_size", "[96,96]", "--dataset_dir", str(trained["study"]),
         "--cache_dir", str(trained["cache"]), "--model_file", str(tmp_path / "model.pt"), "--output_dir",
-        str(tmp_path / "runs"), "--epochs", "1", "--samples_per_epoch", "16", "--val_interval", "1", "--average", "0.9",
-        "--start_from", str(trained["model"]), "--plan#stages", str(stages), cwd=tmp_path,
+        str(tmp_path / "runs"), "--epochs", "1", "--samples_per_epoch", "16", "--val_interval", "1",
+        "--ema_decay", "0.9", "--start_from", str(trained["model"]), "--plan#stages", str(stages), cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"The training starts from {trained['model']}" in run.stdout
@@ -75,7 +75,7 @@ def test_a_training_starts_from_a_model(trained, tmp_path):
 
 
 def truth_on(prediction: nib.Nifti1Image, label: Path) -> np.ndarray:
-    """Return the label on the voxels of the prediction, by millimetres, without any code of the package."""
+    """Return the label on the voxels of the prediction, by millimeters, without any code of the package."""
     if label.suffix == ".gz":
         stored = nib.load(label)
         to_stored = np.linalg.inv(stored.affine) @ prediction.affine
@@ -159,7 +159,7 @@ def test_a_temperature_travels_into_the_probabilities_and_leaves_the_labels(trai
         inferring = monai_bundle(
             "run", "inferring", "--config_file", config_files("inference.json"), "--spacing", "5",
             "--dataset_dir", str(trained["inputs"]), "--output_dir", str(out), "--model_file", str(model),
-            "--save_probabilities", "true", "--doubt_flips", "[[0]]", cwd=tmp_path,
+            "--save_probabilities", "true", "--uncertainty_flips", "[[0]]", cwd=tmp_path,
         )  # fmt: skip
         assert inferring.returncode == 0, inferring.stdout + inferring.stderr
         assert len((out / "review.csv").read_text().split()) == 1 + len(list(trained["out"].rglob("*.nii.gz")))

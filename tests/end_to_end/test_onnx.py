@@ -18,7 +18,7 @@ from bundle.pyraseg.transforms.temperature import write_temperature
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from scripts.export_onnx import main as export
 from tests.helpers.commands import ROOT, config_files, monai_bundle
-from tests.helpers.network_tests import randomise_statistics
+from tests.helpers.network_tests import randomize_statistics
 
 CT = ("inference.json",)
 PHOTOGRAPHS = ("inference.json", "dermoscopy_inference.json")
@@ -33,7 +33,7 @@ def untrained(path: Path, configs: tuple[str, ...]) -> Path:
     parser["encoder"] = ENCODER
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
-    randomise_statistics(network)
+    randomize_statistics(network)
     torch.save(network.state_dict(), path)
     return path
 
@@ -95,14 +95,14 @@ def test_photographs_are_segmented_alike_at_their_own_sizes(tmp_path):
     record = {"split": {"hash": "abc123", "training": 7}, "revision": "0f0f0f", "data": {"training": {}}}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    write_onnx(weights, PHOTOGRAPHS, "--run", str(tmp_path / "run"), "--licence", "CC-BY-4.0")
+    write_onnx(weights, PHOTOGRAPHS, "--run", str(tmp_path / "run"), "--license", "CC-BY-4.0")
     torch_labels = bundle(PHOTOGRAPHS, weights, tmp_path / "in", tmp_path / "torch")
     onnx_labels = bundle((*PHOTOGRAPHS, "inference_onnx.json"), weights, tmp_path / "in", tmp_path / "onnx")
     assert segment([str(tmp_path / "skin.onnx"), str(tmp_path / "in"), str(tmp_path / "bare")]) == 0
     assert min(compare(torch_labels, tmp_path / "bare", "*.png")) >= 0.999
     assert min(compare(torch_labels, onnx_labels, "*.png")) >= 0.999
     about = {item.key: item.value for item in onnx.load(tmp_path / "skin.onnx").metadata_props}
-    assert about["temperature"] == "1.8" and about["licence"] == "CC-BY-4.0" and about["name"] == "Pyraseg dermoscopy"
+    assert about["temperature"] == "1.8" and about["license"] == "CC-BY-4.0" and about["name"] == "Pyraseg dermoscopy"
     assert json.loads(about["data"]) == record["split"] and about["revision"] == "0f0f0f"
     assert json.loads(about["class_names"]) == ["background", "lesion"]
     assert json.loads(about["recipe"])["size"] == [256, 256]

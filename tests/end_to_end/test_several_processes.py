@@ -30,8 +30,17 @@ SMALL = {
     "samples_per_epoch": 64,
     "val_interval": 1,
     "plan#stages": [
-        {"name": "new parts", "epochs": 0.4, "data": 0.5, "rates": {"pyramid": 2e-3, "head": 2e-3}},
-        {"name": "all parts", "epochs": 0.6, "rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3}},
+        {
+            "name": "new parts",
+            "epoch_fraction": 0.4,
+            "patient_fraction": 0.5,
+            "learning_rates": {"pyramid": 2e-3, "head": 2e-3},
+        },
+        {
+            "name": "all parts",
+            "epoch_fraction": 0.6,
+            "learning_rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3},
+        },
     ],
 }
 #: Nothing in the network or the loss looks at more than one sample.
@@ -144,7 +153,10 @@ def test_losses_and_scores_are_those_of_one_process(study):
 
 @pytest.mark.slow
 def test_an_early_stop_reaches_both(study):
-    content = {**SAMPLEWISE, "plan#stages": [{"name": "still", "epochs": 1.0, "rates": {"head": 1e-12}}]}
+    content = {
+        **SAMPLEWISE,
+        "plan#stages": [{"name": "still", "epoch_fraction": 1.0, "learning_rates": {"head": 1e-12}}],
+    }
     output = train_in_two(study, "stopped", batch_size=8, epochs=5, patience=1, samples_per_epoch=16, **content)
     assert [row["epoch"] for row in log(output)] == ["1", "2"]  # the second epoch is no better than the first
     assert identical(output / "rank_0.pt", output / "rank_1.pt")

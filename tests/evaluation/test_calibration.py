@@ -21,8 +21,8 @@ from bundle.pyraseg.evaluation.calibration import (
     fit_temperature,
     near_boundary,
 )
-from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms.reader import geometry_of
 from bundle.pyraseg.transforms.temperature import (
     TemperatureScaled,
     read_temperature,
@@ -84,10 +84,10 @@ def test_the_region_is_what_lies_within_the_margin(spacing):
     true[5:9, 4:8, 3:6] = True
     predicted = true & (random.random(true.shape) < 0.8)
     predicted[0, 0, 0] = True  # at the border
-    grid = Grid.of(MetaTensor(torch.zeros(1, *true.shape), affine=np.diag([*spacing, 1.0])))
+    grid = geometry_of(MetaTensor(torch.zeros(1, *true.shape), affine=np.diag([*spacing, 1.0])))
     found = np.zeros(true.shape, bool)
     found[near_boundary(predicted, true, grid, 2.5)] = True
-    surface = [  # inside a mask, with a neighbour outside
+    surface = [  # inside a mask, with a neighbor outside
         index
         for mask in (predicted, true)
         for index in np.argwhere(mask)
@@ -104,7 +104,7 @@ def test_the_region_is_what_lies_within_the_margin(spacing):
 @pytest.mark.parametrize("value", [False, True])
 def test_a_mask_without_a_boundary_has_no_region(value):
     mask = np.full((5, 6), value)
-    region = near_boundary(mask, mask, Grid.of(MetaTensor(torch.zeros(3, 5, 6))), 3.0)
+    region = near_boundary(mask, mask, geometry_of(MetaTensor(torch.zeros(3, 5, 6))), 3.0)
     assert len(region) == 2 and all(len(axis) == 0 for axis in region)
 
 
@@ -112,7 +112,7 @@ def test_background_far_away_does_not_drown_the_error():
     truth = torch.zeros(1, 60, 60, dtype=torch.uint8)
     truth[0, 28:32, 28:32] = 1
     sure = torch.nn.functional.one_hot(truth[0].long(), 3).permute(2, 0, 1).float() * 0.4 + 0.2  # 0.6, 0.2, 0.2
-    grid = Grid.of(MetaTensor(torch.zeros(3, 60, 60)))
+    grid = geometry_of(MetaTensor(torch.zeros(3, 60, 60)))
     near = BoundaryCalibration(CLASSES, margin=1)
     near.start()
     near.add(sure, truth, truth, grid)
@@ -222,7 +222,7 @@ def test_calibrating_writes_the_temperature_of_the_model(model):
     found = BoundaryCalibration(CLASSES, margin=3, model_file=model)
     found.start()
     for probabilities, truth in cases:
-        grid = Grid.of(MetaTensor(torch.zeros(3, 90, 90)))
+        grid = geometry_of(MetaTensor(torch.zeros(3, 90, 90)))
         found.add(probabilities, probabilities.argmax(dim=0, keepdim=True), truth, grid)
     summary = found.summary()
     for name in CLASSES[1:]:

@@ -10,13 +10,13 @@ from monai.data import MetaTensor
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
-from bundle.pyraseg.evaluation.grid import Grid
 from bundle.pyraseg.transforms.label import UNKNOWN
+from bundle.pyraseg.transforms.reader import geometry_of
 
 CLASSES = ["background", "liver", "lesion"]
 SHAPE = (10, 12, 8)
-GRID = Grid.of(MetaTensor(torch.zeros(1, *SHAPE), affine=np.diag([2.0, 1.0, 5.0, 1.0])))  # 10 cubic mm
-PICTURE = Grid.of(MetaTensor(torch.zeros(3, 10, 12)))
+GRID = geometry_of(MetaTensor(torch.zeros(1, *SHAPE), affine=np.diag([2.0, 1.0, 5.0, 1.0])))  # 10 cubic mm
+PICTURE = geometry_of(MetaTensor(torch.zeros(3, 10, 12)))
 
 
 def labels(*boxes: tuple[int, tuple[slice, ...]], shape: tuple[int, ...] = SHAPE) -> torch.Tensor:

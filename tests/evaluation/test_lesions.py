@@ -7,12 +7,13 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 
-from bundle.pyraseg.evaluation.grid import Grid
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.evaluation.lesions import detect
+from bundle.pyraseg.transforms.reader import geometry_of
 
 
-def grid(shape: tuple[int, ...], spacing: float = 1.0) -> Grid:
-    return Grid.of(MetaTensor(torch.zeros(1, *shape), affine=np.diag([spacing] * len(shape) + [1.0])))
+def grid(shape: tuple[int, ...], spacing: float = 1.0) -> Geometry | None:
+    return geometry_of(MetaTensor(torch.zeros(1, *shape), affine=np.diag([spacing] * len(shape) + [1.0])))
 
 
 def empty() -> tuple[np.ndarray, np.ndarray]:

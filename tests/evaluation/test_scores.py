@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_sco
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bundle.pyraseg.evaluation.scores import CaseOverlap, count_overlap, mean_dice, ratios, summarise
+from bundle.pyraseg.evaluation.scores import CaseOverlap, count_overlap, mean_dice, ratios, summarize
 from bundle.pyraseg.transforms.label import UNKNOWN
 
 CLASSES = ["background", "liver", "lesion", "spleen"]
@@ -49,7 +49,7 @@ def test_unknown_pixels_count_as_if_they_were_cut_out():
 
 def test_means_are_over_cases_not_over_voxels():
     cases = [random_maps(seed, (1, size, size)) for seed, size in enumerate((4, 9, 30))]
-    scores = summarise(torch.stack([count_overlap(*case, len(CLASSES)) for case in cases]), CLASSES)
+    scores = summarize(torch.stack([count_overlap(*case, len(CLASSES)) for case in cases]), CLASSES)
     assert [score.name for score in scores] == CLASSES[1:]
     for index, score in enumerate(scores, start=1):
         for name, function in (
@@ -86,7 +86,7 @@ def test_a_case_by_hand():
 
 
 def test_a_case_with_empty_truth_is_a_false_alarm_and_no_part_of_the_mean():
-    liver, lesion, _ = summarise(maps(([1, 1, 2, 0], [1, 1, 0, 0]), ([1, 0, 2, 0], [1, 1, 2, 0])), CLASSES)
+    liver, lesion, _ = summarize(maps(([1, 1, 2, 0], [1, 1, 0, 0]), ([1, 0, 2, 0], [1, 1, 2, 0])), CLASSES)
     assert (liver.cases, liver.absent, liver.false_alarms) == (2, 0, 0)
     assert liver.dice == pytest.approx((1 + 2 / 3) / 2)
     assert (lesion.cases, lesion.absent, lesion.false_alarms) == (1, 1, 1)
@@ -95,19 +95,19 @@ def test_a_case_with_empty_truth_is_a_false_alarm_and_no_part_of_the_mean():
 
 
 def test_a_case_with_neither_is_no_false_alarm():
-    _, lesion, _ = summarise(maps(([0, 0, 0], [0, 0, 0]), ([0, 2, 2], [0, 2, 2])), CLASSES)
+    _, lesion, _ = summarize(maps(([0, 0, 0], [0, 0, 0]), ([0, 2, 2], [0, 2, 2])), CLASSES)
     assert (lesion.dice, lesion.cases, lesion.absent, lesion.false_alarms) == (1.0, 1, 1, 0)
     assert torch.isnan(ratios(maps(([0], [0]))[0])).all()
 
 
 def test_a_class_that_was_missed_counts_with_zero_but_has_no_precision():
-    _, lesion, _ = summarise(maps(([0, 0, 0], [0, 2, 2]), ([0, 2, 2], [0, 2, 0])), CLASSES)
+    _, lesion, _ = summarize(maps(([0, 0, 0], [0, 2, 2]), ([0, 2, 2], [0, 2, 0])), CLASSES)
     assert (lesion.dice, lesion.iou, lesion.recall) == pytest.approx(((0 + 2 / 3) / 2, (0 + 1 / 2) / 2, (0 + 1) / 2))
     assert lesion.precision == 0.5  # of the second case: the first has no predicted voxel
 
 
 def test_a_class_that_no_case_holds_is_nan_and_no_part_of_the_mean_over_classes():
-    scores = summarise(maps(([0, 1, 1], [0, 1, 1]), ([3, 1, 0], [0, 1, 1])), CLASSES)
+    scores = summarize(maps(([0, 1, 1], [0, 1, 1]), ([3, 1, 0], [0, 1, 1])), CLASSES)
     spleen = scores[2]
     assert np.isnan([spleen.dice, spleen.iou, spleen.precision, spleen.recall]).all()
     assert (spleen.cases, spleen.absent, spleen.false_alarms) == (0, 2, 1)
@@ -141,7 +141,7 @@ def test_metric_gathers_cases_of_unequal_size_in_order_and_starts_anew_each_time
     for epoch in (1, 2):
         engine.run(epoch)
         assert torch.equal(engine.state.metric_details["val_mean_dice"].long(), expected)
-        dice = mean_dice(summarise(expected, CLASSES))
+        dice = mean_dice(summarize(expected, CLASSES))
         assert engine.state.metrics["val_mean_dice"] == pytest.approx(dice)
         assert engine.state.best_metric == pytest.approx(dice)
     assert engine.state.best_metric_epoch == 1

@@ -12,7 +12,7 @@ from bundle.pyraseg.evaluation.summary import (
     by_column,
     figure,
     mean_dice_of_cases,
-    summarise_rows,
+    summarize_rows,
     thirds,
 )
 
@@ -35,7 +35,7 @@ ROWS = [
 
 
 def test_classes_by_hand():
-    found = summarise_rows(ROWS, [], resamples=100)
+    found = summarize_rows(ROWS, [], resamples=100)
     liver, lesion = found["classes"]["liver"], found["classes"]["lesion"]
     assert {key: liver[key] for key in ("cases", "absent", "false_alarms", "missed")} == {
         "cases": 3, "absent": 0, "false_alarms": 0, "missed": 1,
@@ -75,7 +75,7 @@ def test_detection_is_over_lesions_and_false_positives_over_all_cases():
         {"case": case, "class": "lesion", "patient": case, "size": size, "found": found}
         for case, size, found in (("c1", 0.1, 0), ("c1", 2.0, 1), ("c1", 3.0, 1), ("c2", 1.0, 1))
     ]
-    found = summarise_rows(rows, lesions, resamples=100)["classes"]["lesion"]["detection"]
+    found = summarize_rows(rows, lesions, resamples=100)["classes"]["lesion"]["detection"]
     assert (found["lesions"], found["found"]) == (4, 3)
     assert found["sensitivity"]["mean"] == 0.75 and found["sensitivity"]["patients"] == 2
     assert found["false_positives_per_case"]["mean"] == 1.0 and found["false_positives_per_case"]["cases"] == 3

@@ -10,14 +10,15 @@ from monai.metrics import compute_surface_dice
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from bundle.pyraseg.evaluation.grid import Grid
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.evaluation.surfaces import bounds, hausdorff, surface_dice, surface_distances
+from bundle.pyraseg.transforms.reader import geometry_of
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.8, 5.0), (5.0, 0.8, 0.7)]
 
 
-def volume(shape: tuple[int, ...], spacing: tuple[float, ...]) -> Grid:
-    return Grid.of(MetaTensor(torch.zeros(1, *shape), affine=np.diag([*spacing, 1.0])))
+def volume(shape: tuple[int, ...], spacing: tuple[float, ...]) -> Geometry | None:
+    return geometry_of(MetaTensor(torch.zeros(1, *shape), affine=np.diag([*spacing, 1.0])))
 
 
 def random_masks(seed: int, shape: tuple[int, ...] = (20, 24, 12)) -> tuple[np.ndarray, np.ndarray]:
@@ -53,10 +54,10 @@ def test_volumes_as_surface_distance_has_them(spacing, seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_pictures_as_surface_distance_has_them(seed):
     prediction, truth = random_masks(seed, (40, 30))
-    grid = Grid.of(MetaTensor(torch.zeros(3, 40, 30)))
+    grid = geometry_of(MetaTensor(torch.zeros(3, 40, 30)))
     found = surface_distances(prediction, truth, grid)
     expected = surface_distance.compute_surface_distances(truth, prediction, (1, 1))
-    assert not grid.in_patient
+    assert grid is None
     assert hausdorff(found) == pytest.approx(surface_distance.compute_robust_hausdorff(expected, 95), rel=1e-5)
 
 
@@ -99,11 +100,11 @@ def test_equal_masks_of_one_voxel_at_the_border():
     assert (hausdorff(found), surface_dice(found, 0.0)) == (0.0, 1.0)
 
 
-def test_two_far_voxels_lie_as_far_apart_as_their_centres():
+def test_two_far_voxels_lie_as_far_apart_as_their_centers():
     prediction, truth = np.zeros((2, 20, 20, 20), bool)
     prediction[1, 1, 1], truth[18, 15, 11] = True, True
     found = surface_distances(prediction, truth, volume(truth.shape, (1, 2, 0.5)))
-    # The nearest corner of the other voxel is a voxel nearer; the far ones are as far as the centres.
+    # The nearest corner of the other voxel is a voxel nearer; the far ones are as far as the centers.
     assert hausdorff(found, 100) == pytest.approx(np.linalg.norm([17, 28, 5]), abs=np.linalg.norm([1, 2, 0.5]))
     assert surface_dice(found, 2.0) == 0.0
 
@@ -111,13 +112,13 @@ def test_two_far_voxels_lie_as_far_apart_as_their_centres():
 # --- where the voxels lie ---
 
 
-def stack(positions: np.ndarray) -> Grid:
+def stack(positions: np.ndarray) -> Geometry | None:
     """Return the grid of axial slices of 1 mm pixels at these positions (D, 3), in DICOM's LPS mm."""
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1) * (-1, -1, 1)
     affine[:3, 3] = positions[0] * (-1, -1, 1)
     meta = {"slice_positions": positions, "has_geometry": True}
-    return Grid.of(MetaTensor(torch.zeros(1, 40, 40, len(positions)), affine=affine, meta=meta))
+    return geometry_of(MetaTensor(torch.zeros(1, 40, 40, len(positions)), affine=affine, meta=meta))
 
 
 def test_a_tilted_stack_is_measured_in_the_patient_not_along_its_axes():
@@ -134,40 +135,18 @@ def test_a_tilted_stack_is_measured_in_the_patient_not_along_its_axes():
     distances = surface_distances(prediction, truth, grid)
     assert hausdorff(distances, 95) == pytest.approx(5.0, abs=0.2)
     assert grid.spacing == pytest.approx((1, 1, 4))  # the thickness along the normal, not the length of a step
-    assert grid.voxel_volumes() == pytest.approx([0.004] * 10)
+    assert grid.voxel_volumes == pytest.approx([4] * 10)
 
 
 def test_an_uneven_stack_counts_its_gaps():
     positions = np.zeros((6, 3))
     positions[:, 2] = [0, 1, 2, 12, 13, 14]
     grid = stack(positions)
-    assert grid.voxel_volumes() == pytest.approx(np.array([1, 1, 5.5, 5.5, 1, 1]) / 1000)
+    assert grid.voxel_volumes == pytest.approx([1, 1, 5.5, 5.5, 1, 1])
     truth, prediction = np.zeros((2, 40, 40, 6), bool)
     truth[10:30, 10:30, 2], prediction[10:30, 10:30, 3] = True, True
     assert hausdorff(surface_distances(prediction, truth, grid), 100) == pytest.approx(5.5)
     # From the corners between slices 1 and 2, at 1.5 mm, to those between 2 and 3, at 7: 5.5; 7 to 12.5 likewise.
-
-
-def test_places_of_fractions_lie_on_the_affine():
-    affine = np.array([[0.6, -0.4, 0.3, 5], [0.5, 0.7, -0.2, 6], [0.1, 0.2, 2.9, 7], [0, 0, 0, 1]])
-    grid = Grid.of(MetaTensor(torch.zeros(1, 4, 5, 6), affine=affine))
-    indices = np.random.default_rng(0).uniform(-0.5, 3.5, (50, 3))
-    assert grid.points(indices) == pytest.approx(indices @ affine[:3, :3].T + affine[:3, 3])
-    assert grid.voxel_volumes().sum() * 1000 == pytest.approx(6 * abs(np.linalg.det(affine)))
-
-
-def test_one_slice_has_the_thickness_of_the_header():
-    affine = np.diag([0.5, 0.5, 3.0, 1.0])
-    meta = {"slice_positions": np.zeros((1, 3)), "has_geometry": True}
-    grid = Grid.of(MetaTensor(torch.zeros(1, 4, 4, 1), affine=affine, meta=meta))
-    assert grid.voxel_volumes() == pytest.approx([0.00075])
-    assert grid.points(np.array([[2, 2, 0.5]])) == pytest.approx(np.array([[1, 1, 1.5]]))
-
-
-@pytest.mark.parametrize(("shape", "meta"), [((1, 8, 9), {}), ((1, 8, 9, 3), {"has_geometry": False})])
-def test_what_has_no_place_in_the_patient_is_in_pixels(shape, meta):
-    grid = Grid.of(MetaTensor(torch.zeros(shape), affine=np.diag([0.1, 0.1, 0.1, 1]), meta=meta))
-    assert not grid.in_patient and set(grid.spacing) == {1.0} and len(grid.spacing) == len(shape) - 1
 
 
 def test_bounds_of_a_mask():

@@ -30,7 +30,7 @@ CASES = [
 COLUMNS = (
     "case,class,dice,iou,thresholded_iou,precision,recall,hd95_mm,hd95_px,surface_dice,volume_difference_ml,"
     "absolute_volume_difference_ml,truth_voxels,predicted_voxels,truth_ml,lesions,lesions_found,predicted_lesions,"
-    "false_positive_lesions,doubt,patient,site"
+    "false_positive_lesions,uncertainty,patient,site"
 )
 
 
@@ -39,7 +39,7 @@ def volume(text: str) -> torch.Tensor:
 
 
 class Views:
-    """Stand in for the inferer of the evaluator, which knows the doubt of the last case."""
+    """Stand in for the inferer of the evaluator, which knows the uncertainty of the last case."""
 
     of_classes: list[float]
     of_case: float
@@ -72,7 +72,7 @@ def evaluated(tmp_path) -> Engine:
         dataset_dir=tmp_path / "data",
         scorer=CaseScorer(CLASSES, ["lesion"]),
         calibration=BoundaryCalibration(CLASSES, margin=1, model_file=model),
-        doubt=views,
+        uncertainty=views,
         by=["size", "site"],
         resamples=200,
     ).attach(engine)
@@ -110,7 +110,7 @@ def test_csv_has_a_row_a_case_and_class(summary, tmp_path):
             value if value is None else pytest.approx(value, abs=1e-8) for value in values
         ]
     assert [row["volume_difference_ml"] for row in found][:2] == ["0.00000000", "0.01000000"]
-    assert [row["doubt"] for row in found] == ["0.10000000", "", "0.20000000", "", "0.30000000", ""]
+    assert [row["uncertainty"] for row in found] == ["0.10000000", "", "0.20000000", "", "0.30000000", ""]
     assert [row["site"] for row in found[::2]] == ["north", "south", "north"]
 
 
@@ -127,7 +127,7 @@ def test_other_files(summary, tmp_path):
     (lesion,) = rows(tmp_path / "out" / "lesions.csv")
     assert lesion["case"] == "c.nii.gz" and lesion["found"] == "1" and lesion["patient"] == "p2"
     assert float(lesion["size"]) == pytest.approx(0.006) and float(lesion["covered"]) == pytest.approx(2 / 3)
-    assert [(row["case"], row["doubt"]) for row in rows(tmp_path / "out" / "review.csv")] == [
+    assert [(row["case"], row["uncertainty"]) for row in rows(tmp_path / "out" / "review.csv")] == [
         ("c.nii.gz", "0.30000000"), ("b/ct", "0.20000000"), ("a/ct", "0.10000000"),
     ]  # fmt: skip
 
@@ -145,9 +145,11 @@ def test_summary_by_hand(summary):
     assert summary["by"]["site"]["south"]["classes"]["liver"]["metrics"]["dice"]["mean"] == 1
     assert summary["calibration"]["temperature"] == 2
     assert set(summary["calibration"]["calibrated"]) == set(CLASSES[1:])
-    # 1 - Dice by growing doubt: 0.625 (a false alarm counts), 0, 1/3.
-    assert [point["risk"] for point in summary["doubt"]["curve"]] == pytest.approx([0.625, 0.3125, 0.319444], abs=1e-5)
-    assert summary["doubt"]["review"] == ["c.nii.gz", "b/ct", "a/ct"]
+    # 1 - Dice by growing uncertainty: 0.625 (a false alarm counts), 0, 1/3.
+    assert [point["risk"] for point in summary["uncertainty"]["curve"]] == pytest.approx(
+        [0.625, 0.3125, 0.319444], abs=1e-5
+    )
+    assert summary["uncertainty"]["review"] == ["c.nii.gz", "b/ct", "a/ct"]
 
 
 @pytest.mark.parametrize(
@@ -232,11 +234,11 @@ def test_a_study_without_any_class_has_a_summary(tmp_path, capsys):
         dataset_dir=tmp_path,
         scorer=CaseScorer(CLASSES, ["lesion"]),
         calibration=BoundaryCalibration(CLASSES, margin=1),
-        doubt=views,
+        uncertainty=views,
         by=["size"],
     ).attach(engine)
     engine.run(range(2))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["classes"]["liver"]["absent"] == 2 and summary["mean"] == {}
-    assert summary["doubt"] == {"review": ["a", "b"]}
+    assert summary["uncertainty"] == {"review": ["a", "b"]}
     assert "liver   none" in capsys.readouterr().out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outlines against the areas that they enclose, by the shoelace formula and by another rasteriser."""
+"""Outlines against the areas that they enclose, by the shoelace formula and by another rasterizer."""
 
 import re
 
@@ -66,7 +66,7 @@ def test_filled_again_they_are_the_mask(seed):
     expected = mask.repeat(scale, axis=0).repeat(scale, axis=1)
     alike = minimum_filter(mask, 3, mode="constant") == maximum_filter(
         mask, 3
-    )  # a pixel and its neighbours: not at the border
+    )  # a pixel and its neighbors: not at the border
     inner = alike.repeat(scale, axis=0).repeat(scale, axis=1)
     np.testing.assert_array_equal(canvas[inner], expected[inner])
     assert (canvas & expected).sum() / (canvas | expected).sum() > 0.97

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segmentations as dcmqi reads them, in patient millimetres: a truth that shares no code with ours."""
+"""Segmentations as dcmqi reads them, in patient millimeters: a truth that shares no code with ours."""
 
 import subprocess
 from pathlib import Path
@@ -31,9 +31,10 @@ def dcmqi_points(path: Path) -> dict[int, np.ndarray]:
 def voxel_points(grid: ImageGrid, mask: np.ndarray) -> np.ndarray:
     """Return the LPS mm (n, 3) of the voxels of a mask (slices, rows, columns) by PS3.3 C.7.6.2.1.1."""
     k, r, c = np.nonzero(mask)
-    between_rows, between_columns = grid.pixel_spacing
-    down, right = np.outer(r * between_rows, grid.column_cosine), np.outer(c * between_columns, grid.row_cosine)
-    return grid.positions[k] + down + right
+    geometry = grid.geometry
+    between_rows, between_columns = geometry.pixel_spacing
+    down, right = np.outer(r * between_rows, geometry.column_cosine), np.outer(c * between_columns, geometry.row_cosine)
+    return geometry.positions[k] + down + right
 
 
 def same_points(some: np.ndarray, others: np.ndarray, tolerance: float = 1e-3) -> bool:

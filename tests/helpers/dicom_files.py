@@ -50,7 +50,7 @@ def lut_item(descriptor: Sequence[int], data: Sequence[int] | bytes, **attribute
 
 
 def make_image(pixels: np.ndarray | bytes, **attributes: object) -> Dataset:
-    """Build a single- or multi-frame grey data set from (rows, columns) or (frames, rows, columns).
+    """Build a single- or multi-frame gray data set from (rows, columns) or (frames, rows, columns).
 
     Keyword arguments are DICOM attributes; they override the defaults, and None removes one. Pixels given as bytes are
     stored as they are, with the attributes that describe them.
@@ -114,7 +114,7 @@ def save(dataset: Dataset, path: Path, *, syntax: UID = ExplicitVRLittleEndian, 
 
 
 def write_image(path: Path, pixels: np.ndarray | bytes, **attributes: object) -> Path:
-    """Write one grey image, or one described by attributes, as explicit little endian."""
+    """Write one gray image, or one described by attributes, as explicit little endian."""
     return save(make_image(pixels, **attributes), path)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.labels.grid import ImageGrid
 
 SPACING = (1.5, 0.8)  # rows, columns
@@ -49,10 +50,11 @@ def grid_of(sources: list[Dataset], **changes: object) -> ImageGrid:
     orientation = np.array(first.ImageOrientationPatient, float)
     values = {
         "shape": (len(sources), first.Rows, first.Columns),
-        "positions": np.array([ds.ImagePositionPatient for ds in sources], float),
-        "row_cosine": orientation[:3],
-        "column_cosine": orientation[3:],
-        "pixel_spacing": tuple(map(float, first.PixelSpacing)),
+        "geometry": Geometry(
+            np.array([ds.ImagePositionPatient for ds in sources], float),
+            *np.split(orientation, 2),
+            tuple(map(float, first.PixelSpacing)),
+        ),
         "series_uid": str(first.SeriesInstanceUID),
         "frame_of_reference_uid": str(first.FrameOfReferenceUID),
         "sop_instance_uids": tuple(str(ds.SOPInstanceUID) for ds in sources),

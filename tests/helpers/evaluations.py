@@ -84,8 +84,8 @@ def large_views(seed: int, *, cases: int) -> dict:
     return draw_views(image, shifted, truth, windows=["soft_tissue"], most=24, room=ROOM // cases)
 
 
-class Doubt:
-    """Stand in for the inferer of the evaluator, which knows the doubt of the last case."""
+class Uncertainty:
+    """Stand in for the inferer of the evaluator, which knows the uncertainty of the last case."""
 
     of_classes: list[float]
     of_case: float
@@ -95,20 +95,20 @@ def evaluate(
     folder: Path, cases: Sequence[Known], *, class_names: Sequence[str] = CLASSES, windows: Sequence | None = None
 ) -> Path:
     """Write scores, summary and pictures of the cases, as `evaluating` does; return the folder."""
-    data, doubt = folder / "data", Doubt()
+    data, uncertainty = folder / "data", Uncertainty()
     items = [{"image": str(data / case.name), "patient": case.patient, "site": case.site} for case in cases]
 
     def step(engine: Engine, place: int) -> list[dict]:
         case = cases[place]
-        doubt.of_case = (place + 1) / (len(cases) + 1)
-        doubt.of_classes = [doubt.of_case] * (len(class_names) - 1)
+        uncertainty.of_case = (place + 1) / (len(cases) + 1)
+        uncertainty.of_classes = [uncertainty.of_case] * (len(class_names) - 1)
         engine.state.batch = [{"original": case.image}]
         return [{"pred": case.prediction, "truth": case.truth}]
 
     engine = Engine(step)
     shared = {"output_dir": folder / "scores", "cases": items, "dataset_dir": data}
     scorer = CaseScorer(class_names, ["lesion"])
-    ScoreTable(**shared, scorer=scorer, doubt=doubt, by=["size", "site"], resamples=200).attach(engine)
+    ScoreTable(**shared, scorer=scorer, uncertainty=uncertainty, by=["size", "site"], resamples=200).attach(engine)
     CasePictures(**shared, windows=windows).attach(engine)
     engine.run(range(len(cases)))
     return folder / "scores"

@@ -23,7 +23,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def randomise_statistics(network: nn.Module) -> None:
+def randomize_statistics(network: nn.Module) -> None:
     """Give batch norm statistics as training leaves them, so that no graph passes that forgets them."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bundle.pyraseg.inference.flips import FlipInferer
 from bundle.pyraseg.inference.memory import FrugalInferer
-from bundle.pyraseg.transforms.neighbours import StackNeighboursd
+from bundle.pyraseg.transforms.context_slices import StackContextSlicesd
 from bundle.pyraseg.transforms.orientation import OrientSlicesd
 from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd
 from bundle.pyraseg.transforms.projection import DropSliceAxisd
@@ -38,13 +38,13 @@ def network(channels: int, classes: int = 3) -> Convolutions:
     return Convolutions(channels, classes).eval()
 
 
-def volume(*windows: object, neighbours: int = 0, output_range: tuple[float, float] = (-1, 1)) -> Compose:
+def volume(*windows: object, context_slices: int = 0, output_range: tuple[float, float] = (-1, 1)) -> Compose:
     return Compose(
         [
             Windowd("image", windows=list(windows), output_range=output_range),
             OrientSlicesd("image"),
             ResampleSlicesd("image", spacing=1.7),
-            StackNeighboursd("image", neighbours=neighbours),
+            StackContextSlicesd("image", context_slices=context_slices),
         ]
     )
 

@@ -66,14 +66,14 @@ def letter_f() -> np.ndarray:
 
 @dataclass
 class Case:
-    """A prediction, and the truth about it from the files: for each slice and class the centres of its voxels."""
+    """A prediction, and the truth about it from the files: for each slice and class the centers of its voxels."""
 
     prediction: Prediction
     frames: dict[tuple[str, int], np.ndarray]  # by SOP instance UID and frame, (rows, columns) label values
     planes: dict[tuple[str, int], tuple[np.ndarray, ...]]  # position, vector to the next row, to the next column
 
     def points(self, value: int) -> np.ndarray:
-        """Return the voxel centres of a class, (n, 3) LPS mm."""
+        """Return the voxel centers of a class, (n, 3) LPS mm."""
         found = []
         for key, labels in self.frames.items():
             position, down, right = self.planes[key]

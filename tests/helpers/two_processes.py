@@ -60,7 +60,7 @@ def train() -> dict:
         optimizer.step()
 
     trainer = Engine(step)
-    averaged = AveragedWeights(network, keep=0.5)
+    averaged = AveragedWeights(network, ema_decay=0.5)
     averaged.attach(trainer)
     SeedEpochs(0).attach(trainer)
     KeepInStep(network, average=averaged.network).attach(trainer)

@@ -101,7 +101,7 @@ def test_writing_goes_on_while_the_next_input_is_segmented(tmp_path):
 
 
 def test_an_output_that_does_not_exist(tmp_path):
-    with pytest.raises(PyrasegError, match=r"no output 'segg'; there are labels, .*The nearest is 'seg'"):
+    with pytest.raises(PyrasegError, match=r"no output 'segg'; there are labels, .*The nearest name is 'seg'"):
         SavePredictions(tmp_path, outputs=["segg"], writers={"labels": LabelMapWriter()}, tally=Tally([]))
 
 
@@ -113,9 +113,9 @@ def test_a_full_disk_is_told_in_words():
     ("option", "message"),
     [
         ({"outputs": ["labels", "segg"]}, "There is no output 'segg'"),
-        ({"outputs": ["seg"], "class_names": ["background", "tumour"]}, "the terminology has none for tumour"),
+        ({"outputs": ["seg"], "class_names": ["background", "tumor"]}, "the terminology has none for tumor"),
         ({"outputs": ["mesh"], "mesh_format": "obj"}, "There is no mesh format 'obj'"),
-        ({"outputs": ["labels"], "class_names": ["background", "tumour"]}, None),  # needs no codes
+        ({"outputs": ["labels"], "class_names": ["background", "tumor"]}, None),  # needs no codes
     ],
 )
 def test_the_config_refuses_before_anything_is_segmented(tmp_path, option, message):

@@ -63,11 +63,12 @@ def assert_same_points(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 def is_tilted(case: Case) -> bool:
     """Return whether the stack is sheared, which no ITK image can be, and so nothing that dcmqi writes."""
-    return case.prediction.geometry.is_tilted
+    geometry = case.prediction.geometry
+    return bool(np.linalg.norm(np.cross(geometry.step, geometry.normal)) > 0.1)
 
 
 def points_by_pydicom(path: Path) -> dict[int, np.ndarray]:
-    """Return the voxel centres of every segment by the places of its frames."""
+    """Return the voxel centers of every segment by the places of its frames."""
     dataset = pydicom.dcmread(path)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     row, column = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(float)
@@ -82,7 +83,7 @@ def points_by_pydicom(path: Path) -> dict[int, np.ndarray]:
 
 
 def points_by_dcmqi(path: Path) -> dict[int, np.ndarray]:
-    """Return the voxel centres of every segment as dcmqi and ITK see them."""
+    """Return the voxel centers of every segment as dcmqi and ITK see them."""
     with TemporaryDirectory() as folder:
         command = ["segimage2itkimage", "--inputDICOM", str(path), "--outputDirectory", folder, "-t", "nrrd"]
         subprocess.run(command, check=True, capture_output=True)
@@ -163,8 +164,8 @@ def test_a_projection_is_referred_to_without_a_place(algorithm: Algorithm, real_
 
 def test_codes_are_asked_for_before_anything_is_segmented(algorithm: Algorithm) -> None:
     sources = SourceImages(complete_headers=False)
-    with pytest.raises(PyrasegError, match=r"has none for tumour\. Give them"):
-        SegmentationWriter(class_names=["background", "tumour"], terminology={}, algorithm=algorithm, sources=sources)
+    with pytest.raises(PyrasegError, match=r"has none for tumor\. Give them"):
+        SegmentationWriter(class_names=["background", "tumor"], terminology={}, algorithm=algorithm, sources=sources)
     for codes, message in (({"typ": []}, "has typ; it needs a type"), ({"type": ["1", "SCT"]}, "The type of 'x'")):
         with pytest.raises(PyrasegError, match=message):
             SegmentClass.from_codes("x", codes)

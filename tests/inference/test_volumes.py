@@ -50,7 +50,7 @@ def test_nothing_found_is_an_explicit_result(algorithm: Algorithm, tmp_path: Pat
 
 
 def test_uneven_slices(tmp_path: Path) -> None:
-    """A slice is missing: its neighbours stand for the gap, and the mesh is as large as they are."""
+    """A slice is missing: its neighbors stand for the gap, and the mesh is as large as they are."""
     labels = np.zeros((6, 24, 20), np.uint8)
     labels[:, 6:18, 5:15] = 1
     heights = [0, 2, 4, 8, 10, 12]
@@ -58,7 +58,7 @@ def test_uneven_slices(tmp_path: Path) -> None:
         write_series(tmp_path / "in", labels[k : k + 1].astype(np.int16), origin=(0, 0, height), names=[f"{k}.dcm"],
                      InstanceNumber=k + 1)  # fmt: skip
     case = make_case(tmp_path / "in", lambda number: labels[number], tmp_path)
-    assert case.prediction.slice_widths.tolist() == [2, 2, 3, 3, 2, 2]
+    assert case.prediction.geometry.slice_widths.tolist() == [2, 2, 3, 3, 2, 2]
     assert case.prediction.volumes[1] == 120 * 14
     (path,) = MeshWriter(class_names=NAMES)(case.prediction)
     assert trimesh.load(path).volume == pytest.approx(120 * 14, rel=0.02)

@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.pyraseg.figures.overlay import COLOURS, MARGIN, draw, telling_slices
+from bundle.pyraseg.figures.overlay import COLORS, MARGIN, draw, telling_slices
 from bundle.pyraseg.inference.writers.label_map import write_label_map
 
 NAMES = ["background", "liver", "lesion"]
@@ -50,8 +50,8 @@ def test_the_picture_shows_image_labels_and_both():
     assert picture.shape == (260 + 2 * MARGIN, 900, 3)
     left, right = (picture[150, x + 300 * np.arange(3)] for x in (50, 250))
     assert left.tolist() == [[200] * 3, [0] * 3, [200] * 3]
-    assert right[0].tolist() == [200] * 3 and right[1].tolist() == COLOURS[1].tolist()
-    assert right[2] == pytest.approx(0.55 * 200 + 0.45 * COLOURS[1], abs=1)
+    assert right[0].tolist() == [200] * 3 and right[1].tolist() == COLORS[1].tolist()
+    assert right[2] == pytest.approx(0.55 * 200 + 0.45 * COLORS[1], abs=1)
 
 
 def test_slices_of_a_volume_are_windowed_and_have_square_pixels():
@@ -61,4 +61,4 @@ def test_slices_of_a_volume_are_windowed_and_have_square_pixels():
         draw(volume, MetaTensor(torch.zeros(1, 300, 260, 4), affine=affine), NAMES, windows=["soft_tissue"])
     )
     assert picture.shape == (520 + 2 * MARGIN, 900, 3)
-    assert abs(int(picture[200, 100, 0]) - 128) <= 1  # the centre of the window
+    assert abs(int(picture[200, 100, 0]) - 128) <= 1  # the center of the window

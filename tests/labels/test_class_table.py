@@ -75,7 +75,7 @@ def test_unknown_regions_are_listed_with_all_that_was_found() -> None:
 @pytest.mark.parametrize(
     ("names", "order", "message"),
     [
-        ({"livr": ["x"]}, None, "label_names has 'livr', .* Did you mean 'Liver'"),
+        ({"livr": ["x"]}, None, "label_names has 'livr', .* The nearest name is 'Liver'"),
         ({"Liver": "Leber"}, None, "gives 'Liver' 'Leber', not a list"),
         ({"Liver": ["kidney"]}, None, "'kidney' means two classes, 'kidney' and 'Liver'"),
         ({"Liver": [3], "kidney": [3]}, None, "3 means two classes"),
@@ -84,7 +84,7 @@ def test_unknown_regions_are_listed_with_all_that_was_found() -> None:
         ({"Liver": [{"kind": ["SCT", "1"]}]}, None, "An entry is a name, a code"),
         ({"Liver": [True]}, None, "An entry is a name, a code"),
         ({"Liver": [None]}, None, "An entry is a name, a code"),
-        (None, ["Liver", "tumour"], "overlap_order has 'tumour'"),
+        (None, ["Liver", "tumor"], "overlap_order has 'tumor'"),
         (None, ["background", "Liver"], "overlap_order must name classes other than the background"),
         (None, ["Liver", "Liver"], "each once"),
     ],

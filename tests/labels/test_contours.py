@@ -68,7 +68,7 @@ def crossings(points: np.ndarray, contour: np.ndarray) -> np.ndarray:
     return count
 
 
-def test_every_pixel_centre_is_judged_rightly() -> None:
+def test_every_pixel_center_is_judged_rightly() -> None:
     random = np.random.default_rng(5)
     points = np.argwhere(np.ones(SHAPE))
     for _ in range(20):  # polygons that cross themselves and leave the image
@@ -89,7 +89,7 @@ def test_half_pixel_edges_give_exact_areas() -> None:
 
 
 def test_pixels_on_a_contour_belong_to_it() -> None:
-    """Programs that trace the outermost pixels of a mask, a hole's neighbours included, get their mask back."""
+    """Programs that trace the outermost pixels of a mask, a hole's neighbors included, get their mask back."""
     traced = np.array([[10, 20], [10, 39], [29, 39], [29, 20]]) + 1e-9  # as rounding leaves them
     around_hole = np.array([[14, 24], [14, 31], [21, 31], [21, 24]])
     expected = np.zeros(SHAPE, bool)

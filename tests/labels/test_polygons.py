@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 
 def fill(polygons: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Return the pixels whose centres are inside an odd number of polygons."""
+    """Return the pixels whose centers are inside an odd number of polygons."""
     inside = np.zeros(shape, int)
     for polygon in polygons:
         inside += grid_points_in_poly(shape, polygon)
@@ -33,9 +33,9 @@ def blobs(threshold: float) -> np.ndarray:
 def rings() -> np.ndarray:
     """Return a disc with two holes, one of which holds an island with a hole of its own."""
     mask = np.zeros((64, 80), bool)
-    for centre, radii in (((32, 40), [28]), ((30, 28), [11, 6, 2]), ((38, 55), [7])):
+    for center, radii in (((32, 40), [28]), ((30, 28), [11, 6, 2]), ((38, 55), [7])):
         for radius in radii:
-            mask[disk(centre, radius, shape=mask.shape)] ^= True
+            mask[disk(center, radius, shape=mask.shape)] ^= True
     return mask
 
 

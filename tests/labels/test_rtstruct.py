@@ -2,6 +2,7 @@
 """Structure sets written with pydicom come back as masks: area, centroid, holes, slices, and what is refused."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.grid import ImageGrid
@@ -26,18 +28,17 @@ UIDS = {"series_uid": generate_uid(), "frame_of_reference_uid": generate_uid()}
 
 def make_grid(stack: str = "axial", **changes: object) -> ImageGrid:
     row, column, step = (np.array(v, float) for v in STACKS[stack])
-    values = {"positions": np.array([-20, 30, 100]) + np.arange(SLICES)[:, None] * step}
-    values |= {"row_cosine": row, "column_cosine": column, "pixel_spacing": SPACING, **UIDS}
-    return ImageGrid((SLICES, *SHAPE), **{**values, **changes})
+    geometry = Geometry(np.array([-20, 30, 100]) + np.arange(SLICES)[:, None] * step, row, column, SPACING)
+    return ImageGrid((SLICES, *SHAPE), **{"geometry": geometry, **UIDS, **changes})
 
 
 def in_mm(grid: ImageGrid, slice_index: int, contour: np.ndarray) -> np.ndarray:
     """Return the LPS mm of corners given as row and column, by PS3.3 C.7.6.2.1.1."""
-    rows, columns = contour.T
+    (rows, columns), geometry = contour.T, grid.geometry
     return (
-        grid.positions[slice_index]
-        + np.outer(rows * SPACING[0], grid.column_cosine)
-        + np.outer(columns * SPACING[1], grid.row_cosine)
+        geometry.positions[slice_index]
+        + np.outer(rows * SPACING[0], geometry.column_cosine)
+        + np.outer(columns * SPACING[1], geometry.row_cosine)
     )
 
 
@@ -82,7 +83,8 @@ def test_contours_that_lie_on_no_slice_are_reported(tmp_path: Path, caplog: pyte
 
 
 def test_coordinates_may_be_rounded(tmp_path: Path) -> None:
-    grid = make_grid("axial", positions=np.array([[-20, 30, -127.690002 + 1.25 * k] for k in range(SLICES)]))
+    positions = np.array([[-20, 30, -127.690002 + 1.25 * k] for k in range(SLICES)])
+    grid = make_grid(geometry=replace(make_grid().geometry, positions=positions))
     placed = np.round(in_mm(grid, 3, OUTER), 1)
     label = read_dicom_label(write_structure_set(tmp_path / "rt.dcm", {"Liver": [placed]}, **UIDS), grid, TABLE)
     assert label[3].any() and not label[[0, 1, 2, 4]].any()
@@ -102,7 +104,7 @@ def test_rois_are_matched_by_name_or_code_or_left_out(tmp_path: Path, caplog: py
         "BODY": [in_mm(grid, k, OUTER * 1.05) for k in range(SLICES)],
         "Hepar": [in_mm(grid, 1, OUTER)],
         "GTV 1": [in_mm(grid, 1, INNER)],
-        "Isocentre": [(in_mm(grid, 1, INNER[:1]), "POINT")],
+        "Isocenter": [(in_mm(grid, 1, INNER[:1]), "POINT")],
         "Empty": [],
     }
     path = write_structure_set(tmp_path / "rt.dcm", rois, codes={"Hepar": ("SRT", "T-62000")}, **UIDS)
@@ -112,7 +114,7 @@ def test_rois_are_matched_by_name_or_code_or_left_out(tmp_path: Path, caplog: py
     table = ClassTable(TABLE.class_names, names, ["liver", "lesion"])
     with caplog.at_level(logging.INFO):
         label = read_dicom_label(path, grid, table)
-    assert "no closed contour in the ROIs ['Isocentre', 'Empty']" in caplog.text
+    assert "no closed contour in the ROIs ['Isocenter', 'Empty']" in caplog.text
     assert label[1, 47, 50] == 2 and label[1, 20, 52] == 1 and not label[[0, 2, 3, 4]].any()
     with pytest.raises(PyrasegError, match=r"'liver' and 'lesion' in \d+ pixels overlap"):
         read_dicom_label(path, grid, ClassTable(TABLE.class_names, names))
@@ -133,7 +135,7 @@ def test_structure_sets_of_other_images_are_refused(tmp_path: Path, caplog: pyte
     assert np.array_equal(found, expected)
     assert "names another frame of reference" in caplog.text
     with pytest.raises(PyrasegError, match="whose slices have a place in the patient"):
-        read_dicom_label(path, make_grid(positions=None), TABLE)
+        read_dicom_label(path, make_grid(geometry=None), TABLE)
     sagittal = make_grid("sagittal")
     with pytest.raises(PyrasegError, match="across the image's slices"):
         read_dicom_label(path, sagittal, TABLE)
@@ -184,7 +186,7 @@ def test_reads_what_rt_utils_wrote(real_data: Path, caplog: pytest.LogCaptureFix
     pixel = 0.488281
     assert abs(label[0].sum() * pixel**2 - area) < 0.1 * pixel * (perimeter(outer) + perimeter(inner))
     centroid = (moments(outer) - moments(inner))[1:] / area
-    # Its sides run along the pixels, so a whole row of centres lies in or out at once: 0.13 pixels here.
+    # Its sides run along the pixels, so a whole row of centers lies in or out at once: 0.13 pixels here.
     assert np.abs(np.argwhere(label[0]).mean(axis=0) * pixel - 125 - centroid).max() < 0.2 * pixel
     assert not label[1].any()
 

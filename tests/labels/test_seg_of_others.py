@@ -58,19 +58,19 @@ def test_frames_begin_within_a_byte(real_data: Path, size: str) -> None:
 
 def test_overlaps_that_dcmqi_wrote(real_data: Path) -> None:
     path = real_data / "ct_liver_dicom_seg" / "partial_overlaps.dcm"
-    colours = ["GREEN", "ORANGE", "PURPLE", "LIGHT_BLUE", "DARK_BLUE"]
+    colors = ["GREEN", "ORANGE", "PURPLE", "LIGHT_BLUE", "DARK_BLUE"]
     grid = real_grid(real_data, "ct-3slice")
     with pytest.raises(PyrasegError, match=r"'GREEN' and '\w+' in \d+ pixels.* overlap"):
-        read_dicom_label(path, grid, ClassTable(["background", *colours]))
+        read_dicom_label(path, grid, ClassTable(["background", *colors]))
     masks = np.zeros((5, *grid.shape), bool)
     for frame in open_label(path).frames():
-        k = int(np.abs(grid.positions[:, 2] - frame.plane.position[2]).argmin())
+        k = int(np.abs(grid.geometry.positions[:, 2] - frame.plane.position[2]).argmin())
         masks[frame.segment - 1, k] |= frame.mask
-    order = colours[::-1]
-    label = read_dicom_label(path, grid, ClassTable(["background", *colours], overlap_order=order))
+    order = colors[::-1]
+    label = read_dicom_label(path, grid, ClassTable(["background", *colors], overlap_order=order))
     expected = np.zeros(grid.shape, np.uint8)
     for name in order:
-        expected[masks[colours.index(name)]] = 1 + colours.index(name)
+        expected[masks[colors.index(name)]] = 1 + colors.index(name)
     assert np.array_equal(label, expected)
 
 

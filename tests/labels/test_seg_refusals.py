@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import open_label, read_dicom_label
 from tests.helpers.dicom_sources import grid_of, letter_f, make_sources
@@ -49,7 +50,7 @@ def test_frames_without_a_place_go_to_their_source(tmp_path: Path) -> None:
         del ds.FrameOfReferenceUID
 
     change(path, drop_places)
-    flat = {"positions": None, "row_cosine": None, "column_cosine": None, "frame_of_reference_uid": ""}
+    flat = {"geometry": None, "frame_of_reference_uid": ""}
     assert np.array_equal(read_dicom_label(path, grid_of(sources, **flat), TABLE), mask)
     turned = grid_of(sources[::-1], **flat)
     assert np.array_equal(read_dicom_label(path, turned, TABLE), mask[::-1])
@@ -75,10 +76,10 @@ def test_frames_without_a_place_go_to_their_source(tmp_path: Path) -> None:
 def test_frames_that_do_not_fit_are_refused(tmp_path: Path, move: object, message: str) -> None:
     sources = make_sources("axial")
     path = write(tmp_path / "seg.dcm", letter_f(), sources)
-    grid = grid_of(sources)
-    moved = move(grid.positions, grid.row_cosine, grid.column_cosine, grid.pixel_spacing, grid.shape)
+    place, shape = grid_of(sources).geometry, letter_f().shape
+    *moved, size = move(place.positions, place.row_cosine, place.column_cosine, place.pixel_spacing, shape)
     with pytest.raises(PyrasegError, match=message):
-        read_dicom_label(path, ImageGrid(moved[4], *moved[:4]), TABLE)
+        read_dicom_label(path, ImageGrid(size, Geometry(*moved)), TABLE)
 
 
 @pytest.mark.parametrize(

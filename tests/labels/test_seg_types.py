@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segmentations of every type come back as they were: as highdicom wrote them and as dcmqi reads them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -86,10 +87,11 @@ def test_a_frame_may_be_smaller_or_larger_than_the_image(tmp_path: Path) -> None
     sources, mask = make_sources("oblique"), letter_f()
     path = write(tmp_path / "seg.dcm", mask, sources)
     grid = grid_of(sources)
-    right, down = 0.8 * grid.row_cosine, 1.5 * grid.column_cosine
-    wider = grid_of(sources, shape=(4, 14, 20), positions=grid.positions - 2 * right)
+    place = grid.geometry
+    right, down = place.pixel_steps
+    wider = grid_of(sources, shape=(4, 14, 20), geometry=replace(place, positions=place.positions - 2 * right))
     assert np.array_equal(read_dicom_label(path, wider, TABLE)[:, :, 2:13], mask)
-    narrower = grid_of(sources, shape=(4, 12, 8), positions=grid.positions + down + right)
+    narrower = grid_of(sources, shape=(4, 12, 8), geometry=replace(place, positions=place.positions + down + right))
     assert np.array_equal(read_dicom_label(path, narrower, TABLE), mask[:, 1:13, 1:9])
 
 

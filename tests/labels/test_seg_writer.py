@@ -49,7 +49,7 @@ def test_a_seed_makes_the_bytes_repeat(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stack", ["axial", "reversed", "oblique", "coronal"])
 def test_dcmqi_reads_the_same_voxels(tmp_path: Path, stack: str) -> None:
-    """Compare in patient millimetres, as dcmqi and ITK see them."""
+    """Compare in patient millimeters, as dcmqi and ITK see them."""
     sources, mask = make_sources(stack), letter_f()
     write_segmentation(tmp_path / "seg.dcm", mask, sources, CLASSES)
     theirs = dcmqi_points(tmp_path / "seg.dcm")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from tests.helpers.network_tests import in_onnxruntime, randomise_statistics, relative_error
+from tests.helpers.network_tests import in_onnxruntime, randomize_statistics, relative_error
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 ENCODERS = [
@@ -33,7 +33,7 @@ def bundle(request, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"network_def": network}))
     torch.manual_seed(0)
     network = ConfigParser({"network_def": network}).get_parsed_content("network_def").eval()
-    randomise_statistics(network)
+    randomize_statistics(network)
     torch.save(network.state_dict(), tmp_path / "model.pt")
     return tmp_path, network, spatial_dims
 

@@ -20,7 +20,7 @@ BIG = ["efficientnet_b0", "resnet50", "resnet101", "convnext_tiny"]
 ENCODERS = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in BIG)]
 
 
-def test_packaged_weights_recognise_a_photograph():
+def test_packaged_weights_recognize_a_photograph():
     """A wrong mapping would not: ImageNet's class 967 is espresso, 281 to 285 are cats."""
     classifier = timm.create_model(PACKAGED_ENCODER, pretrained=False).eval()
     load_weights(classifier, read_packaged_weights())
@@ -88,13 +88,13 @@ def test_other_encoders_of_timm(name, stride):
 # --- weights ---
 
 
-def test_grey_input_sees_the_sum_of_the_colour_weights(caplog):
-    colour = build_encoder(PACKAGED_ENCODER).eval()
+def test_gray_input_sees_the_sum_of_the_color_weights(caplog):
+    color = build_encoder(PACKAGED_ENCODER).eval()
     with caplog.at_level("INFO"):
-        grey = build_encoder(PACKAGED_ENCODER, in_channels=1).eval()
+        gray = build_encoder(PACKAGED_ENCODER, in_channels=1).eval()
     assert "adapted from 3 to 1 input channels" in caplog.text
     image = torch.randn(1, 1, 64, 64)
-    torch.testing.assert_close(grey(image)[-1], colour(image.expand(1, 3, 64, 64))[-1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gray(image)[-1], color(image.expand(1, 3, 64, 64))[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_six_channels_see_a_repeated_image_as_three_do():

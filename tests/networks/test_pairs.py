@@ -13,7 +13,7 @@ from tests.helpers.network_tests import (
     check_onnx_by_torch_export,
     check_torch_export,
     compare_logits,
-    randomise_statistics,
+    randomize_statistics,
 )
 
 pytestmark = [
@@ -30,7 +30,7 @@ def build(encoder: str, head: str, **options) -> SegmentationNetwork:
     torch.manual_seed(0)
     network_class, own = HEADS[head]
     network = network_class(encoder=encoder, pretrained=False, out_channels=CLASSES, bottleneck=32, **own, **options)
-    randomise_statistics(network)
+    randomize_statistics(network)
     return network
 
 

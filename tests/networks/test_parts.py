@@ -96,7 +96,7 @@ def test_what_is_frozen_survives_a_copy(network):
 
 
 def test_statistics_are_kept_where_weights_learn(network):
-    network.learn_only(["encoder", "head"], keep_statistics=["encoder.stages"])
+    network.learn_only(["encoder", "head"], freeze_batch_norm=["encoder.stages"])
     network.train()
     modules = dict(network.named_modules())
     assert {name for name in EVERYTHING if modules[name].weight.requires_grad} == EVERYTHING
@@ -104,4 +104,4 @@ def test_statistics_are_kept_where_weights_learn(network):
     network.learn_only(["encoder"])
     assert learning(network) == EVERYTHING - {"head"}, "every stage says anew what is kept"
     with pytest.raises(PyrasegError, match="no part 'decoder'"):
-        network.learn_only(["encoder"], keep_statistics=["decoder"])
+        network.learn_only(["encoder"], freeze_batch_norm=["decoder"])

@@ -10,7 +10,7 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
 from bundle.pyraseg.networks.encoders import VOLUME_ENCODERS, build_encoder
 from bundle.pyraseg.networks.pspnet import PSPNet
-from tests.helpers.network_tests import in_onnxruntime, randomise_statistics, relative_error
+from tests.helpers.network_tests import in_onnxruntime, randomize_statistics, relative_error
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 HEADS = {"plain": (PSPNet, {}), "fpn": (PSPNet, {"decoder": "fpn"}), "deeplab": (DeepLabV3Plus, {})}
@@ -46,7 +46,7 @@ def medicalnet_file(path):
     """Write random weights in MedicalNet's layout: MONAI's names behind `module.`, in a checkpoint."""
     torch.manual_seed(0)
     network = ResNetFeatures("resnet50", pretrained=False, spatial_dims=3, in_channels=1).eval()
-    randomise_statistics(network)
+    randomize_statistics(network)
     torch.save({"state_dict": {f"module.{name}": value for name, value in network.state_dict().items()}}, path)
     return network
 
@@ -54,12 +54,12 @@ def medicalnet_file(path):
 def test_medicalnets_weights_compute_what_monai_computes(tmp_path):
     network = medicalnet_file(tmp_path / "resnet_50.pth")
     options = {"spatial_dims": 3, "pretrained": tmp_path / "resnet_50.pth", "output_stride": 32}
-    grey = build_encoder("resnet50", in_channels=1, **options).eval()
+    gray = build_encoder("resnet50", in_channels=1, **options).eval()
     three = build_encoder("resnet50", in_channels=3, **options).eval()
     image = torch.randn(1, 1, 64, 32, 32)
     with torch.no_grad():
         expected = network(image)[1:]
-        for own, repeated, theirs in zip(grey(image), three(image.expand(-1, 3, -1, -1, -1)), expected, strict=True):
+        for own, repeated, theirs in zip(gray(image), three(image.expand(-1, 3, -1, -1, -1)), expected, strict=True):
             torch.testing.assert_close(own, theirs)
             torch.testing.assert_close(repeated, theirs, atol=1e-4, rtol=1e-4)
 
@@ -82,7 +82,7 @@ def network(request):
     network = network_class(
         spatial_dims=3, in_channels=1, encoder=encoder, pretrained=False, out_channels=3, bottleneck=16, **own
     )
-    randomise_statistics(network)
+    randomize_statistics(network)
     return network
 
 

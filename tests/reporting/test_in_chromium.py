@@ -125,7 +125,7 @@ def test_a_case_opens_its_slider_moves_and_outlines_can_be_put_out(page, evaluat
     truth, prediction = dialog.locator("#stage .outline.truth"), dialog.locator("#stage .outline.prediction")
     expect(truth).to_have_count(1)
     style = "element => getComputedStyle(element).strokeDasharray"
-    assert truth.evaluate(style) == "none" and prediction.evaluate(style) != "none"  # not by colour alone
+    assert truth.evaluate(style) == "none" and prediction.evaluate(style) != "none"  # not by color alone
     dialog.get_by_role("checkbox", name="truth").uncheck()
     expect(truth).to_have_count(0)
     expect(prediction).to_have_count(1)
@@ -243,7 +243,7 @@ def test_one_class_has_no_mean_over_classes(visit, tmp_path):
     page = visit(write_report(evaluate(tmp_path.resolve(), cases, class_names=["background", "lesion"])))
     assert names(page) == ["2.png", "1.png", "0.png"]
     headings = page.locator("#list thead th").all_inner_texts()
-    assert [heading.split()[0] for heading in headings] == ["Case", "patient", "lesion", "doubt", "site"]
+    assert [heading.split()[0] for heading in headings] == ["Case", "patient", "lesion", "uncertainty", "site"]
     page.get_by_label("Worse than").fill("0.99")
     assert names(page) == ["2.png", "1.png"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The views of cases: which slices, how large, at window, upright, with what was not labelled left out."""
+"""The views of cases: which slices, how large, at window, upright, with what was not labeled left out."""
 
 import base64
 import io
@@ -56,7 +56,7 @@ def test_pictures_are_undistorted_and_outlines_lie_on_them():
     assert bounds(view["prediction"][1]) == pytest.approx([7 * unit, 12 * unit, 15 * unit, 24 * unit], abs=0.11)
     image = pixels(view)
     assert image.shape == (20, 24)  # large pixels are not blown up
-    assert image[7:11, 5:11].mean() == pytest.approx((110 + 160) / 400 * 255, abs=3)  # HU at centre 40, width 400
+    assert image[7:11, 5:11].mean() == pytest.approx((110 + 160) / 400 * 255, abs=3)  # HU at center 40, width 400
     assert image[:5].mean() == pytest.approx((-50 + 160) / 400 * 255, abs=3)
 
 
@@ -82,7 +82,7 @@ def test_a_photograph_is_one_view_without_a_slice():
     assert bounds(view["prediction"][2]) == pytest.approx([10 * unit, 10 * unit, 30 * unit, 22 * unit], abs=0.11)
 
 
-def test_what_nobody_labelled_is_outlined_in_neither():
+def test_what_nobody_labeled_is_outlined_in_neither():
     case = volume("a", shift=3)
     case.truth[:, 12:, :, :] = UNKNOWN
     view = views_of(case)["views"][0]

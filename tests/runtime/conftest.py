@@ -42,7 +42,7 @@ class Exported:
 
 def exported(folder: Path, preprocessing: Compose, *, rgb: bool = False) -> Exported:
     parts = steps(preprocessing)
-    channels = {"Windowd": lambda w: len(w.windows), "StackNeighboursd": lambda s: 2 * s.neighbours + 1}
+    channels = {"Windowd": lambda w: len(w.windows), "StackContextSlicesd": lambda s: 2 * s.context_slices + 1}
     counts = [channels[type(s).__name__](s) for s in preprocessing.transforms if type(s).__name__ in channels]
     number = 3 if rgb else int(np.prod(counts))
     files = folder / "small.network.onnx", folder / "small.onnx"
@@ -60,9 +60,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         return exported(tmp_path_factory.mktemp(name), preprocessing, rgb=rgb)
 
     return SimpleNamespace(
-        ct=make("ct", volume(*WINDOWS, neighbours=1)),
-        mr=make("mr", volume({"percentiles": [1, 99]}, neighbours=1)),
-        header=make("header", volume("header", "soft_tissue", neighbours=1)),
+        ct=make("ct", volume(*WINDOWS, context_slices=1)),
+        mr=make("mr", volume({"percentiles": [1, 99]}, context_slices=1)),
+        header=make("header", volume("header", "soft_tissue", context_slices=1)),
         radiograph=make("radiograph", projection({"percentiles": [1, 99]})),
         photograph=make("photograph", photograph(), rgb=True),
     )

@@ -44,7 +44,7 @@ SERIES = {
 }
 
 
-def grey(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+def gray(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     """Return stored values with structure at every scale, of which some are -50."""
     random = np.random.default_rng(0)
     coarse = random.integers(-400, 500, (shape[0], 5, 6))
@@ -56,7 +56,7 @@ def grey(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 def series(folder: Path, name: str = "plain", **others: object) -> Path:
     options = {"spacing": (1.3, 0.9), "slice_step": 2.5, **SERIES[name], **others}
-    write_series(folder, grey(), **options)
+    write_series(folder, gray(), **options)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_a_ct_series(name, models, tmp_path):
 
 @pytest.mark.parametrize("slices", [1, 2])
 def test_a_series_of_fewer_slices_than_the_network_sees(slices, models, tmp_path):
-    write_series(tmp_path / "in", grey()[:slices], spacing=(1.3, 0.9), slice_step=2.5)
+    write_series(tmp_path / "in", gray()[:slices], spacing=(1.3, 0.9), slice_step=2.5)
     assert run(models.ct.path, tmp_path / "in", tmp_path / "out") == 0
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), models.ct.truth(tmp_path / "in"))
@@ -101,7 +101,7 @@ def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTim=2") == 1
-    assert "Did you mean EchoTime?" in capsys.readouterr().err
+    assert "The nearest name is 'EchoTime'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["plain", "rescaled by slice", "padded", "downwards"])
@@ -124,7 +124,7 @@ def test_windows_of_the_header_slice_by_slice(function, models, tmp_path):
 def test_a_multi_frame_object(models, tmp_path):
     positions = np.array([[0, 0, 2.5 * z] for z in (3, 0, 5, 1, 2, 4)])  # frames in no order
     rescale = {"PixelValueTransformationSequence": item(RescaleSlope=1, RescaleIntercept=-20, RescaleType="HU")}
-    path = write_enhanced(tmp_path / "in" / "one.dcm", grey(), positions, spacing=(1.3, 0.9), shared=rescale)
+    path = write_enhanced(tmp_path / "in" / "one.dcm", gray(), positions, spacing=(1.3, 0.9), shared=rescale)
     assert run(models.ct.path, path, tmp_path / "out") == 0
     check(png(tmp_path / "out" / "one_labels"), models.ct.truth(path))
 
@@ -138,14 +138,14 @@ def test_photographs(suffix, size, models, tmp_path):
     check(png(tmp_path / "out" / "a.png"), models.photograph.truth(tmp_path / f"a.{suffix}"))
 
 
-def test_a_grey_photograph_and_one_in_dicom(models, tmp_path):
+def test_a_gray_photograph_and_one_in_dicom(models, tmp_path):
     small = Image.fromarray(np.random.default_rng(1).integers(0, 255, (7, 5), dtype=np.uint8))
     values = np.asarray(small.resize((60, 50), Image.Resampling.BICUBIC))
     (tmp_path / "in").mkdir()
     Image.fromarray(values).convert("LA").save(tmp_path / "in" / "alpha.png")
     eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "Modality": "XC"}
-    write_image(tmp_path / "in" / "grey.dcm", values, **eight, SeriesInstanceUID=uid("grey"))
-    colour = np.stack([values, values[::-1], values[:, ::-1]], -1)
+    write_image(tmp_path / "in" / "gray.dcm", values, **eight, SeriesInstanceUID=uid("gray"))
+    color = np.stack([values, values[::-1], values[:, ::-1]], -1)
     rgb = {
         "SamplesPerPixel": 3,
         "PlanarConfiguration": 0,
@@ -153,22 +153,22 @@ def test_a_grey_photograph_and_one_in_dicom(models, tmp_path):
         "Rows": 50,
         "Columns": 60,
     }
-    write_image(tmp_path / "in" / "rgb.dcm", colour.tobytes(), **eight, **rgb, SeriesInstanceUID=uid("rgb"))
+    write_image(tmp_path / "in" / "rgb.dcm", color.tobytes(), **eight, **rgb, SeriesInstanceUID=uid("rgb"))
     assert run(models.photograph.path, tmp_path / "in", tmp_path / "out") == 0
-    for name in ("alpha.png", "grey.dcm", "rgb.dcm"):
+    for name in ("alpha.png", "gray.dcm", "rgb.dcm"):
         check(png(tmp_path / "out" / f"{name[:-4]}.png"), models.photograph.truth(tmp_path / "in" / name))
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_a_radiograph_in_dicom(photometric, models, tmp_path):
     image = {"Modality": "DX", "PhotometricInterpretation": photometric, "FrameOfReferenceUID": None}
-    write_image(tmp_path / "in" / "chest.dcm", grey()[0] + 400, **image)
+    write_image(tmp_path / "in" / "chest.dcm", gray()[0] + 400, **image)
     assert run(models.radiograph.path, tmp_path / "in", tmp_path / "out") == 0
     check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "in" / "chest.dcm"))
 
 
 def test_a_radiograph_of_16_bits_in_png(models, tmp_path):
-    Image.fromarray((grey()[0] + 500).astype(np.uint16) * 40).save(tmp_path / "chest.png")
+    Image.fromarray((gray()[0] + 500).astype(np.uint16) * 40).save(tmp_path / "chest.png")
     assert run(models.radiograph.path, tmp_path / "chest.png", tmp_path / "out") == 0
     check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.png"))
 
@@ -214,9 +214,9 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     (root / "notes.txt").write_text("not an image")
     (root / "none").mkdir()
     Image.new("RGB", (30, 20)).save(root / "p.jpg")
-    nib.save(nib.Nifti1Image(grey(), np.eye(4)), root / "n.nii.gz")
+    nib.save(nib.Nifti1Image(gray(), np.eye(4)), root / "n.nii.gz")
     own = {"SeriesInstanceUID": uid("cut"), "PatientName": "ZEBRA^STRIPED"}
-    (cut,) = write_series(root, grey()[:1], names=["cut.dcm"], **own)
+    (cut,) = write_series(root, gray()[:1], names=["cut.dcm"], **own)
     cut.write_bytes(cut.read_bytes()[:-300])
     assert run(models.ct.path, root, root / "out") == 1
     told = capsys.readouterr()

@@ -17,7 +17,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from bundle.pyraseg.deployment.single_file import ROOT, modules, third_parties
 from scripts.make_zipapp import main
 from tests.helpers.dicom_files import uid, write_series
-from tests.runtime.test_runtime import check, grey, png, series
+from tests.runtime.test_runtime import check, gray, png, series
 
 #: What the extra `runtime` installs, and what some outputs need besides.
 ALLOWED = {"lazy_loader", "numpy", "pydicom", "PIL", "onnxruntime", "nibabel", "highdicom"}
@@ -37,7 +37,7 @@ def test_imports_nothing_heavy():
     assert rooms <= {"core", "dicom", "labels", "runtime"}
 
 
-def test_the_file_holds_the_modules_and_the_licence(zipapp, tmp_path):
+def test_the_file_holds_the_modules_and_the_license(zipapp, tmp_path):
     with zipfile.ZipFile(zipapp) as archive:
         names = set(archive.namelist())
     expected = {path.relative_to(ROOT).as_posix() for path in modules().values()}
@@ -78,7 +78,7 @@ def test_in_a_virtual_environment_of_its_own(zipapp, models, tmp_path):
     assert not any(name in listed for name in ("torch", "monai", "scipy", "nibabel", "highdicom"))
     syntaxes = {"jpeg2000": JPEG2000Lossless, "rle": RLELossless, "jpegls": JPEGLSLossless}
     for name, syntax in syntaxes.items():
-        write_series(tmp_path / "in" / name, grey(), spacing=(1.3, 0.9), slice_step=2.5, syntax=syntax,
+        write_series(tmp_path / "in" / name, gray(), spacing=(1.3, 0.9), slice_step=2.5, syntax=syntax,
                      SeriesInstanceUID=uid(name))  # fmt: skip
     done = run(models.ct.path, tmp_path / "in", tmp_path / "out")
     assert done.returncode == 0, done.stderr

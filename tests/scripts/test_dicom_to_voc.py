@@ -207,8 +207,8 @@ def test_the_abdomen_with_left_handed_labels(real_data, tmp_path):
     # A mask that is mirrored or shuffled has 95.8 or 375 in the liver.
     assert hu[classes == 1].std() == pytest.approx(21.7, abs=0.1)
     assert hu[classes == 2].std() == pytest.approx(20.6, abs=0.1)
-    centres = [np.argwhere(classes == value).mean(axis=0)[2] for value in (1, 2)]
-    assert centres[0] < 230 < 300 < centres[1]  # the liver on the left of the picture, the spleen on the right
+    centers = [np.argwhere(classes == value).mean(axis=0)[2] for value in (1, 2)]
+    assert centers[0] < 230 < 300 < centers[1]  # the liver on the left of the picture, the spleen on the right
 
 
 def test_the_liver_with_a_seg_or_an_nrrd(real_data, tmp_path):
@@ -270,8 +270,8 @@ def test_contours_of_a_structure_set(real_data, tmp_path):
         assert (found ^ expected).sum() <= 0.02 * expected.sum() + 1
         if expected.any():
             painted += 1
-            centres = [np.argwhere(area).mean(axis=0) for area in (found, expected)]
-            assert np.abs(centres[0] - centres[1]).max() < 0.1
+            centers = [np.argwhere(area).mean(axis=0) for area in (found, expected)]
+            assert np.abs(centers[0] - centers[1]).max() < 0.1
     assert painted == 1  # the other contour lies on a slice that is absent
 
 
@@ -345,7 +345,7 @@ def test_pixels_that_are_not_square_are_told_or_made_so(tmp_path, capsys):
     [
         ([], "Name the classes with --class-names.* Found: no SEG and no RTSTRUCT"),
         (["--images-only", "--class-names", "a"], "--images-only writes no masks"),
-        (["--images-only", "--window", "lungs"], "there is no window 'lungs'; the nearest is 'lung'"),
+        (["--images-only", "--window", "lungs"], "there is no window 'lungs'.*The nearest name is 'lung'"),
         (["--images-only", "--window", "center=1,width=x"], "The window 'center=1,width=x' is not understood"),
         (["--images-only", "--window", "center=1"], "The window 'center=1' is not understood"),
         (["--images-only", "--window", "lung", "bone"], "2 are given"),

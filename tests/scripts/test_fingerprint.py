@@ -93,7 +93,7 @@ def test_patients_are_not_named(tmp_path):
     options = ("--class_names", "['background','organ']")
     proposal = fingerprint(folder, tmp_path / "out", *options, configs=(TRAIN,))
     assert proposal["spacing"] == pytest.approx(20 / 96, rel=0.01)  # enlarged to 96 pixels
-    assert proposal["empty_share"] == 0.2 and proposal["windows"][0]["width"] > 50
+    assert proposal["background_fraction"] == 0.2 and proposal["windows"][0]["width"] > 50
     for file in (tmp_path / "out").iterdir():
         assert b"secret" not in file.read_bytes().lower()
 
@@ -164,7 +164,7 @@ def test_hippocampus(real_data, tmp_path):
     expected = independent_weights(labels, 3, lambda path: np.asarray(nib.load(path).dataobj).astype(int))
     assert proposal["loss#weight"] == pytest.approx(expected, rel=1e-3)
     assert proposal["slice_size"] == [96, 160] and proposal["spacing"] == pytest.approx(0.375, abs=0.02)
-    assert proposal["empty_share"] == 0.2
+    assert proposal["background_fraction"] == 0.2
 
 
 @pytest.mark.slow

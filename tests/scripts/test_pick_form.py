@@ -18,19 +18,19 @@ def write(network: nn.Module, path) -> None:
 
 
 def test_the_faster_of_two_is_named(tmp_path, capsys):
-    write(nn.Conv2d(3, 2, 1), tmp_path / "tumour.int8.network.onnx")
+    write(nn.Conv2d(3, 2, 1), tmp_path / "tumor.int8.network.onnx")
     write(
-        nn.Sequential(nn.Conv2d(3, 64, 9, padding=4), nn.Conv2d(64, 2, 9, padding=4)), tmp_path / "tumour.network.onnx"
+        nn.Sequential(nn.Conv2d(3, 64, 9, padding=4), nn.Conv2d(64, 2, 9, padding=4)), tmp_path / "tumor.network.onnx"
     )
-    pick_form.main([str(tmp_path / "tumour"), "--size", "64", "48", "--threads", "1", "--repeats", "3"])
+    pick_form.main([str(tmp_path / "tumor"), "--size", "64", "48", "--threads", "1", "--repeats", "3"])
     *rows, last = capsys.readouterr().out.strip().splitlines()
     times = [float(re.match(r" *([\d.]+) ms", row)[1]) for row in rows]
     assert times == sorted(times) and len(times) >= 2
-    assert last.endswith(f", int8, {tmp_path / 'tumour.int8.network.onnx'}")
+    assert last.endswith(f", int8, {tmp_path / 'tumor.int8.network.onnx'}")
 
 
 def test_without_files_it_says_how_to_write_them(tmp_path):
     with pytest.raises(
-        PyrasegError, match=r"neither .*tumour.network.onnx nor .*Write them first: python -m scripts.exp"
+        PyrasegError, match=r"neither .*tumor.network.onnx nor .*Write them first: python -m scripts.exp"
     ):
-        pick_form.main([str(tmp_path / "tumour")])
+        pick_form.main([str(tmp_path / "tumor")])

@@ -135,9 +135,9 @@ def test_downloads_unpacks_and_lists(name, mirror, tmp_path, capsys):
     assert sum(len(cases[part]) for part in SPLITS) == count
     assert all(cases[part] for part in SPLITS)
     source = (folder / "SOURCE.txt").read_text()
-    assert RECIPES[name].licence in source and all(archive.url in source for archive in RECIPES[name].archives)
+    assert RECIPES[name].license in source and all(archive.url in source for archive in RECIPES[name].archives)
     out = capsys.readouterr().out
-    assert f"licence: {RECIPES[name].licence}" in out and f"configs/{RECIPES[name].task}.json" in out
+    assert f"license: {RECIPES[name].license}" in out and f"configs/{RECIPES[name].task}.json" in out
     assert (ROOT / "configs" / f"{RECIPES[name].task}.json").is_file()
     assert not [path for path in folder.rglob("*") if path.name.startswith("._") or path.name == "__MACOSX"]
     asked = len(mirror.asked)

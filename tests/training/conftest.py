@@ -71,8 +71,13 @@ class ThresholdRun:
         group = {"name": "head", "params": list(self.network.parameters()), "lr": 0.1}
         plan = StagePlan(
             [
-                {"name": "first", "epochs": 0.5, "rates": {"head": 0.1}, "patience": patience_in_first},
-                {"name": "second", "epochs": 0.5, "rates": {"head": 0.1}},
+                {
+                    "name": "first",
+                    "epoch_fraction": 0.5,
+                    "learning_rates": {"head": 0.1},
+                    "patience": patience_in_first,
+                },
+                {"name": "second", "epoch_fraction": 0.5, "learning_rates": {"head": 0.1}},
             ]
         )
         optimizer = torch.optim.SGD([group])

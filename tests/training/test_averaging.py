@@ -21,7 +21,7 @@ def train(network: nn.Linear, averaged: AveragedWeights, values: list[float]) ->
 def test_an_iteration_keeps_a_share_of_the_average():
     network = nn.Linear(1, 1)
     nn.init.constant_(network.weight, 1.0)
-    averaged = AveragedWeights(network, keep=0.75)
+    averaged = AveragedWeights(network, ema_decay=0.75)
     train(network, averaged, [2.0, 4.0])
     assert averaged.network.weight.item() == pytest.approx(0.75 * (0.75 * 1 + 0.25 * 2) + 0.25 * 4)
     assert network.weight.item() == 4
@@ -29,10 +29,10 @@ def test_an_iteration_keeps_a_share_of_the_average():
 
 def test_an_average_goes_on_where_it_was():
     network = nn.Linear(1, 1)
-    averaged = AveragedWeights(network, keep=0.5)
+    averaged = AveragedWeights(network, ema_decay=0.5)
     train(network, averaged, [3.0])
     later = nn.Linear(1, 1)
-    resumed = AveragedWeights(later, keep=0.5)
+    resumed = AveragedWeights(later, ema_decay=0.5)
     resumed.load_state_dict(averaged.state_dict())
     train(later, resumed, [5.0])
     train(network, averaged, [5.0])
@@ -48,7 +48,7 @@ def test_switched_off_it_is_the_network_itself():
 
 def test_statistics_of_batch_norm_are_averaged_too():
     network = nn.BatchNorm1d(1)
-    averaged = AveragedWeights(network, keep=0.75)
+    averaged = AveragedWeights(network, ema_decay=0.75)
     engine = Engine(lambda engine, mean: network.running_mean.fill_(mean))
     averaged.attach(engine)
     engine.run([2.0, 4.0], max_epochs=1)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from bundle.pyraseg.data.slices import Draw, SliceDataset
 from bundle.pyraseg.networks.encoders import expected_normalization
 from bundle.pyraseg.training.device_augmentation import AugmentBatch
-from bundle.pyraseg.transforms.colour import RandColourJitterd
+from bundle.pyraseg.transforms.color import RandColorJitterd
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandBlurd, RandBrightnessContrastd, RandNoised
 from bundle.pyraseg.transforms.random_part import split_at_random
@@ -25,7 +25,7 @@ def chain() -> Compose:
             RandFlipd(BOTH, prob=0.5, spatial_axis=0),
             RandRotate90d(BOTH, prob=0.75),
             RandDeformd(BOTH, prob=0.9, elastic_magnitude=3, mode=["bilinear", "nearest"]),
-            RandColourJitterd("image", normalization=expected_normalization("tf_efficientnet_lite0")),
+            RandColorJitterd("image", normalization=expected_normalization("tf_efficientnet_lite0")),
             RandBrightnessContrastd("image", prob=0.8, value_range=(-1, 1)),
             RandNoised("image", prob=0.8),
             RandBlurd("image", prob=0.8),

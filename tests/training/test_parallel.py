@@ -9,7 +9,7 @@ import torch
 
 from bundle.pyraseg.core import first_to_fail, gather, process_count, process_rank, start_processes
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.evaluation.scores import count_overlap, mean_dice, summarise
+from bundle.pyraseg.evaluation.scores import count_overlap, mean_dice, summarize
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.networks.torchvision_ops import import_timm
 from bundle.pyraseg.training.parallel import CaseShare, distribute
@@ -73,7 +73,7 @@ def test_the_score_of_an_odd_number_of_cases_is_that_of_one_process(ranks):
     counts = torch.stack([count_overlap(case["image"], case["label"], 3) for case in cases()])
     for rank in ranks:
         assert torch.equal(rank["evaluation"]["counts"], counts)
-        assert rank["evaluation"]["score"] == torch.tensor(mean_dice(summarise(counts, CLASSES))).item()
+        assert rank["evaluation"]["score"] == torch.tensor(mean_dice(summarize(counts, CLASSES))).item()
     assert ranks[0]["evaluation"]["mine"] + ranks[1]["evaluation"]["mine"] == list(range(CASES))
 
 
@@ -128,7 +128,7 @@ def test_batch_norm_across_gpus_computes_the_same_and_keeps_the_names():
 def test_a_network_with_frozen_parts_is_not_distributed():
     network = Network()
     network.freeze("body")
-    with pytest.raises(RuntimeError, match=r"4 parameters are frozen and would never be synchronised, as body\.0"):
+    with pytest.raises(RuntimeError, match=r"4 parameters are frozen and would never be synchronized, as body\.0"):
         distribute(network)
 
 

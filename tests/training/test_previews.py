@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bundle.pyraseg.figures.overlay import COLOURS, MARGIN
+from bundle.pyraseg.figures.overlay import COLORS, MARGIN
 from bundle.pyraseg.training.previews import Previews
 
 
@@ -37,7 +37,7 @@ def test_the_first_cases_are_drawn_after_every_validation(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "previews" / names[0]))
     assert picture.shape == (260 + 2 * MARGIN, 4 * 300, 3)
     left, right = (picture[150, x + 300 * np.arange(4)].tolist() for x in (50, 250))
-    lesion = COLOURS[1].tolist()
+    lesion = COLORS[1].tolist()
     assert left == [[200] * 3, lesion, [0] * 3, [200] * 3]
     assert right[:3] == [[200] * 3, [0] * 3, lesion]
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()

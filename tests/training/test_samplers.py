@@ -45,7 +45,7 @@ def dataset(tmp_path_factory) -> SliceDataset:
 
 
 def patients(sampler: StagedSampler, *, epoch: int = 1, data: float = 1.0) -> Counter[str]:
-    sampler.set_epoch(epoch, data=data, strength=1.0)
+    sampler.set_epoch(epoch, patient_fraction=data, augmentation_strength=1.0)
     return Counter(CASES[draw.case][0] for draw in sampler)
 
 
@@ -79,20 +79,20 @@ def test_patients_weigh_the_same_however_many_slices_they_have(dataset):
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_empty_share_is_met_where_a_case_has_both_kinds(dataset, share):
-    sampler = StagedSampler(dataset, samples_per_epoch=10_000, empty_share=share)
+    sampler = StagedSampler(dataset, samples_per_epoch=10_000, background_fraction=share)
     mixed = [draw for draw in sampler if CASES[draw.case][0] not in ("p01", "p02")]
     empty = sum(draw.slice >= CASES[draw.case][2] for draw in mixed) / len(mixed)
     assert empty == pytest.approx(share, abs=5 * np.sqrt(share * (1 - share) / len(mixed)))
 
 
 def test_every_slice_of_a_case_of_one_kind_is_drawn(dataset):
-    sampler = StagedSampler(dataset, samples_per_epoch=5000, empty_share=0.3)
+    sampler = StagedSampler(dataset, samples_per_epoch=5000, background_fraction=0.3)
     for case, slices in ((3, 5), (4, 6)):
         assert {draw.slice for draw in sampler if draw.case == case} == set(range(slices))
 
 
 def test_classes_of_a_case_weigh_the_same_however_few_slices_show_them(dataset):
-    sampler = StagedSampler(dataset, samples_per_epoch=40_000, empty_share=0.2)
+    sampler = StagedSampler(dataset, samples_per_epoch=40_000, background_fraction=0.2)
     slices = [draw.slice for draw in sampler if draw.case == 5]
     both = slices.count(0) / len(slices)  # drawn for the second class always, for the first as one of its 8 slices
     expected = 0.8 * (1 / 2 + 1 / 2 * 1 / 8)
@@ -103,7 +103,7 @@ def test_draws_depend_on_the_seed_and_the_epoch_alone(dataset):
     def draws(seed: int, epochs: list[int]) -> list:
         sampler = StagedSampler(dataset, samples_per_epoch=50, seed=seed)
         for epoch in epochs:
-            sampler.set_epoch(epoch, data=0.6, strength=0.5)
+            sampler.set_epoch(epoch, patient_fraction=0.6, augmentation_strength=0.5)
             result = list(sampler)
         return result
 
@@ -115,7 +115,7 @@ def test_draws_depend_on_the_seed_and_the_epoch_alone(dataset):
 def test_an_epoch_has_a_fixed_number_of_draws_with_seeds_of_their_own(dataset):
     sampler = StagedSampler(dataset, samples_per_epoch=64)
     for data in (0.05, 1.0):
-        sampler.set_epoch(2, data=data, strength=0.3)
+        sampler.set_epoch(2, patient_fraction=data, augmentation_strength=0.3)
         draws = list(sampler)
         assert len(draws) == len(sampler) == 64
         assert len({draw.seed for draw in draws}) == 64
@@ -123,9 +123,11 @@ def test_an_epoch_has_a_fixed_number_of_draws_with_seeds_of_their_own(dataset):
         assert all(0 <= draw.slice < CASES[draw.case][1] for draw in draws)
 
 
-@pytest.mark.parametrize("options", [{"empty_share": -0.1}, {"empty_share": 1.1}, {"samples_per_epoch": 0}])
+@pytest.mark.parametrize(
+    "options", [{"background_fraction": -0.1}, {"background_fraction": 1.1}, {"samples_per_epoch": 0}]
+)
 def test_refused_options(dataset, options):
-    with pytest.raises(PyrasegError, match="empty_share must lie in"):
+    with pytest.raises(PyrasegError, match="background_fraction must lie in"):
         StagedSampler(dataset, **{"samples_per_epoch": 1, **options})
 
 
@@ -133,7 +135,7 @@ def test_refused_options(dataset, options):
 def test_the_batches_of_all_processes_are_the_batch_of_one(dataset, samples, processes):
     def draws(rank: int, count: int) -> list:
         sampler = StagedSampler(dataset, samples_per_epoch=samples, seed=1, rank=rank, processes=count)
-        sampler.set_epoch(2, data=0.6, strength=0.5)
+        sampler.set_epoch(2, patient_fraction=0.6, augmentation_strength=0.5)
         assert len(list(sampler)) == len(sampler) == samples // count
         return list(sampler)
 

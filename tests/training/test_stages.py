@@ -18,9 +18,21 @@ from bundle.pyraseg.training.samplers import StagedSampler
 from bundle.pyraseg.training.stages import StageHandler, StagePlan
 
 STAGES = [
-    {"name": "new", "epochs": 0.2, "rates": {"head": 0.1}, "data": 0.2, "strength": 0.3},
-    {"name": "all", "epochs": 0.4, "rates": {"body": 0.01, "head": 0.05}, "data": 0.6, "strength": 0.6},
-    {"name": "fine", "epochs": 0.4, "rates": {"body": 0.02}},
+    {
+        "name": "new",
+        "epoch_fraction": 0.2,
+        "learning_rates": {"head": 0.1},
+        "patient_fraction": 0.2,
+        "augmentation_strength": 0.3,
+    },
+    {
+        "name": "all",
+        "epoch_fraction": 0.4,
+        "learning_rates": {"body": 0.01, "head": 0.05},
+        "patient_fraction": 0.6,
+        "augmentation_strength": 0.6,
+    },
+    {"name": "fine", "epoch_fraction": 0.4, "learning_rates": {"body": 0.02}},
 ]
 
 
@@ -46,10 +58,10 @@ def test_every_stage_gets_its_share_of_the_epochs_in_order(max_epochs, expected)
 @pytest.mark.parametrize("shares", [(0.2, 0.4, 0.4), (1 / 3, 1 / 3, 1 / 3), (0.1, 0.1, 0.8)])
 @pytest.mark.parametrize("max_epochs", [3, 7, 10, 12, 64, 301])
 def test_no_share_misses_by_an_epoch(shares, max_epochs):
-    plan = StagePlan([{**stage, "epochs": share} for stage, share in zip(STAGES, shares, strict=True)])
+    plan = StagePlan([{**stage, "epoch_fraction": share} for stage, share in zip(STAGES, shares, strict=True)])
     counts = Counter(plan.at(epoch, max_epochs).name for epoch in range(1, max_epochs + 1))
     for stage in plan.stages:
-        assert abs(counts[stage.name] - stage.epochs * max_epochs) < 1
+        assert abs(counts[stage.name] - stage.epoch_fraction * max_epochs) < 1
 
 
 def test_the_stage_of_an_epoch_does_not_depend_on_what_was_asked_before():
@@ -70,27 +82,48 @@ def test_the_length_of_the_training_may_be_more_than_the_trainer_knows():
 
 def test_what_a_stage_leaves_open_is_everything():
     stage = StagePlan(STAGES).at(10, 10)
-    assert (stage.data, stage.strength) == (1.0, 1.0)
+    assert (stage.patient_fraction, stage.augmentation_strength) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([{"name": "a", "epochs": 1.0, "rate": {"head": 1}}], r"unknown fields \['rate'\] and lacks \['rates'\]"),
-        ([{"epochs": 1.0, "rates": {"head": 1}}], r"lacks \['name'\]"),
+        (
+            [{"name": "a", "epoch_fraction": 1.0, "rate": {"head": 1}}],
+            r"unknown fields \['rate'\] and lacks \['learning_rates'\]",
+        ),
+        ([{"epoch_fraction": 1.0, "learning_rates": {"head": 1}}], r"lacks \['name'\]"),
         ([STAGES[0], STAGES[1]], r"\[0.2, 0.4\], do not sum to 1"),
         ([], "do not sum to 1"),
-        ([{"name": "a", "epochs": 1.0, "rates": {}}], "'a': `rates` must give a positive rate"),
-        ([{"name": "a", "epochs": 1.0, "rates": {"head": 0}}], "'a': `rates` must give a positive rate"),
-        ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "data": 0}], "'a': `epochs` and `data` lie in"),
-        ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "strength": 2}], r"`strength` in \[0, 1\]"),
-        ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "warm_up": 1}], r"`warm_up` in \[0, 1\)"),
         (
-            [{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "schedule": "step"}],
+            [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {}}],
+            "'a': `learning_rates` must give a positive rate",
+        ),
+        (
+            [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": 0}}],
+            "'a': `learning_rates` must give a positive rate",
+        ),
+        (
+            [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": 1}, "patient_fraction": 0}],
+            "'a': `epoch_fraction` and `patient_fraction` lie in",
+        ),
+        (
+            [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": 1}, "augmentation_strength": 2}],
+            r"`augmentation_strength` in \[0, 1\]",
+        ),
+        ([{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": 1}, "warm_up": 1}], r"`warm_up` in \[0, 1\)"),
+        (
+            [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": 1}, "schedule": "step"}],
             "one of .'cosine', 'poly'., not 'step'",
         ),
-        ([{"name": "a", "epochs": 1.0, "rates": {"head": 1}, "patience": 0}], "`patience` is a number of validations"),
-        ([{"name": "a", "epochs": 1.2, "rates": {"head": 1}}], "'a': `epochs` and `data` lie in"),
+        (
+            [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": 1}, "patience": 0}],
+            "`patience` is a number of validations",
+        ),
+        (
+            [{"name": "a", "epoch_fraction": 1.2, "learning_rates": {"head": 1}}],
+            "'a': `epoch_fraction` and `patient_fraction` lie in",
+        ),
     ],
 )
 def test_refused_plans(stages, message):
@@ -200,18 +233,18 @@ def test_a_run_that_starts_at_any_epoch_finds_its_stage(sampler, first):
 def test_a_part_that_the_network_lacks_is_refused(sampler):
     network = Network()
     optimizer = torch.optim.AdamW(network.parameter_groups())
-    plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"encoder": 0.1}}])
+    plan = StagePlan([{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"encoder": 0.1}}])
     with pytest.raises(PyrasegError, match=r"'a' gives a rate to \['encoder'\]; the network's parts are \['body', 'he"):
         StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler)
 
 
-LEVEL = {"name": "level", "epochs": 0.5, "rates": {"head": 1.0}}
-FALLING = {"name": "falling", "epochs": 0.5, "rates": {"body": 0.2, "head": 1.0}}
+LEVEL = {"name": "level", "epoch_fraction": 0.5, "learning_rates": {"head": 1.0}}
+FALLING = {"name": "falling", "epoch_fraction": 0.5, "learning_rates": {"body": 0.2, "head": 1.0}}
 
 
 def test_rates_stay_where_a_stage_says_nothing():
     plan = StagePlan([LEVEL, FALLING])
-    assert {plan.rates(epoch, 8, done=done)["head"] for epoch in range(1, 9) for done in (0, 0.5, 1)} == {1.0}
+    assert {plan.learning_rates(epoch, 8, done=done)["head"] for epoch in range(1, 9) for done in (0, 0.5, 1)} == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -219,18 +252,18 @@ def test_rates_stay_where_a_stage_says_nothing():
 )
 @pytest.mark.parametrize("warm_up", [0.0, 0.25])
 def test_rates_rise_and_fall_within_a_stage(schedule, shape, warm_up):
-    plan = StagePlan([LEVEL, {**FALLING, "falls_to": 0.1, "warm_up": warm_up, "schedule": schedule}])
-    assert plan.rates(4, 8) == {"head": 1.0}
+    plan = StagePlan([LEVEL, {**FALLING, "final_lr_factor": 0.1, "warm_up": warm_up, "schedule": schedule}])
+    assert plan.learning_rates(4, 8) == {"head": 1.0}
     for epoch in range(5, 9):
         for done in (0.01, 0.5, 1.0):
             passed = (epoch - 5 + done) / 4
             fallen = 0.1 + 0.9 * shape((passed - warm_up) / (1 - warm_up)) if passed >= warm_up else passed / warm_up
-            assert plan.rates(epoch, 8, done=done) == pytest.approx({"body": 0.2 * fallen, "head": fallen})
-    assert plan.rates(8, 8, done=1.0)["head"] == pytest.approx(0.1)
+            assert plan.learning_rates(epoch, 8, done=done) == pytest.approx({"body": 0.2 * fallen, "head": fallen})
+    assert plan.learning_rates(8, 8, done=1.0)["head"] == pytest.approx(0.1)
 
 
 def test_the_rate_of_an_iteration_is_that_of_its_middle(sampler):
-    plan = StagePlan([{"name": "only", "epochs": 1.0, "rates": {"head": 1.0}, "warm_up": 0.5}])
+    plan = StagePlan([{"name": "only", "epoch_fraction": 1.0, "learning_rates": {"head": 1.0}, "warm_up": 0.5}])
     network = Network()
     optimizer = torch.optim.AdamW(plan.parameter_groups(network))
     rates: list[float] = []
@@ -242,7 +275,9 @@ def test_the_rate_of_an_iteration_is_that_of_its_middle(sampler):
 
 def test_layers_of_the_encoder_learn_the_slower_the_nearer_they_are_to_the_image(sampler):
     network = PSPNet(encoder="resnet18", pretrained=False, bottleneck=8)
-    plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"encoder": 1.0, "head": 3.0}, "layer_decay": 0.5}])
+    plan = StagePlan(
+        [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"encoder": 1.0, "head": 3.0}, "layer_decay": 0.5}]
+    )
     optimizer = torch.optim.AdamW(plan.parameter_groups(network))
     engine = Engine(lambda engine, batch: None)
     StageHandler(plan, network=network, optimizer=optimizer, sampler=sampler).attach(engine)
@@ -264,8 +299,8 @@ def test_epochs_left_lead_to_the_next_stage(max_epochs):
 
 def test_a_finer_part_takes_the_rate_of_the_finest_name_that_holds_it(sampler):
     stages = [
-        {"name": "top", "epochs": 0.5, "rates": {"head": 0.3, "body.1": 0.2}},
-        {"name": "all", "epochs": 0.5, "rates": {"head": 0.3, "body": 0.1}},
+        {"name": "top", "epoch_fraction": 0.5, "learning_rates": {"head": 0.3, "body.1": 0.2}},
+        {"name": "all", "epoch_fraction": 0.5, "learning_rates": {"head": 0.3, "body": 0.1}},
     ]
     plan, network = StagePlan(stages), Network()
     optimizer = torch.optim.AdamW(plan.parameter_groups(network))
@@ -286,7 +321,7 @@ def test_a_finer_part_takes_the_rate_of_the_finest_name_that_holds_it(sampler):
 
 
 def test_a_finer_part_without_a_group_of_its_own_is_refused(sampler):
-    plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"body.1": 0.1}}])
+    plan = StagePlan([{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"body.1": 0.1}}])
     network = Network()
     with pytest.raises(PyrasegError, match=r"gives a rate to \['body.1'\].*plan.parameter_groups\(network\)"):
         optimizer = torch.optim.AdamW(network.parameter_groups())
@@ -296,7 +331,16 @@ def test_a_finer_part_without_a_group_of_its_own_is_refused(sampler):
 def test_a_stage_keeps_the_statistics_that_it_names(sampler):
     network = Network()
     optimizer = torch.optim.AdamW(network.parameter_groups())
-    plan = StagePlan([{"name": "a", "epochs": 1.0, "rates": {"body": 0.1, "head": 0.1}, "keep_statistics": ["body"]}])
+    plan = StagePlan(
+        [
+            {
+                "name": "a",
+                "epoch_fraction": 1.0,
+                "learning_rates": {"body": 0.1, "head": 0.1},
+                "freeze_batch_norm": ["body"],
+            }
+        ]
+    )
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
     def step(engine: Engine, batch: torch.Tensor) -> None:

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.helpers.labelled_images import SPACING, TURN, make_series
+from tests.helpers.labeled_images import SPACING, TURN, make_series
 
 
 @pytest.fixture(scope="module")

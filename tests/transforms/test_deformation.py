@@ -71,7 +71,7 @@ def test_shift_takes_each_pixel_from_that_far_away() -> None:
 
 def test_grid_distortion_by_hand() -> None:
     # Eight pixels in two cells of relative widths 1 and 3: the border at 4 moves to 2, so the first cell is halved
-    # (centre 0.5 -> 0.25) and the second stretched by 1.5 (4.5 -> 2.75). The origin is the middle of the axis.
+    # (center 0.5 -> 0.25) and the second stretched by 1.5 (4.5 -> 2.75). The origin is the middle of the axis.
     expected = np.array([0.25, 0.75, 1.25, 1.75, 2.75, 4.25, 5.75, 7.25]) - 4
     assert np.allclose(distort_axis(8, np.array([1.0, 3.0])), expected)
 

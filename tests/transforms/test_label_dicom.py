@@ -17,7 +17,7 @@ from bundle.pyraseg.labels.seg_writer import write_segmentation
 from bundle.pyraseg.transforms.label import LabelReader, LoadLabeld
 from bundle.pyraseg.transforms.projection import DropSliceAxisd
 from tests.helpers.dicom_files import PATIENT, write_image
-from tests.helpers.labelled_images import (
+from tests.helpers.labeled_images import (
     CLASSES,
     PICTURE,
     SEGMENTS,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from tests.helpers.labelled_images import PICTURE, F, load, write_picture
+from tests.helpers.labeled_images import PICTURE, F, load, write_picture
 
 
 def write_masks(folder: Path, **masks: np.ndarray) -> dict[str, str]:

@@ -9,10 +9,10 @@ import pytest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.label import UNKNOWN
 from tests.helpers.dicom_files import write_image
-from tests.helpers.labelled_images import CLASSES, PICTURE, load, write_picture
+from tests.helpers.labeled_images import CLASSES, PICTURE, load, write_picture
 
 
-@pytest.mark.parametrize("palette", [False, True], ids=["grey", "palette"])
+@pytest.mark.parametrize("palette", [False, True], ids=["gray", "palette"])
 @pytest.mark.parametrize("suffix", ["png", "dcm"])
 def test_a_label_of_a_photograph_is_matched_by_size(tmp_path: Path, suffix: str, palette: bool) -> None:
     photograph = tmp_path / f"image.{suffix}"
@@ -25,7 +25,7 @@ def test_a_label_of_a_photograph_is_matched_by_size(tmp_path: Path, suffix: str,
     assert np.array_equal(np.squeeze(label.numpy()), PICTURE.T)
 
 
-def test_a_label_of_another_size_or_with_colours_is_refused(tmp_path: Path) -> None:
+def test_a_label_of_another_size_or_with_colors_is_refused(tmp_path: Path) -> None:
     photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
     with pytest.raises(PyrasegError, match=r"another size than its image: .*label\.png has 4 x 7 voxels, .*has 5 x 7"):
         load(photograph, write_picture(tmp_path / "label.png", PICTURE[:, 1:]))
@@ -47,7 +47,7 @@ def test_masks_of_255(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"class_names": CLASSES}, {"class_names": CLASSES[:2], "threshold": 0.5}])
-def test_pixels_that_nobody_labelled_are_told_apart(tmp_path: Path, options: dict) -> None:
+def test_pixels_that_nobody_labeled_are_told_apart(tmp_path: Path, options: dict) -> None:
     photograph = write_picture(tmp_path / "image.png", np.zeros((*PICTURE.shape, 3), np.uint8))
     stored = np.where(PICTURE == 3, 9, np.minimum(PICTURE, 1)).astype(np.uint8)
     label = write_picture(tmp_path / "label.png", stored)

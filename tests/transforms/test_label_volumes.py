@@ -13,7 +13,7 @@ import pytest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.transforms.label import LabelReader
-from tests.helpers.labelled_images import F, letter_f, load, make_series, nifti
+from tests.helpers.labeled_images import F, letter_f, load, make_series, nifti
 
 
 @pytest.mark.parametrize("order", permutations(range(3)), ids=str)

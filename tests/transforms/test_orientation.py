@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd
 
-from bundle.pyraseg.dicom.orientation import slice_orientation
+from bundle.pyraseg.dicom.affines import slice_orientation
 from bundle.pyraseg.transforms.orientation import OrientSlicesd
 
 SHAPE = (5, 4, 3)

@@ -96,10 +96,10 @@ def test_files_a_list_of_them_and_frames(tmp_path: Path) -> None:
     assert np.array_equal(frames[0], PIXELS.transpose(2, 1, 0))
 
 
-def test_colour_frames_are_channels(tmp_path: Path) -> None:
+def test_color_frames_are_channels(tmp_path: Path) -> None:
     rgb = RNG.integers(0, 256, (7, 6, 3), dtype=np.uint8)
-    colour = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB"}
-    write_image(tmp_path / "us.dcm", rgb.tobytes(), Rows=7, Columns=6, BitsAllocated=8, Modality="US", **colour)
+    color = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB"}
+    write_image(tmp_path / "us.dcm", rgb.tobytes(), Rows=7, Columns=6, BitsAllocated=8, Modality="US", **color)
     assert np.array_equal(load(tmp_path / "us.dcm")[..., 0], rgb.transpose(2, 1, 0))
 
 
@@ -143,14 +143,14 @@ def test_nrrd_and_metaimage_are_as_itk_reads_them(tmp_path: Path, suffix: str) -
     assert np.allclose(loaded.affine, itk_affine(image), atol=1e-5)
 
 
-GREY = RNG.integers(0, 256, (7, 6), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (7, 6), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (7, 6, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (7, 6, 1), dtype=np.uint8)
 PALETTE = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
 
 
 def palette_image() -> Image.Image:
-    image = Image.fromarray(GREY, mode="P")
+    image = Image.fromarray(GRAY, mode="P")
     image.putpalette(PALETTE.tobytes())
     return image
 
@@ -158,15 +158,15 @@ def palette_image() -> Image.Image:
 @pytest.mark.parametrize(
     ("name", "image", "expected"),
     [
-        ("grey.png", Image.fromarray(GREY), GREY),
+        ("gray.png", Image.fromarray(GRAY), GRAY),
         ("rgb.png", Image.fromarray(RGB), RGB),
         ("rgba.png", Image.fromarray(np.concatenate([RGB, ALPHA], axis=2)), RGB),
-        ("grey_alpha.png", Image.fromarray(np.concatenate([GREY[..., None], ALPHA], axis=2)), GREY),
-        ("palette.png", palette_image(), PALETTE[GREY]),
-        ("bits.png", Image.fromarray(GREY > 127), 255 * (GREY > 127)),
-        ("16_bit.png", Image.fromarray(GREY.astype(np.uint16) * 257), GREY * 257.0),
-        ("float.tif", Image.fromarray(GREY / np.float32(3) - 40), GREY / np.float32(3) - 40),
-        ("UPPER.PNG", Image.fromarray(GREY), GREY),
+        ("gray_alpha.png", Image.fromarray(np.concatenate([GRAY[..., None], ALPHA], axis=2)), GRAY),
+        ("palette.png", palette_image(), PALETTE[GRAY]),
+        ("bits.png", Image.fromarray(GRAY > 127), 255 * (GRAY > 127)),
+        ("16_bit.png", Image.fromarray(GRAY.astype(np.uint16) * 257), GRAY * 257.0),
+        ("float.tif", Image.fromarray(GRAY / np.float32(3) - 40), GRAY / np.float32(3) - 40),
+        ("UPPER.PNG", Image.fromarray(GRAY), GRAY),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -186,10 +186,10 @@ def test_jpeg(tmp_path: Path) -> None:
 
 def test_options_of_photographs(tmp_path: Path) -> None:
     palette_image().save(tmp_path / "palette.png")
-    assert np.array_equal(load(tmp_path / "palette.png", palette_index=True)[0], GREY.T)
-    Image.fromarray(GREY).save(tmp_path / "grey.png")
-    assert np.array_equal(load(tmp_path / "grey.png", rgb=True), np.stack([GREY.T] * 3))
-    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "16_bit.png")
+    assert np.array_equal(load(tmp_path / "palette.png", palette_index=True)[0], GRAY.T)
+    Image.fromarray(GRAY).save(tmp_path / "gray.png")
+    assert np.array_equal(load(tmp_path / "gray.png", rgb=True), np.stack([GRAY.T] * 3))
+    Image.fromarray(GRAY.astype(np.uint16) * 257).save(tmp_path / "16_bit.png")
     with pytest.raises(PyrasegError, match=r"16_bit\.png cannot be read as an image: its pixels have more than 8 bits"):
         load(tmp_path / "16_bit.png", rgb=True)
 

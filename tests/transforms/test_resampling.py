@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixel size of slices, against functions of patient millimetres that a resampling must not change."""
+"""Pixel size of slices, against functions of patient millimeters that a resampling must not change."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def resample(image: MetaTensor, spacing: float, mode: str = "bilinear") -> MetaT
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
-def test_a_ramp_stays_the_same_function_of_millimetres(affine: np.ndarray, spacing: float) -> None:
+def test_a_ramp_stays_the_same_function_of_millimeters(affine: np.ndarray, spacing: float) -> None:
     result = resample(ramp(affine), spacing)
     width, height, depth = result.shape[1:]
     assert (width, height, depth) == (round(48 * 0.8 / spacing), round(36 * 1.2 / spacing), 3)
@@ -70,7 +70,7 @@ def test_a_label_takes_the_nearest_pixel(spacing: float) -> None:
     columns = torch.arange(48)[:, None, None].expand(SHAPE)
     label = MetaTensor(columns[None].to(torch.uint8), affine=np.diag([*PIXEL, 1.0]))
     result = resample(label, spacing, "nearest")
-    exact = places(result)[..., 0] / 0.8  # where the new centres lie, in old columns
+    exact = places(result)[..., 0] / 0.8  # where the new centers lie, in old columns
     assert np.abs(result[0].numpy() - exact).max() <= 0.5 + 1e-4
     assert set(result.unique().tolist()) <= set(range(48))
 
@@ -110,7 +110,7 @@ def test_keys_have_their_own_modes() -> None:
     assert len(result["image"].unique()) > 2
 
 
-def test_what_has_no_millimetres_is_refused(tmp_path: Path) -> None:
+def test_what_has_no_millimeters_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PyrasegError, match="a photograph or a projection"):
         resample(MetaTensor(torch.zeros(3, 5, 4)), 1.0)
     path = write_image(tmp_path / "cr.dcm", np.zeros((5, 4), np.int16), Modality="CR")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A letter F from DICOM through the inference config's own transforms and back, compared in patient millimetres.
+"""A letter F from DICOM through the inference config's own transforms and back, compared in patient millimeters.
 
-The truth is the set of voxel centres that pydicom and the formula of PS3.3 C.7.6.2.1.1 give for the files, so that a
+The truth is the set of voxel centers that pydicom and the formula of PS3.3 C.7.6.2.1.1 give for the files, so that a
 mistake made on the way in and undone on the way out does not pass.
 """
 
@@ -46,14 +46,14 @@ def segment(folder: Path, spacing: float, **options: object) -> tuple[MetaTensor
     parser.read_config(CONFIG)
     parser.update({"spacing": spacing, "windows": [{"center": 500, "width": 1001}], **options})
     data = parser.get_parsed_content("preprocessing")({"image": str(folder)})
-    middle = data["image"].shape[0] // 2  # the slice itself, among its neighbours
+    middle = data["image"].shape[0] // 2  # the slice itself, among its neighbors
     inferer = parser.get_parsed_content("inferer")
     data["pred"] = inferer(data["image"][None], lambda slices: copy_mask(slices[:, middle : middle + 1]))[0]
     return data["image"], parser.get_parsed_content("postprocessing")(data)["pred"]
 
 
 def truth_in_mm(folder: Path) -> np.ndarray:
-    """Return the centres of the letter's voxels, (N, 3) LPS mm, from the files alone."""
+    """Return the centers of the letter's voxels, (N, 3) LPS mm, from the files alone."""
     points = []
     for path in folder.iterdir():
         dataset = pydicom.dcmread(path)
@@ -66,12 +66,12 @@ def truth_in_mm(folder: Path) -> np.ndarray:
 
 
 def points_in_mm(labels: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return the centres of labelled voxels, (N, 3) LPS mm, from an array (W, H, D) and its affine to RAS."""
+    """Return the centers of labeled voxels, (N, 3) LPS mm, from an array (W, H, D) and its affine to RAS."""
     return nib.affines.apply_affine(affine, np.argwhere(labels)) * [-1, -1, 1]
 
 
 def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the intersection over union of two sets of voxel centres; centres within 0.02 mm are the same."""
+    """Return the intersection over union of two sets of voxel centers; centers within 0.02 mm are the same."""
     distances, partners = cKDTree(theirs).query(ours)
     shared = len(set(partners[distances < 0.02].tolist()))
     return shared / (len(ours) + len(theirs) - shared)
@@ -108,11 +108,11 @@ def test_the_letter_tells_every_mirror_image_apart(tmp_path: Path) -> None:
         assert overlap(mirrored, truth_in_mm(tmp_path)) < 0.9
 
 
-@pytest.mark.parametrize("neighbours", [1, 2])
-def test_neighbouring_slices_as_channels_change_nothing(tmp_path: Path, neighbours: int) -> None:
+@pytest.mark.parametrize("context_slices", [1, 2])
+def test_neighboring_slices_as_channels_change_nothing(tmp_path: Path, context_slices: int) -> None:
     make_series(tmp_path, "oblique", NEARLY_SQUARE)
-    image, labels = segment(tmp_path, 0.8, neighbours=neighbours)
-    assert image.shape[0] == 2 * neighbours + 1
+    image, labels = segment(tmp_path, 0.8, context_slices=context_slices)
+    assert image.shape[0] == 2 * context_slices + 1
     assert overlap(points_in_mm(labels[0].numpy(), labels.affine.numpy()), truth_in_mm(tmp_path)) == 1.0
 
 

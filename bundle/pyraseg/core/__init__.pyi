@@ -13,6 +13,7 @@ from .errors import PyrasegError as PyrasegError
 from .errors import describe as describe
 from .errors import mendable as mendable
 from .errors import root_of as root_of
+from .files import file_digest as file_digest
 from .files import replacing as replacing
 from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
@@ -21,3 +22,5 @@ from .formats import without_suffix as without_suffix
 from .hints import nearest_hint as nearest_hint
 from .photographs import as_rgb as as_rgb
 from .photographs import convert as convert
+from .tables import read_csv as read_csv
+from .tables import write_csv as write_csv

@@ -8,12 +8,12 @@ from bundle.pyraseg.core.errors import PyrasegError
 
 
 def convert(image: Image.Image, *, rgb: bool = False, palette_index: bool = False) -> Image.Image:
-    """Drop the alpha channel, expand a palette, and keep 16-bit and floating-point grey values.
+    """Drop the alpha channel, expand a palette, and keep 16-bit and floating-point gray values.
 
     Args:
         image: as Pillow opened it.
         rgb: make every image RGB.
-        palette_index: keep the index of a palette colour, in which label maps store their classes, not its RGB.
+        palette_index: keep the index of a palette color, in which label maps store their classes, not its RGB.
 
     Raises:
         ValueError: RGB is asked for, and the pixels have more than 8 bits.
@@ -39,14 +39,14 @@ def as_rgb(pixels: np.ndarray, *, inverted: bool, name: str) -> np.ndarray:
         (N, rows, columns, 3) uint8.
 
     Raises:
-        PyrasegError: grey values that are no bytes: only a window could tell what they look like.
+        PyrasegError: gray values that are no bytes: only a window could tell what they look like.
     """
     if pixels.ndim == 4:
         return pixels
     if pixels.min() < 0 or pixels.max() > 255:
         raise PyrasegError(
-            f"{name} is grey with values from {pixels.min():g} to {pixels.max():g}, not a photograph of 8 bits. Use a "
+            f"{name} is gray with values from {pixels.min():g} to {pixels.max():g}, not a photograph of 8 bits. Use a "
             "task that windows its images."
         )
-    grey = np.rint(255 - pixels if inverted else pixels).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=3)
+    gray = np.rint(255 - pixels if inverted else pixels).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=3)

@@ -22,7 +22,7 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
     Args:
         label: path.
         threshold: values of a map from here on are class 1, smaller ones background.
-        unknown_value: value of pixels that nobody has labelled.
+        unknown_value: value of pixels that nobody has labeled.
 
     Raises:
         PyrasegError: the label cannot be read, or holds too many values to be classes.

@@ -68,7 +68,7 @@ def collect_cases(
         merge_duplicates: make one patient of those who share an image.
         threshold: correlation from which on two images are nearly the same.
         label_threshold: values of blurred masks from here on are class 1.
-        unknown_value: value of pixels that nobody has labelled.
+        unknown_value: value of pixels that nobody has labeled.
 
     Raises:
         PyrasegError: there are no pairs, patients are not told apart, or a file cannot be read.

@@ -43,9 +43,9 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
             "objects were found, and none refers to one of these series. Put images into images/ and labels into "
             "labels/ under the same names, or give patterns."
         )
-    unlabelled = len(scan.series) - len(labels)
-    if unlabelled:
-        logger.warning("%d of %d series in %s have no label and are left out", unlabelled, len(scan.series), folder)
+    unlabeled = len(scan.series) - len(labels)
+    if unlabeled:
+        logger.warning("%d of %d series in %s have no label and are left out", unlabeled, len(scan.series), folder)
     items = []
     for series in scan.series:
         if series.uid in labels:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find images that are the same, or nearly: saved again, scaled, shifted by a few pixels, with other brightness.
 
-Two images are compared by what is left of a small grey picture of each when slow changes of brightness and differences
+Two images are compared by what is left of a small gray picture of each when slow changes of brightness and differences
 of contrast are taken out: lines, edges and spots. Their correlation, at the best of small shifts, is 1 for copies. What
 it is for copies and for others on real sets, and so the threshold, is in docs/data.md.
 """
@@ -45,7 +45,7 @@ class Duplicate:
 def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOLD) -> list[Duplicate]:
     """Return the pairs of images that are the same or nearly so, the most alike first.
 
-    Photographs are compared as grey pictures, volumes by the mean of the middle half of their slices; the grey scale
+    Photographs are compared as gray pictures, volumes by the mean of the middle half of their slices; the gray scale
     itself does not count. Images without any structure are compared pixel by pixel alone. Copies that are rotated,
     mirrored or cut out of a larger image are not found.
 
@@ -77,7 +77,7 @@ def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOL
 
 
 def thumbnail(path: str | Path) -> np.ndarray:
-    """Return a grey picture (SIZE, SIZE) float32 of an image.
+    """Return a gray picture (SIZE, SIZE) float32 of an image.
 
     Raises:
         PyrasegError: the image cannot be read.
@@ -105,7 +105,7 @@ def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
 
 
 def _plane(path: Path) -> np.ndarray:
-    """Return one grey plane of an image, of any size."""
+    """Return one gray plane of an image, of any size."""
     if path.name.lower().endswith(PHOTOGRAPH):
         try:
             with Image.open(path) as image:
@@ -114,7 +114,7 @@ def _plane(path: Path) -> np.ndarray:
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise PyrasegError(f"{path} cannot be read as an image. Replace the file or leave it out.") from error
     array = np.asarray(MedicalImageReader().get_data([path])[0], np.float32)
-    if array.ndim > 3:  # colours, or several measurements of one volume
+    if array.ndim > 3:  # colors, or several measurements of one volume
         array = array.mean(axis=tuple(range(3, array.ndim)))
     if array.ndim == 3:
         margin = array.shape[2] // 4

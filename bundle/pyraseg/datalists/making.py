@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a data list of the cases that were collected: split, refuse leaks, write the list, a manifest and a summary."""
 
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, write_csv
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
@@ -65,7 +64,7 @@ def write_split(
     parts = _parts(data, shares, seed)
     cases = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in SPLITS}
     _refuse_leaks(cases, data, parts, folder)
-    summary = summarise(data, parts, SPLITS, folder, [f"split {split_hash(cases)}, seed {seed}"])
+    summary = summarize(data, parts, SPLITS, folder, [f"split {split_hash(cases)}, seed {seed}"])
     _write(output, {Path(LIST): cases}, data, summary, {"seed": seed, "shares": list(shares)})
     return summary
 
@@ -90,21 +89,18 @@ def write_folds(data: DataList, folder: Path, output: Path, *, folds: int, seed:
         training = [item for other in names if other not in (name, validating) for item in tested[other]]
         lists[Path(name) / LIST] = dict(zip(SPLITS, (training, tested[validating], tested[name]), strict=True))
     splits = [f"{path.parent.name}: split {split_hash(cases)}, seed {seed}" for path, cases in lists.items()]
-    summary = summarise(data, parts, names, folder, splits)
+    summary = summarize(data, parts, names, folder, splits)
     _write(output, lists, data, summary, {"seed": seed, "folds": folds})
     return summary
 
 
 def write_link(data: DataList, path: Path) -> None:
     """Write which running number stands for which patient: a file that stays where the patients' names may be."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["patient", "source", "image"])
-        for item, source in zip(data.items, data.sources, strict=True):
-            writer.writerow([item["patient"], source, item["image"]])
+    rows = [{**item, "source": source} for item, source in zip(data.items, data.sources, strict=True)]
+    write_csv(path, ["patient", "source", "image"], rows)
 
 
-def summarise(data: DataList, parts: Sequence[str], names: Sequence[str], folder: Path, splits: Sequence[str]) -> str:
+def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder: Path, splits: Sequence[str]) -> str:
     """Return a table of parts, with their cases, their patients and the cases that hold each class, and duplicates."""
     kinds = sorted({kind for held in data.classes for kind in held}, key=lambda kind: (len(kind), kind))
     wide = max(len(name) for name in (*names, "part"))

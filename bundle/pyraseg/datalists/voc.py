@@ -19,16 +19,16 @@ JPEG_QUALITY = 95
 
 
 def palette() -> np.ndarray:
-    """Return VOC's colours, (256, 3) uint8: each bit of an index, lowest first, goes to red, green and blue in turn.
+    """Return VOC's colors, (256, 3) uint8: each bit of an index, lowest first, goes to red, green and blue in turn.
 
-    The three lowest bits are the highest of the three colours. 255, the void, is (224, 224, 192).
+    The three lowest bits are the highest of the three colors. 255, the void, is (224, 224, 192).
     """
     index = np.arange(256)
-    colours = np.zeros((256, 3), int)
+    colors = np.zeros((256, 3), int)
     for level in range(8):
         for channel in range(3):
-            colours[:, channel] |= (index >> (3 * level + channel) & 1) << (7 - level)
-    return colours.astype(np.uint8)
+            colors[:, channel] |= (index >> (3 * level + channel) & 1) << (7 - level)
+    return colors.astype(np.uint8)
 
 
 def write_mask(path: Path, classes: np.ndarray) -> None:
@@ -41,7 +41,7 @@ def write_mask(path: Path, classes: np.ndarray) -> None:
 def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write (rows, columns) uint8 or uint16, or RGB (rows, columns, 3) uint8; the suffix names the format.
 
-    JPEGs keep the colours of every pixel (no chroma subsampling), since the channels may be different windows.
+    JPEGs keep the colors of every pixel (no chroma subsampling), since the channels may be different windows.
     """
     options = {"quality": JPEG_QUALITY, "subsampling": 0} if path.suffix == ".jpg" else {}
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)

@@ -84,7 +84,7 @@ def _described(model: ir.Model, properties: Mapping[str, str]) -> onnx.ModelProt
 def recipe_properties(recipe: Recipe, decision: Decision) -> dict[str, str]:
     """Return what a runtime, and a reader, have to know of a recipe.
 
-    The runtime uses `kind`, `neighbours` and `free_windows`; the rest tells what is inside.
+    The runtime uses `kind`, `context_slices` and `free_windows`; the rest tells what is inside.
     """
     return {
         "recipe": json.dumps({**asdict(recipe), "free_windows": recipe.free_windows}),

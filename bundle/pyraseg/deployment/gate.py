@@ -10,7 +10,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.evaluation import count_overlap, mean_dice, summarise
+from bundle.pyraseg.evaluation import count_overlap, mean_dice, summarize
 
 #: How far the mean Dice may fall.
 DICE_LOSS = 0.005
@@ -85,5 +85,5 @@ def judge(
             found.append(torch.as_tensor(result["pred"]))
         equal += int((found[0] == found[1]).sum())
         pixels += found[0].numel()
-    before, after = (mean_dice(summarise(torch.stack(of_one), class_names)) for of_one in counts)
+    before, after = (mean_dice(summarize(torch.stack(of_one), class_names)) for of_one in counts)
     return Verdict(len(counts[0]), before, after, equal / pixels)

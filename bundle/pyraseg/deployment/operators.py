@@ -71,8 +71,8 @@ class Operators:
         """
         float_size, float_target = (self.to(number, ir.DataType.FLOAT) for number in (size, target))
         scale = self.Div(float_size, float_target)
-        centre = self.Unsqueeze(self.Mul(self.Add(self._positions(target), 0.5), scale), [1])
-        distance = self.Sub(self.Add(self._positions(size), 0.5), centre)
+        center = self.Unsqueeze(self.Mul(self.Add(self._positions(target), 0.5), scale), [1])
+        distance = self.Sub(self.Add(self._positions(size), 0.5), center)
         weight = self.Relu(self.Sub(1.0, self.Abs(self.Div(distance, self.Max(scale, 1.0)))))
         return self.Div(weight, self.ReduceSum(weight, [1], keepdims=1))
 

@@ -58,10 +58,10 @@ def _input(name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
 
 def before_network(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
     """Return what the network is shown, (batch * (1 + flips), channels, columns, rows) float32."""
-    image = _colours(op, recipe, inputs) if recipe.kind == "photograph" else _greys(op, recipe, inputs)
+    image = _colors(op, recipe, inputs) if recipe.kind == "photograph" else _grays(op, recipe, inputs)
     image = op.Transpose(image, perm=[0, 1, 3, 2])
-    if recipe.flips:
-        mirrored = [op.flip(image, [axis + 2 for axis in axes]) for axes in recipe.flips]
+    if recipe.tta_flips:
+        mirrored = [op.flip(image, [axis + 2 for axis in axes]) for axes in recipe.tta_flips]
         image = op.Concat(image, *mirrored, axis=0)
     return image
 
@@ -75,12 +75,14 @@ def after_network(
         The classes (batch, height, width) uint8, their probabilities (batch, classes, height, width), and the logits,
         (batch, classes, columns, rows), averaged over the mirror images.
     """
-    if recipe.flips:
-        images = 1 + len(recipe.flips)
+    if recipe.tta_flips:
+        images = 1 + len(recipe.tta_flips)
         parts = op.tape.op_multi_out("Split", [logits], {"axis": 0, "num_outputs": images}, num_outputs=images)
         for number, part in enumerate(parts):
             part.name = f"{op.name}_view_{number}"
-        mirrored = [op.flip(part, [a + 2 for a in axes]) for part, axes in zip(parts[1:], recipe.flips, strict=True)]
+        mirrored = [
+            op.flip(part, [a + 2 for a in axes]) for part, axes in zip(parts[1:], recipe.tta_flips, strict=True)
+        ]
         logits = op.Div(op.Sum(parts[0], *mirrored), float(images))
     probabilities = op.Transpose(op.Softmax(logits, axis=1), perm=[0, 1, 3, 2])
     height, width = _sides(op, recipe, inputs)
@@ -117,7 +119,7 @@ def _matrices(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, 
     return rows, columns
 
 
-def _greys(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
+def _grays(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
     """Window and shrink slices: (batch, slices, height, width) -> (batch, slices * windows, rows, columns)."""
     values = op.Unsqueeze(inputs.image, [2])
     channels, free = [], 0
@@ -127,15 +129,15 @@ def _greys(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
         else:
             channels.append(_free_window(op, values, inputs.windows, free))
             free += 1
-    grey = op.Concat(*channels, axis=2) if len(channels) > 1 else channels[0]
+    gray = op.Concat(*channels, axis=2) if len(channels) > 1 else channels[0]
     inverted = op.Reshape(inputs.inverted, [-1, 1, 1, 1, 1])
-    grey = op.Where(inverted, op.Sub(1.0, grey), grey)
+    gray = op.Where(inverted, op.Sub(1.0, gray), gray)
     low, high = recipe.output_range
-    grey = op.Add(op.Mul(grey, float(high - low)), float(low))
+    gray = op.Add(op.Mul(gray, float(high - low)), float(low))
     height, width = _sides(op, recipe, inputs)
-    grey = op.Reshape(grey, op.shape(0, recipe.channels, height, width))
+    gray = op.Reshape(gray, op.shape(0, recipe.channels, height, width))
     rows, columns = _matrices(op, recipe, inputs)
-    return op.MatMul(op.MatMul(rows, grey), op.Transpose(columns, perm=[1, 0]))
+    return op.MatMul(op.MatMul(rows, gray), op.Transpose(columns, perm=[1, 0]))
 
 
 def _fixed_window(op: Operators, values: ir.Value, window: VoiWindow) -> ir.Value:
@@ -157,12 +159,12 @@ def _free_window(op: Operators, values: ir.Value, windows: ir.Value, number: int
     return op.Clip(op.Div(op.Sub(values, black), width), 0.0, 1.0)
 
 
-def _colours(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
-    """Shrink and normalise photographs: (batch, height, width, 3) uint8 -> (batch, 3, rows, columns) float32."""
+def _colors(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
+    """Shrink and normalize photographs: (batch, height, width, 3) uint8 -> (batch, 3, rows, columns) float32."""
     height, width = _sides(op, recipe, inputs)
     rows, columns = _matrices(op, recipe, inputs)
     flat = op.Reshape(op.to(inputs.image, ir.DataType.FLOAT), op.shape(0, height, -1))
     shrunk = op.Reshape(op.MatMul(rows, flat), op.shape(0, -1, width, 3))  # rows first: that needs no transposed copy
-    colours = op.MatMul(op.Transpose(shrunk, perm=[0, 3, 1, 2]), op.Transpose(columns, perm=[1, 0]))
+    colors = op.MatMul(op.Transpose(shrunk, perm=[0, 3, 1, 2]), op.Transpose(columns, perm=[1, 0]))
     mean, std = (np.reshape(np.array(numbers, np.float32), (1, -1, 1, 1)) for numbers in (recipe.mean, recipe.std))
-    return op.Div(op.Sub(colours, mean), std)
+    return op.Div(op.Sub(colors, mean), std)

@@ -50,7 +50,7 @@ class Quantized:
 
 
 class Quantizer:
-    """Quantise one network again and again with other layers in float; ranges are measured once. Use it in a `with`.
+    """Quantize one network again and again with other layers in float; ranges are measured once. Use it in a `with`.
 
     Args:
         network_file: float network as `scripts/export_onnx.py` writes it.
@@ -144,7 +144,7 @@ def quantize(
 
 def classes(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return the classes that a network sees in each image, (1, W, H)."""
-    run = open_session(model.SerializeToString(), threads=1, remedy="Quantise it anew.")
+    run = open_session(model.SerializeToString(), threads=1, remedy="Quantize it anew.")
     (name,) = (item.name for item in run.get_inputs())
     return [run.run(None, {name: image})[0].argmax(1) for image in images]
 
@@ -173,7 +173,7 @@ def _activation(graph: onnx.GraphProto, output: str) -> list[str]:
 
 
 class _Reader(CalibrationDataReader):
-    """Hand images to the quantiser, one after the other."""
+    """Hand images to the quantizer, one after the other."""
 
     def __init__(self, name: str, images: Sequence[np.ndarray]) -> None:
         self.name = name

@@ -17,7 +17,7 @@ from bundle.pyraseg.transforms import (
     Percentiles,
     ResampleSlicesd,
     ResizePhotographd,
-    StackNeighboursd,
+    StackContextSlicesd,
     TemperatureScaled,
     Window,
     Windowd,
@@ -25,7 +25,7 @@ from bundle.pyraseg.transforms import (
 
 #: The transforms behind `LoadImaged` (`CopyItemsd` aside) that make a kind of image what its network expects.
 CHAINS = {
-    "volume": (Windowd, OrientSlicesd, ResampleSlicesd, StackNeighboursd),
+    "volume": (Windowd, OrientSlicesd, ResampleSlicesd, StackContextSlicesd),
     "projection": (DropSliceAxisd, Windowd, ResizePhotographd),
     "photograph": (DropSliceAxisd, ResizePhotographd, NormalizeIntensityd),
 }
@@ -56,27 +56,27 @@ class Recipe:
         kind: "volume" (slices in a patient), "projection" (a radiograph) or "photograph" (RGB).
         windows: one channel each; none for photographs.
         output_range: values of black and white.
-        neighbours: slices on either side that are channels too.
+        context_slices: slices on either side that are channels too.
         spacing: mm between the pixels that the network sees, of a volume.
         size: (columns, rows) that the network sees, of a projection or a photograph.
-        mean, std: of each colour, on the scale of bytes; of a photograph.
-        flips: for each mirror image that is averaged over, the axes it mirrors: 0 along a row, 1 along a column.
+        mean, std: of each color, on the scale of bytes; of a photograph.
+        tta_flips: for each mirror image that is averaged over, the axes it mirrors: 0 along a row, 1 along a column.
     """
 
     kind: str
     windows: tuple[Window, ...] = ()
     output_range: tuple[float, float] = (0.0, 1.0)
-    neighbours: int = 0
+    context_slices: int = 0
     spacing: float | None = None
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    flips: tuple[tuple[int, ...], ...] = ()
+    tta_flips: tuple[tuple[int, ...], ...] = ()
 
     @property
     def slices(self) -> int:
         """Return how many slices the network looks at for one."""
-        return 2 * self.neighbours + 1
+        return 2 * self.context_slices + 1
 
     @property
     def channels(self) -> int:
@@ -110,7 +110,7 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
     for kind, chain in CHAINS.items():
         optional = {DropSliceAxisd}
         if kinds == chain or kinds == tuple(part for part in chain if part not in optional):
-            return Recipe(kind, flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
+            return Recipe(kind, tta_flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
     known = "; ".join(f"{kind}: {', '.join(part.__name__ for part in chain)}" for kind, chain in CHAINS.items())
     raise PyrasegError(
         f"The preprocessing {', '.join(kind.__name__ for kind in kinds)} cannot be put into a graph. "
@@ -122,8 +122,8 @@ def _numbers(steps: Mapping[type, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if Windowd in steps:
         found |= {"windows": steps[Windowd].windows, "output_range": (steps[Windowd].low, steps[Windowd].high)}
-    if StackNeighboursd in steps:
-        found["neighbours"] = steps[StackNeighboursd].neighbours
+    if StackContextSlicesd in steps:
+        found["context_slices"] = steps[StackContextSlicesd].context_slices
     if ResampleSlicesd in steps:
         found["spacing"] = float(steps[ResampleSlicesd].resizers[0].spacing)
     if ResizePhotographd in steps:

@@ -19,7 +19,7 @@ from bundle.pyraseg.transforms import Percentiles, soften
 
 #: Sides (height, width) of images: odd, even, not square, and so small that the coarsest maps have fewer than 7 x 7.
 SIZES = ((33, 33), (64, 64), (97, 130), (160, 96), (255, 65), (33, 321))
-#: Slices of a test volume; the first and the last have neighbours on one side alone.
+#: Slices of a test volume; the first and the last have neighbors on one side alone.
 SLICES = 3
 
 
@@ -55,12 +55,12 @@ def examples(recipe: Recipe, sizes: Sequence[tuple[int, int]] = SIZES) -> Iterat
             yield _photograph(patterns(random, 3, height, width))
         else:
             depth = SLICES if recipe.kind == "volume" else 1
-            grey = _rescaled(recipe, patterns(random, depth, height, width))
-            yield _grey(recipe, grey, number, inverted=number % 2 == 1)
+            gray = _rescaled(recipe, patterns(random, depth, height, width))
+            yield _gray(recipe, gray, number, inverted=number % 2 == 1)
 
 
 def patterns(random: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-    """Return images (count, height, width) from 0 to 1 with coarse shapes and noise; neighbours are alike."""
+    """Return images (count, height, width) from 0 to 1 with coarse shapes and noise; neighbors are alike."""
     coarse, fine = (
         torch.from_numpy(random.random((1, count, *size)).astype(np.float32)) for size in ((6, 7), (height, width))
     )
@@ -69,20 +69,20 @@ def patterns(random: np.random.Generator, count: int, height: int, width: int) -
     return (0.85 * shapes + 0.15 * fine)[0].clamp(0, 1).numpy()
 
 
-def _photograph(colours: np.ndarray) -> Example:
-    image = np.rint(255 * colours).astype(np.uint8)
+def _photograph(colors: np.ndarray) -> Example:
+    image = np.rint(255 * colors).astype(np.uint8)
     item = MetaTensor(torch.from_numpy(image.transpose(0, 2, 1).astype(np.float32)))
     return Example({"image": item}, {"image": np.ascontiguousarray(image.transpose(1, 2, 0))[None]})
 
 
-def _rescaled(recipe: Recipe, grey: np.ndarray) -> np.ndarray:
+def _rescaled(recipe: Recipe, gray: np.ndarray) -> np.ndarray:
     """Stretch values beyond all windows on both sides."""
     fixed = [window for window in recipe.windows if isinstance(window, VoiWindow)] or [VoiWindow(500, 1000)]
     low, high = (min(w.center - 0.6 * w.width for w in fixed), max(w.center + 0.6 * w.width for w in fixed))
-    return (low + (high - low) * grey).astype(np.float32)
+    return (low + (high - low) * gray).astype(np.float32)
 
 
-def _grey(recipe: Recipe, slices: np.ndarray, number: int, *, inverted: bool) -> Example:
+def _gray(recipe: Recipe, slices: np.ndarray, number: int, *, inverted: bool) -> Example:
     """Return slices (depth, height, width) as a volume or, one of them, as a projection."""
     depth = len(slices)
     free = [window for window in recipe.windows if not isinstance(window, VoiWindow)]
@@ -99,7 +99,7 @@ def _grey(recipe: Recipe, slices: np.ndarray, number: int, *, inverted: bool) ->
         between_rows, between_columns = (recipe.spacing * (0.4 + 0.9 * ((number * step) % 7) / 6) for step in (2, 3))
         affine = np.diag([-between_columns, -between_rows, 3.0, 1.0])
         item = MetaTensor(torch.from_numpy(array.copy()), affine=torch.from_numpy(affine), meta=meta)
-    around = [range(k - recipe.neighbours, k + recipe.neighbours + 1) for k in range(depth)]
+    around = [range(k - recipe.context_slices, k + recipe.context_slices + 1) for k in range(depth)]
     places = np.clip(np.array([list(indices) for indices in around]), 0, depth - 1)
     feed = {"image": slices[places], "inverted": np.full(depth, inverted)}
     if recipe.kind == "volume":

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+from .affines import LPS_TO_RAS as LPS_TO_RAS
+from .affines import apply_affine as apply_affine
+from .affines import slice_orientation as slice_orientation
+from .geometry import Geometry as Geometry
 from .geometry import Plane as Plane
-from .geometry import StackGeometry as StackGeometry
 from .geometry import frame_planes as frame_planes
 from .headers import frame_count as frame_count
 from .headers import functional_group as functional_group
@@ -8,8 +11,6 @@ from .headers import is_little_endian as is_little_endian
 from .headers import parse as parse
 from .headers import transfer_syntax as transfer_syntax
 from .headers import without_notices as without_notices
-from .orientation import LPS_TO_RAS as LPS_TO_RAS
-from .orientation import slice_orientation as slice_orientation
 from .pixels import read_rescale as read_rescale
 from .scan import NON_IMAGES as NON_IMAGES
 from .scan import Scan as Scan

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames of one series in the order of their places, from headers alone, or why they cannot stand in one stack."""
 
-import difflib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +13,12 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.geometry import (
     DUPLICATE_DISTANCE,
     PLANE_ATTRIBUTES,
+    Geometry,
     Plane,
-    StackGeometry,
     frame_planes,
     stack_geometry,
 )
@@ -47,7 +46,7 @@ class Frame:
         return _plain(frame_value(self.header, self.index, keyword))
 
     @property
-    def is_colour(self) -> bool:
+    def is_color(self) -> bool:
         return self.header.get("PhotometricInterpretation") not in MONOCHROME
 
 
@@ -56,14 +55,12 @@ def arrange_series(
     *,
     series_uid: str | None = None,
     select: Mapping[str, object] | None = None,
-) -> tuple[Series, list[Frame], StackGeometry | None]:
+) -> tuple[Series, list[Frame], Geometry | None]:
     """Return a series, its frames in order and their geometry, from headers alone; see `series.read_series`."""
     select = dict(select or {})
     for keyword in select:
         if keyword not in keyword_dict:
-            near = difflib.get_close_matches(keyword, keyword_dict, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{hint}")
+            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{nearest_hint(keyword, keyword_dict)}")
     series = _choose(find_series(path, keywords=select), series_uid)
     frames = _selected(series, _frames_of(series), select)
     _require_uniform(series, frames)
@@ -126,7 +123,7 @@ def _require_uniform(series: Series, frames: list[Frame]) -> None:
     planes = [frame.plane for frame in frames if frame.plane]
     facts: dict[str, Callable[[Frame], object]] = {
         "image sizes": lambda frame: f"{frame.header.Rows}x{frame.header.Columns}",
-        "grey and colour images": lambda frame: "colour" if frame.is_colour else "grey",
+        "gray and color images": lambda frame: "color" if frame.is_color else "gray",
         "polarities": lambda frame: "inverted" if frame.inverted else "not inverted",
         "frames of reference": lambda frame: frame.value("FrameOfReferenceUID") if planes else None,
         "orientations": lambda frame: next(
@@ -149,7 +146,7 @@ def _require_uniform(series: Series, frames: list[Frame]) -> None:
             )
 
 
-def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], StackGeometry | None]:
+def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometry | None]:
     """Sort frames along the normal; refuse missing and duplicate positions."""
     missing = [frame for frame in frames if frame.plane is None]
     several_files = len({frame.file for frame in frames}) > 1

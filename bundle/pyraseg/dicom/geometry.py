@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Place slices in the patient: planes, stacks of parallel planes, and their affine.
+"""Where slices lie in the patient: one geometry for every format, and the planes of DICOM frames that it is made of.
 
-Coordinates are DICOM's patient coordinates in millimetres, LPS (x to the left, y to the back, z to the head).
+Coordinates are DICOM's patient coordinates in millimeters, LPS (x to the left, y to the back, z to the head).
 """
 
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.affines import nearest_slices, slice_widths, unit_normal, voxel_sizes
 from bundle.pyraseg.dicom.headers import file_of, frame_count, functional_group, read_numbers
 
 COSINE_TOLERANCE = 1e-3  # of a direction cosine: 0.06 degrees
 SPACING_TOLERANCE = 1e-3  # relative, of the pixel spacing
 DUPLICATE_DISTANCE = 1e-3  # mm along the normal: closer planes are the same plane
 EVEN_RELATIVE, EVEN_ABSOLUTE = 0.05, 0.01  # of the slice spacing; mm
-TILT_ANGLE, TILT_DRIFT = 0.1, 0.1  # degrees; mm over the whole stack
-PLANE_ANGLE = 30.0  # degrees between the normal and a patient axis: the largest gantry tilt is still axial
+SLICE_SHARE, SLICE_FLOOR = 0.1, 0.1  # how far from a slice something still lies on it: of the slice spacing; mm
 PLANE_ATTRIBUTES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Hold where one frame lies (PS3.3 C.7.6.2.1.1): position of the first pixel's centre, direction cosines, spacing.
+    """Hold where one frame lies (PS3.3 C.7.6.2.1.1): position of the first pixel's center, direction cosines, spacing.
 
     ``orientation`` is the row cosine, then the column cosine; ``pixel_spacing`` is (between rows, between columns).
     """
@@ -45,15 +45,24 @@ class Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class StackGeometry:
-    """Hold N parallel slices, sorted along their normal.
+class Geometry:
+    """Where N parallel slices lie in the patient, LPS mm.
+
+    `read_series` has them sorted along their normal; those of other formats keep the order of their file. They need not
+    be evenly spaced, nor stand above each other (a tilted gantry).
 
     Attributes:
-        positions: (N, 3), mm, centre of the first pixel of each slice.
+        positions: (N, 3), mm, center of the first pixel of each slice.
         row_cosine: (3,), unit vector along a row, the direction of growing column index.
         column_cosine: (3,), unit vector along a column, the direction of growing row index.
         pixel_spacing: (between rows, between columns), mm.
         slice_thickness: mm, from the header, or None. It says nothing about the distance between slices.
+
+    >>> geometry = Geometry.from_affine(np.diag([0.5, 0.5, 1, 1]), [[0, 0, 0], [0, 0, 3], [0, 0, 9]])
+    >>> geometry.points([[2, 4, 1.5]]).tolist()
+    [[1.0, 2.0, 6.0]]
+    >>> geometry.voxel_volumes.tolist()
+    [0.75, 1.125, 1.5]
     """
 
     positions: np.ndarray
@@ -62,23 +71,44 @@ class StackGeometry:
     pixel_spacing: tuple[float, float]
     slice_thickness: float | None = None
 
+    @classmethod
+    def from_affine(cls, affine: np.ndarray, positions: np.ndarray) -> "Geometry":
+        """Return the geometry of slices whose axes are those of an affine to LPS mm.
+
+        Args:
+            affine: (4, 4), from (column, row, slice). Its third axis only tells the thickness of a lone slice.
+            positions: (N, 3), mm, center of the first pixel of each slice.
+        """
+        columns, rows, _ = voxel_sizes(affine)
+        row_cosine, column_cosine = affine[:3, 0] / columns, affine[:3, 1] / rows
+        thickness = None
+        if len(positions) == 1:
+            thickness = abs(float(affine[:3, 2] @ unit_normal(row_cosine, column_cosine)))
+        spacing = float(rows), float(columns)
+        return cls(np.asarray(positions, float), row_cosine, column_cosine, spacing, thickness)
+
     def __len__(self) -> int:
         return len(self.positions)
 
     @cached_property
     def normal(self) -> np.ndarray:
         """Return the unit normal, row cosine x column cosine, (3,)."""
-        return np.cross(self.row_cosine, self.column_cosine)
+        return unit_normal(self.row_cosine, self.column_cosine)
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """Return the positions projected on the normal, (N,), mm, ascending."""
+        """Return the positions projected on the normal, (N,), mm."""
         return self.positions @ self.normal
 
     @cached_property
+    def gaps(self) -> np.ndarray:
+        """Return the distances of neighboring slices along the normal, (N - 1,), mm, from the lowest slice on."""
+        return np.diff(np.sort(self.distances))
+
+    @property
     def slice_spacing(self) -> float | None:
-        """Return the median distance of neighbouring slices along the normal in mm; None for one slice."""
-        return float(np.median(np.diff(self.distances))) if len(self) > 1 else None
+        """Return the median distance of neighboring slices along the normal in mm; None for one slice."""
+        return float(np.median(self.gaps)) if len(self) > 1 else None
 
     @cached_property
     def step(self) -> np.ndarray:
@@ -100,55 +130,70 @@ class StackGeometry:
         values do. One slice is evenly spaced.
         """
         grid = self.positions[0] + np.arange(len(self))[:, None] * self.step
-        tolerance = max(EVEN_RELATIVE * float(self.step @ self.normal), EVEN_ABSOLUTE)
+        tolerance = max(EVEN_RELATIVE * abs(float(self.step @ self.normal)), EVEN_ABSOLUTE)
         return bool((np.linalg.norm(self.positions - grid, axis=1) <= tolerance).all())
 
-    @cached_property
-    def tilt(self) -> float:
-        """Return the angle between the step from slice to slice and the normal, in degrees (a gantry tilt)."""
-        along = float(self.step @ self.normal)
-        return float(np.degrees(np.arctan2(np.linalg.norm(self.step - along * self.normal), along)))
-
     @property
-    def is_tilted(self) -> bool:
-        """Return whether the tilt exceeds 0.1 degrees and moves the stack sideways by more than 0.1 mm in all."""
-        sideways = np.linalg.norm(self.step - (self.step @ self.normal) * self.normal) * (len(self) - 1)
-        return self.tilt > TILT_ANGLE and bool(sideways > TILT_DRIFT)
+    def pixel_steps(self) -> np.ndarray:
+        """Return the vectors from a pixel to the next along a row and along a column, (2, 3), mm."""
+        return np.stack([self.row_cosine * self.pixel_spacing[1], self.column_cosine * self.pixel_spacing[0]])
 
     @property
     def affine(self) -> np.ndarray:
-        """Return the (4, 4) matrix from (column i, row j, slice k) to LPS millimetres (PS3.3 C.7.6.2.1.1).
+        """Return the (4, 4) matrix from (column i, row j, slice k) to LPS millimeters (PS3.3 C.7.6.2.1.1).
 
         Its third column is ``step``: a tilt makes it an exact, sheared affine. Where the stack is not evenly spaced it
         is right for the first and last slice only.
         """
         matrix = np.eye(4)
-        matrix[:3, 0] = self.row_cosine * self.pixel_spacing[1]
-        matrix[:3, 1] = self.column_cosine * self.pixel_spacing[0]
-        matrix[:3, 2] = self.step
-        matrix[:3, 3] = self.positions[0]
+        matrix[:3] = np.column_stack([*self.pixel_steps, self.step, self.positions[0]])
         return matrix
 
-    @property
-    def plane(self) -> str:
-        """Return "axial", "coronal" or "sagittal" for a normal within 30 degrees of z, y or x; else "oblique"."""
-        axis = int(np.argmax(np.abs(self.normal)))
-        if abs(self.normal[axis]) < np.cos(np.radians(PLANE_ANGLE)):
-            return "oblique"
-        return ("sagittal", "coronal", "axial")[axis]
+    @cached_property
+    def slice_widths(self) -> np.ndarray:
+        """Return how much of the normal each slice stands for, (N,) mm; of one slice the length of ``step``."""
+        return slice_widths(self.distances) if len(self) > 1 else np.array([abs(self.step @ self.normal)])
 
-    def require_regular(self) -> None:
-        """Raise PyrasegError unless the slices make a regular volume: two at least, evenly spaced; tilt is allowed."""
-        if len(self) < 2:
-            raise PyrasegError("One slice makes no volume: its spacing is unknown. Work slice by slice.")
-        if not self.is_evenly_spaced:
-            steps = np.diff(self.distances)
-            widest = int(np.argmax(np.abs(steps - np.median(steps))))
-            raise PyrasegError(
-                f"The {len(self)} slices are not evenly spaced: neighbours are {steps.min():.3f} to {steps.max():.3f} "
-                f"mm apart (the oddest step is between slices {widest + 1} and {widest + 2}), so they make no regular "
-                "volume. Add the missing slices, or work slice by slice."
-            )
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Return the mm between columns, between rows, and between slices in the mean."""
+        return (*self.pixel_spacing[::-1], float(self.slice_widths.mean()))
+
+    @property
+    def voxel_volumes(self) -> np.ndarray:
+        """Return the volume of a voxel of each slice, (N,) mm³."""
+        return np.linalg.norm(np.cross(*self.pixel_steps)) * self.slice_widths
+
+    @property
+    def slice_tolerance(self) -> float:
+        """Return how many mm from a slice something still lies on it."""
+        if len(self) == 1:
+            return SLICE_FLOOR
+        closest = float(self.gaps.min())
+        return min(max(SLICE_SHARE * closest, SLICE_FLOOR), 0.45 * closest)
+
+    def points(self, indices: np.ndarray) -> np.ndarray:
+        """Return the places (n, 3), mm, of indices (column, row, slice), (n, 3), fractions included.
+
+        Between two slices a place is interpolated; beyond the outer ones it goes on as between the last two.
+        """
+        indices = np.asarray(indices, float)
+        if len(self) == 1:
+            along = self.positions[0] + indices[:, 2:] * self.step
+        else:
+            lower = np.clip(np.floor(indices[:, 2]).astype(int), 0, len(self) - 2)
+            along = self.positions[lower]
+            along = along + (indices[:, 2] - lower)[:, None] * (self.positions[lower + 1] - along)
+        return along + indices[:, :2] @ self.pixel_steps
+
+    def nearest_slices(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the slice nearest to each point (n, 3), (n,), and the signed mm from it along the normal, (n,)."""
+        return nearest_slices(self.distances, points @ self.normal)
+
+    def pixels_at(self, points: np.ndarray, slices: np.ndarray) -> np.ndarray:
+        """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centers are integers."""
+        axes = np.stack([self.column_cosine, self.row_cosine], axis=1)
+        return (points - self.positions[slices]) @ axes / self.pixel_spacing
 
 
 def frame_planes(dataset: Dataset) -> list[Plane | None]:
@@ -178,7 +223,7 @@ def frame_planes(dataset: Dataset) -> list[Plane | None]:
     return planes
 
 
-def stack_geometry(planes: Sequence[Plane]) -> tuple[StackGeometry, np.ndarray]:
+def stack_geometry(planes: Sequence[Plane]) -> tuple[Geometry, np.ndarray]:
     """Sort parallel planes along their normal; return the stack and the order, ``planes[order[k]]`` being slice k.
 
     Only orientation and position count, never SliceThickness, InstanceNumber or GantryDetectorTilt.
@@ -200,7 +245,7 @@ def stack_geometry(planes: Sequence[Plane]) -> tuple[StackGeometry, np.ndarray]:
     order = np.argsort(distances, kind="stable")
     if (np.diff(distances[order]) < DUPLICATE_DISTANCE).any():
         raise PyrasegError("Two planes lie in the same place along the normal. Choose one of them.")
-    return StackGeometry(positions[order], row, column, first.pixel_spacing, first.slice_thickness), order
+    return Geometry(positions[order], row, column, first.pixel_spacing, first.slice_thickness), order
 
 
 def _require_orthonormal(orientation: tuple[float, ...], where: str) -> None:

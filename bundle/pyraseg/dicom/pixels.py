@@ -37,13 +37,13 @@ PLUGINS = {
     JPEG2000: "pylibjpeg",
     JPEG2000Lossless: "pylibjpeg",
 }
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
 def decode_frames(dataset: Dataset) -> np.ndarray:
     """Decode all frames to stored values ``(frames, rows, columns)`` or to RGB ``(frames, rows, columns, 3)``.
 
-    Grey values keep their stored type (float for Float and Double Float Pixel Data). Colour is unsigned: palettes are
+    Gray values keep their stored type (float for Float and Double Float Pixel Data). Color is unsigned: palettes are
     expanded, and YBR is converted to RGB once (PS3.3 C.7.6.3.1.2).
 
     Raises:
@@ -53,7 +53,7 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
     if not any(dataset.get(keyword) for keyword in PIXEL_KEYWORDS):
         raise PyrasegError(f"{where}: no pixel data; it is not an image or it was cut short. Export the file again.")
     photometric = str(dataset.get("PhotometricInterpretation", ""))
-    if photometric not in (*MONOCHROME, *COLOUR, "PALETTE COLOR"):
+    if photometric not in (*MONOCHROME, *COLOR, "PALETTE COLOR"):
         raise PyrasegError(f"{where}: photometric interpretation {photometric!r} is not supported. Convert it to RGB.")
     try:
         # pydicom converts YBR of 8 bits only.
@@ -62,7 +62,7 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
         with without_notices():
             decoded, _ = get_decoder(syntax).as_array(dataset, **options)
         shape = (frame_count(dataset), dataset.Rows, dataset.Columns)
-        decoded = decoded.reshape(*shape, *([3] if photometric in COLOUR else []))
+        decoded = decoded.reshape(*shape, *([3] if photometric in COLOR else []))
     except Exception as error:  # The decoders and their plugins raise nearly every type there is.
         name = syntax.name if syntax else "unknown"
         raise PyrasegError(
@@ -75,20 +75,20 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
     return _ybr_to_rgb(decoded, int(dataset.BitsStored)) if deep_ybr else decoded
 
 
-def to_uint8(colour: np.ndarray, dataset: Dataset) -> np.ndarray:
+def to_uint8(color: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Keep the eight most significant bits of each sample of an RGB array from :func:`decode_frames`."""
-    if colour.dtype == np.uint8:
-        return colour
+    if color.dtype == np.uint8:
+        return color
     from_palette = dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
-    bits = colour.dtype.itemsize * 8 if from_palette else int(dataset.BitsStored)
-    return (colour >> max(bits - 8, 0)).astype(np.uint8)
+    bits = color.dtype.itemsize * 8 if from_palette else int(dataset.BitsStored)
+    return (color >> max(bits - 8, 0)).astype(np.uint8)
 
 
 def padding_mask(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Return where stored values are padding, a boolean array of the shape of ``stored`` (PS3.3 C.7.5.1.1.2).
 
     Padding is Pixel Padding Value, or the closed interval from it to Pixel Padding Range Limit, in either order.
-    Float pixels have their own pair of attributes, and what is not finite counts as padding. Colour has none.
+    Float pixels have their own pair of attributes, and what is not finite counts as padding. Color has none.
     """
     if dataset.get("PhotometricInterpretation") not in MONOCHROME:
         return np.zeros(stored.shape, dtype=bool)
@@ -181,7 +181,7 @@ def _ybr_to_rgb(ybr: np.ndarray, bits: int) -> np.ndarray:
 def _expand_palette(index: np.ndarray, dataset: Dataset, where: str) -> np.ndarray:
     """Look palette indices up, to uint8 or uint16 (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6).
 
-    16-bit tables whose entries stay below 256 hold 8-bit colours: some writers declare the width of the word.
+    16-bit tables whose entries stay below 256 hold 8-bit colors: some writers declare the width of the word.
     """
     signed = dataset.get("PixelRepresentation") == 1
     descriptor = dataset.get("RedPaletteColorLookupTableDescriptor")
@@ -195,5 +195,5 @@ def _expand_palette(index: np.ndarray, dataset: Dataset, where: str) -> np.ndarr
         try:
             tables = apply_color_lut(np.arange(first, first + count), dataset)[:, :3]
         except Exception as error:
-            raise PyrasegError(f"{where}: the colour palette is missing or damaged. Convert it to RGB.") from error
+            raise PyrasegError(f"{where}: the color palette is missing or damaged. Convert it to RGB.") from error
     return look_up(index, first, tables.astype(np.uint8 if bits <= 8 or tables.max() < 256 else np.uint16))

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
-from bundle.pyraseg.dicom.geometry import StackGeometry
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
 from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
@@ -39,7 +39,7 @@ class DicomImage:
         voi: for each slice, the views that its header offers.
         padded: share of pixels that were padding. They hold the smallest valid rescaled value of the whole series.
         units: "HU" for CT, else RescaleType, or "".
-        photometric: PhotometricInterpretation as stored (``pixels`` is RGB for every colour one).
+        photometric: PhotometricInterpretation as stored (``pixels`` is RGB for every color one).
         series_uid, study_uid, frame_of_reference_uid: "" where the files have none.
         files, frame_numbers, sop_instance_uids: for each slice, its file, its frame in there (from 1), the file's UID
             or "". A multi-frame file is repeated.
@@ -48,7 +48,7 @@ class DicomImage:
     """
 
     pixels: np.ndarray
-    geometry: StackGeometry | None
+    geometry: Geometry | None
     inverted: bool
     voi: tuple[tuple[VoiWindow | VoiLut, ...], ...]
     padded: float
@@ -84,7 +84,7 @@ def read_series(
 
     Raises:
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
-            missing positions, mixes sizes, orientations, spacings, colour or polarity, or cannot be decoded.
+            missing positions, mixes sizes, orientations, spacings, color or polarity, or cannot be decoded.
     """
     series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
     pixels, voi, padded = _load(series, frames)
@@ -114,9 +114,9 @@ def read_series(
 
 def _load(series: Series, frames: list[Frame]) -> tuple[np.ndarray, tuple, float]:
     """Decode every file once, and fill pixels, views per slice and the share of padding."""
-    first, colour = frames[0].header, frames[0].is_colour
+    first, color = frames[0].header, frames[0].is_color
     shape = (len(frames), int(first.Rows), int(first.Columns))
-    pixels = np.empty((*shape, 3), np.uint8) if colour else np.empty(shape, np.float32)
+    pixels = np.empty((*shape, 3), np.uint8) if color else np.empty(shape, np.float32)
     views: list[tuple] = [()] * len(frames)
     seen: dict[tuple, tuple] = {}  # equal views are kept once: a VOI LUT may have 65536 entries
     places: dict[Path, list[int]] = defaultdict(list)
@@ -127,7 +127,7 @@ def _load(series: Series, frames: list[Frame]) -> tuple[np.ndarray, tuple, float
         dataset, decoded = decode_file(frames[slots[0]])
         for slot in slots:
             index = frames[slot].index
-            if colour:
+            if color:
                 pixels[slot] = to_uint8(decoded[index], dataset)
                 continue
             pixels[slot] = rescale_frame(decoded[index], dataset, index)
@@ -157,7 +157,7 @@ def decode_file(frame: Frame) -> tuple[Dataset, np.ndarray]:
 
 
 def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarray:
-    """Return the rescaled values of a grey frame, float32; padding is infinite until it is known what replaces it."""
+    """Return the rescaled values of a gray frame, float32; padding is infinite until it is known what replaces it."""
     values = apply_modality_lut(stored, dataset, index)
     values[padding_mask(stored, dataset)] = np.inf
     return values

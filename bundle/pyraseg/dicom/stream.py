@@ -38,7 +38,7 @@ class SeriesStream:
         self.series, self.frames, self.geometry = arrange_series(path, select=select)
         first = self.frames[0]
         self.inverted = first.inverted
-        self.is_colour = first.is_colour
+        self.is_color = first.is_color
         self.for_processing = first.header.get("PresentationIntentType") == "FOR PROCESSING"
         self.files = [frame.file for frame in self.frames]
         self.frame_numbers = [frame.index + 1 for frame in self.frames]
@@ -52,7 +52,7 @@ class SeriesStream:
         Padding becomes the smallest valid value of the series; where there is any, a pass of its own finds that first.
         """
         for values, _ in self._decoded():
-            if not self.is_colour:
+            if not self.is_color:
                 padding = np.isposinf(values)
                 if padding.any():
                     values[padding] = self._smallest
@@ -98,4 +98,4 @@ class SeriesStream:
                 dataset, decoded = decode_file(frame)
                 held = frame
             stored = decoded[frame.index]
-            yield to_uint8(stored, dataset) if self.is_colour else rescale_frame(stored, dataset, frame.index), dataset
+            yield to_uint8(stored, dataset) if self.is_color else rescale_frame(stored, dataset, frame.index), dataset

@@ -32,7 +32,7 @@ class VoiWindow:
             least = "at least 1" if self.function == "LINEAR" else "more than 0"
             raise PyrasegError(
                 f"A {self.function} window of width {self.width:g} is not possible; it needs {least}. "
-                "Give a centre and a width of your own, or another function."
+                "Give a center and a width of your own, or another function."
             )
 
 
@@ -68,7 +68,7 @@ def read_voi(dataset: Dataset, frame: int = 0) -> tuple[VoiWindow | VoiLut, ...]
     except (TypeError, ValueError) as error:
         raise PyrasegError(f"{where}: WindowCenter or WindowWidth is not a number. Correct the header.") from error
     if len(centers) != len(widths):
-        raise PyrasegError(f"{where}: {len(centers)} window centres and {len(widths)} widths. Correct the header.")
+        raise PyrasegError(f"{where}: {len(centers)} window centers and {len(widths)} widths. Correct the header.")
     names = [str(v) for v in _values(item, "WindowCenterWidthExplanation")]
     names += [""] * (len(centers) - len(names))
     function = str(item.get("VOILUTFunction") or "LINEAR").upper()

@@ -13,11 +13,10 @@ from .comparison import read_unit as read_unit
 from .scores import CaseOverlap as CaseOverlap
 from .scores import count_overlap as count_overlap
 from .scores import mean_dice as mean_dice
-from .scores import summarise as summarise
+from .scores import summarize as summarize
 from .table import FORMAT as FORMAT
 from .table import CaseTable as CaseTable
 from .table import ScoreTable as ScoreTable
-from .table import write_csv as write_csv
 from .text import aligned as aligned
 from .text import format_figure as format_figure
 from .text import format_summary as format_summary

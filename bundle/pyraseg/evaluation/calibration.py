@@ -15,9 +15,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.evaluation.grid import Grid
-from bundle.pyraseg.evaluation.surfaces import bounds
-from bundle.pyraseg.transforms import UNKNOWN, read_temperature, soften, write_temperature
+from bundle.pyraseg.dicom import Geometry
+from bundle.pyraseg.evaluation.surfaces import bounds, spacing_of
+from bundle.pyraseg.transforms import UNKNOWN, geometry_of, read_temperature, soften, write_temperature
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,9 @@ RANGE = (0.05, 20.0)
 SMALLEST = 1e-12
 
 
-def near_boundary(predicted: np.ndarray, true: np.ndarray, grid: Grid, margin: float) -> tuple[np.ndarray, ...]:
+def near_boundary(
+    predicted: np.ndarray, true: np.ndarray, geometry: Geometry | None, margin: float
+) -> tuple[np.ndarray, ...]:
     """Return the indices of the voxels that lie within `margin` of where a mask or the other begins.
 
     Away from there, everything is background or inside and certain: it would drown what calibration is about.
@@ -35,7 +37,7 @@ def near_boundary(predicted: np.ndarray, true: np.ndarray, grid: Grid, margin: f
     Args:
         predicted: boolean mask, (W, H[, D]).
         true: the same. Where both are empty, no voxel is returned.
-        grid: of the volume; distances are along its axes (a tilt does not count).
+        geometry: of the volume; distances are along its axes (a tilt does not count).
         margin: in mm, or pixels without a place in the patient.
 
     Returns:
@@ -43,7 +45,8 @@ def near_boundary(predicted: np.ndarray, true: np.ndarray, grid: Grid, margin: f
     """
     if not (predicted.any() or true.any()):
         return tuple(np.empty(0, int) for _ in range(true.ndim))
-    reach = [int(np.ceil(margin / step)) for step in grid.spacing]
+    spacing = spacing_of(geometry, true.ndim)
+    reach = [int(np.ceil(margin / step)) for step in spacing]
     low, high = bounds(predicted | true)
     low = [max(0, first - steps) for first, steps in zip(low, reach, strict=True)]
     high = [min(size, end + steps) for end, steps, size in zip(high, reach, true.shape, strict=True)]
@@ -53,7 +56,7 @@ def near_boundary(predicted: np.ndarray, true: np.ndarray, grid: Grid, margin: f
         surface |= mask ^ binary_erosion(mask, border_value=1)  # where the image ends, nothing begins
     if not surface.any():
         return tuple(np.empty(0, int) for _ in range(true.ndim))
-    near = distance_transform_edt(~surface, sampling=grid.spacing) <= margin
+    near = distance_transform_edt(~surface, sampling=spacing) <= margin
     return tuple(found + first for found, first in zip(np.nonzero(near), low, strict=True))
 
 
@@ -104,8 +107,8 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: Seque
 
     def loss(logarithm_of_temperature: float) -> float:
         scaled = logarithms / np.exp(logarithm_of_temperature)
-        normaliser = np.log(np.exp(scaled).sum(axis=1))
-        return float(np.average(normaliser - scaled[np.arange(len(truth)), truth], weights=weights))
+        normalizer = np.log(np.exp(scaled).sum(axis=1))
+        return float(np.average(normalizer - scaled[np.arange(len(truth)), truth], weights=weights))
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 
@@ -135,9 +138,9 @@ class BoundaryCalibration:
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
         self.reliabilities = {v: [Reliability(self.bins) for _ in self.class_names[1:]] for v in versions}
 
-    def add(self, probabilities: Tensor, prediction: Tensor, truth: Tensor, grid: Grid) -> None:
+    def add(self, probabilities: Tensor, prediction: Tensor, truth: Tensor, geometry: Geometry | None) -> None:
         """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice."""
-        for number, (region, true) in regions(prediction, truth, grid, self.margin, len(self.class_names)).items():
+        for number, (region, true) in regions(prediction, truth, geometry, self.margin, len(self.class_names)).items():
             here = probabilities[(slice(None), *map(torch.from_numpy, region))].float()
             for version, reliabilities in self.reliabilities.items():
                 of_class = here if version == "uncalibrated" else soften(here, self.temperature, dim=0)
@@ -160,13 +163,13 @@ class BoundaryCalibration:
 
 
 def regions(
-    prediction: Tensor, truth: Tensor, grid: Grid, margin: float, classes: int
+    prediction: Tensor, truth: Tensor, geometry: Geometry | None, margin: float, classes: int
 ) -> dict[int, tuple[tuple[np.ndarray, ...], np.ndarray]]:
     """Return, by class, the indices of the known voxels near its boundary and their true classes."""
     predicted, true = np.asarray(prediction.cpu())[0], np.asarray(truth.cpu())[0]
     found = {}
     for number in range(1, classes):
-        region = near_boundary((predicted == number) & (true != UNKNOWN), true == number, grid, margin)
+        region = near_boundary((predicted == number) & (true != UNKNOWN), true == number, geometry, margin)
         known = true[region] != UNKNOWN
         region = tuple(axis[known] for axis in region)
         if len(region[0]):
@@ -208,8 +211,8 @@ class TemperatureFit:
 
     def __call__(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
-            truth, grid = output["truth"], Grid.of(batch["original"])
-            found = regions(output["pred"], truth, grid, self.margin, len(self.class_names))
+            truth, geometry = output["truth"], geometry_of(batch["original"])
+            found = regions(output["pred"], truth, geometry, self.margin, len(self.class_names))
             if not found:
                 continue
             flat = [np.ravel_multi_index(region, truth.shape[1:]) for region, _ in found.values()]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.evaluation.grid import Grid
+from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.evaluation.lesions import Detection, detect
 from bundle.pyraseg.evaluation.scores import count_overlap, ratios
 from bundle.pyraseg.evaluation.surfaces import hausdorff, surface_dice, surface_distances
@@ -63,7 +63,9 @@ class CaseScorer:
                 f"0 to 1: got {self.tolerance}, {self.lesion_overlap} and {self.iou_threshold}."
             )
 
-    def score(self, prediction: Tensor, truth: Tensor, grid: Grid) -> tuple[list[dict], dict[str, Detection]]:
+    def score(
+        self, prediction: Tensor, truth: Tensor, geometry: Geometry | None
+    ) -> tuple[list[dict], dict[str, Detection]]:
         """Return one row a foreground class, and the lesions of the classes that have them.
 
         A row holds `METRICS`, `SIZES` and `LESIONS`; what has no meaning is NaN: all metrics where truth and prediction
@@ -72,7 +74,7 @@ class CaseScorer:
         Args:
             prediction: class indices, (1, W, H[, D]).
             truth: class indices, the same shape; what is `UNKNOWN` there belongs to no class in either.
-            grid: of the case.
+            geometry: of the case; None counts in pixels.
         """
         overlaps = count_overlap(prediction, truth, len(self.class_names))
         known = truth != UNKNOWN
@@ -88,10 +90,10 @@ class CaseScorer:
             if hits + extra + missed:
                 if self.iou_threshold is not None:
                     row["thresholded_iou"] = row["iou"] if row["iou"] >= self.iou_threshold else 0.0
-                row |= self._surfaces(*masks, grid)
-            row |= _volumes(*masks, grid)
+                row |= self._surfaces(*masks, geometry)
+            row |= _volumes(*masks, geometry)
             if name in self.lesion_classes:
-                lesions[name] = detect(*masks, grid, overlap=self.lesion_overlap)
+                lesions[name] = detect(*masks, geometry, overlap=self.lesion_overlap)
                 row |= {
                     "lesions": len(lesions[name].sizes),
                     "lesions_found": int(lesions[name].found.sum()),
@@ -101,19 +103,19 @@ class CaseScorer:
             rows.append({"class": name, **row})
         return rows, lesions
 
-    def _surfaces(self, predicted: np.ndarray, true: np.ndarray, grid: Grid) -> dict[str, float]:
+    def _surfaces(self, predicted: np.ndarray, true: np.ndarray, geometry: Geometry | None) -> dict[str, float]:
         if not (predicted.any() and true.any()):
-            return {"surface_dice": 0.0} if grid.in_patient else {}
-        surfaces = surface_distances(predicted, true, grid)
-        if not grid.in_patient:
+            return {"surface_dice": 0.0} if geometry is not None else {}
+        surfaces = surface_distances(predicted, true, geometry)
+        if geometry is None:
             return {"hd95_px": hausdorff(surfaces)}
         return {"hd95_mm": hausdorff(surfaces), "surface_dice": surface_dice(surfaces, self.tolerance)}
 
 
-def _volumes(predicted: np.ndarray, true: np.ndarray, grid: Grid) -> dict[str, float]:
-    if not grid.in_patient:
+def _volumes(predicted: np.ndarray, true: np.ndarray, geometry: Geometry | None) -> dict[str, float]:
+    if geometry is None:
         return {}
-    found, there = (float(mask.sum(axis=(0, 1)) @ grid.voxel_volumes()) for mask in (predicted, true))
+    found, there = (float(mask.sum(axis=(0, 1)) @ geometry.voxel_volumes / 1000) for mask in (predicted, true))
     if not found and not there:
         return {"truth_ml": 0.0}
     difference = found - there

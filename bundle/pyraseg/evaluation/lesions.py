@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from skimage.measure import label
 
-from bundle.pyraseg.evaluation.grid import Grid
+from bundle.pyraseg.dicom import Geometry
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Detection:
     """The lesions of one class in one case.
 
     Args:
-        sizes: of each true lesion, in ml with a grid in the patient, in pixels without, (L,).
+        sizes: of each true lesion, in ml with a place in the patient, in pixels without, (L,).
         covered: share of each that was predicted as the class, (L,).
         found: whether that is enough, (L,).
         predicted: number of predicted lesions.
@@ -28,7 +28,7 @@ class Detection:
     false_positives: int
 
 
-def detect(prediction: np.ndarray, truth: np.ndarray, grid: Grid, *, overlap: float) -> Detection:
+def detect(prediction: np.ndarray, truth: np.ndarray, geometry: Geometry | None, *, overlap: float) -> Detection:
     """Match predicted and true lesions, which are what hangs together in a mask, by corners as well.
 
     A true lesion is found when at least the share `overlap` of its voxels was predicted as the class, by whatever
@@ -38,10 +38,10 @@ def detect(prediction: np.ndarray, truth: np.ndarray, grid: Grid, *, overlap: fl
     Args:
         prediction: boolean mask, (W, H[, D]).
         truth: the same.
-        grid: of the volume.
+        geometry: of the volume; None counts in pixels.
         overlap: share, 0 to 1.
     """
-    volumes = np.broadcast_to(grid.voxel_volumes() if grid.in_patient else 1.0, truth.shape)
+    volumes = np.broadcast_to(1.0 if geometry is None else geometry.voxel_volumes / 1000, truth.shape)
     lesions, guesses = (label(mask, connectivity=truth.ndim) for mask in (truth, prediction))
     covered, true = _shares(lesions, prediction), _shares(guesses, truth)
     sizes = np.bincount(lesions[truth] - 1, weights=volumes[truth], minlength=len(covered))

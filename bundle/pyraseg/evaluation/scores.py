@@ -64,7 +64,7 @@ class ClassScores:
     false_alarms: int
 
 
-def summarise(counts: Tensor, class_names: Sequence[str]) -> list[ClassScores]:
+def summarize(counts: Tensor, class_names: Sequence[str]) -> list[ClassScores]:
     """Return the scores of every foreground class from counts (cases, classes - 1, 3) as `count_overlap` gives them."""
     there = (counts[..., 0] + counts[..., 2]) > 0
     predicted = (counts[..., 0] + counts[..., 1]) > 0
@@ -107,4 +107,4 @@ class CaseOverlap(CumulativeIterationMetric):
         return super().get_buffer()[: self.cases]
 
     def aggregate(self) -> Tensor:
-        return torch.tensor(mean_dice(summarise(self.get_buffer(), self.class_names)))
+        return torch.tensor(mean_dice(summarize(self.get_buffer(), self.class_names)))

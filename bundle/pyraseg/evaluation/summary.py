@@ -53,7 +53,7 @@ def figure(scores: Sequence[float], patients: Sequence[str], *, resamples: int) 
     return found
 
 
-def summarise_rows(rows: Sequence[dict[str, Any]], lesions: Sequence[dict[str, Any]], *, resamples: int) -> dict:
+def summarize_rows(rows: Sequence[dict[str, Any]], lesions: Sequence[dict[str, Any]], *, resamples: int) -> dict:
     """Return the figures of every class, and of the means over classes.
 
     Args:
@@ -158,7 +158,7 @@ def by_column(
         pairs = {(row["case"], row["class"]) for row in members}
         theirs = [lesion for lesion in lesions if (lesion["case"], lesion["class"]) in pairs]
         if members:
-            found[value] = summarise_rows(members, theirs, resamples=resamples)
+            found[value] = summarize_rows(members, theirs, resamples=resamples)
     return found
 
 

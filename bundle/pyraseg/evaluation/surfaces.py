@@ -15,7 +15,7 @@ import torch
 from monai.metrics.utils import get_mask_edges
 from scipy.spatial import KDTree
 
-from bundle.pyraseg.evaluation.grid import Grid
+from bundle.pyraseg.dicom import Geometry
 
 #: mm, or pixels, by which a distance that equals the tolerance may come out larger.
 ROUNDING = 1e-6
@@ -38,21 +38,23 @@ class Surface:
         return float(self.areas[self.distances <= tolerance + ROUNDING].sum())
 
 
-def surface_distances(prediction: np.ndarray, truth: np.ndarray, grid: Grid) -> tuple[Surface, Surface]:
+def surface_distances(prediction: np.ndarray, truth: np.ndarray, geometry: Geometry | None) -> tuple[Surface, Surface]:
     """Return the predicted surface seen from the true one, and the other way round.
 
     Args:
         prediction: boolean mask, (W, H[, D]), not empty. A mask that reaches the border of the volume ends there.
         truth: the same.
-        grid: of the whole volume.
+        geometry: of the whole volume; None counts in pixels.
     """
     low, high = bounds(prediction | truth)
     box = tuple(slice(first, end) for first, end in zip(low, high, strict=True))
     masks = [torch.from_numpy(np.pad(mask[box], 1)) for mask in (prediction, truth)]
-    edges_and_areas = get_mask_edges(*masks, crop=False, spacing=grid.spacing)
+    edges_and_areas = get_mask_edges(*masks, crop=False, spacing=spacing_of(geometry, truth.ndim))
     edges, areas = ([found.numpy() for found in pair] for pair in (edges_and_areas[:2], edges_and_areas[2:]))
     # The corner k of the padded box lies between its voxels k and k + 1, which are k - 1 and k of the box.
-    places = [grid.points(np.argwhere(edge) + np.array(low) - 0.5) for edge in edges]
+    places = [np.argwhere(edge) + np.array(low) - 0.5 for edge in edges]
+    if geometry is not None:
+        places = [geometry.points(indices) for indices in places]
     surfaces = []
     for this, other in ((0, 1), (1, 0)):
         distances = KDTree(places[other], leafsize=32).query(places[this])[0]
@@ -62,13 +64,18 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, grid: Grid) -> 
 
 
 def hausdorff(surfaces: tuple[Surface, Surface], percent: float = 95.0) -> float:
-    """Return the larger of the two directed Hausdorff distances at a percentile of the area, in the grid's unit."""
+    """Return the larger of the two directed Hausdorff distances at a percentile of the area, in mm or pixels."""
     return max(surface.percentile(percent) for surface in surfaces)
 
 
 def surface_dice(surfaces: tuple[Surface, Surface], tolerance: float) -> float:
     """Return the share of both surfaces that is no further than `tolerance` from the other, 0 to 1."""
     return sum(s.area_within(tolerance) for s in surfaces) / sum(float(s.areas.sum()) for s in surfaces)
+
+
+def spacing_of(geometry: Geometry | None, dimensions: int) -> tuple[float, ...]:
+    """Return the distance of neighbors along each axis, in mm, or in pixels where nobody knows a place."""
+    return (1.0,) * dimensions if geometry is None else geometry.spacing
 
 
 def bounds(mask: np.ndarray) -> tuple[list[int], list[int]]:

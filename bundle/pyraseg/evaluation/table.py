@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of an evaluation as files: case by case as CSV, together as JSON."""
 
-import csv
 import json
 import logging
 import math
@@ -14,15 +13,15 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, write_csv
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
-from bundle.pyraseg.evaluation.doubt import risk_coverage
-from bundle.pyraseg.evaluation.grid import Grid
-from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarise_rows
+from bundle.pyraseg.evaluation.risk import risk_coverage
+from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarize_rows
 from bundle.pyraseg.evaluation.text import format_summary
-from bundle.pyraseg.inference import DoubtInferer
+from bundle.pyraseg.inference import UncertaintyInferer
+from bundle.pyraseg.transforms import geometry_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class CaseTable:
         patient = self._patients.setdefault(case.get("patient", name), f"p{len(self._patients) + 1}")
         self._known = self._known and case.get("patient_known", "patient" in case)
         known = {"case": name, "patient": patient, **{column: case.get(column) for column in self.columns}}
-        rows, lesions = self.scorer.score(prediction, truth, Grid.of(image))
+        rows, lesions = self.scorer.score(prediction, truth, geometry_of(image))
         self.rows += [known | row for row in rows]
         for class_name, detection in lesions.items():
             for number, (size, covered, found) in enumerate(
@@ -90,7 +89,7 @@ class CaseTable:
                 "iou_threshold": self.scorer.iou_threshold,
                 "resamples": self.resamples,
             },
-            **summarise_rows(self.rows, self.lesions, resamples=self.resamples),
+            **summarize_rows(self.rows, self.lesions, resamples=self.resamples),
         }
         found["by"] = {
             column: by_column(self.rows, self.lesions, column, resamples=self.resamples) for column in self.by
@@ -109,7 +108,7 @@ class ScoreTable:
         dataset_dir: cases are named by the path of their image below it, see `case_names`.
         scorer: of the cases.
         calibration: gathers the probabilities that the evaluator keeps under `probabilities`; None leaves them alone.
-        doubt: the evaluator's inferer, if it takes several views.
+        uncertainty: the evaluator's inferer, if it takes several views.
         by: columns of the data list (and "size") whose values get figures of their own.
         resamples: draws of every bootstrap.
 
@@ -125,7 +124,7 @@ class ScoreTable:
         dataset_dir: str | Path,
         scorer: CaseScorer,
         calibration: BoundaryCalibration | None = None,
-        doubt: DoubtInferer | None = None,
+        uncertainty: UncertaintyInferer | None = None,
         by: Sequence[str] = (),
         resamples: int = 10_000,
     ) -> None:
@@ -134,7 +133,7 @@ class ScoreTable:
         self.names = case_names(cases, dataset_dir)
         self.scorer = scorer
         self.calibration = calibration
-        self.doubt = doubt
+        self.uncertainty = uncertainty
         self.by = list(by)
         check_columns(self.by, self.cases)
         self.resamples = resamples
@@ -148,7 +147,7 @@ class ScoreTable:
     def start(self, engine: Engine) -> None:
         """Forget the cases of an evaluation before."""
         self.table = CaseTable(self.scorer, by=self.by, resamples=self.resamples)
-        self.doubts: dict[str, float] = {}
+        self.uncertainties: dict[str, float] = {}
         self.done = 0
         if self.calibration is not None:
             self.calibration.start()
@@ -160,12 +159,12 @@ class ScoreTable:
             prediction, truth = output["pred"], output["truth"]
             self.table.add(name, case, prediction, truth, batch["original"])
             if self.calibration is not None:
-                self.calibration.add(output["probabilities"], prediction, truth, Grid.of(batch["original"]))
-            if self.doubt is not None and self.doubt.of_classes is not None:
-                self.doubts[name] = self.doubt.of_case
-                rows = self.table.rows[-len(self.doubt.of_classes) :]
-                for row, doubt in zip(rows, self.doubt.of_classes, strict=True):
-                    row["doubt"] = doubt
+                self.calibration.add(output["probabilities"], prediction, truth, geometry_of(batch["original"]))
+            if self.uncertainty is not None and self.uncertainty.of_classes is not None:
+                self.uncertainties[name] = self.uncertainty.of_case
+                rows = self.table.rows[-len(self.uncertainty.of_classes) :]
+                for row, uncertainty in zip(rows, self.uncertainty.of_classes, strict=True):
+                    row["uncertainty"] = uncertainty
             self.done += 1
 
     def __call__(self, engine: Engine) -> None:
@@ -175,13 +174,13 @@ class ScoreTable:
         if self.calibration is not None:
             summary["calibration"] = self.calibration.summary()
         columns = ["patient", *self.table.columns]
-        scores = ["case", "class", *METRICS, *SIZES, *LESIONS, *["doubt"] * bool(self.doubts), *columns]
+        scores = ["case", "class", *METRICS, *SIZES, *LESIONS, *["uncertainty"] * bool(self.uncertainties), *columns]
         write_csv(self.output_dir / "scores.csv", scores, self.table.rows)
         if self.scorer.lesion_classes:
             lesions = ["case", "class", "lesion", "size", "covered", "found", *columns]
             write_csv(self.output_dir / "lesions.csv", lesions, self.table.lesions)
-        if self.doubts:
-            summary["doubt"] = self._review()
+        if self.uncertainties:
+            summary["uncertainty"] = self._review()
         with replacing(self.output_dir / "summary.json") as temporary:
             temporary.write_text(json.dumps(plain(summary), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         print(format_summary(summary))
@@ -190,11 +189,13 @@ class ScoreTable:
     def _review(self) -> dict[str, Any]:
         """Write the cases in the order in which a person should look at them; return what the order is worth."""
         dice = mean_dice_of_cases(self.table.rows)
-        order = sorted(self.doubts, key=self.doubts.get, reverse=True)
-        rows = [{"case": name, "doubt": self.doubts[name], "dice": dice[name]} for name in order]
-        write_csv(self.output_dir / "review.csv", ["case", "doubt", "dice"], rows)
+        order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
+        rows = [{"case": name, "uncertainty": self.uncertainties[name], "dice": dice[name]} for name in order]
+        write_csv(self.output_dir / "review.csv", ["case", "uncertainty", "dice"], rows)
         scored = [row for row in rows if not math.isnan(row["dice"])]
-        worth = risk_coverage([row["doubt"] for row in scored], [1 - row["dice"] for row in scored]) if scored else {}
+        worth = (
+            risk_coverage([row["uncertainty"] for row in scored], [1 - row["dice"] for row in scored]) if scored else {}
+        )
         return worth | {"review": order}
 
 
@@ -205,7 +206,18 @@ def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None
         PyrasegError: no case has the column, or it has the name of a figure or of what `CaseTable` writes itself.
     """
     for column in by:
-        if column in ("case", "class", "patient", "lesion", "covered", "found", "doubt", *METRICS, *SIZES, *LESIONS):
+        if column in (
+            "case",
+            "class",
+            "patient",
+            "lesion",
+            "covered",
+            "found",
+            "uncertainty",
+            *METRICS,
+            *SIZES,
+            *LESIONS,
+        ):
             raise PyrasegError(
                 f"There are no figures by {column!r}: `by` takes other columns of the data list, and size."
             )
@@ -214,20 +226,6 @@ def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None
                 f"Figures by {column!r} were asked for, but no case of the data list has it. Add it to the items of "
                 "datalist.json, or take it out of `by`."
             )
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; None and NaN are blank, floats have 8 digits behind the point."""
-
-    def text(value: Any) -> Any:
-        if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.8f}"
-        return value
-
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows([text(row.get(column)) for column in columns] for row in rows)
 
 
 def plain(value: Any) -> Any:

@@ -87,14 +87,14 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(aligned(rows))
     if "calibration" in summary:
         lines += _calibration(summary["calibration"])
-    if "doubt" in summary:
-        doubt = summary["doubt"]
-        if "area" in doubt:
+    if "uncertainty" in summary:
+        worth = summary["uncertainty"]
+        if "area" in worth:
             lines.append(
-                f"Risk-coverage area {doubt['area']:.3f} (doubt that tells nothing {doubt['area_random']:.3f}, "
-                f"best order {doubt['area_best']:.3f})"
+                f"Risk-coverage area {worth['area']:.3f} (uncertainty that tells nothing {worth['area_random']:.3f}, "
+                f"best order {worth['area_best']:.3f})"
             )
-        lines.append(f"Look first at: {', '.join(doubt['review'][:3])}")
+        lines.append(f"Look first at: {', '.join(worth['review'][:3])}")
     return "\n".join([*lines, summary["policy"]])
 
 

@@ -5,7 +5,7 @@ from .charts import box_plot as box_plot
 from .charts import line_chart as line_chart
 from .outlines import outline_paths as outline_paths
 from .overlay import at_window as at_window
-from .overlay import colour_of as colour_of
+from .overlay import color_of as color_of
 from .overlay import display as display
 from .overlay import draw as draw
 from .overlay import telling_slices as telling_slices

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts as SVG, for a dark page: colours never tell alone, rows have names and lines have dashes."""
+"""Charts as SVG, for a dark page: colors never tell alone, rows have names and lines have dashes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Line:
 
     Args:
         name: for the legend.
-        colour: as SVG knows them.
+        color: as SVG knows them.
         points: (x, y) each, ascending in x.
     """
 
     name: str
-    colour: str
+    color: str
     points: Sequence[tuple[float, float]]
 
 
@@ -36,14 +36,14 @@ class Box:
 
     Args:
         name: of the row.
-        colour: as SVG knows them.
+        color: as SVG knows them.
         values: that are drawn as dots.
         cases: whose they are, for a click on a dot.
         mean: of the values and the ends of its interval; None where there is none.
     """
 
     name: str
-    colour: str
+    color: str
     values: Sequence[float]
     cases: Sequence[int]
     mean: tuple[float, float | None, float | None] | None = None
@@ -123,7 +123,7 @@ def line_chart(
         mark = Markup('<path class="mark" d="M{:.1f} {}V{}"><title>{}</title></path>')
         parts.append(mark.format(x(place), 26, bottom, name))
     for number, line in enumerate(lines):
-        parts.append(_line([(x(a), y(b)) for a, b in line.points], line.colour, number))
+        parts.append(_line([(x(a), y(b)) for a, b in line.points], line.color, number))
     legend, end = _legend(lines, bottom + 58) if len(lines) > 1 else ([], bottom + 40)
     return _svg(title, end, parts + legend)
 
@@ -132,19 +132,19 @@ def _box(axis: Axis, middle: float, box: Box) -> Markup:
     (found,) = boxplot_stats(box.values)
     q1, median, q3, low, high = (axis(found[key]) for key in ("q1", "med", "q3", "whislo", "whishi"))
     top, bottom = middle - 10, middle + 4
-    centre = (top + bottom) / 2
+    center = (top + bottom) / 2
     dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.4" data-case="{}"><title>{:.3f}</title></circle>')
     dots = []
     for number, (value, case) in enumerate(zip(box.values, box.cases, strict=True)):
-        up = (number * 0.618034) % 1  # the golden ratio spreads neighbours without chance
+        up = (number * 0.618034) % 1  # the golden ratio spreads neighbors without chance
         dots.append(dot.format(axis(value), top + 1 + up * (bottom - top - 2), case, value))
     path = (
-        f"M{low:.1f} {centre:.1f}H{q1:.1f}M{q3:.1f} {centre:.1f}H{high:.1f}"
+        f"M{low:.1f} {center:.1f}H{q1:.1f}M{q3:.1f} {center:.1f}H{high:.1f}"
         f"M{q1:.1f} {top:.1f}H{q3:.1f}V{bottom:.1f}H{q1:.1f}Z"
     )
     middle_line = f"M{median:.1f} {top:.1f}V{bottom:.1f}"
     shape = '<g stroke="{0}" fill="{0}"><path class="box" d="{1}"/><path class="median" d="{2}"/>{3}</g>'
-    return Markup(shape).format(box.colour, path, middle_line, Markup("").join(dots))
+    return Markup(shape).format(box.color, path, middle_line, Markup("").join(dots))
 
 
 def _mean(axis: Axis, y: float, box: Box) -> Markup:
@@ -157,14 +157,14 @@ def _mean(axis: Axis, y: float, box: Box) -> Markup:
     return Markup('<path class="mean" d="{}"/>').format(path)
 
 
-def _line(points: Sequence[tuple[float, float]], colour: str, number: int) -> Markup:
+def _line(points: Sequence[tuple[float, float]], color: str, number: int) -> Markup:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     line = Markup('<path class="line" stroke="{}" stroke-dasharray="{}" d="{}"/>')
-    drawn = line.format(colour, DASHES[number % len(DASHES)], path)
+    drawn = line.format(color, DASHES[number % len(DASHES)], path)
     if len(points) > 30:
         return drawn
     dot = Markup('<circle fill="{}" cx="{:.1f}" cy="{:.1f}" r="2.2"/>')
-    return drawn + Markup("").join(dot.format(colour, x, y) for x, y in points)
+    return drawn + Markup("").join(dot.format(color, x, y) for x, y in points)
 
 
 def _legend(lines: Sequence[Line], top: float) -> tuple[list[Markup], float]:
@@ -174,7 +174,7 @@ def _legend(lines: Sequence[Line], top: float) -> tuple[list[Markup], float]:
         width = 44 + CHARACTER * len(name)
         if x > 10 and x + width > WIDTH:
             x, y = 10.0, y + 18
-        parts += [_line([(x, y - 4), (x + 26, y - 4)], line.colour, number), _text(x + 32, y, name)]
+        parts += [_line([(x, y - 4), (x + 26, y - 4)], line.color, number), _text(x + 32, y, name)]
         x += width
     return parts, y + 8
 

@@ -25,7 +25,7 @@ def outline_paths(labels: np.ndarray, size: Sequence[float]) -> dict[int, str]:
     paths = {}
     for value in np.unique(labels[labels > 0]).astype(int).tolist():
         mask = np.pad(labels == value, 1).astype(np.float32)  # so that a mask at the border is closed there
-        rings = [(ring - 0.5) * scale for ring in find_contours(mask, 0.5)]  # centres of pixels lie at halves
+        rings = [(ring - 0.5) * scale for ring in find_contours(mask, 0.5)]  # centers of pixels lie at halves
         paths[value] = "".join(_path(approximate_polygon(ring, TOLERANCE)) for ring in rings)
     return paths
 

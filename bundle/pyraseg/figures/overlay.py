@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bundle.pyraseg.transforms import OrientSlices, Windowd
 
-#: Colours of the classes, told apart by colour-blind readers too (Okabe and Ito, "Color Universal Design", 2008).
-COLOURS = np.array(
+#: Colors of the classes, told apart by color-blind readers too (Okabe and Ito, "Color Universal Design", 2008).
+COLORS = np.array(
     [
         (0, 0, 0),
         (230, 159, 0),
@@ -30,9 +30,9 @@ MARGIN = 18  # pixels for the captions
 NARROWEST = 256  # pixels; smaller images are enlarged
 
 
-def colour_of(labels: np.ndarray) -> np.ndarray:
-    """Return the RGB colours of class indices, (...) -> (..., 3); beyond the seventh class they repeat."""
-    return COLOURS[np.where(labels > 0, (labels.astype(int) - 1) % (len(COLOURS) - 1) + 1, 0)]
+def color_of(labels: np.ndarray) -> np.ndarray:
+    """Return the RGB colors of class indices, (...) -> (..., 3); beyond the seventh class they repeat."""
+    return COLORS[np.where(labels > 0, (labels.astype(int) - 1) % (len(COLORS) - 1) + 1, 0)]
 
 
 def telling_slices(labels: np.ndarray, most: int = 4) -> list[int]:
@@ -52,7 +52,7 @@ def draw(
     """Draw the picture of one input.
 
     Args:
-        original: the image before preprocessing, (C, W, H[, D]); rescaled units, or grey or RGB bytes.
+        original: the image before preprocessing, (C, W, H[, D]); rescaled units, or gray or RGB bytes.
         labels: class indices on the same grid, (1, W, H[, D]).
         class_names: names of all classes, background first.
         windows: as for `Windowd`, the first of which shows the original; None where it needs none.
@@ -85,7 +85,7 @@ def display(
     """Return a slice, or a picture, upright and as bytes.
 
     Args:
-        image: grey or RGB, 0 to 255, (C, W, H[, D]).
+        image: gray or RGB, 0 to 255, (C, W, H[, D]).
         maps: class indices on the same grid, (1, W, H[, D]) each.
         index: of the slice; None for a picture.
 
@@ -112,13 +112,13 @@ def _row(image: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float
     """Return an image, its label maps and the last one laid over it, enlarged to square pixels; see `display`."""
     enlarged = max(1.0, NARROWEST / min(size))
     size = tuple(round(side * enlarged) for side in size)
-    grey = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    gray = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     pictures = [Image.fromarray(labels.astype(np.uint8)) for labels in maps]
     maps = [np.asarray(picture.resize(size, Image.Resampling.NEAREST)) for picture in pictures]
-    colours = [colour_of(labels) for labels in maps]
+    colors = [color_of(labels) for labels in maps]
     found = (maps[-1] > 0)[..., None]
-    blended = np.where(found, (1 - OPACITY) * grey + OPACITY * colours[-1], grey).astype(np.uint8)
-    return [grey, *colours, blended]
+    blended = np.where(found, (1 - OPACITY) * gray + OPACITY * colors[-1], gray).astype(np.uint8)
+    return [gray, *colors, blended]
 
 
 def _captioned(
@@ -131,8 +131,8 @@ def _captioned(
         pen.text((column * picture.width // len(captions) + 4, 3), caption, fill=(255, 255, 255))
     place = 4
     for value in found[found > 0].astype(int):
-        colour = tuple(colour_of(np.array(value)).tolist())
-        pen.rectangle((place, canvas.height - 13, place + 8, canvas.height - 5), fill=colour)
+        color = tuple(color_of(np.array(value)).tolist())
+        pen.rectangle((place, canvas.height - 13, place + 8, canvas.height - 5), fill=color)
         pen.text((place + 12, canvas.height - 15), class_names[value], fill=(255, 255, 255))
         place += 24 + int(pen.textlength(class_names[value]))
     if not (found > 0).any():

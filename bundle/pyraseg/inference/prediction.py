@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from monai.data import MetaTensor
 
-from bundle.pyraseg.dicom import LPS_TO_RAS, StackGeometry
+from bundle.pyraseg.dicom import Geometry
+from bundle.pyraseg.transforms import geometry_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,39 +35,12 @@ class Prediction:
         return np.ascontiguousarray(values.T if values.ndim == 3 else values.T[None])
 
     @cached_property
-    def geometry(self) -> StackGeometry | None:
+    def geometry(self) -> Geometry | None:
         """Return where the slices lie in the patient, LPS mm, in the order of `slices`; None where nobody knows.
 
         They need not be sorted along the normal, nor be evenly spaced.
         """
-        meta = self.original.meta
-        if self.original.ndim != 4 or not meta.get("has_geometry", True):
-            return None
-        affine = LPS_TO_RAS @ np.asarray(self.original.affine, float)
-        column_spacing, row_spacing = np.linalg.norm(affine[:3, :2], axis=0)
-        positions = meta.get("slice_positions")
-        if positions is None:
-            positions = affine[:3, 3] + np.arange(self.original.shape[3])[:, None] * affine[:3, 2]
-        return StackGeometry(
-            positions=np.asarray(positions, float),
-            row_cosine=affine[:3, 0] / column_spacing,
-            column_cosine=affine[:3, 1] / row_spacing,
-            pixel_spacing=(float(row_spacing), float(column_spacing)),
-        )
-
-    @cached_property
-    def slice_widths(self) -> np.ndarray | None:
-        """Return how much of the patient each slice stands for along the normal, (N,) mm; None where nobody knows.
-
-        That is half the way to either neighbour, so it is right for uneven stacks too. The width of a lone DICOM slice
-        is unknown: its nominal thickness says nothing about the distance to others.
-        """
-        if self.geometry is None:
-            return None
-        if len(self.geometry) == 1:
-            step = LPS_TO_RAS[:3, :3] @ np.asarray(self.original.affine, float)[:3, 2]
-            return None if self.source_files else np.array([abs(step @ self.geometry.normal)])
-        return np.abs(np.gradient(self.geometry.distances))
+        return geometry_of(self.original)
 
     @cached_property
     def voxels(self) -> np.ndarray:
@@ -75,10 +49,14 @@ class Prediction:
 
     @cached_property
     def volumes(self) -> np.ndarray | None:
-        """Return the volume of each label value, (256,) mm³; None where the widths of the slices are unknown."""
-        if self.slice_widths is None:
+        """Return the volume of each label value, (256,) mm³; None where nobody knows.
+
+        A slice stands for half the way to either neighbor, so it is right for uneven stacks too. The width of a lone
+        DICOM slice is unknown: its nominal thickness says nothing about the distance to others.
+        """
+        if self.geometry is None or (len(self.geometry) == 1 and self.source_files):
             return None
-        return self.slice_widths @ self.voxels * np.prod(self.geometry.pixel_spacing)
+        return self.geometry.voxel_volumes @ self.voxels
 
     @property
     def source_files(self) -> list[Path]:

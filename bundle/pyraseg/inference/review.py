@@ -6,23 +6,23 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from bundle.pyraseg.evaluation import write_csv
-from bundle.pyraseg.inference.views import DoubtInferer
+from bundle.pyraseg.core import write_csv
+from bundle.pyraseg.inference.uncertainty import UncertaintyInferer
 
 logger = logging.getLogger(__name__)
 
 
 class ReviewList:
-    """Write `review.csv` with the inputs in the order of their doubt, the most doubtful first.
+    """Write `review.csv` with the inputs in the order of their uncertainty, the most uncertain first.
 
     Args:
         output_dir: folder of the file.
-        doubt: the evaluator's inferer.
+        uncertainty: the evaluator's inferer.
     """
 
-    def __init__(self, output_dir: str | Path, *, doubt: DoubtInferer) -> None:
+    def __init__(self, output_dir: str | Path, *, uncertainty: UncertaintyInferer) -> None:
         self.path = Path(output_dir) / "review.csv"
-        self.doubt = doubt
+        self.uncertainty = uncertainty
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -31,14 +31,15 @@ class ReviewList:
 
     def start(self, engine: Engine) -> None:
         """Forget the inputs of a run before."""
-        self.doubts: dict[str, float] = {}
+        self.uncertainties: dict[str, float] = {}
 
     def add(self, engine: Engine) -> None:
-        """Remember the doubt of the input of an iteration; one that failed has left nothing."""
-        for item in engine.state.batch:  # one, or none: the inferer knows the doubt of the last input only
-            self.doubts[item["name"]] = self.doubt.of_case
+        """Remember the uncertainty of the input of an iteration; one that failed has left nothing."""
+        for item in engine.state.batch:  # one, or none: the inferer knows the uncertainty of the last input only
+            self.uncertainties[item["name"]] = self.uncertainty.of_case
 
     def __call__(self, engine: Engine) -> None:
-        order = sorted(self.doubts, key=self.doubts.get, reverse=True)
-        write_csv(self.path, ["case", "doubt"], [{"case": name, "doubt": self.doubts[name]} for name in order])
+        order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
+        rows = [{"case": name, "uncertainty": self.uncertainties[name]} for name in order]
+        write_csv(self.path, ["case", "uncertainty"], rows)
         logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)

@@ -14,12 +14,12 @@ def fill_contours(
 ) -> tuple[np.ndarray, int]:
     """Fill contours of one region by the even-odd rule.
 
-    A pixel belongs to the region where its centre lies inside an odd number of contours, or on a contour: a hole's
+    A pixel belongs to the region where its center lies inside an odd number of contours, or on a contour: a hole's
     contour belongs to what surrounds it, and the channel of a keyhole to the region. So a contour within another is a
     hole, by whatever way it was written. Two equal contours are one, unless exclusive.
 
     Args:
-        contours: corners (n, 2) as row and column; pixel centres are whole numbers.
+        contours: corners (n, 2) as row and column; pixel centers are whole numbers.
         shape: rows, columns. What lies outside is cut off.
         exclusive: for each contour, whether it is meant to be combined by exclusive or (CLOSEDPLANAR_XOR), so that
             contours may cross and cancel.
@@ -46,7 +46,7 @@ def fill_contours(
 
 
 class _Filled:
-    """Hold which pixel centres lie strictly inside a contour, and which on it, within its bounding box."""
+    """Hold which pixel centers lie strictly inside a contour, and which on it, within its bounding box."""
 
     def __init__(self, contour: np.ndarray, shape: tuple[int, int], exclusive: bool) -> None:
         self.first = np.clip(np.floor(contour.min(axis=0)), 0, shape).astype(int)

@@ -7,10 +7,10 @@ from skimage.measure import find_contours
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """Return a closed polygon for each connected region of a mask, half a pixel outside its outermost pixels' centres.
+    """Return a closed polygon for each connected region of a mask, half a pixel outside its outermost pixels' centers.
 
     The polygons are those of marching squares (Lorensen and Cline, SIGGRAPH 1987, in two dimensions): every vertex lies
-    half-way between a pixel of the mask and one outside, so the pixels whose centres are inside are the mask itself.
+    half-way between a pixel of the mask and one outside, so the pixels whose centers are inside are the mask itself.
     Pixels that touch by a corner are two regions.
 
     A hole is joined to the outline around it by a keyhole: a channel of no width, there and back, which PS3.3
@@ -20,7 +20,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
         mask: (rows, columns) bool.
 
     Returns:
-        For each region its vertices (n, 2) as (row, column) in pixels, 0 being the centre of the first pixel. The last
+        For each region its vertices (n, 2) as (row, column) in pixels, 0 being the center of the first pixel. The last
         vertex is not the first again.
     """
     regions, count = ndimage.label(mask)

@@ -10,6 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.labels.contours import fill_contours
 from bundle.pyraseg.labels.grid import ImageGrid
@@ -108,7 +109,7 @@ def structure_set_to_labels(
             plane, none of them lies on a slice, an ROI means no class, or ROIs overlap whose classes may not.
     """
     where = f"The RTSTRUCT {structures.path}"
-    if grid.positions is None:
+    if grid.geometry is None:
         raise PyrasegError(f"{where} needs an image whose slices have a place in the patient.")
     classes = table.indices(structures.regions, where, "ROIs")
     canvas = Canvas(table, grid.shape, where)
@@ -117,10 +118,10 @@ def structure_set_to_labels(
         require_reference(where, references, grid.uids, drawn_on=drawn_on)
     off_slices, crossing = [], []
     for number, roi in drawn.items():
-        by_slice, off = _by_slice(roi, grid, f"ROI {roi.region.name!r} of {structures.path}")
+        by_slice, off = _by_slice(roi, grid.geometry, f"ROI {roi.region.name!r} of {structures.path}")
         off_slices += off
         for index, contours in by_slice.items():
-            corners = [grid.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
+            corners = [grid.geometry.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
             mask, odd = fill_contours(corners, grid.shape[1:], exclusive=[c.exclusive for c in contours])
             rows, columns = np.nonzero(mask)
             canvas.paint(classes[number], (np.full(len(rows), index), rows, columns))
@@ -142,19 +143,19 @@ def structure_set_to_labels(
     return canvas.finished()
 
 
-def _by_slice(roi: Roi, grid: ImageGrid, name: str) -> tuple[dict[int, list[Contour]], list[float]]:
+def _by_slice(roi: Roi, geometry: Geometry, name: str) -> tuple[dict[int, list[Contour]], list[float]]:
     """Return the contours in each slice, and for each of the others the mm between it and the nearest slice."""
     by_slice: dict[int, list[Contour]] = defaultdict(list)
     off_slices = []
     for contour in roi.contours:
-        slices, off = grid.nearest_slices(contour.points)
-        heights = contour.points @ grid.normal
-        if np.ptp(heights) > 2 * grid.slice_tolerance:
+        slices, off = geometry.nearest_slices(contour.points)
+        heights = contour.points @ geometry.normal
+        if np.ptp(heights) > 2 * geometry.slice_tolerance:
             raise PyrasegError(
                 f"{name} has contours across the image's slices (over {np.ptp(heights):.1f} mm), so it was drawn on "
                 "images of another orientation. Give their series."
             )
-        if np.abs(off).max() > grid.slice_tolerance:
+        if np.abs(off).max() > geometry.slice_tolerance:
             off_slices.append(float(np.abs(off).max()))
         else:
             by_slice[int(slices[0])].append(contour)

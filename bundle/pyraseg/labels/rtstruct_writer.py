@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.dicom import StackGeometry, frame_count, missing_attributes, values_as_they_are
+from bundle.pyraseg.dicom import Geometry, frame_count, missing_attributes, values_as_they_are
 from bundle.pyraseg.labels.polygons import outlines
 
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired; PS3.3 C.8.8.5 still names it
@@ -36,11 +36,11 @@ def write_structure_set(
     path: str | os.PathLike,
     mask: np.ndarray,
     sources: Sequence[Dataset],
-    geometry: StackGeometry,
+    geometry: Geometry,
     class_names: Sequence[str],
     *,
     frame_numbers: Sequence[int],
-    colours: Sequence[Sequence[int]],
+    colors: Sequence[Sequence[int]],
     algorithm: tuple[str, str],
 ) -> None:
     """Write the outlines of a label mask; ROI number is label value, and classes that were not found are listed too.
@@ -55,7 +55,7 @@ def write_structure_set(
         geometry: where the N slices lie.
         class_names: names of the classes 1, 2, ...
         frame_numbers: of each slice in its file, from 1.
-        colours: RGB for each of them, 0 to 255.
+        colors: RGB for each of them, 0 to 255.
         algorithm: name and version of the program that segmented.
 
     Raises:
@@ -84,7 +84,7 @@ def write_structure_set(
                     ROIGenerationDescription=" ".join(algorithm)[:64],
                 )
             )
-            roi = _item(ROIDisplayColor=[int(part) for part in colours[value - 1]], ReferencedROINumber=value)
+            roi = _item(ROIDisplayColor=[int(part) for part in colors[value - 1]], ReferencedROINumber=value)
             if contours:
                 roi.ContourSequence = contours
             dataset.ROIContourSequence.append(roi)
@@ -145,12 +145,11 @@ def _reference(source: Dataset) -> Dataset:
     return _item(ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID)
 
 
-def _contours(mask: np.ndarray, geometry: StackGeometry, images: Sequence[Dataset]) -> list[Dataset]:
-    along = np.array([geometry.column_cosine, geometry.row_cosine]) * np.reshape(geometry.pixel_spacing, (2, 1))
+def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -> list[Dataset]:
     result = []
     for k in np.flatnonzero(mask.any(axis=(1, 2))):
         for polygon in outlines(mask[k]):
-            points = geometry.positions[k] + polygon @ along
+            points = geometry.points(np.column_stack([polygon[:, ::-1], np.full(len(polygon), k)]))
             result.append(
                 _item(
                     ContourImageSequence=[images[k]],

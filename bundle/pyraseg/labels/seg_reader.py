@@ -11,7 +11,15 @@ from pydicom.pixels import iter_pixels
 from pydicom.pixels.utils import unpack_bits
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom import Plane, frame_count, frame_planes, functional_group, is_little_endian, transfer_syntax
+from bundle.pyraseg.dicom import (
+    Geometry,
+    Plane,
+    frame_count,
+    frame_planes,
+    functional_group,
+    is_little_endian,
+    transfer_syntax,
+)
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.references import references_of, require_reference
@@ -186,34 +194,34 @@ def segmentation_to_labels(
 def _voxels(frame: SegmentationFrame, grid: ImageGrid, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return slice, row and column of the voxel at each pixel of a frame's mask."""
     rows, columns = np.nonzero(frame.mask)
-    plane = frame.plane
-    if plane is None or grid.positions is None:
+    plane, geometry = frame.plane, grid.geometry
+    if plane is None or geometry is None:
         return np.full(len(rows), _source_slice(frame, grid, where)), rows, columns
     row_cosine, column_cosine = np.reshape(plane.orientation, (2, 3))
     steps = np.stack([column_cosine * plane.pixel_spacing[0], row_cosine * plane.pixel_spacing[1]])  # to the next pixel
     points = plane.position + np.stack([rows, columns], axis=1) @ steps
-    slices, off = grid.nearest_slices(points)
-    if np.abs(off).max() > grid.slice_tolerance:
+    slices, off = geometry.nearest_slices(points)
+    if np.abs(off).max() > geometry.slice_tolerance:
         raise PyrasegError(
             f"{where} lies up to {np.abs(off).max():.2f} mm from the nearest image slice, more than "
-            f"{grid.slice_tolerance:.2f} mm. It was drawn on other images or resampled; choose their series."
+            f"{geometry.slice_tolerance:.2f} mm. It was drawn on other images or resampled; choose their series."
         )
-    exact = grid.pixels_at(points, slices)
+    exact = geometry.pixels_at(points, slices)
     nearest = np.rint(exact).astype(int)
     inside = ((nearest >= 0) & (nearest < grid.shape[1:])).all()
-    if not _are_voxel_steps(steps, grid) or np.abs(exact - nearest).max() > IN_PLANE_TOLERANCE or not inside:
+    if not _are_voxel_steps(steps, geometry) or np.abs(exact - nearest).max() > IN_PLANE_TOLERANCE or not inside:
         raise PyrasegError(
             f"{where} lies on another grid than the image ({frame.mask.shape[0]} x {frame.mask.shape[1]} pixels of "
             f"{plane.pixel_spacing[0]:g} x {plane.pixel_spacing[1]:g} mm against {grid.shape[1]} x {grid.shape[2]} of "
-            f"{grid.pixel_spacing[0]:g} x {grid.pixel_spacing[1]:g} mm). Resample it to the image first."
+            f"{geometry.pixel_spacing[0]:g} x {geometry.pixel_spacing[1]:g} mm). Resample it to the image first."
         )
     return slices, nearest[:, 0], nearest[:, 1]
 
 
-def _are_voxel_steps(steps: np.ndarray, grid: ImageGrid) -> bool:
-    """Return whether steps (2, 3) in mm lead from a voxel to a neighbour, along two of the image's axes."""
-    spacing = (grid.slice_spacing or np.inf, *grid.pixel_spacing)
-    along = np.abs(steps @ np.stack([grid.normal, grid.column_cosine, grid.row_cosine], axis=1) / spacing)
+def _are_voxel_steps(steps: np.ndarray, geometry: Geometry) -> bool:
+    """Return whether steps (2, 3) in mm lead from a voxel to a neighbor, along two of the image's axes."""
+    spacing = (geometry.gaps.min(initial=np.inf), *geometry.pixel_spacing)
+    along = np.abs(steps @ np.stack([geometry.normal, geometry.column_cosine, geometry.row_cosine], axis=1) / spacing)
     axes = along.argmax(axis=1)
     return axes[0] != axes[1] and np.allclose(along, np.eye(3)[axes], rtol=0, atol=STEP_TOLERANCE)
 

@@ -10,7 +10,7 @@ from bundle.pyraseg.networks.matrices import interpolation_matrix, numbered
 
 
 class PyramidBottleneck(ConvNormAct):
-    """Mix a map and its pyramid levels: convolution of width 3, normalisation, ReLU.
+    """Mix a map and its pyramid levels: convolution of width 3, normalization, ReLU.
 
     In the plain form, the levels are upsampled, appended to the map and convolved. In 2-D that is folded: upsampling
     and convolution are both linear, so each level is multiplied with its slice of the weight at its own few bins, and

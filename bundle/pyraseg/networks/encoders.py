@@ -4,7 +4,6 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from monai.networks.nets.efficientnet import EfficientNetBNFeatures, MBConvBlock
 from monai.networks.nets.resnet import ResNetFeatures
 from torch import Tensor, nn
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.networks.torchvision_ops import import_timm
 from bundle.pyraseg.networks.weights import (
     TORCHVISION_EPS,
@@ -178,8 +177,8 @@ def build_encoder(
     if spatial_dims != 2:
         raise PyrasegError(f"`spatial_dims` is 2 or 3, not {spatial_dims}.")
     if name not in timm.list_models():
-        nearest = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
-        raise PyrasegError(f"timm has no encoder named {name!r}. The nearest names: {nearest}.")
+        hint = nearest_hint(name, timm.list_models(), count=5)
+        raise PyrasegError(f"timm has no encoder named {name!r}; timm.list_models() names all.{hint}")
     download = pretrained is True and name != PACKAGED_ENCODER
     extractor = _extractor(name, in_channels=in_channels, download=download, output_stride=output_stride)
     if pretrained is True and not download:

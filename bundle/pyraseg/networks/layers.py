@@ -12,7 +12,7 @@ from bundle.pyraseg.networks.matrices import interpolation_matrix, multiply_alon
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, normalisation, ReLU; `separable` makes it a depthwise and a pointwise convolution."""
+    """Convolution without bias, normalization, ReLU; `separable` makes it a depthwise and a pointwise convolution."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ def enlarge(logits: Tensor, padded: Tensor, image: Tensor) -> Tensor:
 
 
 def check_batch(pooled: Tensor, branch: ConvNormAct) -> None:
-    """Refuse a global average that a normalisation cannot work on: it leaves one value a channel and image.
+    """Refuse a global average that a normalization cannot work on: it leaves one value a channel and image.
 
     Raises:
         PyrasegError: says how to go on.

@@ -16,13 +16,13 @@ class PartwiseNetwork(nn.Module):
     A dotted name is a finer part: `encoder.stages.3`. The network owns which parts are frozen: a frozen part has no
     gradients and stays in evaluation mode inside `train()`, so that its batch-norm statistics stand still as well. (A
     trainer calls `train()` every iteration.) A part that learns may keep its statistics too: pretrained ones, which the
-    parts behind it have learnt to read, move faster in training mode than small rates let those parts follow.
+    parts behind it have learned to read, move faster in training mode than small rates let those parts follow.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._learns: dict[str, bool] = {}  # what was said about a part; finer names rule over coarser ones
-        self._keep_statistics: list[str] = []
+        self._freeze_batch_norm: list[str] = []
 
     def part_names(self) -> list[str]:
         """Return the names of the parts that have parameters, in order."""
@@ -60,20 +60,20 @@ class PartwiseNetwork(nn.Module):
         """
         self._set_learning(names, learns=True)
 
-    def learn_only(self, names: Iterable[str], *, keep_statistics: Iterable[str] = ()) -> None:
+    def learn_only(self, names: Iterable[str], *, freeze_batch_norm: Iterable[str] = ()) -> None:
         """Let the named parts learn and freeze everything else.
 
         Args:
             names: parts that learn.
-            keep_statistics: parts whose batch norm normalises by its running statistics, and leaves them as they are,
+            freeze_batch_norm: parts whose batch norm normalizes by its running statistics, and leaves them as they are,
                 also where it learns.
 
         Raises:
             PyrasegError: a name is not a part of this network.
         """
-        names, kept = list(names), list(keep_statistics)
+        names, kept = list(names), list(freeze_batch_norm)
         self.check_parts([*names, *kept])
-        self._keep_statistics = kept
+        self._freeze_batch_norm = kept
         self.freeze(*self.part_names())
         self.unfreeze(*names)
 
@@ -81,7 +81,7 @@ class PartwiseNetwork(nn.Module):
         super().train(mode)
         for name in sorted(self._learns, key=len):  # from coarse to fine: a finer part's name is longer
             self.get_submodule(name).train(mode and self._learns[name])
-        for name in self._keep_statistics:
+        for name in self._freeze_batch_norm:
             for module in self.get_submodule(name).modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()

@@ -33,7 +33,7 @@ class PSPNet(SegmentationNetwork):
         bottleneck: channels between pyramid and classifier. (The paper has 512, which most of the time goes into.)
         auxiliary: whether the encoder's last but one map has a head of its own; the network then returns
             [logits, auxiliary logits] in training mode, which `monai.losses.DeepSupervisionLoss` weights.
-        norm: normalisation in pyramid and heads, in MONAI's notation.
+        norm: normalization in pyramid and heads, in MONAI's notation.
         dropout: share of the bottleneck's channels dropped in training.
 
     Shapes: (B, in_channels, H, W[, D]) of any size -> logits (B, out_channels, H, W[, D]).

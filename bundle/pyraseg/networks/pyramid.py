@@ -50,7 +50,7 @@ class PyramidPooling(nn.Module):
     Args:
         in_channels: channels of the map.
         pool_sizes: bins along each side, one entry a level.
-        norm: normalisation in MONAI's notation, such as "batch", "instance" or ("group", {"num_groups": 8}).
+        norm: normalization in MONAI's notation, such as "batch", "instance" or ("group", {"num_groups": 8}).
 
     Shapes: (B, in_channels, H, W[, D]) -> one (B, width, bins, bins[, bins]) a level, with `width` an attribute.
     """

@@ -27,7 +27,7 @@ class SegmentationNetwork(PartwiseNetwork):
         out_channels: classes, background included.
         encoder, pretrained, output_stride, depth: see `build_encoder`.
         auxiliary: whether the last but one map of the encoder has a head of its own, the part `auxiliary`.
-        norm: normalisation behind the encoder, in MONAI's notation.
+        norm: normalization behind the encoder, in MONAI's notation.
         dropout: share of the channels in front of a classifier that are dropped in training.
     """
 

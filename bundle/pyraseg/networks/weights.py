@@ -100,7 +100,7 @@ def change_batch_norm_eps(network: nn.Module, trained_with: float) -> None:
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
     """Return a first convolution's weight for another number of input channels.
 
-    Colour weights are summed for one channel and repeated for others (as timm does it), grey ones repeated; scaled
+    Color weights are summed for one channel and repeated for others (as timm does it), gray ones repeated; scaled
     so that equal channels give what the original gives.
     """
     given = weight.shape[1]

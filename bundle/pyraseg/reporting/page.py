@@ -15,11 +15,11 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, replacing
 from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
-from bundle.pyraseg.figures import colour_of
-from bundle.pyraseg.reporting.provenance import RECORDED, is_weights, provenance
-from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, doubt_chart, read_log, training_charts
+from bundle.pyraseg.figures import color_of
+from bundle.pyraseg.reporting.provenance import RECORDED, provenance
+from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, read_log, training_charts, uncertainty_chart
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def write_report(
         boxes=box_plots(data, summary),
         training=[] if training is None else training_charts(read_log(training), data),
         calibration=calibration_chart(summary, data),
-        doubt=doubt_chart(summary),
+        uncertainty=uncertainty_chart(summary),
         made_of=provenance(made_of, summary, training),
     )
     with replacing(target) as temporary:
@@ -104,7 +104,7 @@ def find_training(evaluation: Path, made_of: Mapping[str, Any]) -> Path | None:
         made_of: content of its `evaluation.json`; empty where there is none.
     """
     for best in sorted(evaluation.resolve().parent.glob("*/best.pt")) if made_of else []:
-        if (best.parent / "log.csv").is_file() and is_weights(best, made_of["weights"]["sha256"]):
+        if (best.parent / "log.csv").is_file() and file_digest(best) == made_of["weights"]["sha256"]:
             return best.parent
     return None
 
@@ -124,13 +124,13 @@ def page_data(
         pictures: of the cases in the same order, see `CasePictures`; see `choose_views` for which of them are shown.
 
     Returns:
-        `classes` (with `name` and `colour`), `columns` (Dice, and all other scores that have a value), `metrics` (those
+        `classes` (with `name` and `color`), `columns` (Dice, and all other scores that have a value), `metrics` (those
         of `SORTED` among them, with heading and whether more is better), `by` and `cases`: `name`, `patient`, `by`,
         `scores` (by class and column; None for no figure), `depth` (slices of the volume) and `views`, ascending
         by slice, with `first`, the place among them of the most telling one.
     """
     classes = list(dict.fromkeys(name for _, name in rows))
-    written = [*METRICS, *SIZES, *LESIONS, "doubt"]
+    written = [*METRICS, *SIZES, *LESIONS, "uncertainty"]
     columns = [column for column in written if column == "dice" or any(row.get(column) for row in rows.values())]
     circumstances = [column for column in by if column != "size"]
     cases, dice = [], []
@@ -148,9 +148,9 @@ def page_data(
         case["first"] = shown.index(chosen[0]) if chosen else None
         case["views"] = shown
     values = range(1, len(classes) + 1)
-    colours = [f"#{bytes(colour_of(np.array(value)).tolist()).hex()}" for value in values]
+    colors = [f"#{bytes(color_of(np.array(value)).tolist()).hex()}" for value in values]
     return {
-        "classes": [{"name": name, "colour": colour} for name, colour in zip(classes, colours, strict=True)],
+        "classes": [{"name": name, "color": color} for name, color in zip(classes, colors, strict=True)],
         "columns": columns,
         "metrics": {key: SORTED[key] for key in SORTED if key in columns},
         "by": circumstances,

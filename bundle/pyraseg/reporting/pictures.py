@@ -86,7 +86,7 @@ def draw_views(
     """Return the views of a case as plain values.
 
     Args:
-        original: the image before preprocessing, (C, W, H[, D]); rescaled units, or grey or RGB bytes.
+        original: the image before preprocessing, (C, W, H[, D]); rescaled units, or gray or RGB bytes.
         prediction: class indices on the same grid, (1, W, H[, D]).
         truth: the same.
         windows: as for `Windowd`, the first of which is used; None where the image needs none.

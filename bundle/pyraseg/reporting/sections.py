@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The charts of a report, from the figures of an evaluation and the log of a training."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import read_csv
 from bundle.pyraseg.figures import Box, Line, box_plot, line_chart
 
 #: Metrics with box plots: headings as in the table of cases.
@@ -34,7 +33,7 @@ def box_plots(data: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, 
             figure = summary["classes"][of["name"]]["metrics"].get(metric)
             mean = None if figure is None else (figure["mean"], figure["low"], figure["high"])
             values, places = zip(*scored, strict=True) if scored else ((), ())
-            boxes.append(Box(of["name"], of["colour"], values, places, mean))
+            boxes.append(Box(of["name"], of["color"], values, places, mean))
         charts[headings[metric]] = box_plot(f"{headings[metric]} by class", boxes)
     return charts
 
@@ -46,7 +45,7 @@ def calibration_chart(summary: Mapping[str, Any], data: Mapping[str, Any]) -> Ma
     if not found:
         return None
     lines = [
-        Line(of["name"], of["colour"], [(b["probability"], b["frequency"]) for b in found[of["name"]]["curve"]])
+        Line(of["name"], of["color"], [(b["probability"], b["frequency"]) for b in found[of["name"]]["curve"]])
         for of in data["classes"]
         if of["name"] in found
     ]
@@ -55,9 +54,9 @@ def calibration_chart(summary: Mapping[str, Any], data: Mapping[str, Any]) -> Ma
     )
 
 
-def doubt_chart(summary: Mapping[str, Any]) -> Markup | None:
-    """Return the risk that is left when the most doubtful cases go to a person."""
-    curve = summary.get("doubt", {}).get("curve")
+def uncertainty_chart(summary: Mapping[str, Any]) -> Markup | None:
+    """Return the risk that is left when the most uncertain cases go to a person."""
+    curve = summary.get("uncertainty", {}).get("curve")
     if not curve:
         return None
     line = Line("risk", LIGHT, [(point["coverage"], point["risk"]) for point in curve])
@@ -72,14 +71,8 @@ def read_log(folder: str | Path) -> list[dict[str, str]]:
     Raises:
         PyrasegError: there is none, or it is another file.
     """
-    path = Path(folder) / "log.csv"
-    if not path.is_file():
-        raise PyrasegError(f"There is no log.csv in {folder}. Give the output folder of `training`.")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"epoch", "loss", "stage"} <= set(rows[0]):
-        raise PyrasegError(f"{path} is no log of a training. Give the output folder of `training`.")
-    return rows
+    needed = ["epoch", "loss", "stage"]
+    return read_csv(Path(folder) / "log.csv", needed, remedy="Give the output folder of `training`.")
 
 
 def training_charts(rows: Sequence[Mapping[str, str]], data: Mapping[str, Any]) -> list[tuple[str, Markup]]:
@@ -91,13 +84,13 @@ def training_charts(rows: Sequence[Mapping[str, str]], data: Mapping[str, Any]) 
 
     starts = [row for row, before in zip(rows[1:], rows, strict=False) if row["stage"] != before["stage"]]
     style = {"x_name": "epoch", "whole": True, "marks": [(float(row["epoch"]) - 0.5, row["stage"]) for row in starts]}
-    colours = {of["name"]: of["colour"] for of in data["classes"]}
-    dice = [Line("mean", LIGHT, points("dice"))] if len(colours) > 1 else []
-    dice += [Line(name, colour, points(f"dice/{name}")) for name, colour in colours.items()]
+    colors = {of["name"]: of["color"] for of in data["classes"]}
+    dice = [Line("mean", LIGHT, points("dice"))] if len(colors) > 1 else []
+    dice += [Line(name, color, points(f"dice/{name}")) for name, color in colors.items()]
     groups = [column for column in rows[0] if column.startswith("rate/")]
     rates = [
-        Line(column.partition("/")[2], colour, points(column))
-        for column, colour in zip(groups, [LIGHT, *colours.values()] * len(groups), strict=False)
+        Line(column.partition("/")[2], color, points(column))
+        for column, color in zip(groups, [LIGHT, *colors.values()] * len(groups), strict=False)
     ]
     charts = []
     for heading, y_name, lines in (

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
-from bundle.pyraseg.dicom import LPS_TO_RAS, SeriesStream, StackGeometry, VoiLut, VoiWindow, slice_orientation
+from bundle.pyraseg.dicom import LPS_TO_RAS, Geometry, SeriesStream, VoiLut, VoiWindow, slice_orientation
 from bundle.pyraseg.runtime.model import Model
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Labels:
 
     slices: Iterator[np.ndarray]
     shape: tuple[int, int, int]
-    geometry: StackGeometry | None = None
+    geometry: Geometry | None = None
     files: Sequence[Path] = ()
     frame_numbers: Sequence[int] = ()
 
@@ -83,13 +83,13 @@ def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
     if rgb:
         return pixels
     if pixels.ndim != 2:
-        raise PyrasegError(f"{path} is a colour image, and the model is for radiographs.")
+        raise PyrasegError(f"{path} is a color image, and the model is for radiographs.")
     return pixels.astype(np.float32)
 
 
 def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None) -> Feed:
     if pixels.ndim != 2:
-        raise PyrasegError(f"{stream.files[0]} is a colour image, and the model is for radiographs.")
+        raise PyrasegError(f"{stream.files[0]} is a color image, and the model is for radiographs.")
     feed = {"image": pixels[None, None], "inverted": np.array([stream is not None and stream.inverted])}
     free = model.recipe["free_windows"]
     if free:
@@ -102,8 +102,8 @@ def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
     """Yield the labels of each slice, in the order and the orientation of the series."""
     if stream.geometry is None:
         raise PyrasegError(f"{stream.files[0]} has no place in the patient, and the model is for slices of volumes.")
-    if stream.is_colour:
-        raise PyrasegError(f"{stream.files[0]} is a colour image, and the model is for grey ones.")
+    if stream.is_color:
+        raise PyrasegError(f"{stream.files[0]} is a color image, and the model is for gray ones.")
     orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)
     swapped = orientation[0, 0] == 1
     # The axes to reverse of (rows, columns), before they are swapped: the array's first axis runs along the columns.
@@ -111,10 +111,10 @@ def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
     backwards = orientation[2, 1] < 0
     spacing = stream.geometry.pixel_spacing[::-1] if swapped else stream.geometry.pixel_spacing
     constant = {"spacing": np.array(spacing, np.float64), "inverted": np.array([stream.inverted])}
-    free, neighbours = model.recipe["free_windows"], model.recipe["neighbours"]
+    free, context_slices = model.recipe["free_windows"], model.recipe["context_slices"]
     oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
-    edges = with_neighbours(_edges(free, stream), neighbours) if free else None
-    for stack in with_neighbours(oriented, neighbours):
+    edges = with_neighbors(_edges(free, stream), context_slices) if free else None
+    for stack in with_neighbors(oriented, context_slices):
         step = -1 if backwards else 1
         feed = {**constant, "image": np.stack(stack[::step])[None]}
         if edges is not None:
@@ -128,8 +128,8 @@ def _turn(pixels: np.ndarray, axes: Sequence[int], swapped: bool) -> np.ndarray:
     return flipped.T if swapped else flipped
 
 
-def with_neighbours(slices: Iterable[T], count: int) -> Iterator[list[T]]:
-    """Yield each slice between `count` neighbours on either side; the first and the last one are repeated beyond."""
+def with_neighbors(slices: Iterable[T], count: int) -> Iterator[list[T]]:
+    """Yield each slice between `count` neighbors on either side; the first and the last one are repeated beyond."""
     window: deque[T] = deque(maxlen=2 * count + 1)
     for item in slices:
         window.extend([item] * (1 if window else count + 1))

@@ -11,11 +11,11 @@ class AveragedWeights:
 
     Args:
         network: that is trained.
-        keep: share of the average that an iteration keeps, such as 0.99; 0 switches it off.
+        ema_decay: share of the average that an iteration keeps, such as 0.99; 0 switches it off.
     """
 
-    def __init__(self, network: nn.Module, *, keep: float = 0.0) -> None:
-        self.handler = EMAHandler(network, momentum=1 - keep, handle_buffers="update") if keep else None
+    def __init__(self, network: nn.Module, *, ema_decay: float = 0.0) -> None:
+        self.handler = EMAHandler(network, momentum=1 - ema_decay, handle_buffers="update") if ema_decay else None
         #: The network to validate and to keep: the average, or the trained one.
         self.network: nn.Module = self.handler.ema_model if self.handler else network
 

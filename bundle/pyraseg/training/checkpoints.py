@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of weights that are whole or absent, and the one step that changes the bundle's model."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, process_rank, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, process_rank, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def start_from(path: str | Path | None, *, networks: Sequence[nn.Module]) -> Non
     if odd:
         raise PyrasegError(
             f"The model {path} is one of another network: {', '.join(odd[:3])}{' and others' if odd[3:] else ''} "
-            "differ. Use the encoder, the decoder, the windows and the neighbours of its training, or drop start_from."
+            "differ. Use the encoder, the decoder, the windows and the neighbors of its training, or drop start_from."
         )
     for network in networks:
         copy_model_state(network, weights)
@@ -98,7 +97,7 @@ def promote(weights: str | Path, model: str | Path) -> None:
     if not weights.is_file():
         raise PyrasegError(f"There are no weights at {weights} to promote: train with validation first.")
     if model.is_file():
-        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        digest = file_digest(model)
         kept = model.parent / "replaced" / f"{model.stem}-{digest[:12]}{model.suffix}"
         if not kept.is_file():
             with replacing(kept) as temporary:

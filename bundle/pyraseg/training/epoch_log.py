@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run tells while it runs: a progress bar, one line an epoch, a CSV file and TensorBoard."""
 
-import csv
 import logging
 import time
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from ignite.metrics import Average
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg.core import process_rank, replacing
-from bundle.pyraseg.evaluation import mean_dice, summarise
+from bundle.pyraseg.core import process_rank, write_csv
+from bundle.pyraseg.evaluation import mean_dice, summarize
 from bundle.pyraseg.training.stages import StagePlan, planned_epoch
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class EpochLog:
         row["loss"] = engine.state.metrics[LOSS]
         if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch
             (counts,) = self.evaluator.state.metric_details.values()
-            scores = summarise(counts, self.class_names)
+            scores = summarize(counts, self.class_names)
             row["dice"] = mean_dice(scores)
             row |= {f"dice/{score.name}": score.dice for score in scores}
             row |= {f"iou/{score.name}": score.iou for score in scores}
@@ -111,13 +110,7 @@ class EpochLog:
     def _write_csv(self) -> None:
         # Scores come with the first validation, so the columns may grow: the file is written whole.
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        with (
-            replacing(self.output_dir / "log.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            table = csv.DictWriter(file, columns)
-            table.writeheader()
-            table.writerows(self._rows)
+        write_csv(self.output_dir / "log.csv", columns, self._rows, digits=None)
 
     def _close(self, engine: Engine) -> None:
         if self._writer is not None:

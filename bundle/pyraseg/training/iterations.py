@@ -73,8 +73,8 @@ class ExplainOutOfMemory:
     def __call__(self, engine: Engine, error: Exception) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise PyrasegError(
-                "The GPU's memory does not hold this training. Lower batch_size (accumulate keeps the step's number of "
-                "images), set amp to true, raise output_stride to 32, or choose a lighter encoder, such as "
+                "The GPU's memory does not hold this training. Lower batch_size (accumulation_steps keeps the step's "
+                "number of images), set amp to true, raise output_stride to 32, or choose a lighter encoder, such as "
                 f"mobilenetv3_large_100. torch says: {str(error).splitlines()[0]}"
             ) from error
         raise error

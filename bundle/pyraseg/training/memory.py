@@ -21,7 +21,7 @@ def peak_of_steps(
     *,
     image_shape: Sequence[int],
     device: str | torch.device,
-    amp_type: torch.dtype | None = None,
+    amp_dtype: torch.dtype | None = None,
 ) -> int:
     """Run training steps on random images and return the largest number of bytes that this process has used so far.
 
@@ -33,7 +33,7 @@ def peak_of_steps(
         loss: of logits and a label (B, 1, W, H).
         image_shape: (B, C, W, H).
         device: to measure on.
-        amp_type: of the mixed precision, or None.
+        amp_dtype: of the mixed precision, or None.
     """
     device = torch.device(device)
     network = network.to(device=device, memory_format=torch.channels_last).train()
@@ -42,7 +42,7 @@ def peak_of_steps(
         image = torch.randn(*image_shape, device=device)
         label = torch.zeros(image_shape[0], 1, *image_shape[2:], device=device)
         label[..., : image_shape[-1] // 2] = 1
-        with torch.autocast(device.type, dtype=amp_type, enabled=amp_type is not None):
+        with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
             value = loss(network(image), label)
         value.backward()
         optimizer.step()

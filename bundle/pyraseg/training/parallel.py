@@ -19,7 +19,7 @@ def distribute(network: nn.Module) -> DistributedDataParallel:
     """Return a network whose gradients are averaged over the processes; the network itself is changed in place.
 
     On a GPU, batch norm then takes its statistics from the batches of all processes (by timm's conversion: torch's own
-    drops the activation that timm's layers hold). torch has none of that on CPUs, where each process normalises its own
+    drops the activation that timm's layers hold). torch has none of that on CPUs, where each process normalizes its own
     batch.
 
     Every parameter must learn when this is called: those that do not are left out for good. Parts may be frozen
@@ -32,7 +32,7 @@ def distribute(network: nn.Module) -> DistributedDataParallel:
     """
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     if frozen:
-        raise RuntimeError(f"{len(frozen)} parameters are frozen and would never be synchronised, as {frozen[0]}.")
+        raise RuntimeError(f"{len(frozen)} parameters are frozen and would never be synchronized, as {frozen[0]}.")
     device = next(network.parameters()).device
     on_gpu = device.type == "cuda"
     return DistributedDataParallel(

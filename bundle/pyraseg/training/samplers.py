@@ -22,7 +22,7 @@ class StagedSampler(Sampler[Draw]):
     Args:
         dataset: slices to draw from.
         samples_per_epoch: number of draws.
-        empty_share: share of the draws that show no foreground, where a case has such slices.
+        background_fraction: share of the draws that show no foreground, where a case has such slices.
         seed: of the order of the patients and of the draws.
         rank: number of this process, from 0 on.
         processes: how many share the draws; what they do not share evenly is left out.
@@ -33,22 +33,22 @@ class StagedSampler(Sampler[Draw]):
         dataset: SliceDataset,
         *,
         samples_per_epoch: int,
-        empty_share: float = 0.2,
+        background_fraction: float = 0.2,
         seed: int = 0,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        if not 0 <= empty_share <= 1 or samples_per_epoch < 1:
+        if not 0 <= background_fraction <= 1 or samples_per_epoch < 1:
             raise PyrasegError(
-                "empty_share must lie in [0, 1] and samples_per_epoch be positive, "
-                f"got {empty_share} and {samples_per_epoch}."
+                "background_fraction must lie in [0, 1] and samples_per_epoch be positive, "
+                f"got {background_fraction} and {samples_per_epoch}."
             )
         if samples_per_epoch < processes:
             raise PyrasegError(f"{processes} processes cannot share {samples_per_epoch} samples_per_epoch: raise it.")
         self.samples_per_epoch = samples_per_epoch
         self.rank = rank
         self.processes = processes
-        self.empty_share = empty_share
+        self.background_fraction = background_fraction
         self.seed = seed
         names = sorted(set(dataset.patients))
         shuffled = np.random.default_rng(seed).permutation(len(names))
@@ -57,13 +57,13 @@ class StagedSampler(Sampler[Draw]):
         #: Slices of each case without foreground, and with each class that it holds.
         self.empty = [np.flatnonzero(~present[:, 1:].any(axis=1)) for present in dataset.present]
         self.showing = [[np.flatnonzero(c) for c in present[:, 1:].T if c.any()] for present in dataset.present]
-        self.set_epoch(1, data=1.0, strength=1.0)
+        self.set_epoch(1, patient_fraction=1.0, augmentation_strength=1.0)
 
-    def set_epoch(self, epoch: int, *, data: float, strength: float) -> None:
-        """Choose the draws of the next pass: of `epoch`, from the first share `data` of the patients."""
+    def set_epoch(self, epoch: int, *, patient_fraction: float, augmentation_strength: float) -> None:
+        """Choose the draws of the next pass: of `epoch`, from the first `patient_fraction` of the patients."""
         self.epoch = epoch
-        self.allowed = self.patients[: max(1, int(np.ceil(data * len(self.patients) - 1e-9)))]
-        self.strength = strength
+        self.allowed = self.patients[: max(1, int(np.ceil(patient_fraction * len(self.patients) - 1e-9)))]
+        self.augmentation_strength = augmentation_strength
 
     def __len__(self) -> int:
         return self.samples_per_epoch // self.processes
@@ -77,6 +77,6 @@ class StagedSampler(Sampler[Draw]):
             cases = self.allowed[random.integers(len(self.allowed))]
             case = cases[random.integers(len(cases))]
             empty, showing = self.empty[case], self.showing[case]
-            wants_empty = random.random() < self.empty_share
+            wants_empty = random.random() < self.background_fraction
             slices = empty if len(empty) and (wants_empty or not showing) else showing[random.integers(len(showing))]
-            yield Draw(case, int(random.choice(slices)), int(random.integers(2**31)), self.strength)
+            yield Draw(case, int(random.choice(slices)), int(random.integers(2**31)), self.augmentation_strength)

@@ -25,41 +25,46 @@ class Stage:
 
     Args:
         name: shown in the log.
-        epochs: share of the training's epochs.
-        rates: learning rate of each part of the network that learns; the others are frozen. A finer part
+        epoch_fraction: share of the training's epochs.
+        learning_rates: one for each part of the network that learns; the others are frozen. A finer part
             (`encoder.stages.3`) takes the rate of the finest name that holds it.
-        data: share of the training patients; smaller shares lie inside larger ones.
-        strength: of the augmentation, 0 to 1.
+        patient_fraction: share of the training patients; smaller shares lie inside larger ones.
+        augmentation_strength: of the augmentation, 0 to 1.
         warm_up: share of the stage in which the rates rise from 0, evenly.
         schedule: how they fall afterwards, "cosine" or "poly".
-        falls_to: share of its rates that the stage ends with; 1 keeps them.
-        layer_decay: factor between the rates of neighbouring layers of the encoder, from the deepest, which keeps the
+        final_lr_factor: share of its rates that the stage ends with; 1 keeps them.
+        layer_decay: factor between the rates of neighboring layers of the encoder, from the deepest, which keeps the
             rate of the part, to the stem. 1 gives all of them the same.
         patience: validations in a row without a better score after which the next stage begins; None stays to the end.
-        keep_statistics: parts whose batch-norm statistics stand still though they learn; see `PartwiseNetwork`.
+        freeze_batch_norm: parts whose batch-norm statistics stand still though they learn; see `PartwiseNetwork`.
     """
 
     name: str
-    epochs: float
-    rates: Mapping[str, float]
-    data: float = 1.0
-    strength: float = 1.0
+    epoch_fraction: float
+    learning_rates: Mapping[str, float]
+    patient_fraction: float = 1.0
+    augmentation_strength: float = 1.0
     warm_up: float = 0.0
     schedule: str = "cosine"
-    falls_to: float = 1.0
+    final_lr_factor: float = 1.0
     layer_decay: float = 1.0
     patience: int | None = None
-    keep_statistics: Sequence[str] = ()
+    freeze_batch_norm: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not self.rates or min(self.rates.values()) <= 0:
-            raise PyrasegError(f"Stage {self.name!r}: `rates` must give a positive rate to at least one part.")
-        if not 0 < self.data <= 1 or not 0 < self.epochs <= 1 or not 0 <= self.strength <= 1:
-            raise PyrasegError(f"Stage {self.name!r}: `epochs` and `data` lie in (0, 1], `strength` in [0, 1].")
-        if not 0 <= self.falls_to <= 1 or not 0 <= self.warm_up < 1 or not 0 < self.layer_decay <= 1:
+        if not self.learning_rates or min(self.learning_rates.values()) <= 0:
+            raise PyrasegError(f"Stage {self.name!r}: `learning_rates` must give a positive rate to at least one part.")
+        if not (
+            0 < self.epoch_fraction <= 1 and 0 < self.patient_fraction <= 1 and 0 <= self.augmentation_strength <= 1
+        ):
             raise PyrasegError(
-                f"Stage {self.name!r}: `falls_to` lies in [0, 1], `warm_up` in [0, 1), `layer_decay` in (0, 1]; they "
-                f"are {self.falls_to}, {self.warm_up} and {self.layer_decay}."
+                f"Stage {self.name!r}: `epoch_fraction` and `patient_fraction` lie in (0, 1], `augmentation_strength` "
+                "in [0, 1]."
+            )
+        if not 0 <= self.final_lr_factor <= 1 or not 0 <= self.warm_up < 1 or not 0 < self.layer_decay <= 1:
+            raise PyrasegError(
+                f"Stage {self.name!r}: `final_lr_factor` lies in [0, 1], `warm_up` in [0, 1), `layer_decay` in (0, "
+                f"1]; they are {self.final_lr_factor}, {self.warm_up} and {self.layer_decay}."
             )
         if self.schedule not in SCHEDULES:
             raise PyrasegError(f"Stage {self.name!r}: `schedule` is one of {list(SCHEDULES)}, not {self.schedule!r}.")
@@ -71,14 +76,14 @@ class Stage:
         if passed < self.warm_up:
             return passed / self.warm_up
         fallen = SCHEDULES[self.schedule]((passed - self.warm_up) / (1 - self.warm_up))
-        return self.falls_to + (1 - self.falls_to) * fallen
+        return self.final_lr_factor + (1 - self.final_lr_factor) * fallen
 
 
 class StagePlan:
     """The stages in order. Which one rules is a function of the epoch alone, so that a resumed run finds it again.
 
     Args:
-        stages: one mapping a stage, with the fields of `Stage`; their `epochs` sum to 1.
+        stages: one mapping a stage, with the fields of `Stage`; their `epoch_fraction` sum to 1.
         epochs: length of the whole training where the trainer does not know it: in federated learning its `max_epochs`
             is the end of the current round.
 
@@ -90,14 +95,16 @@ class StagePlan:
         self.epochs = epochs
         known = [field.name for field in fields(Stage)]
         for stage in stages:
-            unknown, missing = sorted(set(stage) - set(known)), sorted({"name", "epochs", "rates"} - set(stage))
+            needed = {"name", "epoch_fraction", "learning_rates"}
+            unknown, missing = sorted(set(stage) - set(known)), sorted(needed - set(stage))
             if unknown or missing:
                 raise PyrasegError(f"A stage has unknown fields {unknown} and lacks {missing}; its fields are {known}.")
         self.stages = [Stage(**stage) for stage in stages]
         if epochs is not None and any(stage.patience is not None for stage in self.stages):
             raise PyrasegError("In a federation, stages end at all sites together: take `patience` out of them.")
-        if abs(sum(stage.epochs for stage in self.stages) - 1) > 1e-6:
-            raise PyrasegError(f"The stages' shares of the epochs, {[s.epochs for s in self.stages]}, do not sum to 1.")
+        if abs(sum(stage.epoch_fraction for stage in self.stages) - 1) > 1e-6:
+            shares = [stage.epoch_fraction for stage in self.stages]
+            raise PyrasegError(f"The stages' `epoch_fraction`, {shares}, do not sum to 1.")
 
     def parameter_groups(self, network: PartwiseNetwork) -> list[dict]:
         """Return one optimizer group for every part that may get a rate of its own.
@@ -105,7 +112,7 @@ class StagePlan:
         Raises:
             PyrasegError: a stage names a part that the network does not have, or its encoder has no layers to decay.
         """
-        finer = [part for stage in self.stages for part in stage.rates]
+        finer = [part for stage in self.stages for part in stage.learning_rates]
         if any(stage.layer_decay != 1 for stage in self.stages):
             finer += network.encoder_layers()
         return network.parameter_groups(dict.fromkeys(finer))
@@ -114,11 +121,11 @@ class StagePlan:
         """Return the stage that rules `epoch`, counted from 1: the one in which the epoch's middle lies."""
         return self._locate(epoch, max_epochs)[0]
 
-    def rates(self, epoch: int, max_epochs: int, *, done: float = 0.5) -> dict[str, float]:
+    def learning_rates(self, epoch: int, max_epochs: int, *, done: float = 0.5) -> dict[str, float]:
         """Return the learning rate of every part that learns when a share of `epoch`, counted from 1, is done."""
         stage, before, last = self._locate(epoch, max_epochs)
         passed = (epoch - 1 + done - before) / (last - before)
-        return {part: rate * stage.share_of_rates(passed) for part, rate in stage.rates.items()}
+        return {part: rate * stage.share_of_rates(passed) for part, rate in stage.learning_rates.items()}
 
     def epochs_left(self, epoch: int, max_epochs: int) -> int:
         """Return how many epochs the stage of `epoch`, counted from 1, has after it."""
@@ -129,7 +136,7 @@ class StagePlan:
         max_epochs = self.epochs or max_epochs
         share, before, last = 0.0, 0, 0
         for stage in self.stages:
-            share += stage.epochs
+            share += stage.epoch_fraction
             before, last = last, ceil(share * max_epochs - 0.5 - 1e-9)
             if epoch <= last:
                 break
@@ -153,7 +160,7 @@ class StageHandler:
         self.sampler = sampler
         groups = [group["name"] for group in optimizer.param_groups]
         for stage in plan.stages:
-            unknown = sorted(part for part in stage.rates if not any(_holds(part, group) for group in groups))
+            unknown = sorted(part for part in stage.learning_rates if not any(_holds(part, group) for group in groups))
             if unknown:
                 raise PyrasegError(
                     f"Stage {stage.name!r} gives a rate to {unknown}; the network's parts are {network.part_names()} "
@@ -169,14 +176,18 @@ class StageHandler:
 
     def __call__(self, engine: Engine) -> None:
         stage = self.plan.at(planned_epoch(engine), engine.state.max_epochs)
-        self.network.learn_only(stage.rates, keep_statistics=stage.keep_statistics)
-        self.sampler.set_epoch(engine.state.epoch, data=stage.data, strength=stage.strength)
+        self.network.learn_only(stage.learning_rates, freeze_batch_norm=stage.freeze_batch_norm)
+        self.sampler.set_epoch(
+            engine.state.epoch,
+            patient_fraction=stage.patient_fraction,
+            augmentation_strength=stage.augmentation_strength,
+        )
 
     def _set_rates(self, engine: Engine) -> None:
         iteration = (engine.state.iteration - 1) % engine.state.epoch_length
         epoch, max_epochs = planned_epoch(engine), engine.state.max_epochs
         decay = self.plan.at(epoch, max_epochs).layer_decay
-        rates = self.plan.rates(epoch, max_epochs, done=(iteration + 0.5) / engine.state.epoch_length)
+        rates = self.plan.learning_rates(epoch, max_epochs, done=(iteration + 0.5) / engine.state.epoch_length)
         for group in self.optimizer.param_groups:
             holders = [part for part in rates if _holds(part, group["name"])]
             rate = rates[max(holders, key=len)] if holders else 0.0

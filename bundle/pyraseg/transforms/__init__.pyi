@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-from .colour import RandColourJitterd as RandColourJitterd
+from .color import RandColorJitterd as RandColorJitterd
+from .context_slices import StackContextSlicesd as StackContextSlicesd
 from .deformation import RandDeformd as RandDeformd
 from .intensity import RandBlurd as RandBlurd
 from .intensity import RandBrightnessContrastd as RandBrightnessContrastd
@@ -10,7 +11,6 @@ from .label import LoadLabeld as LoadLabeld
 from .label import Target as Target
 from .label import label_files as label_files
 from .label import onto_grid as onto_grid
-from .neighbours import StackNeighboursd as StackNeighboursd
 from .orientation import OrientSlices as OrientSlices
 from .orientation import OrientSlicesd as OrientSlicesd
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
@@ -20,6 +20,7 @@ from .projection import DropSliceAxisd as DropSliceAxisd
 from .random_part import split_at_random as split_at_random
 from .reader import MedicalImageReader as MedicalImageReader
 from .reader import from_dicom as from_dicom
+from .reader import geometry_of as geometry_of
 from .resampling import AntialiasedResize as AntialiasedResize
 from .resampling import ResampleSlicesd as ResampleSlicesd
 from .resampling import ResizePhotographd as ResizePhotographd

@@ -23,14 +23,14 @@ from bundle.pyraseg.transforms.strength import ScaledByStrength
 class Deformation:
     """Hold where each pixel of the result is taken from: ``source = matrix @ (distorted + elastic) + shift``.
 
-    Lengths are pixels, the origin is the image's centre, and the axes are those of the array, (W, H).
+    Lengths are pixels, the origin is the image's center, and the axes are those of the array, (W, H).
     """
 
     matrix: np.ndarray  # (2, 2)
     shift: np.ndarray  # (2,)
     elastic: np.ndarray  # (2, K_w, K_h): displacements at the control points
     spacing: float  # distance of the control points
-    distorted: tuple[np.ndarray, np.ndarray]  # (W,) and (H,): coordinate of each pixel centre, moved along its axis
+    distorted: tuple[np.ndarray, np.ndarray]  # (W,) and (H,): coordinate of each pixel center, moved along its axis
 
     def sampling_grid(self, device: torch.device | None = None) -> torch.Tensor:
         """Return the grid for ``grid_sample`` with ``align_corners=False``: (1, W, H, 2), last axis (h, w) in [-1, 1].
@@ -72,9 +72,9 @@ def control_points(size: int, spacing: float) -> int:
 
 
 def distort_axis(size: int, widths: np.ndarray) -> np.ndarray:
-    """Return the pixel centres of an axis after its equal cells took these relative widths: (size,).
+    """Return the pixel centers of an axis after its equal cells took these relative widths: (size,).
 
-    Piecewise linear, from edge to edge: the widths are normalised, so nothing leaves the image. Positive widths keep
+    Piecewise linear, from edge to edge: the widths are normalized, so nothing leaves the image. Positive widths keep
     the order of the pixels.
     """
     borders = np.concatenate([[0.0], np.cumsum(widths)]) / np.sum(widths)
@@ -102,7 +102,7 @@ class RandDeformd(RandomizableTransform, MapTransform, ScaledByStrength):
         elastic_magnitude: upper end of the standard deviation of the control points' displacements, pixels; it is
             drawn uniformly from [0, elastic_magnitude) for each slice.
         elastic_spacing: distance of the control points, pixels; the smaller, the rougher the deformation.
-        grid_distortion: largest relative change of a cell's width before the widths of an axis are normalised, [0, 1).
+        grid_distortion: largest relative change of a cell's width before the widths of an axis are normalized, [0, 1).
         grid_cells: cells per axis of the grid distortion.
         mode: ``"bilinear"`` or ``"nearest"``, for all keys or one per key.
         padding_mode: ``"border"``, ``"zeros"`` or ``"reflection"``, for all keys or one per key.

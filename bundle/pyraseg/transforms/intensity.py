@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vary brightness, contrast, noise and sharpness of radiology images that are already scaled to a known range.
 
-The grey values of CT and MR carry meaning, so there is no colour jitter: brightness and contrast act on all channels
-alike (they are windows, or neighbouring slices, of one image). Nothing is clamped: values may leave the range by the
+The gray values of CT and MR carry meaning, so there is no color jitter: brightness and contrast act on all channels
+alike (they are windows, or neighboring slices, of one image). Nothing is clamped: values may leave the range by the
 amplitudes given, which the network tolerates and which loses nothing to saturation.
 """
 

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, without_suffix
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, Geometry
 from bundle.pyraseg.labels import DRAWN_ON, Canvas, ClassTable, ImageGrid, Region, read_dicom_label
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 
@@ -56,18 +56,11 @@ class Target:
         if "sop_instance_uids" not in meta:
             return cls(shape, affine, name)
         slices = (*shape, 1)[:3][::-1]  # of a projection the axis of slices may be gone
-        place = {}
+        geometry = None
         if meta.get("slice_positions") is not None:
-            axes = (LPS_TO_RAS @ affine)[:3, :2]
-            between_columns, between_rows = np.linalg.norm(axes, axis=0)
-            place = {
-                "positions": np.asarray(meta["slice_positions"]),
-                "row_cosine": axes[:, 0] / between_columns,
-                "column_cosine": axes[:, 1] / between_rows,
-                "pixel_spacing": (float(between_rows), float(between_columns)),
-            }
-        uids = {name: meta[name] for name in ("series_uid", "frame_of_reference_uid", "sop_instance_uids")}
-        return cls(shape, affine, name, ImageGrid(slices, **place, **uids, frame_numbers=meta["frame_numbers"]))
+            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, np.asarray(meta["slice_positions"]))
+        origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
+        return cls(shape, affine, name, ImageGrid(slices, geometry, **{name: meta[name] for name in origin}))
 
 
 class LabelReader:
@@ -91,7 +84,7 @@ class LabelReader:
             the one value besides 0.
         threshold: values from here on are class 1 and smaller ones background, for masks that a lossy format or a
             resampling has blurred.
-        unknown_value: value of a file for pixels that nobody has labelled; they become `UNKNOWN`. Losses leave them
+        unknown_value: value of a file for pixels that nobody has labeled; they become `UNKNOWN`. Losses leave them
             out by their `ignore_index`, samplers and scores always.
         fraction: a pixel of a FRACTIONAL DICOM SEG belongs to a segment from this share of its maximum on.
         drawn_on: what a DICOM label must share with its image: "series", or "frame_of_reference" to take one that was

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, read_series
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, Geometry, apply_affine, read_series
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +23,14 @@ class MedicalImageReader(ImageReader):
     """Read whatever an item of a data list names; the format is told by the suffix, and DICOM is what remains.
 
     A DICOM series (a folder or several files), file or multi-frame object becomes (W, H, D) float32 in rescaled units
-    (colour: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
+    (color: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
     (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
     `modality`, `units`, for each slice its file and its frame there, from 1 (`files`, `frame_numbers`), and what labels
     refer to: `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
-    as grey or RGB. None of the three knows windows or polarity.
+    as gray or RGB. None of the three knows windows or polarity.
 
     Args:
         series_uid: which series to read where a path holds several DICOM series.
@@ -38,9 +38,9 @@ class MedicalImageReader(ImageReader):
         expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
             another value is warned of, for a model may find anything in what it was not trained on. A value that the
             header lacks is not. Known are `DicomImage.source`'s.
-        rgb: make every photograph RGB, grey ones too, and grey DICOM images of 8 bits (an ultrasound) as they are to
+        rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
-        palette_index: keep the index of a palette colour, in which label maps store their classes, not its RGB.
+        palette_index: keep the index of a palette color, in which label maps store their classes, not its RGB.
 
     Raises:
         PyrasegError: another argument was given.
@@ -110,14 +110,14 @@ class MedicalImageReader(ImageReader):
 def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the array and the metadata of a series that has been read, as `MedicalImageReader` describes them."""
     pixels = as_rgb(image.pixels, inverted=image.inverted, name=str(image.files[0])) if rgb else image.pixels
-    colour = pixels.ndim == 4
+    color = pixels.ndim == 4
     array = np.ascontiguousarray(np.moveaxis(pixels, (0, 1, 2), (2, 1, 0)))
     meta = {
         "affine": LPS_TO_RAS.copy(),  # without a geometry: as displayed, in pixels
         "has_geometry": image.geometry is not None,
         "space": SpaceKeys.RAS.value,
         "spatial_shape": np.array(array.shape[:3]),
-        "original_channel_dim": 3 if colour else "no_channel",
+        "original_channel_dim": 3 if color else "no_channel",
         "voi": [tuple(asdict(voi) for voi in frame) for frame in image.voi],
         "inverted": bool(image.inverted),
         "for_processing": bool(image.for_processing),
@@ -134,3 +134,17 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         meta["slice_positions"] = image.geometry.positions
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
+
+
+def geometry_of(image: MetaTensor) -> Geometry | None:
+    """Return where the slices of an image (C, W, H, D) lie, as a reader left it; None without a place in the patient.
+
+    Pictures, projections and stacks without geometry have none.
+    """
+    if image.ndim != 4 or not image.meta.get("has_geometry", True):
+        return None
+    affine = LPS_TO_RAS @ np.asarray(image.affine, float)
+    positions = image.meta.get("slice_positions")
+    if positions is None:
+        positions = apply_affine(affine, np.arange(image.shape[3])[:, None] * (0, 0, 1))
+    return Geometry.from_affine(affine, positions)

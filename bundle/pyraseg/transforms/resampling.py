@@ -29,7 +29,7 @@ class AntialiasedResize(Resize):
     """MONAI's `Resize`, with its inverse and its tracking, over torch's antialiased bilinear filter.
 
     The Gaussian that `Resize` smooths with before it shrinks pads with zeros, which makes a bright rim around a dark
-    image. Labels take the pixel at the nearest centre ("nearest-exact"): torch's "nearest" is up to half a target pixel
+    image. Labels take the pixel at the nearest center ("nearest-exact"): torch's "nearest" is up to half a target pixel
     beside it.
 
     Args:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn rescaled units (HU) into one channel per window, with the polarity of the display."""
 
-import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,13 +10,13 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom import VoiLut, VoiWindow, apply_voi_lut
 
 RADIOPAEDIA = "Murphy A et al., Windowing (CT), Radiopaedia.org, doi:10.53347/rID-52108"
 MEDSAM = "Ma J et al., Segment anything in medical images, Nat Commun 15:654 (2024), doi:10.1038/s41467-024-44824-z"
 
-# name: (centre in HU, width in HU, source)
+# name: (center in HU, width in HU, source)
 PRESETS: dict[str, tuple[float, float, str]] = {
     "abdomen": (50, 400, RADIOPAEDIA),
     "bone": (400, 1800, RADIOPAEDIA),
@@ -69,7 +68,7 @@ class Windowd(MapTransform):
         allow_missing_keys: skip keys that are not in the data.
 
     Raises:
-        PyrasegError: if a window is unknown or incomplete; in the call, if an image has several channels (colour), or
+        PyrasegError: if a window is unknown or incomplete; in the call, if an image has several channels (color), or
             if the header's window is asked for and is missing, not meant for display, or no longer matches the slices.
     """
 
@@ -101,10 +100,10 @@ class Windowd(MapTransform):
         if image.ndim not in (3, 4) or image.shape[0] != 1:
             raise PyrasegError(
                 f"Windowd: the image{place} has the shape {tuple(image.shape)}. A window applies to one channel, "
-                "(1, W, H) or (1, W, H, D): a colour image is scaled (ScaleIntensityRanged), not windowed."
+                "(1, W, H) or (1, W, H, D): a color image is scaled (ScaleIntensityRanged), not windowed."
             )
         # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the
-        # order that LoadImage makes, where neighbours in memory lie in different slices.
+        # order that LoadImage makes, where neighbors in memory lie in different slices.
         values = torch.as_tensor(image, dtype=torch.float32)[0].swapaxes(0, -1).contiguous().numpy().swapaxes(0, -1)
         out = np.empty((len(self.windows), *values.shape[::-1]), dtype=np.float32).swapaxes(1, -1)
         for channel, window in zip(out, self.windows, strict=True):
@@ -145,10 +144,9 @@ def parse_window(item: str | Mapping[str, Any]) -> Window:
     if text in PRESETS:
         center, width, _ = PRESETS[text]
         return VoiWindow(center, width, explanation=text)
-    near = difflib.get_close_matches(text, [*PRESETS, "header"], n=1, cutoff=0.0)[0]
     raise PyrasegError(
-        f"Windowd: there is no window {item!r}; the nearest is {near!r}. The presets are {', '.join(PRESETS)}; "
-        "'header' takes the window of the file."
+        f"Windowd: there is no window {item!r}. The presets are {', '.join(PRESETS)}; 'header' takes the window of the "
+        f"file.{nearest_hint(text, [*PRESETS, 'header'])}"
     )
 
 
@@ -179,7 +177,7 @@ def header_items(meta: Mapping[str, Any], index: int, shape: Sequence[int], plac
     if fewest <= index:
         raise PyrasegError(
             f"Windowd: {name!r} was asked for, but the header{place} has {fewest} of them for at least one "
-            f"slice. Name a preset ({', '.join(PRESETS)}) or give a centre and a width."
+            f"slice. Name a preset ({', '.join(PRESETS)}) or give a center and a width."
         )
     items = [as_voi(views[index]) for views in slices]
     if all(item == items[0] for item in items):

@@ -54,23 +54,23 @@ def draw_photograph(seed: int, person: int, photograph: int) -> tuple[np.ndarray
     """Return a photograph, (rows, columns, 3) uint8, and the mask of its lesion, (rows, columns) of 0 and 255."""
     own = np.random.default_rng([seed, person])  # what stays the same from one photograph of a person to the next
     skin = SKIN[0] + own.uniform(0, 1) * (SKIN[1] - SKIN[0])
-    colour = skin * own.uniform(0.35, 0.6) + own.normal(0, 6, 3)
+    color = skin * own.uniform(0.35, 0.6) + own.normal(0, 6, 3)
     waves = [(k, own.normal(0, 0.35 / k), own.uniform(0, 2 * np.pi)) for k in range(2, 7)]
     size, flatness, softness = own.uniform(0.24, 0.4), own.uniform(0.65, 1), own.uniform(0.03, 0.12)
 
     random = np.random.default_rng([seed, person, photograph])
     columns, rows = SIZE
     y, x = np.indices((rows, columns))
-    centre = np.array([columns, rows]) * random.uniform(0.4, 0.6, 2)
+    center = np.array([columns, rows]) * random.uniform(0.4, 0.6, 2)
     radius, turn = rows * size * random.uniform(0.8, 1.2), random.uniform(0, 2 * np.pi)
-    across = (x - centre[0]) * np.cos(turn) + (y - centre[1]) * np.sin(turn)
-    down = (y - centre[1]) * np.cos(turn) - (x - centre[0]) * np.sin(turn)
+    across = (x - center[0]) * np.cos(turn) + (y - center[1]) * np.sin(turn)
+    down = (y - center[1]) * np.cos(turn) - (x - center[0]) * np.sin(turn)
     angle = np.arctan2(down / flatness, across)
     border = 1 + sum(height * np.cos(k * angle + phase) for k, height, phase in waves)
     distance = np.hypot(across, down / flatness) / (radius * np.clip(border, 0.45, 1.8))
 
     share = 1 / (1 + np.exp((distance - 1) / softness)) * (1 - 0.25 * _clouds(random, 24))
-    picture = skin + share[..., None] * (colour - skin)
+    picture = skin + share[..., None] * (color - skin)
     picture += (12 * _clouds(random, 40) + 5 * _clouds(random, 4) - 8)[..., None]
     picture *= random.uniform(0.8, 1.1) * (1 + 0.25 * random.normal() * (x / columns - 0.5))[..., None]
     drawn = Image.fromarray(np.clip(picture + random.normal(0, 3, picture.shape), 0, 255).astype(np.uint8))
@@ -85,11 +85,11 @@ def _clouds(random: np.random.Generator, grain: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC)) / 255
 
 
-def _spots_and_hairs(image: Image.Image, random: np.random.Generator, colour: tuple[int, int, int]) -> None:
+def _spots_and_hairs(image: Image.Image, random: np.random.Generator, color: tuple[int, int, int]) -> None:
     draw = ImageDraw.Draw(image)
     for _ in range(random.integers(0, 6)):
         (x, y), radius = random.uniform(0, SIZE), random.uniform(2, 6)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
     for _ in range(random.integers(0, 9)):
         start, end, bend = random.uniform(0, SIZE), random.uniform(0, SIZE), random.normal(0, 30, 2)
         steps = np.linspace(0, 1, 24)[:, None]

@@ -8,7 +8,7 @@ from .page import write_cases as write_cases
 from .pictures import draw_histograms as draw_histograms
 from .pictures import draw_pairs as draw_pairs
 from .proposal import Setting as Setting
-from .proposal import propose_empty_share as propose_empty_share
+from .proposal import propose_background_fraction as propose_background_fraction
 from .proposal import propose_grid as propose_grid
 from .proposal import propose_weights as propose_weights
 from .proposal import propose_windows as propose_windows

@@ -37,14 +37,14 @@ class CaseFingerprint:
         fault: why the case cannot be used, or ""; where there is one, nothing below is known.
         size: (W, H) or (W, H, D).
         spacing: mm along the same axes; None without patient geometry.
-        channels: 1 for grey, 3 for RGB, whose mean stands for its intensity.
+        channels: 1 for gray, 3 for RGB, whose mean stands for its intensity.
         modality, units: of a DICOM image, else "".
         extent: smallest value, 0.5th and 99.5th percentile and largest value of the image.
-        foreground: the PERCENTILES of the intensities under the labels; None where no pixel is labelled.
+        foreground: the PERCENTILES of the intensities under the labels; None where no pixel is labeled.
         ranks: percent of the image's pixels below the first, and not above the last, of those percentiles.
         counts: (images, K), pixels of each class in each slice, or in the one image.
-        outside: share of the labelled pixels that lie outside the body.
-        centre: mean place of the labelled pixels, from 0 to 1 along each axis.
+        outside: share of the labeled pixels that lie outside the body.
+        center: mean place of the labeled pixels, from 0 to 1 along each axis.
         samples: for each class, and for UNKNOWN, up to SAMPLES of its intensities.
     """
 
@@ -62,12 +62,12 @@ class CaseFingerprint:
     ranks: tuple[float, float] | None = None
     counts: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.int64), repr=False)
     outside: float = 0.0
-    centre: tuple[float, ...] = ()
+    center: tuple[float, ...] = ()
     samples: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def is_empty(self) -> bool:
-        """Return whether the case can be used and no pixel of it is labelled."""
+        """Return whether the case can be used and no pixel of it is labeled."""
         return not self.fault and self.foreground is None
 
     @property
@@ -94,7 +94,7 @@ def measure_cases(
     Args:
         cases: the parts, as `load_cases` returns them.
         load: {"image": path, "label": path} -> image (C, W, H[, D]) in its own units, label (1, W, H[, D]) with class
-            indices and, where nobody has labelled, `UNKNOWN`. What it refuses becomes the fault of the case.
+            indices and, where nobody has labeled, `UNKNOWN`. What it refuses becomes the fault of the case.
         root: folder of the data set.
         classes: number of classes, background among them.
         num_workers: processes that share the work.
@@ -144,39 +144,39 @@ def measure(image: MetaTensor, label: MetaTensor, *, classes: int) -> dict[str, 
     where = str(label.meta.get("filename_or_obj", "a label"))
     if len(label) != 1:
         raise PyrasegError(f"{where} has {len(label)} channels. Classes that overlap have no fingerprint yet.")
-    grey, indices = np.asarray(image, dtype=np.float32).mean(axis=0), np.asarray(label)[0]
+    gray, indices = np.asarray(image, dtype=np.float32).mean(axis=0), np.asarray(label)[0]
     units = str(image.meta.get("units", ""))
     random = np.random.default_rng(0)
     known = {
-        "size": grey.shape,
+        "size": gray.shape,
         "spacing": _spacing(image),
         "channels": len(image),
         "modality": str(image.meta.get("modality", "")),
         "units": units,
-        "extent": tuple(np.percentile(grey, (0, PERCENTILES[0], PERCENTILES[-1], 100)).tolist()),
+        "extent": tuple(np.percentile(gray, (0, PERCENTILES[0], PERCENTILES[-1], 100)).tolist()),
         "counts": count_label(indices, classes, ignore_index=UNKNOWN, path=where),
-        "samples": {int(v): random.permutation(grey[indices == v])[:SAMPLES] for v in np.unique(indices)},
+        "samples": {int(v): random.permutation(gray[indices == v])[:SAMPLES] for v in np.unique(indices)},
     }
     marked = (indices > 0) & (indices != UNKNOWN)
     if not marked.any():
         return known
-    foreground = np.percentile(grey[marked], PERCENTILES)
+    foreground = np.percentile(gray[marked], PERCENTILES)
     return known | {
         "foreground": tuple(foreground.tolist()),
-        "ranks": (float((grey < foreground[0]).mean() * 100), float((grey <= foreground[-1]).mean() * 100)),
-        "outside": float((marked & ~body(grey, units)).sum() / marked.sum()),
-        "centre": tuple((np.argwhere(marked).mean(axis=0) / np.maximum(np.array(grey.shape) - 1, 1)).tolist()),
+        "ranks": (float((gray < foreground[0]).mean() * 100), float((gray <= foreground[-1]).mean() * 100)),
+        "outside": float((marked & ~body(gray, units)).sum() / marked.sum()),
+        "center": tuple((np.argwhere(marked).mean(axis=0) / np.maximum(np.array(gray.shape) - 1, 1)).tolist()),
     }
 
 
-def body(grey: np.ndarray, units: str) -> np.ndarray:
+def body(gray: np.ndarray, units: str) -> np.ndarray:
     """Return where the body is in an image (W, H[, D]): what is not dark, with the holes of each slice filled.
 
     Dark is air for HU, else the lowest tenth of the range of the image. Lungs and the like are holes, and so belong to
     the body; a few pixels around it count as well.
     """
-    low, high = np.percentile(grey, (PERCENTILES[0], PERCENTILES[-1]))
-    bright = grey > (AIR if units == "HU" else low + DARK * (high - low))
+    low, high = np.percentile(gray, (PERCENTILES[0], PERCENTILES[-1]))
+    bright = gray > (AIR if units == "HU" else low + DARK * (high - low))
     planes = np.moveaxis(bright, 2, 0) if bright.ndim == 3 else bright[None]
     filled = [ndimage.binary_dilation(ndimage.binary_fill_holes(plane), iterations=MARGIN) for plane in planes]
     return np.moveaxis(np.stack(filled), 0, 2) if bright.ndim == 3 else filled[0]

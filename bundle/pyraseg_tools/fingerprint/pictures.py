@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries
 
 from bundle.pyraseg.core import PyrasegError, mendable
 from bundle.pyraseg.data import ClassCounts
-from bundle.pyraseg.figures import colour_of, telling_slices
+from bundle.pyraseg.figures import color_of, telling_slices
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint, load_upright
 
 MOST, COLUMNS = 24, 6  # odd cases on the sheet, cases in a row
@@ -28,19 +28,19 @@ def draw_histograms(
         path: PNG to write.
         cases: usable ones.
         counts: of their labels.
-        windows: that are proposed; one with a centre is drawn over the intensities.
+        windows: that are proposed; one with a center is drawn over the intensities.
     """
     figure = Figure(figsize=(13, 8), layout="constrained")
     FigureCanvasAgg(figure)
     intensities, sizes, shares, shown = figure.subplots(2, 2).ravel()
     _intensities(intensities, cases, counts.class_names, windows)
     _sizes(sizes, cases)
-    colours = [_colour(value) for value in range(len(counts.class_names))]
+    colors = [_color(value) for value in range(len(counts.class_names))]
     percent = 100 * counts.pixels / counts.pixels.sum()
-    shares.bar_label(shares.barh(counts.class_names, percent, color=colours), fmt="%.3g %%", padding=3)
+    shares.bar_label(shares.barh(counts.class_names, percent, color=colors), fmt="%.3g %%", padding=3)
     shares.set(xscale="log", xlabel="% of all pixels, on a logarithmic scale", title="Shares of the classes")
     shares.set_xlim(min(0.1, percent[percent > 0].min() / 3), 1000)
-    shown.bar_label(shown.barh(counts.class_names, counts.images, color=colours), padding=3)
+    shown.bar_label(shown.barh(counts.class_names, counts.images, color=colors), padding=3)
     shown.margins(x=0.15)
     volumes = any(len(case.size) == 3 for case in cases)
     shown.set(xlabel="slices" if volumes else "images", title="Where the classes are seen")
@@ -49,8 +49,8 @@ def draw_histograms(
     figure.savefig(path, dpi=100, format="png")
 
 
-def _colour(value: int) -> tuple[float, ...]:
-    return tuple(colour_of(np.array(value)) / 255) if value else (0.6, 0.6, 0.6)
+def _color(value: int) -> tuple[float, ...]:
+    return tuple(color_of(np.array(value)) / 255) if value else (0.6, 0.6, 0.6)
 
 
 def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[str], windows: Sequence | None) -> None:
@@ -66,7 +66,7 @@ def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[s
     ends = np.percentile(np.concatenate([part for found in values.values() for part in found]), (0.2, 99.8))
     style = {"bins": np.linspace(*ends, 80), "density": True, "histtype": "step", "linewidth": 1.6}
     for value, found in sorted(values.items()):
-        axes.hist(np.concatenate(found), color=_colour(value), label=names[value], **style)
+        axes.hist(np.concatenate(found), color=_color(value), label=names[value], **style)
     label = "HU" if absolute else "from the 0.5th (0) to the 99.5th percentile (1) of each image"
     axes.set(xlabel=label, yticks=[], title="Intensities by class, each of area 1")
     for window in windows or []:
@@ -132,15 +132,15 @@ def outlined(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
         label: (1, W, H[, D]).
     """
     spacing = image.pixdim.tolist() if image.ndim == 4 else [1.0, 1.0]
-    grey, classes = np.asarray(image, np.float32).mean(axis=0), np.asarray(label)[0]
-    if grey.ndim == 3:
+    gray, classes = np.asarray(image, np.float32).mean(axis=0), np.asarray(label)[0]
+    if gray.ndim == 3:
         (largest,) = telling_slices((classes > 0).astype(np.uint8), most=1)
-        grey, classes = grey[..., largest], classes[..., largest]
-    low, high = np.percentile(grey, (0.5, 99.5))
-    shown = np.clip((grey - low) / (high - low or 1) * 255, 0, 255).astype(np.uint8)
+        gray, classes = gray[..., largest], classes[..., largest]
+    low, high = np.percentile(gray, (0.5, 99.5))
+    shown = np.clip((gray - low) / (high - low or 1) * 255, 0, 255).astype(np.uint8)
     enlarged = max(1, 256 // max(shown.shape))  # so that an outline is thin
     shown, classes = (np.kron(part, np.ones((enlarged, enlarged), np.uint8)) for part in (shown, classes))
     picture = np.repeat(shown[..., None], 3, axis=2)
     edges = find_boundaries(classes, mode="inner")
-    picture[edges] = colour_of(classes)[edges]
+    picture[edges] = color_of(classes)[edges]
     return picture.swapaxes(0, 1), spacing[1] / spacing[0]

@@ -31,13 +31,13 @@ def foreground_samples(case: CaseFingerprint) -> np.ndarray:
 
 def propose_windows(cases: Sequence[CaseFingerprint]) -> Setting:
     """Return one window: in HU where every case has them, else between percentiles of each image."""
-    labelled = [case for case in cases if case.foreground]
-    if all(case.units == "HU" for case in labelled):
-        values = np.concatenate([foreground_samples(case) for case in labelled])
+    labeled = [case for case in cases if case.foreground]
+    if all(case.units == "HU" for case in labeled):
+        values = np.concatenate([foreground_samples(case) for case in labeled])
         low, high = (round(float(value)) for value in np.percentile(values, (0.5, 99.5)))
         window = {"center": (low + high) / 2, "width": float(max(high - low, 1))}
         return Setting([window], f"from {low} to {high} HU: the 0.5th to 99.5th percentile under the labels")
-    ranks = np.median([case.ranks for case in labelled], axis=0)
+    ranks = np.median([case.ranks for case in labeled], axis=0)
     low = float(np.floor(10 * min(MOST_CUT, ranks[0])) / 10)
     high = float(np.ceil(10 * max(100 - MOST_CUT, ranks[1])) / 10)
     return Setting(
@@ -75,7 +75,7 @@ def propose_weights(counts: ClassCounts, *, method: str, max_ratio: float | None
     return Setting(weights, f"{method.replace('_', ' ')} of the classes ({shares}){bound}")
 
 
-def propose_empty_share(cases: Sequence[CaseFingerprint]) -> Setting:
+def propose_background_fraction(cases: Sequence[CaseFingerprint]) -> Setting:
     """Return the share of the drawn slices that show no foreground."""
     share = sum(case.empty_slices for case in cases) / sum(len(case.counts) for case in cases)
     return Setting(round(min(share, MOST_EMPTY), 2), f"{share:.0%} of the slices show none; at most {MOST_EMPTY:g}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
 
-OUTSIDE = 0.01  # share of the labelled pixels that may lie outside the body
+OUTSIDE = 0.01  # share of the labeled pixels that may lie outside the body
 SPACING_RATIO = 3.0  # between a case's pixel size and the median one
 FEWEST = 10  # cases without which nobody can say what is usual
 DEVIATIONS = 6.0  # robust standard deviations from the median: hardly ever by chance
@@ -33,7 +33,7 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
         if case.is_constant:
             add(case, f"the image has the value {case.extent[0]:g} everywhere")
         elif case.outside > OUTSIDE:
-            add(case, f"{case.outside:.0%} of the labelled pixels lie outside the body")
+            add(case, f"{case.outside:.0%} of the labeled pixels lie outside the body")
     for name, value in {"modality": lambda c: c.modality, "number of channels": lambda c: c.channels}.items():
         usual = Counter(map(value, usable)).most_common(1)
         for case in usable:
@@ -44,9 +44,9 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
     for case in located:
         if not 1 / SPACING_RATIO < pixel_size(case) / median < SPACING_RATIO:
             add(case, f"pixels of {pixel_size(case):.3g} mm, mostly {median:.3g} mm")
-    labelled = [case for case in usable if case.foreground and not case.is_constant]
-    for name, value in _measures(labelled).items():
-        for case, deviation in zip(labelled, _deviations([value(case) for case in labelled]), strict=True):
+    labeled = [case for case in usable if case.foreground and not case.is_constant]
+    for name, value in _measures(labeled).items():
+        for case, deviation in zip(labeled, _deviations([value(case) for case in labeled]), strict=True):
             if abs(deviation) > DEVIATIONS:
                 add(case, f"{name} is {value(case):.3g}, {abs(deviation):.0f} deviations from the usual")
     return found
@@ -59,12 +59,12 @@ def pixel_size(case: CaseFingerprint) -> float:
 
 def _measures(cases: Sequence[CaseFingerprint]) -> dict[str, Callable[[CaseFingerprint], float]]:
     measures: dict[str, Callable[[CaseFingerprint], float]] = {
-        "the labelled share of the image": lambda case: case.counts[:, 1:].sum() / case.counts.sum(),
+        "the labeled share of the image": lambda case: case.counts[:, 1:].sum() / case.counts.sum(),
         "the relative brightness under the label": _brightness,
     }
     if len({len(case.size) for case in cases}) == 1:
         for axis, name in zip(range(len(cases[0].size)), ("x", "y", "z"), strict=False):
-            measures[f"the relative {name} of the label's centre"] = lambda case, axis=axis: case.centre[axis]
+            measures[f"the relative {name} of the label's center"] = lambda case, axis=axis: case.center[axis]
     return measures
 
 

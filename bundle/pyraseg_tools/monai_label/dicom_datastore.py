@@ -93,7 +93,7 @@ class DicomDatastore(Datastore):
         return self._series[image_id]
 
     def _labels_of(self, image_id: str) -> list[RemoteLabel]:
-        """Return what people have labelled in a series, the newest first."""
+        """Return what people have labeled in a series, the newest first."""
         self._look()
         return [label for label in self._labels_by_image.get(image_id, ()) if not label.automatic]
 
@@ -108,11 +108,11 @@ class DicomDatastore(Datastore):
         return [uid for uid in self.list_images() if not self._labels_of(uid)]
 
     def status(self) -> dict[str, Any]:
-        labelled = len(self.get_labeled_images())
+        labeled = len(self.get_labeled_images())
         return {
             "total": len(self._series),
-            "completed": labelled,
-            "label_tags": {DefaultLabelTag.FINAL.value: labelled},
+            "completed": labeled,
+            "label_tags": {DefaultLabelTag.FINAL.value: labeled},
         }
 
     def json(self) -> dict[str, Any]:
@@ -240,14 +240,14 @@ class DicomDatastore(Datastore):
         return {}
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Return each labelled series with the newest label of it."""
+        """Return each labeled series with the newest label of it."""
         return [
             {"image": dicom_of(self.get_image_uri(uid)), "label": str(self._fetched(self._labels_of(uid)[0]))}
             for uid in self.get_labeled_images()
         ]
 
     def training_cases(self, task: Task) -> list[dict[str, str]]:
-        """Return the labelled series of a task: folder, newest label whose segments are its classes, and patient.
+        """Return the labeled series of a task: folder, newest label whose segments are its classes, and patient.
 
         The patient is told as a number that names nobody; a segmentation of something else is left out, and the log
         says so.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inference of bundles as MONAI Label calls it: of one image, of many, and for the doubt in each."""
+"""Inference of bundles as MONAI Label calls it: of one image, of many, and for the uncertainty in each."""
 
 import logging
 import tempfile
@@ -109,7 +109,7 @@ class BatchInference(BatchInferTask):
 
 
 class Scoring(EpistemicScoring):
-    """Uncertainty of each unlabelled image; one that cannot be read stops no other."""
+    """Uncertainty of each unlabeled image; one that cannot be read stops no other."""
 
     def run_scoring(self, image_id: str, simulation_size: int, model_ts: int, datastore: Datastore) -> None:
         with left_out():

@@ -50,7 +50,7 @@ def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weigh
 
 
 def fixed_validation(path: Path, patients: Mapping[str, str], share: float) -> set[str]:
-    """Return which labelled images the models of a server are compared on: the same ones at every training.
+    """Return which labeled images the models of a server are compared on: the same ones at every training.
 
     The first training chooses them, patient by patient, by a hash, and writes them to `path`; labels that come later
     are trained on. Whoever wants another set deletes the file, and compares anew.
@@ -78,7 +78,7 @@ def fixed_validation(path: Path, patients: Mapping[str, str], share: float) -> s
                 chosen |= {image for image in patients if patients[image] == patient}
     if not chosen or not set(patients.values()) - {patients[image] for image in chosen}:
         raise PyrasegError(
-            f"{len(patients)} labelled images of {len(set(patients.values()))} patients are too few to train: one "
+            f"{len(patients)} labeled images of {len(set(patients.values()))} patients are too few to train: one "
             "patient at least to train on, one to validate on. Submit more labels."
         )
     if not path.is_file():

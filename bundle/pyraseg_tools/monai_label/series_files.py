@@ -27,12 +27,12 @@ def write_for_clients(image: DicomImage, stem: Path) -> Path:
     """Write a series as a file that clients read: a photograph as PNG, all else as NIfTI; return its path.
 
     Raises:
-        PyrasegError: a colour volume, which neither holds.
+        PyrasegError: a color volume, which neither holds.
     """
     array, meta = from_dicom(image)
     if array.ndim == 4:
         if array.shape[2] > 1:
-            raise PyrasegError(f"The series has {array.shape[2]} colour images. Only single photographs are served.")
+            raise PyrasegError(f"The series has {array.shape[2]} color images. Only single photographs are served.")
         path = stem.with_name(f"{stem.name}.png")
         with replacing(path) as temporary:
             Image.fromarray(array[:, :, 0].swapaxes(0, 1)).save(temporary, format="PNG")

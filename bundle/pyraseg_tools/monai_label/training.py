@@ -56,7 +56,7 @@ class Training(BundleTrainTask):
         for name in sorted(cases):  # MONAI Label's order differs from run to run
             if name in chosen or patients[name] not in apart:
                 parts[name in chosen].append({key: cases[name][key] for key in ("image", "label")})
-        logger.info("%d labelled images to train on, %d to validate on", *map(len, parts))
+        logger.info("%d labeled images to train on, %d to validate on", *map(len, parts))
         return parts
 
     def _patients(self, cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

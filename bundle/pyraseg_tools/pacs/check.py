@@ -50,7 +50,7 @@ def grid_of(labels: Labels) -> ImageGrid:
     files = list(dict.fromkeys(labels.files))
     headers = dict(zip(files, read_sources(files), strict=True))
     first = headers[files[0]]
-    return ImageGrid.at(
+    return ImageGrid(
         labels.shape,
         labels.geometry,
         series_uid=str(first.SeriesInstanceUID),

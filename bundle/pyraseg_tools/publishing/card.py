@@ -42,7 +42,7 @@ Apache-2.0, see [LICENSE](LICENSE).
 
 
 def front_matter(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the hub reads of a card: licence, library, tags, and the measured figures where there are any.
+    """Return what the hub reads of a card: license, library, tags, and the measured figures where there are any.
 
     Nothing stands under `datasets`, which takes names of data sets on the hub: words say where the data come from.
     """

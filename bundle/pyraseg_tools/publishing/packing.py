@@ -52,7 +52,7 @@ def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key:
         key: PEM file of the private key to sign with.
 
     Raises:
-        PyrasegError: the task lacks something that a package must have (weights that fit, a card, a licence of the
+        PyrasegError: the task lacks something that a package must have (weights that fit, a card, a license of the
             data), git does not track a file of it, or the key cannot be used.
     """
     task = Task(root.resolve(), name)
@@ -96,7 +96,7 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     files[METADATA] = _encoded(metadata)
     bill = bill_of_materials(root, name=package, version=metadata["version"], model=MODEL, digest=digest)
     files[BILL] = (json.dumps(bill, indent=2) + "\n").encode()
-    files["docs/data_license.txt"] = _document(task.licence, "what the data and the weights may be used for")
+    files["docs/data_license.txt"] = _document(task.license, "what the data and the weights may be used for")
     files["README.md"] = first_page(package, metadata).encode()
     files[CHANGELOG] = changelog_page(metadata).encode()
     card = _document(task.card, "the model card").decode()

@@ -53,9 +53,9 @@ class Task:
         return self.root / "docs" / ("README.md" if self.overlay is None else f"{self.overlay}_card.md")
 
     @property
-    def licence(self) -> Path:
+    def license(self) -> Path:
         """What the data, and the weights made from them, may be used for."""
-        return self.root / "docs" / "data_licences" / f"{self.name}.txt"
+        return self.root / "docs" / "data_licenses" / f"{self.name}.txt"
 
     @property
     def model(self) -> Path:

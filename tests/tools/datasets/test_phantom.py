@@ -15,6 +15,7 @@ import pytest
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, JPEG2000Lossless
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import open_label, read_dicom_label
@@ -82,7 +83,7 @@ def label_points(study: Path, item: dict, value: int) -> np.ndarray:
 
 
 def voxels_at(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return (slice, row, column) of the voxels whose centres these points are."""
+    """Return (slice, row, column) of the voxels whose centers these points are."""
     exact = nib.affines.apply_affine(np.linalg.inv(matrix), points)
     assert np.abs(exact - np.rint(exact)).max(initial=0) < 0.02
     return np.rint(exact).astype(int)[:, ::-1]
@@ -143,7 +144,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def traits_of(folder: Path) -> set[str]:
-    """Recognise the traits of a series from its headers."""
+    """Recognize the traits of a series from its headers."""
     everything = [pydicom.dcmread(file, stop_before_pixels=True) for file in sorted(folder.iterdir())]
     found = {"scout"} if any("LOCALIZER" in dataset.ImageType for dataset in everything) else set()
     everything = [dataset for dataset in everything if "LOCALIZER" not in dataset.ImageType]
@@ -237,7 +238,9 @@ def test_files_hold_the_case_that_is_made_in_memory(phantom_study: Path) -> None
         inside = np.ones(hu.shape, bool) if case.outside is None else np.broadcast_to(~case.outside, hu.shape)
         assert np.abs(hu - expected)[inside].max() <= 0.63  # half a step of the coarsest rescale slope, 1.25
         if case.plan.label == "seg":
-            grid = ImageGrid(hu.shape, case.positions, case.row_cosine, case.column_cosine, case.pixel_spacing)
+            grid = ImageGrid(
+                hu.shape, Geometry(case.positions, case.row_cosine, case.column_cosine, case.pixel_spacing)
+            )
             labels = read_dicom_label(
                 phantom_study / item["label"], grid, ClassTable(["background", "liver", "lesion", "spleen", "kidney"])
             )

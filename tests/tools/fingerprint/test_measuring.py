@@ -11,7 +11,7 @@ from bundle.pyraseg.data.class_statistics import sum_counts
 from bundle.pyraseg_tools.fingerprint.measuring import SAMPLES, CaseFingerprint, body, measure, measure_cases
 from bundle.pyraseg_tools.fingerprint.proposal import (
     foreground_samples,
-    propose_empty_share,
+    propose_background_fraction,
     propose_grid,
     propose_weights,
     propose_windows,
@@ -48,7 +48,7 @@ def test_measures_are_those_of_what_was_made():
     assert measured.empty_slices == 1
     assert measured.foreground[1] == pytest.approx(100, abs=3)
     assert measured.foreground[2] == pytest.approx(100 + 2.576 * 10, abs=6)  # the normal distribution's quantile
-    assert measured.centre == pytest.approx((19.5 / 39, 29.5 / 59, 1 / 3))
+    assert measured.center == pytest.approx((19.5 / 39, 29.5 / 59, 1 / 3))
     assert measured.outside == 0
     assert len(measured.samples[0]) == 9300 and len(measured.samples[1]) == 300
 
@@ -61,7 +61,7 @@ def test_samples_are_bounded_and_repeat():
     assert np.percentile(one, 50) == pytest.approx(20_000, rel=0.05)
 
 
-def test_pixels_that_nobody_labelled_are_no_foreground():
+def test_pixels_that_nobody_labeled_are_no_foreground():
     image, label = phantom()
     label[label == 1] = 255
     measured = CaseFingerprint({}, "a", "training", **measure(image, label, classes=2))
@@ -108,8 +108,8 @@ def test_ordinary_cases_are_not_odd(cohort):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"beside": -15}, "of the labelled pixels lie outside the body"),
-        ({"shift": 9}, "the relative x of the label's centre"),
+        ({"beside": -15}, "of the labeled pixels lie outside the body"),
+        ({"shift": 9}, "the relative x of the label's center"),
         ({"spacing": (4.0, 4.0)}, "pixels of 4 mm, mostly 1 mm"),
         ({"organ": (-300.0, 5.0)}, "the relative brightness under the label"),
         ({"units": ""}, "the modality is not stated, mostly CT"),
@@ -179,4 +179,4 @@ def test_weights_and_empty_share(cohort):
     counts = sum_counts(np.concatenate([case.counts for case in cohort]), ["background", "organ"])
     assert propose_weights(counts, method="inverse_frequency", max_ratio=None).value == pytest.approx([0.0625, 1.938])
     assert propose_weights(counts, method="inverse_frequency", max_ratio=9).value == pytest.approx([0.2, 1.8])
-    assert propose_empty_share(cohort).value == 0.2  # a quarter, bounded
+    assert propose_background_fraction(cohort).value == 0.2  # a quarter, bounded

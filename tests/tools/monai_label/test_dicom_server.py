@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real MONAI Label server on DICOM series, in a real PACS and in a folder: segmented, labelled and trained on."""
+"""A real MONAI Label server on DICOM series, in a real PACS and in a folder: segmented, labeled and trained on."""
 
 import json
 import shutil
@@ -67,12 +67,12 @@ def walk(
     server: Server, pacs: Orthanc | Folder, name: str, cases: Sequence[Case], turn: int, own: np.ndarray, folder: Path,
     decode: Callable[[bytes], np.ndarray], encode: Callable[[Case], Path],
 ) -> None:  # fmt: skip
-    """Do what an annotator does; at every turn one more of the last cases is labelled."""
+    """Do what an annotator does; at every turn one more of the last cases is labeled."""
     info = server.info()
     names = ["background", *info["models"][name]["labels"]]
-    labelled = [*cases[:2], *cases[2 : 2 + turn]]
+    labeled = [*cases[:2], *cases[2 : 2 + turn]]
     assert info["datastore"]["total"] == len(cases)
-    assert info["datastore"]["completed"] == (0 if turn == 0 else len(labelled) - 1)
+    assert info["datastore"]["completed"] == (0 if turn == 0 else len(labeled) - 1)
 
     first = cases[0]
     np.testing.assert_array_equal(decode(server.infer(name, first.uid)), own)
@@ -84,7 +84,7 @@ def walk(
     np.testing.assert_array_equal(read_back(folder / "own.dcm", first, names), own)
     assert server.info()["datastore"]["completed"] == info["datastore"]["completed"]  # nobody has looked at it
 
-    for case in labelled if turn == 0 else labelled[-1:]:
+    for case in labeled if turn == 0 else labeled[-1:]:
         segments = [{"name": name, "idx": index} for index, name in enumerate(names) if index]
         label = server.put_label(case.uid, encode(case), label_info=segments)
         (found,) = pacs.instances(SOPInstanceUID=label)
@@ -92,16 +92,16 @@ def walk(
         assert {item.SegmentAlgorithmType for item in header.SegmentSequence} == {"SEMIAUTOMATIC"}
         assert [item.SegmentLabel for item in header.SegmentSequence] == names[1:]
         np.testing.assert_array_equal(read_back(folder / "label.dcm", case, names), case.truth)
-    assert server.info()["datastore"]["completed"] == len(labelled)
+    assert server.info()["datastore"]["completed"] == len(labeled)
 
     told = server.run("/train/", f"/train/{name}", max_epochs=1, val_split=0.5)
     assert "it is served now" in told or "the model stays as it is" in told
     server.run("/scoring/", f"/scoring/{name}", simulation_size=2)
     sample = json.loads(server.ask("POST", "/activelearning/epistemic"))
-    assert sample["id"] in {case.uid for case in cases[len(labelled) :]} and sample["epistemic_entropy"] > 0
+    assert sample["id"] in {case.uid for case in cases[len(labeled) :]} and sample["epistemic_entropy"] > 0
     server.run("/batch/infer", f"/batch/infer/{name}?images=unlabeled")
     objects = json.loads(server.ask("GET", "/datastore/?output=all"))["objects"]
-    assert all("original" in objects[case.uid] for case in cases[len(labelled) :])
+    assert all("original" in objects[case.uid] for case in cases[len(labeled) :])
     bright = folder / "bright.nii.gz"
     bright.write_bytes(server.infer("threshold_segmentation", first.uid, result_extension=".nii.gz"))
     assert nibabel.load(bright).get_fdata().any()

@@ -16,7 +16,7 @@ from tests.tools.publishing.test_elsewhere import draw
 pytestmark = needs_server
 
 
-def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, tmp_path):
+def test_photographs_are_labeled_and_a_worse_retraining_is_not_served(package, tmp_path):
     name, studies, app = "pyraseg_dermoscopy", tmp_path / "study" / "images", tmp_path / "app"
     for seed in range(6):
         draw(tmp_path / "study", seed, (120, 90))
@@ -74,7 +74,7 @@ def test_photographs_are_labelled_and_a_worse_retraining_is_not_served(package, 
         np.testing.assert_array_equal(stored, np.asarray(Image.open(masks / "c5_segmentation.png")) > 0)
         server.run("/train/", f"/train/{name}", max_epochs=1, val_split=0.4)
         assert set(json.loads((app / "model" / name / "validation.json").read_text())) == validation
-        assert json.loads(server.ask("POST", "/activelearning/epistemic")) == {}  # all are labelled
+        assert json.loads(server.ask("POST", "/activelearning/epistemic")) == {}  # all are labeled
     assert "c0.jpg" not in (app / "log.txt").read_text()  # names of files may be names of patients
 
 
@@ -91,7 +91,7 @@ def write_volume(folder: Path, index: int) -> tuple[Path, Path]:
     return paths
 
 
-def test_volumes_are_labelled_and_a_better_retraining_is_served(volume_package, tmp_path):
+def test_volumes_are_labeled_and_a_better_retraining_is_served(volume_package, tmp_path):
     name, app = "pyraseg_phantom", tmp_path / "app"
     cases = [write_volume(tmp_path, index) for index in range(3)]
     with served([volume_package, write_foreign(tmp_path)], tmp_path / "images", app, samples=256) as server:

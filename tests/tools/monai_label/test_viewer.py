@@ -22,8 +22,8 @@ pytestmark = needs_server
 SOFTWARE_RENDERING = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 
-def coloured(page: Page) -> int:
-    """Return how many pixels of the images are neither grey nor of the blue that OHIF writes in."""
+def colored(page: Page) -> int:
+    """Return how many pixels of the images are neither gray nor of the blue that OHIF writes in."""
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
     red, _, blue = np.moveaxis(picture[100:800, 290:900], -1, 0)
     return int((red - blue > 30).sum())
@@ -71,7 +71,7 @@ def test_ohif_segments_a_series_and_sees_no_other_study(volume_package, pacs, tm
             address = page.locator("input[value^=http]")
             expect(address).to_be_visible(timeout=120_000)
             expect(page.get_by_text("Abdomen", exact=False).nth(2)).to_be_visible(timeout=120_000)
-            before = coloured(page)
+            before = colored(page)
             address.fill(f"{server.url}/")
             address.locator("xpath=following::button[1]").click()
             page.get_by_text("Auto-Segmentation").click()
@@ -80,4 +80,4 @@ def test_ohif_segments_a_series_and_sees_no_other_study(volume_package, pacs, tm
             assert answer.value.status == 200
             expect(page.get_by_text("Running Segmentation - Successful")).to_be_visible(timeout=60_000)
             page.wait_for_timeout(3000)  # until it is drawn
-            assert coloured(page) > before + 200
+            assert colored(page) > before + 200

@@ -33,7 +33,7 @@ def pacs(server: Orthanc, monkeypatch: pytest.MonkeyPatch) -> Orthanc:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Return a model with random weights that finds all of its classes somewhere."""
-    return exported(tmp_path_factory.mktemp("model"), volume(*WINDOWS, neighbours=1))
+    return exported(tmp_path_factory.mktemp("model"), volume(*WINDOWS, context_slices=1))
 
 
 @pytest.fixture

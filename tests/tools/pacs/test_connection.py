@@ -53,7 +53,7 @@ def test_without_encryption_to_this_machine_or_where_allowed():
     ("items", "text"),
     [
         (["Modality"], "no value"),
-        (["Modalty=CT"], "Did you mean Modality"),
+        (["Modalty=CT"], "The nearest name is 'Modality'"),
         (["PatientID=1", "Modality=CT"], "names a patient"),
         (["StudyDate=20260101"], "Modality=CT"),
         (["SeriesInstanceUID=1.2"], "Give the StudyInstanceUID"),

@@ -23,8 +23,8 @@ def draw(path: Path, seed: int, size: tuple[int, int]) -> None:
     random = np.random.default_rng(seed)
     columns, rows = size
     y, x = np.indices((rows, columns))
-    centre, radius = random.uniform(0.4, 0.6, 2), random.uniform(0.15, 0.3, 2)
-    inside = ((x / columns - centre[0]) / radius[0]) ** 2 + ((y / rows - centre[1]) / radius[1]) ** 2 < 1
+    center, radius = random.uniform(0.4, 0.6, 2), random.uniform(0.15, 0.3, 2)
+    inside = ((x / columns - center[0]) / radius[0]) ** 2 + ((y / rows - center[1]) / radius[1]) ** 2 < 1
     picture = np.where(inside[..., None], [96, 62, 50], [210, 166, 150]) + random.normal(0, 5, (rows, columns, 1))
     for folder, image in (("images", picture.clip(0, 255)), ("masks", inside * 255)):
         (path / folder).mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from skimage.measure import marching_cubes
 
 from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.dicom import StackGeometry
+from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.inference.prediction import Prediction
 
 HALF_WAY, OUTERMOST = 0.5, 0.02  # from a voxel outside a mask to one inside
@@ -60,7 +60,7 @@ class MeshWriter:
         return [prediction.stem.with_name(f"{prediction.stem.name}_{name}.{self.suffix}") for name in names]
 
 
-def surface(mask: np.ndarray, geometry: StackGeometry, volume: float) -> tuple[np.ndarray, np.ndarray]:
+def surface(mask: np.ndarray, geometry: Geometry, volume: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the surface of a mask by marching cubes (Lewiner et al., Journal of Graphics Tools 2003).
 
     Half-way between voxels inside and outside, it cuts the corners off, which takes a tenth from a region of a few
@@ -81,7 +81,7 @@ def surface(mask: np.ndarray, geometry: StackGeometry, volume: float) -> tuple[n
 
     def at(level: float) -> tuple[np.ndarray, np.ndarray]:
         vertices, triangles, *_ = marching_cubes(padded, level)
-        return _in_patient(vertices + corner, geometry), triangles
+        return geometry.points((vertices + corner)[:, ::-1]), triangles
 
     def excess(level: float) -> float:
         return abs(signed_volume(*at(level))) / volume - 1
@@ -93,18 +93,6 @@ def surface(mask: np.ndarray, geometry: StackGeometry, volume: float) -> tuple[n
     if signed_volume(points, triangles) < 0:  # the axes of the array are left-handed in the patient
         triangles = triangles[:, ::-1]
     return points, triangles
-
-
-def _in_patient(vertices: np.ndarray, geometry: StackGeometry) -> np.ndarray:
-    """Return the places (n, 3) of fractional indices (slice, row, column), LPS mm.
-
-    Beyond the first and the last slice it goes on as between the last two.
-    """
-    index, positions = vertices[:, 0], geometry.positions
-    lower = np.clip(np.floor(index).astype(int), 0, len(positions) - 2)
-    points = positions[lower] + (index - lower)[:, None] * (positions[lower + 1] - positions[lower])
-    points += vertices[:, 1:2] * geometry.pixel_spacing[0] * geometry.column_cosine
-    return points + vertices[:, 2:] * geometry.pixel_spacing[1] * geometry.row_cosine
 
 
 def signed_volume(vertices: np.ndarray, triangles: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.pyraseg.figures import colour_of
+from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.algorithm import Algorithm
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.sources import SourceImages
@@ -41,7 +41,7 @@ class StructureSetWriter:
             prediction.geometry,
             self.class_names[1:],
             frame_numbers=prediction.source_frames,
-            colours=colour_of(np.arange(1, len(self.class_names))),
+            colors=color_of(np.arange(1, len(self.class_names))),
             algorithm=(self.algorithm.name, self.algorithm.version),
         )
         return [path]

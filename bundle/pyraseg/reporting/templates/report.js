@@ -41,7 +41,7 @@
     return known.length ? known.reduce((sum, one) => sum + one, 0) / known.length : null;
   };
   const mean = (a) => meanOf(a.scores.map(value));
-  const doubt = (a) => meanOf(a.scores.map((scores) => scores[column.doubt]));
+  const uncertainty = (a) => meanOf(a.scores.map((scores) => scores[column.uncertainty]));
   const text = (number, name = metric()) => {
     if (number === null) return "–";
     if (/_voxels$|lesions/.test(name)) return String(number);
@@ -66,7 +66,7 @@
       key: `class ${place}`, heading: of.name, badness: (a) => badness(a.scores[place]),
       text: (a) => text(value(a.scores[place])), state: (a) => state(a.scores[place]),
     })),
-    ...(column.doubt === undefined ? [] : [{ key: "doubt", heading: "doubt", text: (a) => text(doubt(a), "doubt"), badness: doubt }]),
+    ...(column.uncertainty === undefined ? [] : [{ key: "uncertainty", heading: "uncertainty", text: (a) => text(uncertainty(a), "uncertainty"), badness: uncertainty }]),
     ...data.by.map((name, place) => ({ key: `by ${place}`, heading: name, text: (a) => a.by[place] })),
   ];
 
@@ -102,7 +102,7 @@
     shown = data.cases.map((_, place) => place).filter((place) => passes(data.cases[place])).sort(compare(by));
     byId("count").textContent = `${shown.length} of ${data.cases.length} cases`;
     const cells = all.map((one) => {
-      const smallIsBad = !one.badness || (one.key !== "doubt" && moreIsBetter());
+      const smallIsBad = !one.badness || (one.key !== "uncertainty" && moreIsBetter());
       const ascends = smallIsBad === order.worstFirst;
       const button = make("button", { type: "button", textContent: one.heading });
       button.addEventListener("click", () => sortBy(one.key, order.key === one.key ? !order.worstFirst : true, one.key));
@@ -166,7 +166,7 @@
       if (!layers[kind]) continue;
       for (const [number, path] of Object.entries(view[kind])) {
         if (layers.classes && !layers.classes.has(number)) continue;
-        const stroke = data.classes[number - 1].colour;
+        const stroke = data.classes[number - 1].color;
         svg.append(draw("path", { d: path, class: `halo ${kind}` }));
         const outline = draw("path", { d: path, stroke, class: `outline ${kind}` });
         if (layers.classes) outline.append(draw("title", {}, `${data.classes[number - 1].name}, ${kind}`));

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One random upper abdomen, as a function of points in the patient's millimetres.
+"""One random upper abdomen, as a function of points in the patient's millimeters.
 
 Axes are those of DICOM (PS3.3 C.7.6.2.1.1): x to the patient's left, y to the back, z to the head; the origin lies in
 the middle of the trunk at about the first lumbar vertebra. Organs are painted from the outside in, and what is painted
@@ -163,13 +163,13 @@ class Anatomy:
         kidneys = {}
         for name, sign in vars(side).items():
             z = rng.uniform(-48, -10) + (8 if sign > 0 else -8)
-            centre = (sign * (0.28 * width + rng.uniform(18, 30)), 0.42 * depth + rng.uniform(-3, 8), z)
+            center = (sign * (0.28 * width + rng.uniform(18, 30)), 0.42 * depth + rng.uniform(-3, 8), z)
             tilt = rotation_matrix(np.radians([rng.uniform(-15, 5), sign * rng.uniform(5, 20), sign * 35]))
             radii = (rng.uniform(22, 28), rng.uniform(24, 30), rng.uniform(46, 60))
-            kidney = ellipsoid(points, centre, radii, tilt.T) + 1.2 * wobble[2]
+            kidney = ellipsoid(points, center, radii, tilt.T) + 1.2 * wobble[2]
             absent = self.absent.left_kidney if sign > 0 else self.absent.right_kidney
             kidneys[name] = SimpleNamespace(
-                distance=np.maximum(kidney, inside + 2), centre=centre, tilt=tilt, absent=absent, sign=sign
+                distance=np.maximum(kidney, inside + 2), center=center, tilt=tilt, absent=absent, sign=sign
             )
         spine = ellipsoid(points, (0, depth - 14, 0), (46, 44, 1e4))
         beds = np.minimum.reduce([np.where(k.absent, 1e3, k.distance - 4) for k in kidneys.values()])
@@ -198,17 +198,17 @@ class Anatomy:
         liver = np.maximum(liver, -np.minimum(hilum, ellipsoid(points, *self.bladder) - 1.5))
 
         grow = rng.uniform(0.85, 1.3)
-        centre = (0.68 * width, 0.36 * depth + rng.uniform(-14, 10), 22 + rng.uniform(-20, 18))
+        center = (0.68 * width, 0.36 * depth + rng.uniform(-14, 10), 22 + rng.uniform(-20, 18))
         spleen = ellipsoid(
             points,
-            centre,
+            center,
             (27 * grow, 48 * grow, 48 * grow),
             rotation_matrix(np.radians([rng.uniform(-15, 15), rng.uniform(-12, 12), 28 + rng.uniform(-14, 14)])),
         )
         spleen = np.maximum(np.maximum(spleen + 3 * wobble[1], inside), -np.minimum(beds, liver - 2))
-        dent = ellipsoid(points, (centre[0] - 38 * grow, centre[1] - 8, centre[2]), (20 * grow, 26 * grow, 26 * grow))
+        dent = ellipsoid(points, (center[0] - 38 * grow, center[1] - 8, center[2]), (20 * grow, 26 * grow, 26 * grow))
         spleen = np.maximum(spleen, -dent)
-        return SimpleNamespace(liver=liver, spleen=spleen, kidneys=kidneys, inside=inside, spleen_centre=centre)
+        return SimpleNamespace(liver=liver, spleen=spleen, kidneys=kidneys, inside=inside, spleen_center=center)
 
     def _paint_bowel(self, canvas: Canvas, shapes: SimpleNamespace) -> None:
         """Fill the front and the lower half with loops, some of which look just like an organ in HU."""
@@ -296,7 +296,7 @@ class Anatomy:
             canvas.paint(distance, self.hu.cortex, where=where, label=KIDNEY)
             canvas.paint(distance + 7, self.hu.medulla, where=where, label=None)
             inward = kidney.tilt @ np.array([-kidney.sign * 15, -4, 0])
-            hilum = tuple(np.add(kidney.centre, inward))
+            hilum = tuple(np.add(kidney.center, inward))
             sinus = ellipsoid(points, hilum, (12, 9, rng.uniform(18, 26)), kidney.tilt.T)
             canvas.paint(np.maximum(sinus, distance), self.hu.fat + 15, where=where, label=0)
             pelvis = capsule(points, hilum, tuple(np.add(hilum, (-kidney.sign * 18, -6, -14))), 4.5, 4)
@@ -338,18 +338,18 @@ class Anatomy:
             candidates = np.array([], int)
             while candidates.size == 0 and radius > 6:  # where there is no room, it shrinks, or is dropped
                 free = liver < -np.float32(0.6 * radius)
-                for centre, other in placed:
-                    apart = sum((p - c) ** 2 for p, c in zip(points, centre, strict=True))
+                for center, other in placed:
+                    apart = sum((p - c) ** 2 for p, c in zip(points, center, strict=True))
                     free &= apart > np.float32((radius + other + 5) ** 2)
                 candidates = np.flatnonzero(free)
                 radius *= 1 if candidates.size else 0.85
             if candidates.size == 0:
                 continue
             chosen = candidates[int(rng.integers(candidates.size))]
-            centre = np.array([p[chosen] for p in points])
-            placed.append((centre, radius))
+            center = np.array([p[chosen] for p in points])
+            placed.append((center, radius))
             radii = radius * rng.uniform(0.88, 1.12, 3)
-            lesion = ellipsoid(points, tuple(centre), tuple(radii)) + 1.2 * Waves.draw(rng, (14, 30))(points)
+            lesion = ellipsoid(points, tuple(center), tuple(radii)) + 1.2 * Waves.draw(rng, (14, 30))(points)
             contrast = self.hu.lesion_contrast * rng.uniform(0.9, 1.1)
             canvas.paint(np.maximum(lesion, liver), self.hu.liver + contrast, where=where, label=LESION)
 

@@ -17,7 +17,7 @@ class CasePlan:
     """The traits of one patient's files.
 
     Traits: reversed (slices run to the feet), oblique, tilted (gantry), wide (rows unequal to columns), circle
-    (padding outside the reconstruction circle), rescale (slope and intercept vary by slice), windows (several centres
+    (padding outside the reconstruction circle), rescale (slope and intercept vary by slice), windows (several centers
     and widths), multiframe (Enhanced CT), jpeg2000, scout.
     """
 
@@ -69,7 +69,7 @@ class PhantomCase:
     phase: str
     hu: np.ndarray  # (N, rows, columns) int16
     labels: np.ndarray  # (N, rows, columns) uint8
-    positions: np.ndarray  # (N, 3), centre of each slice's first pixel
+    positions: np.ndarray  # (N, 3), center of each slice's first pixel
     row_cosine: np.ndarray  # (3,)
     column_cosine: np.ndarray  # (3,)
     pixel_spacing: tuple[float, float]  # between rows, between columns
@@ -108,8 +108,8 @@ def phantom_case(seed: int, index: int, *, size: int = 144) -> PhantomCase:
         step = -step
     # Between the body and the edge of the field of view.
     room = np.maximum(0, np.array([columns, rows]) * spacing / 2 - anatomy.size)
-    off_centre = 0.6 * room * rng.uniform(-1, 1, 2)
-    middle = np.array([*off_centre, rng.uniform(-40, 36)])  # of the scan, in the anatomy
+    off_center = 0.6 * room * rng.uniform(-1, 1, 2)
+    middle = np.array([*off_center, rng.uniform(-40, 36)])  # of the scan, in the anatomy
     lie = rotation_matrix(np.radians(rng.uniform([-6, -5, -14], [6, 5, 14])))  # how the patient lies
     table = np.array([rng.uniform(-20, 20), rng.uniform(-180, -120), rng.uniform(-1500, 1500)]).round(1)
     first = -(columns - 1) / 2 * spacing * row_cosine - (rows - 1) / 2 * spacing * column_cosine

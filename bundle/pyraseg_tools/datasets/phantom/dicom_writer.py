@@ -17,7 +17,7 @@ from bundle.pyraseg_tools.datasets.phantom.cases import PhantomCase
 
 DATE, TIME = "20240101", "120000"
 PADDING = -2000  # stored value outside the reconstruction circle
-WINDOWS = ([40, 60, -500], [400, 150, 1500], ["SOFT TISSUE", "LIVER", "LUNG"])  # centres, widths, names
+WINDOWS = ([40, 60, -500], [400, 150, 1500], ["SOFT TISSUE", "LIVER", "LUNG"])  # centers, widths, names
 
 
 def write_series(folder: Path, case: PhantomCase, *, seed: int, number: int) -> list[Dataset]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Smooth shapes as signed distances (mm, negative inside), and the canvas that they are painted on.
 
-Anatomy is a function of a point in the patient's own millimetres, so that an oblique or tilted stack needs nothing of
+Anatomy is a function of a point in the patient's own millimeters, so that an oblique or tilted stack needs nothing of
 its own: its voxels are just other points.
 """
 
@@ -12,16 +12,16 @@ import numpy as np
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def ellipsoid(points: Points, centre: tuple, radii: tuple, rotation: np.ndarray | None = None) -> np.ndarray:
+def ellipsoid(points: Points, center: tuple, radii: tuple, rotation: np.ndarray | None = None) -> np.ndarray:
     """Return the approximate distance (mm) to an ellipsoid; `rotation` (3, 3) turns the patient's axes into its own."""
-    local = [p - np.float32(c) for p, c in zip(points, centre, strict=True)]
+    local = [p - np.float32(c) for p, c in zip(points, center, strict=True)]
     if rotation is not None:
         rows = rotation.astype(np.float32)
         local = [row[0] * local[0] + row[1] * local[1] + row[2] * local[2] for row in rows]
     scaled = [p / np.float32(r) for p, r in zip(local, radii, strict=True)]
     level = np.sqrt(sum(s * s for s in scaled))
     slope = np.sqrt(sum((s / np.float32(r)) ** 2 for s, r in zip(scaled, radii, strict=True)))
-    tiny = np.float32(1e-4)  # keeps the centre, where both vanish, at minus the smallest radius
+    tiny = np.float32(1e-4)  # keeps the center, where both vanish, at minus the smallest radius
     return (level - 1) * (level + tiny) / (slope + tiny / np.float32(min(radii)))
 
 
@@ -82,11 +82,11 @@ class Canvas:
         self.hu = np.full(points[0].shape, -1000, np.float32)
         self.labels = np.zeros(points[0].shape, np.uint8)
 
-    def near(self, centre: tuple, reach: float | tuple) -> np.ndarray:
-        """Return the indices of the points in the box of half-widths `reach` (mm) about `centre`."""
+    def near(self, center: tuple, reach: float | tuple) -> np.ndarray:
+        """Return the indices of the points in the box of half-widths `reach` (mm) about `center`."""
         reach = np.broadcast_to(reach, 3)
         inside = np.ones(self.points[0].shape, bool)
-        for p, c, r in zip(self.points, centre, reach, strict=True):
+        for p, c, r in zip(self.points, center, reach, strict=True):
             inside &= np.abs(p - np.float32(c)) < r
         return np.flatnonzero(inside)
 

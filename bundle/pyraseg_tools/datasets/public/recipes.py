@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Public data sets: where they are, under which licence, and how they become folders that a task trains on."""
+"""Public data sets: where they are, under which license, and how they become folders that a task trains on."""
 
 import logging
 import shutil
@@ -42,7 +42,7 @@ class Recipe:
     Attributes:
         title: what it is.
         task: name of the overlay in configs/ that trains on it.
-        licence: of the data.
+        license: of the data.
         cite: what its authors ask to be cited.
         archives: to download.
         arrange: brings what was unpacked into a layout that `find_pairs` knows.
@@ -51,7 +51,7 @@ class Recipe:
 
     title: str
     task: str
-    licence: str
+    license: str
     cite: str
     archives: tuple[Archive, ...]
     arrange: Callable[[Path], None]
@@ -86,7 +86,7 @@ def prepare(
     if masks is not None and (not recipe.masks or not masks.exists()):
         what = "does not exist" if recipe.masks else "is not needed: the set has its own"
         raise PyrasegError(f"The path of masks {masks} {what}. Correct --masks.")
-    lines = [recipe.title, f"Licence: {recipe.licence}", f"Cite: {recipe.cite}"]
+    lines = [recipe.title, f"License: {recipe.license}", f"Cite: {recipe.cite}"]
     for archive in recipe.archives:
         url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
         found = download(url, downloads / archive.name, checksum=archive.checksum)
@@ -157,13 +157,13 @@ _JAEGER_2014 = (
     "Quant Imaging Med Surg 4(6):475 (2014); Candemir S et al. IEEE Trans Med Imaging 33(2):577 (2014)"
 )
 
-#: Licences are as generally known; the page of each set decides. Where a SHA-256 stands, it is the one that the
+#: Licenses are as generally known; the page of each set decides. Where a SHA-256 stands, it is the one that the
 #: torch-em project pins for the same address; MONAI pins the MD5 of the Decathlon.
 RECIPES = {
     "isic2018": Recipe(
         title="ISIC 2018 Task 1, skin lesions, training part (2594 images)",
         task="dermoscopy",
-        licence="CC0 1.0 (images of Tasks 1 and 2)",
+        license="CC0 1.0 (images of Tasks 1 and 2)",
         cite="Codella N et al. Skin Lesion Analysis Toward Melanoma Detection 2018. https://arxiv.org/abs/1902.03368; "
         "Tschandl P et al. The HAM10000 dataset. Sci Data 5:180161 (2018)",
         archives=(
@@ -181,7 +181,7 @@ RECIPES = {
     "isic2017": Recipe(
         title="ISIC 2017 Part 1, skin lesions, training part (2000 images)",
         task="dermoscopy",
-        licence="CC0 1.0",
+        license="CC0 1.0",
         cite="Codella N et al. Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 ISBI. "
         "https://arxiv.org/abs/1710.05006",
         archives=(
@@ -191,9 +191,9 @@ RECIPES = {
         arrange=_as_it_is,
     ),
     "spleen": Recipe(
-        title="Medical Segmentation Decathlon, Task09 Spleen (41 labelled CT scans)",
+        title="Medical Segmentation Decathlon, Task09 Spleen (41 labeled CT scans)",
         task="spleen",
-        licence="CC BY-SA 4.0",
+        license="CC BY-SA 4.0",
         cite="Antonelli M et al. The Medical Segmentation Decathlon. Nat Commun 13:4128 (2022)",
         archives=(Archive(DecathlonDataset.resource["Task09_Spleen"], f"md5:{DecathlonDataset.md5['Task09_Spleen']}"),),
         arrange=_decathlon,
@@ -201,7 +201,7 @@ RECIPES = {
     "montgomery": Recipe(
         title="NLM chest radiographs, Montgomery County (138 images with masks of both lungs)",
         task="chest_xray",
-        licence="public, NLM; its terms ask for the citation",
+        license="public, NLM; its terms ask for the citation",
         cite=_JAEGER_2014,
         archives=(
             Archive(
@@ -214,7 +214,7 @@ RECIPES = {
     "shenzhen": Recipe(
         title="NLM chest radiographs, Shenzhen (662 images, 566 of them with masks from elsewhere)",
         task="chest_xray",
-        licence="public, NLM; its terms ask for the citation. Masks: as their page states",
+        license="public, NLM; its terms ask for the citation. Masks: as their page states",
         cite=f"{_JAEGER_2014}; masks: Stirenko S et al. ELNANO 2018. https://arxiv.org/abs/1803.01199",
         archives=(Archive(f"{_NLM}/ChinaSet_AllFiles.zip"),),
         arrange=_shenzhen,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn the stacks of a plan into the pictures, masks and lists of a Pascal VOC tree."""
 
-import csv
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, mendable, replacing
+from bundle.pyraseg.core import PyrasegError, mendable, replacing, write_csv
 from bundle.pyraseg.datalists import IMAGES, MASKS, PARTS, SPLITS, random_split, write_lists, write_mask, write_picture
 from bundle.pyraseg.dicom import DicomImage, read_rescale, read_series
 from bundle.pyraseg.transforms import UNKNOWN, LabelReader, from_dicom
@@ -50,7 +50,7 @@ class Settings:
     """Hold how slices become pictures.
 
     Attributes:
-        windows: one item of `Windowd` for grey pictures, three for the channels of RGB.
+        windows: one item of `Windowd` for gray pictures, three for the channels of RGB.
         fallback: takes the place of "header" in series without a window that can be used.
         format: one of `FORMATS`.
         square: resample pictures with other than square pixels.
@@ -67,7 +67,7 @@ class Settings:
         if self.format not in FORMATS:
             raise PyrasegError(f"Pictures are written as one of {', '.join(FORMATS)}, not as {self.format!r}.")
         if len(self.windows) not in (1, 3):
-            raise PyrasegError(f"One window makes a grey picture and three an RGB one; {len(self.windows)} are given.")
+            raise PyrasegError(f"One window makes a gray picture and three an RGB one; {len(self.windows)} are given.")
         if self.format == "png16" and (self.square or tuple(self.windows) != ("header",)):
             raise PyrasegError("png16 writes values as they are: leave windows and square pixels out, or write png.")
 
@@ -78,7 +78,7 @@ class Result:
 
     Attributes:
         images: how many pictures were written.
-        parts: how many labelled pictures are in each part of the split, by its name in VOC.
+        parts: how many labeled pictures are in each part of the split, by its name in VOC.
         patients: how many patients the pictures come from.
         failures: where the series and files are that were left out, and what is wrong with them.
         warnings: what a user should know of the pictures.
@@ -112,7 +112,7 @@ def write_voc(
         link: CSV file outside of `folder`; must not exist.
         plan: what to convert.
         settings: how.
-        split_shares: shares of the labelled patients in training, validation and test.
+        split_shares: shares of the labeled patients in training, validation and test.
         seed: of the split.
         num_workers: processes, each of which converts one stack at a time.
 
@@ -125,8 +125,8 @@ def write_voc(
     if link.exists() or link.is_relative_to(folder):
         what = "exists" if link.exists() else f"lies in {folder}, which is made to be passed on"
         raise PyrasegError(f"The link {link} {what}. Give another file.")
-    labelled = [{"patient": stack.patient} for stack in plan.stacks if stack.labels]
-    parts = random_split(labelled, split_shares, seed)
+    labeled = [{"patient": stack.patient} for stack in plan.stacks if stack.labels]
+    parts = random_split(labeled, split_shares, seed)
     part_of = {item["patient"]: PARTS[part] for part, items in parts.items() for item in items}
     with replacing(folder) as partial:
         for name in (IMAGES, MASKS):
@@ -138,18 +138,19 @@ def write_voc(
         converted = list(tqdm(workers, desc="Converting", unit="series", disable=None, total=len(plan.stacks)))
         failures = [outcome.fault for outcome in converted if outcome.fault]
         failures += [f"{file}: it is DICOM and cannot be read; replace it or leave it out" for file in plan.unreadable]
-        images = [row for outcome in converted for row in outcome.images]
-        links = [row for outcome in converted for row in outcome.links]
+        # In the order of the names of the pictures, which says nothing of names of patients.
+        images = sorted((row for outcome in converted for row in outcome.images), key=itemgetter("image"))
+        links = sorted((row for outcome in converted for row in outcome.links), key=itemgetter("image"))
         if not images:
             raise PyrasegError(_named_failures(failures, "nothing is written"))
         for row in images:
             row["part"] = part_of[row["patient"]] if row["classes"] is not None else ""
         lists = {part: [row["image"] for row in images if row["part"] == PARTS[part]] for part in SPLITS}
         write_lists(partial, lists)
-        _write_csv(partial / "images.csv", IMAGE_COLUMNS, images)
+        write_csv(partial / "images.csv", IMAGE_COLUMNS, images, digits=None)
         _write_description(partial / "conversion.json", settings, split_shares, seed)
         with replacing(link) as partial_link:
-            _write_csv(partial_link, LINK_COLUMNS, links)
+            write_csv(partial_link, LINK_COLUMNS, links, digits=None)
             partial_link.chmod(0o600)
     return Result(
         images=len(images),
@@ -302,14 +303,6 @@ def _link_row(name: str, stack: Stack, source: DicomImage, index: int) -> dict[s
         "file": source.files[index],
         "label": stack.labels[0] if stack.labels else "",
     }
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows in the order of the names of their pictures, which says nothing of names of patients."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: row["image"]))
 
 
 def _write_description(path: Path, settings: Settings, split_shares: Sequence[float], seed: int) -> None:

@@ -32,7 +32,7 @@ def group_patients(identities: Sequence[Identity], by: str = "auto") -> list[str
     Args:
         identities: of each series.
         by: "auto" refuses Patient IDs that are empty or the same in all of several studies, as those of a careless
-            anonymisation; "patient" believes the latter; "study" leaves Patient IDs out of account.
+            anonymization; "patient" believes the latter; "study" leaves Patient IDs out of account.
 
     Raises:
         PyrasegError: nobody can tell which of several studies are one patient's.
@@ -55,7 +55,7 @@ def group_patients(identities: Sequence[Identity], by: str = "auto") -> list[str
     studies = len(set(join([_keys(identities[place], "study") for place in own])))
     if by == "auto" and len(ids) == 1 and studies > 1:
         raise PyrasegError(
-            f"All {len(own)} series have the same Patient ID, in {studies} studies: one patient, or an anonymisation "
+            f"All {len(own)} series have the same Patient ID, in {studies} studies: one patient, or an anonymization "
             f"that made all alike? {remedy} If it is one patient, group by patient."
         )
     return groups

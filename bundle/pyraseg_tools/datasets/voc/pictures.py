@@ -34,7 +34,7 @@ class Picture:
 
     Attributes:
         pixels: (rows, columns) uint8 or uint16, or RGB (rows, columns, 3) uint8.
-        window: what was mapped to black and white, in words; "" for colours and for 16 bits.
+        window: what was mapped to black and white, in words; "" for colors and for 16 bits.
         mapping: the way back to rescaled units, of 16-bit pictures.
     """
 
@@ -48,11 +48,11 @@ def windowed_pictures(
 ) -> list[Picture]:
     """Return the slices in 8 bits: the window's output times 255, rounded to the nearest number.
 
-    Windows follow PS3.3 C.11.2.1.2 through `Windowd`, which also turns MONOCHROME1 round. Colours pass unchanged.
+    Windows follow PS3.3 C.11.2.1.2 through `Windowd`, which also turns MONOCHROME1 round. Colors pass unchanged.
 
     Args:
         image: (1, W, H, D) in rescaled units with the metadata of `MedicalImageReader`, or (3, W, H, D) uint8.
-        windows: one for grey pictures, three for the channels of RGB.
+        windows: one for gray pictures, three for the channels of RGB.
         fallback: takes the place of "header" where the header has no window that can be used.
 
     Raises:
@@ -81,7 +81,7 @@ def windowed_pictures(
 
 
 def lossless_pictures(image: MetaTensor, slopes: Sequence[float]) -> list[Picture]:
-    """Return the slices in 16 bits, from which their values can be restored exactly; colours stay in 8 bits.
+    """Return the slices in 16 bits, from which their values can be restored exactly; colors stay in 8 bits.
 
     Whole values from -32768 to 32767, as those of CT, are stored as ``value + 32768``. Others are stored in steps of
     the slope of their slice, from the smallest value on. An inverted image is stored upside down, with a negative slope

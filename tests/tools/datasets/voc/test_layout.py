@@ -11,7 +11,7 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg.datalists.voc import palette, write_lists, write_mask, write_picture
 
-#: Colours of the 21 classes and of the void, as VOC's development kit lists them.
+#: Colors of the 21 classes and of the void, as VOC's development kit lists them.
 DEVKIT = [
     (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128),
     (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128),
@@ -22,12 +22,12 @@ PATTERN = r"^(p\d+(?=_s\d+_)|.+)"
 
 
 def test_palette_is_that_of_the_development_kit():
-    assert [tuple(colour) for colour in palette()[:21].tolist()] == DEVKIT
+    assert [tuple(color) for color in palette()[:21].tolist()] == DEVKIT
     assert palette()[255].tolist() == [224, 224, 192]
     assert len(np.unique(palette(), axis=0)) == 256
 
 
-def test_a_mask_keeps_its_indices_and_has_the_colours(tmp_path):
+def test_a_mask_keeps_its_indices_and_has_the_colors(tmp_path):
     classes = np.array([[0, 1, 5], [20, 255, 2]], np.uint8)
     write_mask(tmp_path / "mask.png", classes)
     image = Image.open(tmp_path / "mask.png")

@@ -165,7 +165,7 @@ def test_square_pixels_have_the_smaller_spacing(tmp_path, hu):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"windows": ["lung", "bone"]}, "One window makes a grey picture and three an RGB one; 2 are given"),
+        ({"windows": ["lung", "bone"]}, "One window makes a gray picture and three an RGB one; 2 are given"),
         ({"format": "tiff"}, "one of jpg, png, png16, not as 'tiff'"),
         ({"format": "png16", "windows": ["lung"]}, "png16 writes values as they are"),
         ({"format": "png16", "square": True}, "png16 writes values as they are"),

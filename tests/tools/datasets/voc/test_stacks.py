@@ -15,7 +15,7 @@ from tests.helpers.dicom_files import uid, write_image, write_series
 
 PATIENT = dict.fromkeys(["PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "ReferringPhysicianName"], "")
 PATIENT |= {"StudyDate": "20240101", "StudyTime": "120000", "SeriesNumber": 1, "SliceThickness": 1}
-GREY = np.zeros((2, 8, 6), np.int16)
+GRAY = np.zeros((2, 8, 6), np.int16)
 
 
 def make_series(folder: Path, name: str, patient: str = "A") -> list[Path]:
@@ -25,11 +25,11 @@ def make_series(folder: Path, name: str, patient: str = "A") -> list[Path]:
         "StudyInstanceUID": uid("study", name),
         "FrameOfReferenceUID": uid("f", name),
     }
-    return write_series(folder, GREY, **uids, **PATIENT, PatientID=patient)
+    return write_series(folder, GRAY, **uids, **PATIENT, PatientID=patient)
 
 
 def make_seg(path: Path, images: list[Path]) -> Path:
-    mask = np.ones(GREY.shape, np.uint8)
+    mask = np.ones(GRAY.shape, np.uint8)
     write_segmentation(path, mask, [pydicom.dcmread(file) for file in images], [SegmentClass.organ("liver")])
     return path
 

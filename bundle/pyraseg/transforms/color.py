@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vary the colours of photographs. Not for radiology, whose grey values carry meaning."""
+"""Vary the colors of photographs. Not for radiology, whose gray values carry meaning."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -15,10 +15,10 @@ from bundle.pyraseg.transforms.strength import ScaledByStrength
 RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
-    """Change brightness, contrast, saturation and hue of RGB images, all by one matrix on the colours of a pixel.
+class RandColorJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
+    """Change brightness, contrast, saturation and hue of RGB images, all by one matrix on the colors of a pixel.
 
-    Brightness scales the colours, contrast scales their distance from the image's mean luma, saturation scales the
+    Brightness scales the colors, contrast scales their distance from the image's mean luma, saturation scales the
     chroma, and hue turns the chroma by an angle, in YIQ space. That is one affine map of RGB, unlike the detour through
     HSV that torchvision's ColorJitter takes for the hue; the amplitudes have the same meaning. Values are clamped to
     [0, 1], as a camera's are.
@@ -30,7 +30,7 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
         contrast: largest relative change of contrast.
         saturation: largest relative change of saturation.
         hue: largest turn of the hue, as a share of the full circle.
-        normalization: `mean` and `std`, one value a channel, by which the images were normalised after they were scaled
+        normalization: `mean` and `std`, one value a channel, by which the images were normalized after they were scaled
             to [0, 1]; None where they still lie there.
         allow_missing_keys: skip keys that are not in the data.
 
@@ -54,7 +54,7 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
         RandomizableTransform.__init__(self, prob)
         self.amplitudes = np.array([brightness, contrast, saturation, hue])
         if (self.amplitudes < 0).any():
-            raise PyrasegError(f"RandColourJitterd: amplitudes must be 0 or more, got {self.amplitudes.tolist()}.")
+            raise PyrasegError(f"RandColorJitterd: amplitudes must be 0 or more, got {self.amplitudes.tolist()}.")
         normalization = normalization or {"mean": [0, 0, 0], "std": [1, 1, 1]}
         self.mean, self.std = (torch.tensor(normalization[name]).view(3, 1, 1) for name in ("mean", "std"))
 
@@ -69,21 +69,21 @@ class RandColourJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
         return {**data, **{key: self.apply(data[key]) for key in self.key_iterator(data)}}
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the image (3, W, H) in the colours of the present draw."""
+        """Return the image (3, W, H) in the colors of the present draw."""
         if image.shape[0] != 3:
-            raise PyrasegError(f"RandColourJitterd: an image has {image.shape[0]} channels; colours need three.")
+            raise PyrasegError(f"RandColorJitterd: an image has {image.shape[0]} channels; colors need three.")
         brightness, contrast, saturation, hue = self.strength * self.amplitudes * self._draw
         gain = (1 + brightness) * (1 + contrast)
-        matrix = torch.as_tensor(gain * colour_matrix(1 + saturation, 2 * np.pi * hue)).to(image)
+        matrix = torch.as_tensor(gain * color_matrix(1 + saturation, 2 * np.pi * hue)).to(image)
         luma = torch.as_tensor(RGB_TO_YIQ[0]).to(image)
-        mean_colour, std = self.mean.to(image), self.std.to(image)
-        unit = image * std + mean_colour
+        mean_color, std = self.mean.to(image), self.std.to(image)
+        unit = image * std + mean_color
         mean = (luma @ unit.flatten(1)).mean() * (1 + brightness)
         changed = torch.einsum("ij,jwh->iwh", matrix, unit) - contrast * mean
-        return (changed.clamp(0, 1) - mean_colour) / std
+        return (changed.clamp(0, 1) - mean_color) / std
 
 
-def colour_matrix(saturation: float, hue: float) -> np.ndarray:
+def color_matrix(saturation: float, hue: float) -> np.ndarray:
     """Return the (3, 3) map of RGB that scales the chroma by `saturation` and turns it by `hue` radians."""
     turn = np.eye(3)
     turn[1:, 1:] = saturation * np.array([[np.cos(hue), -np.sin(hue)], [np.sin(hue), np.cos(hue)]])

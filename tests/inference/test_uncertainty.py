@@ -10,7 +10,7 @@ from monai.transforms import Rotate
 from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.inference.views import DoubtInferer, rotate
+from bundle.pyraseg.inference.uncertainty import UncertaintyInferer, rotate
 
 
 class Threshold(nn.Module):
@@ -50,11 +50,11 @@ def test_slices_of_a_volume_turn_alike():
 
 
 def test_who_sees_the_same_from_all_sides_has_no_doubt():
-    inferer = DoubtInferer(SimpleInferer(), flips=[[0], [1], [0, 1]])
+    inferer = UncertaintyInferer(SimpleInferer(), flips=[[0], [1], [0, 1]])
     logits = inferer(discs(), Threshold())
     assert torch.equal(logits, Threshold()(discs()))
     assert inferer.of_classes == [0, 0] and inferer.of_case == 0
-    turned = DoubtInferer(SimpleInferer(), rotations=[-10, 10])
+    turned = UncertaintyInferer(SimpleInferer(), rotations=[-10, 10])
     turned(discs(), Threshold())
     assert 0 < turned.of_case < 0.1  # edges alone
 
@@ -62,17 +62,17 @@ def test_who_sees_the_same_from_all_sides_has_no_doubt():
 def test_disagreement_by_hand():
     # Mirrored, the right disc (2) lies in the half that is seen well and the left one (1) in the other, where a bias
     # of 1 takes a class: as it is, the discs are 1 and 1; mirrored they are nothing and 2.
-    inferer = DoubtInferer(SimpleInferer(), flips=[[0]])
+    inferer = UncertaintyInferer(SimpleInferer(), flips=[[0]])
     labels = inferer(discs(), Threshold(bias=1)).argmax(dim=1)
     assert set(labels.unique().tolist()) == {0, 1}
     assert inferer.of_classes == [1.0, 1.0] and inferer.of_case == 1.0
-    both = DoubtInferer(SimpleInferer(), flips=[[0], [1]])  # upside down it sees the same
+    both = UncertaintyInferer(SimpleInferer(), flips=[[0], [1]])  # upside down it sees the same
     both(discs(), Threshold(bias=1))
     assert both.of_classes == [0.5, 0.5]  # lesions: none here, some there; and none in both, which is agreement
 
 
 def test_a_class_that_no_view_finds_has_no_doubt_of_its_own():
-    inferer = DoubtInferer(SimpleInferer(), flips=[[0]])
+    inferer = UncertaintyInferer(SimpleInferer(), flips=[[0]])
     inferer(discs().clamp(max=1), Threshold())
     assert inferer.of_classes[0] == 0 and math.isnan(inferer.of_classes[1]) and inferer.of_case == 0
     inferer(torch.zeros(1, 1, 8, 8), Threshold())
@@ -80,7 +80,7 @@ def test_a_class_that_no_view_finds_has_no_doubt_of_its_own():
 
 
 def test_what_left_the_frame_is_no_disagreement():
-    inferer = DoubtInferer(SimpleInferer(), rotations=[45])
+    inferer = UncertaintyInferer(SimpleInferer(), rotations=[45])
     inferer(torch.ones(1, 1, 40, 40), Threshold())
     assert inferer.of_classes[0] == pytest.approx(0, abs=1e-6)
 
@@ -88,7 +88,7 @@ def test_what_left_the_frame_is_no_disagreement():
 def test_dropout_works_in_its_views_alone():
     torch.manual_seed(0)
     network = Threshold(dropout=0.5).eval()
-    inferer = DoubtInferer(SimpleInferer(), dropout=3)
+    inferer = UncertaintyInferer(SimpleInferer(), dropout=3)
     logits = inferer(discs(), network)
     assert torch.equal(logits, Threshold()(discs()))
     assert inferer.of_case > 0.1
@@ -97,19 +97,21 @@ def test_dropout_works_in_its_views_alone():
 
 def test_dropout_of_a_network_without_any_is_refused():
     with pytest.raises(PyrasegError, match="the network has none"):
-        DoubtInferer(SimpleInferer(), dropout=1)(discs(), Threshold())
+        UncertaintyInferer(SimpleInferer(), dropout=1)(discs(), Threshold())
     with pytest.raises(PyrasegError, match="-1: give 0 or more"):
-        DoubtInferer(SimpleInferer(), dropout=-1)
+        UncertaintyInferer(SimpleInferer(), dropout=-1)
 
 
 def test_without_views_nothing_is_known():
-    inferer = DoubtInferer(SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=2))
+    inferer = UncertaintyInferer(SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=2))
     logits = inferer(discs()[..., None].expand(-1, -1, -1, -1, 3), Threshold())
     assert logits.shape == (1, 3, 64, 48, 3) and inferer.of_classes is None and inferer.of_case is None
 
 
 def test_a_volume_through_its_slices():
     volume = torch.stack([discs(), discs()], dim=-1)
-    inferer = DoubtInferer(SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=2), rotations=[10], flips=[[0]])
+    inferer = UncertaintyInferer(
+        SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=2), rotations=[10], flips=[[0]]
+    )
     inferer(volume, Threshold())
     assert 0 < inferer.of_case < 0.1

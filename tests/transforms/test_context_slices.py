@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Neighbouring slices as channels, against indices worked out by hand."""
+"""Neighboring slices as channels, against indices worked out by hand."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.neighbours import StackNeighboursd
+from bundle.pyraseg.transforms.context_slices import StackContextSlicesd
 
 
-def stack(image: torch.Tensor, neighbours: int) -> torch.Tensor:
-    return StackNeighboursd("image", neighbours=neighbours)({"image": image})["image"]
+def stack(image: torch.Tensor, context_slices: int) -> torch.Tensor:
+    return StackContextSlicesd("image", context_slices=context_slices)({"image": image})["image"]
 
 
 def numbered(channels: int, depth: int) -> MetaTensor:
@@ -21,31 +21,31 @@ def numbered(channels: int, depth: int) -> MetaTensor:
 
 
 @pytest.mark.parametrize(
-    ("neighbours", "channels", "expected"),  # for each channel of the result, the values of its slices
+    ("context_slices", "channels", "expected"),  # for each channel of the result, the values of its slices
     [
         (1, 1, [[0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 3]]),
         (2, 1, [[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 3], [2, 3, 3, 3]]),
         (1, 2, [[0, 0, 1, 2], [10, 10, 11, 12], [0, 1, 2, 3], [10, 11, 12, 13], [1, 2, 3, 3], [11, 12, 13, 13]]),
     ],
 )
-def test_channels_are_the_slices_around(neighbours: int, channels: int, expected: list) -> None:
-    result = stack(numbered(channels, 4), neighbours)
-    assert result.shape == (channels * (2 * neighbours + 1), 4, 3, 4)
+def test_channels_are_the_slices_around(context_slices: int, channels: int, expected: list) -> None:
+    result = stack(numbered(channels, 4), context_slices)
+    assert result.shape == (channels * (2 * context_slices + 1), 4, 3, 4)
     assert result[:, 1, 2].tolist() == expected
     assert (result == result[:, :1, :1]).all()
     assert torch.equal(result.affine, numbered(1, 1).affine)
 
 
-def test_a_lone_slice_is_its_own_neighbour() -> None:
+def test_a_lone_slice_is_its_own_neighbor() -> None:
     assert stack(numbered(1, 1), 2).flatten().tolist() == [0] * 5 * 4 * 3
 
 
-@pytest.mark.parametrize(("shape", "neighbours"), [((2, 4, 3, 5), 0), ((3, 4, 3), 1)])
-def test_nothing_to_stack(shape: tuple[int, ...], neighbours: int) -> None:
+@pytest.mark.parametrize(("shape", "context_slices"), [((2, 4, 3, 5), 0), ((3, 4, 3), 1)])
+def test_nothing_to_stack(shape: tuple[int, ...], context_slices: int) -> None:
     image = torch.rand(shape)
-    assert torch.equal(stack(image, neighbours), image)
+    assert torch.equal(stack(image, context_slices), image)
 
 
 def test_a_negative_number_is_refused() -> None:
     with pytest.raises(PyrasegError, match="0 or more, got -1"):
-        StackNeighboursd("image", neighbours=-1)
+        StackContextSlicesd("image", context_slices=-1)

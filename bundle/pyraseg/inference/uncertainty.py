@@ -16,10 +16,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from bundle.pyraseg.core import PyrasegError
 
 
-class DoubtInferer(Inferer):
+class UncertaintyInferer(Inferer):
     """Return what an inferer does, and remember by how much other views of the same image disagree with it.
 
-    The doubt of a class is 1 - the mean Dice of its mask with its masks in the other views (after Roy et al.,
+    The uncertainty of a class is 1 - the mean Dice of its mask with its masks in the other views (after Roy et al.,
     NeuroImage 2019, who compare samples of dropout), turned back, on the network's grid; that of a case is the mean
     over the classes that any view has found. A pixel that left the frame in a view counts in none of its masks. Only
     such views belong here as the training has shown.
@@ -46,7 +46,7 @@ class DoubtInferer(Inferer):
         self.rotations = list(rotations)
         self.flips = [tuple(axis + 2 for axis in axes) for axes in flips]
         self.dropout = dropout
-        #: Doubt of each foreground class of the last image, NaN where no view has found it; None without views.
+        #: Uncertainty of each foreground class of the last image, NaN where no view has found it; None without views.
         self.of_classes: list[float] | None = None
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -73,15 +73,15 @@ class DoubtInferer(Inferer):
 
     @property
     def of_case(self) -> float | None:
-        """Return the mean doubt over the classes that any view has found, 0 where all agree that there is none."""
+        """Return the mean uncertainty of the classes that any view has found, 0 where all agree that there is none."""
         if self.of_classes is None:
             return None
-        found = [doubt for doubt in self.of_classes if not math.isnan(doubt)]
+        found = [uncertainty for uncertainty in self.of_classes if not math.isnan(uncertainty)]
         return sum(found) / len(found) if found else 0.0
 
 
 def rotate(images: Tensor, degrees: float, *, zeros: bool = False) -> Tensor:
-    """Turn (N, C, W, H[, D]) by an angle in the plane of W and H, bilinear, about the centre.
+    """Turn (N, C, W, H[, D]) by an angle in the plane of W and H, bilinear, about the center.
 
     Beyond the border its values go on, or zeros begin.
     """
