@@ -22,7 +22,7 @@ train: .venv/installed
 	python -m monai.bundle run training --config_file configs/train.json $(ARGS)
 
 label: .venv-label/installed
-	.venv-label/bin/python scripts/serve_label.py $(ARGS)
+	.venv-label/bin/pyraseg label $(ARGS)
 
 # Two processes with one thread each: most tests spend their time in Python. Files stay together, for their fixtures.
 test: .venv/installed-dev

@@ -56,7 +56,7 @@ print(len([getattr(room, name) for name in room.__all__]))
 
 def test_rooms_are_entered_by_their_doors():
     """Code outside a room imports the room's public names, not its modules, so that files may move within it."""
-    graph = grimp.build_graph("bundle.pyraseg", "bundle.pyraseg_tools", cache_dir=None)
+    graph = grimp.build_graph("bundle.pyraseg", "bundle.pyraseg_tools", "scripts", "benchmarks", cache_dir=None)
     rooms = sorted(map(room, STUBS), key=len, reverse=True)
     through_walls = []
     for imported in sorted(graph.modules - set(rooms)):
