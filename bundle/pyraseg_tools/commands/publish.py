@@ -9,10 +9,8 @@ where anyone must be able to download (docs/sharing.md).
 
 import argparse
 from pathlib import Path
-from types import ModuleType
 
 from bundle.pyraseg.commands import command_parser
-from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.packaging import Verified, verify
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.publishing import write_zoo, zoo_files
@@ -42,7 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     plain_console()
     options = arguments(argv)
     if options.hub is not None:
-        load_hub().check_repository(options.hub)
+        from bundle.pyraseg_tools.publishing import check_repository  # the hub's client is an extra
+
+        check_repository(options.hub)
     print(f"Verifying {options.package} ...", flush=True)
     package = verify(options.package, key=options.key, unsigned=options.unsigned)
     print(to_zoo(package, options) if options.hub is None else to_hub(package, options))
@@ -56,21 +56,13 @@ def to_zoo(package: Verified, options: argparse.Namespace) -> str:
 
 
 def to_hub(package: Verified, options: argparse.Namespace) -> str:
-    hub = load_hub()
-    hub.check_card(package)
+    from bundle.pyraseg_tools.publishing import check_card, publish
+
+    check_card(package)
     if options.dry_run:
         return listed(package.files, options.hub)
     print(f"Uploading {package.title}, {size(package.files)}, to {options.hub} ...", flush=True)
-    return f"Published {package.title} at {hub.publish(package, options.hub, public=options.public)}"
-
-
-def load_hub() -> ModuleType:
-    """Return the module that publishes on the hub, whose client not every installation has."""
-    try:
-        from bundle.pyraseg_tools.publishing import hub
-    except ModuleNotFoundError as error:
-        raise PyrasegError(f'The hub needs the package {error.name}: pip install -e ".[hub]"') from error
-    return hub
+    return f"Published {package.title} at {publish(package, options.hub, public=options.public)}"
 
 
 def listed(files: dict[str, bytes], where: str) -> str:
