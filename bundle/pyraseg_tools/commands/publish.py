@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish a package: on the Hugging Face hub, or as a folder for a pull request to MONAI's model zoo.
 
+pyraseg publish dist/pyraseg_dermoscopy_v0.2.0.zip --key public.pem --hub OWNER/pyraseg_dermoscopy --dry-run
+
 The package is verified first, and what was verified is what is published.
 The hub's token comes from `hf auth login` or HF_TOKEN; a new repository is private unless --public is given. The zoo
 has no weights in git: --url says where it finds them, such as https://huggingface.co/OWNER/NAME/resolve/VERSION, from
@@ -12,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bundle.pyraseg.commands import command_parser
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import require
 from bundle.pyraseg.packaging import Verified, verify
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.publishing import write_zoo, zoo_files
@@ -66,10 +68,9 @@ def to_hub(package: Verified, options: argparse.Namespace) -> str:
 
 def load_hub() -> ModuleType:
     """Return the module that publishes on the hub, whose client not every installation has."""
-    try:
-        from bundle.pyraseg_tools.publishing import hub
-    except ModuleNotFoundError as error:
-        raise PyrasegError(f'The hub needs the package {error.name}: pip install -e ".[hub]"') from error
+    require("huggingface_hub")
+    from bundle.pyraseg_tools.publishing import hub
+
     return hub
 
 
