@@ -37,7 +37,7 @@ from benchmarks.networks import (
     processor,
     summary,
 )
-from bundle.pyraseg.commands.quantize import training_images
+from bundle.pyraseg.commands import training_images
 from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.workflow import plain_console

@@ -145,7 +145,7 @@ def run(task: str, weights: Path, target: Path, settings: dict[str, Any]) -> Non
 
 def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, settings: dict[str, Any]) -> int:
     """Segment with an exported model, without PyTorch; return the exit code."""
-    from bundle.pyraseg.runtime.__main__ import main as runtime
+    from bundle.pyraseg.runtime import main as runtime
 
     if unknown := settings.keys() - {"threads", "select"}:
         raise PyrasegError(f"With a model in ONNX the options are --threads and --select, not --{min(unknown)}.")

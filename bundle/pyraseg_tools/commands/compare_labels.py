@@ -15,8 +15,7 @@ from monai.transforms import Compose, LoadImaged
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.datalists import load_cases
-from bundle.pyraseg.datalists.datalist import SPLITS
+from bundle.pyraseg.datalists import SPLITS, load_cases
 from bundle.pyraseg.evaluation import CaseScorer, CaseTable, format_summary
 from bundle.pyraseg.transforms import LoadLabeld
 from bundle.pyraseg.workflow import plain_console

@@ -11,10 +11,8 @@ where anyone must be able to download (docs/sharing.md).
 
 import argparse
 from pathlib import Path
-from types import ModuleType
 
 from bundle.pyraseg.commands import command_parser
-from bundle.pyraseg.core import require
 from bundle.pyraseg.packaging import Verified, verify
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.publishing import write_zoo, zoo_files
@@ -44,7 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     plain_console()
     options = arguments(argv)
     if options.hub is not None:
-        load_hub().check_repository(options.hub)
+        from bundle.pyraseg_tools.publishing import check_repository  # the hub's client is an extra
+
+        check_repository(options.hub)
     print(f"Verifying {options.package} ...", flush=True)
     package = verify(options.package, key=options.key, unsigned=options.unsigned)
     print(to_zoo(package, options) if options.hub is None else to_hub(package, options))
@@ -58,20 +58,13 @@ def to_zoo(package: Verified, options: argparse.Namespace) -> str:
 
 
 def to_hub(package: Verified, options: argparse.Namespace) -> str:
-    hub = load_hub()
-    hub.check_card(package)
+    from bundle.pyraseg_tools.publishing import check_card, publish
+
+    check_card(package)
     if options.dry_run:
         return listed(package.files, options.hub)
     print(f"Uploading {package.title}, {size(package.files)}, to {options.hub} ...", flush=True)
-    return f"Published {package.title} at {hub.publish(package, options.hub, public=options.public)}"
-
-
-def load_hub() -> ModuleType:
-    """Return the module that publishes on the hub, whose client not every installation has."""
-    require("huggingface_hub")
-    from bundle.pyraseg_tools.publishing import hub
-
-    return hub
+    return f"Published {package.title} at {publish(package, options.hub, public=options.public)}"
 
 
 def listed(files: dict[str, bytes], where: str) -> str:
