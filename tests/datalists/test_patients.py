@@ -42,7 +42,7 @@ def test_table(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,case\nAnna,a\n", "has the columns name, case; it needs case and patient"),
+        ("name,case\nAnna,a\n", "has the columns name, case and lacks patient"),
         ("", "has the columns none"),
         ("case,patient\na,Anna\n", "names no patient for 1 of 2 cases, such as b"),
         ("case,patient\na,Anna\nb,\n", "names no patient for 1 of 2 cases, such as b"),
@@ -55,7 +55,7 @@ def test_refused_tables(tmp_path, text, message):
 
 
 def test_an_absent_table_is_one_message(tmp_path):
-    with pytest.raises(PyrasegError, match="cannot be read as a CSV file"):
+    with pytest.raises(PyrasegError, match=r"There is no file .*none\.csv"):
         patients_from_csv(items("a"), tmp_path / "none.csv")
 
 

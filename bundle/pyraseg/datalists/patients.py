@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose image it is: what must stay together in a split, told by names, a table, DICOM headers or the images."""
 
-import csv
 import logging
 import re
 from collections.abc import Hashable, Iterable, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, read_csv
 from bundle.pyraseg.dicom import find_series
 
 logger = logging.getLogger(__name__)
@@ -44,17 +43,8 @@ def patients_from_csv(items: Sequence[dict[str, str]], table: Path) -> list[str]
     Raises:
         PyrasegError: the file is absent, lacks a column, names a case twice with two patients, or leaves a case out.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PyrasegError(f"{table} cannot be read as a CSV file: {error}.") from error
-    if not {"case", "patient"} <= set(columns):
-        raise PyrasegError(f"{table} has the columns {', '.join(columns) or 'none'}; it needs case and patient.")
     patients: dict[str, str] = {}
-    for row in rows:
+    for row in read_csv(table, ["case", "patient"], remedy="Write both, a line for each case."):
         case, patient = (row["case"] or "").strip(), (row["patient"] or "").strip()
         if patients.setdefault(case, patient) != patient:
             raise PyrasegError(f"{table} gives the case {case} to two patients. Give it to one.")

@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, file_digest
 from bundle.pyraseg.dicom.found import FoundFile, opened
 from bundle.pyraseg.dicom.geometry import frame_planes, stack_geometry
 from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
@@ -179,7 +179,7 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
     """
     datasets = read_sources(files, pixels=True)
     paths = [Path(file) for file in dict.fromkeys(files)]
-    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in paths]
+    contents = [file_digest(path) for path in paths]
     series = hashlib.sha256("".join(contents).encode()).hexdigest()
     study = next((str(dataset.StudyInstanceUID) for dataset in datasets if dataset.get("StudyInstanceUID")), "")
     with values_as_they_are():

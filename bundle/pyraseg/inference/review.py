@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from bundle.pyraseg.evaluation import write_csv
+from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.inference.uncertainty import UncertaintyInferer
 
 logger = logging.getLogger(__name__)
@@ -40,9 +40,6 @@ class ReviewList:
 
     def __call__(self, engine: Engine) -> None:
         order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
-        write_csv(
-            self.path,
-            ["case", "uncertainty"],
-            [{"case": name, "uncertainty": self.uncertainties[name]} for name in order],
-        )
+        rows = [{"case": name, "uncertainty": self.uncertainties[name]} for name in order]
+        write_csv(self.path, ["case", "uncertainty"], rows)
         logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)

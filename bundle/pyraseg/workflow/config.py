@@ -30,8 +30,8 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
-#: Knobs whose only use MONAI Label and MONAI FL may replace by a value of their own.
-REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data"}
+#: Knobs whose only use MONAI Label, MONAI FL and `pyraseg segment` may replace by a value of their own.
+REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data"}
 MONAI_IDS = RUN_IDS | TRACKING | PROPERTIES | {"imports", "displayable_configs", "_meta_"}
 
 

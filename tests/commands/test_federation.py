@@ -13,23 +13,26 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {
-    "encoder": "test_efficientnet",
-    "pretrained": False,
-    "num_workers": 0,
-    "samples_per_epoch": 32,
-    "spacing": 5,
-    "slice_size": [96, 96],
-    "device": "cpu",
-    "plan#stages": [
-        {"name": "new parts", "epoch_fraction": 0.5, "learning_rates": {"pyramid": 2e-3, "head": 2e-3}},
-        {
-            "name": "all parts",
-            "epoch_fraction": 0.5,
-            "learning_rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3},
-        },
-    ],
-}
+SETTINGS = [
+    f"--{key}={json.dumps(value)}"
+    for key, value in {
+        "encoder": "test_efficientnet",
+        "pretrained": False,
+        "num_workers": 0,
+        "samples_per_epoch": 32,
+        "spacing": 5,
+        "slice_size": [96, 96],
+        "device": "cpu",
+        "plan#stages": [
+            {"name": "new parts", "epoch_fraction": 0.5, "learning_rates": {"pyramid": 2e-3, "head": 2e-3}},
+            {
+                "name": "all parts",
+                "epoch_fraction": 0.5,
+                "learning_rates": {"encoder": 1e-3, "pyramid": 2e-3, "head": 2e-3},
+            },
+        ],
+    }.items()
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def simulate(python: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_two_sites_finish_two_rounds(python, tmp_path):
-    options = ("--rounds", "2", "--local_epochs", "1", "--settings", json.dumps(SETTINGS))
+    options = ("--rounds", "2", "--local_epochs", "1", *SETTINGS)
     done = simulate(python, *options, "--output_dir", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"The model of 2 sites after 2 rounds is {tmp_path / 'model.pt'}" in done.stdout

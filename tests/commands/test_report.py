@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.report import main
+from bundle.pyraseg.commands.report import main
 from tests.helpers.evaluations import evaluate, volume
 from tests.helpers.training_runs import write_log
 
@@ -48,12 +48,12 @@ def test_a_wrong_folder_is_one_message(tmp_path, name):
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / name)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "pyraseg: There are no scores at" in result.stderr
+    assert "pyraseg: There is no file" in result.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(evaluation, tmp_path):
     (evaluation / "report.html").write_text("old")
     result = run(evaluation, "--training", tmp_path)
-    assert result.returncode == 1 and "There is no log.csv in" in result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == 1 and "There is no file" in result.stderr and "Traceback" not in result.stderr
     assert (evaluation / "report.html").read_text() == "old"

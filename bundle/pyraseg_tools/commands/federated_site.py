@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site of a federation: MONAI's client of this bundle, driven by NVFlare's client API.
 
-NVFlare runs this file at every site; `python -m scripts.federated_simulation` does so on one machine. What differs
+NVFlare runs this file at every site; `pyraseg federation` does so on one machine. What differs
 between sites (data, folders) stands in an overlay of the configs that each site keeps to itself.
 """
 
 import argparse
 
 import nvflare.client as flare
-from monai.bundle import ConfigParser
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 from nvflare.app_common.abstract.fl_model import FLModel
 
-CONFIGS = ["configs/train.json", "configs/federated.json"]
+from bundle.pyraseg.workflow import merge_files
+from bundle.pyraseg_tools.commands.federation import CONFIGS
 
 
 def build_client(bundle_root: str, site: str, *, name: str) -> MonaiAlgo:
     """Return MONAI's client of the bundle, with the configs of a site: ours, then the overlay at the path `site`."""
     files = [*(f"{bundle_root}/{config}" for config in CONFIGS), site]
-    local_epochs = ConfigParser.load_config_files(files)["local_epochs"]
+    local_epochs = merge_files(files)["local_epochs"]
     client = MonaiAlgo(
         bundle_root,
         local_epochs=local_epochs,

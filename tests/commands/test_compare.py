@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.compare_models import main
+from bundle.pyraseg.commands.compare import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,4 +46,4 @@ def test_what_is_wrong_is_one_message(evaluations):
     command = [sys.executable, "-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "pyraseg: There are no scores at" in result.stderr
+    assert "pyraseg: There is no file" in result.stderr

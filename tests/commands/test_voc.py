@@ -18,10 +18,10 @@ from skimage.draw import polygon2mask
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.torchvision_ops import import_torchvision
+from bundle.pyraseg_tools.commands.voc import main
 from bundle.pyraseg_tools.datasets.phantom.cases import PLANS, phantom_case
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from bundle.pyraseg_tools.datasets.voc.pictures import Mapping16, restore_values
-from scripts.dicom_to_voc import main
 from tests.helpers.dicom_files import uid, write_image, write_series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -345,7 +345,7 @@ def test_pixels_that_are_not_square_are_told_or_made_so(tmp_path, capsys):
     [
         ([], "Name the classes with --class-names.* Found: no SEG and no RTSTRUCT"),
         (["--images-only", "--class-names", "a"], "--images-only writes no masks"),
-        (["--images-only", "--window", "lungs"], "there is no window 'lungs'; the nearest is 'lung'"),
+        (["--images-only", "--window", "lungs"], "there is no window 'lungs'.*The nearest name is 'lung'"),
         (["--images-only", "--window", "center=1,width=x"], "The window 'center=1,width=x' is not understood"),
         (["--images-only", "--window", "center=1"], "The window 'center=1' is not understood"),
         (["--images-only", "--window", "lung", "bone"], "2 are given"),
