@@ -16,11 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_torchvision
+from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_with_torchvision
 from bundle.pyraseg.workflow import plain_console
 
-import_torchvision()  # timm imports torchvision and must find it sound
-import timm  # noqa: E402
+timm = import_with_torchvision("timm")
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (224, 512)

@@ -11,7 +11,7 @@ from bundle.pyraseg.core import distributed
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.scores import count_overlap, mean_dice, summarize
 from bundle.pyraseg.networks.pspnet import PSPNet
-from bundle.pyraseg.training.parallel import CaseShare, convert_sync_batchnorm, distribute
+from bundle.pyraseg.training.parallel import CaseShare, distribute, timm
 from tests.helpers.commands import ROOT
 from tests.helpers.two_processes import CASES, CLASSES, EPOCHS, LEARNING, Network, batches, cases
 
@@ -118,7 +118,7 @@ def test_batch_norm_across_gpus_computes_the_same_and_keeps_the_names():
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before, names = network(image), list(network.state_dict())
-        converted = convert_sync_batchnorm(network)
+        converted = timm.layers.convert_sync_batchnorm(network)
         assert converted is network and list(network.state_dict()) == names
         assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in network.encoder.modules())
         torch.testing.assert_close(network(image), before)

@@ -12,22 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
-
-import_torchvision()  # timm imports torchvision and must find it sound
-import timm  # noqa: E402
-from timm.layers import Conv2dSame  # noqa: E402
-from timm.models import FeatureListNet  # noqa: E402
-from timm.models.efficientnet import EfficientNetFeatures  # noqa: E402
-from timm.models.mobilenetv3 import MobileNetV3Features  # noqa: E402
-
-from bundle.pyraseg.networks.weights import (  # noqa: E402
+from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
+from bundle.pyraseg.networks.weights import (
     TORCHVISION_EPS,
     change_batch_norm_eps,
     load_weights,
     read_packaged_weights,
     read_weights,
 )
+
+timm = import_with_torchvision("timm")
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +101,7 @@ class EvenSameConv2d(nn.Conv2d):
     which no runtime can fuse into the convolution.
     """
 
-    def __init__(self, conv: Conv2dSame) -> None:
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -218,12 +212,13 @@ def _divide(extractor: nn.Module, *, depth: int | None) -> Encoder | UndividedEn
     """Turn timm's extractor into a stem and stages."""
     for parent in list(extractor.modules()):
         for child_name, child in list(parent.named_children()):
-            if isinstance(child, Conv2dSame):
+            if isinstance(child, timm.layers.Conv2dSame):
                 setattr(parent, child_name, EvenSameConv2d(child))
-    if isinstance(extractor, EfficientNetFeatures | MobileNetV3Features):
+    in_blocks = timm.models.efficientnet.EfficientNetFeatures, timm.models.mobilenetv3.MobileNetV3Features
+    if isinstance(extractor, in_blocks):
         modules = {key: child for key, child in extractor.named_children() if key != "blocks"}
         modules |= {f"blocks_{key}": child for key, child in extractor.blocks.named_children()}
-    elif isinstance(extractor, FeatureListNet):
+    elif isinstance(extractor, timm.models.FeatureListNet):
         modules = dict(extractor.items())
     else:
         return UndividedEncoder(extractor, depth=depth)

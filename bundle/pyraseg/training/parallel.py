@@ -12,10 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 from bundle.pyraseg.core import distributed
-from bundle.pyraseg.networks import import_torchvision
+from bundle.pyraseg.networks import import_with_torchvision
 
-import_torchvision()  # timm imports torchvision and must find it sound
-from timm.layers import convert_sync_batchnorm  # noqa: E402
+timm = import_with_torchvision("timm")
 
 
 def distribute(network: nn.Module) -> DistributedDataParallel:
@@ -39,7 +38,7 @@ def distribute(network: nn.Module) -> DistributedDataParallel:
     device = next(network.parameters()).device
     on_gpu = device.type == "cuda"
     return DistributedDataParallel(
-        convert_sync_batchnorm(network) if on_gpu else network,
+        timm.layers.convert_sync_batchnorm(network) if on_gpu else network,
         device_ids=[device] if on_gpu else None,
         forward_sync_buffers=False,
         find_unused_parameters=True,
