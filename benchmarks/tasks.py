@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from bundle.pyraseg.evaluation import mean_interval
-from scripts.network_table import replace_between_markers
+from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "tasks"

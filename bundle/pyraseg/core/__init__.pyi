@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+from .distributed import first_to_fail as first_to_fail
+from .distributed import from_first as from_first
+from .distributed import gather as gather
 from .distributed import in_turn as in_turn
 from .distributed import own_device as own_device
+from .distributed import process_count as process_count
+from .distributed import process_rank as process_rank
 from .distributed import start_processes as start_processes
 from .distributed import stop_processes as stop_processes
 from .errors import DiskError as DiskError

@@ -11,7 +11,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, distributed, file_digest, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, process_rank, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def promote(weights: str | Path, model: str | Path) -> None:
     Raises:
         PyrasegError: there are no weights at that path.
     """
-    if distributed.rank() > 0:
+    if process_rank() > 0:
         return
     weights, model = Path(weights), Path(model)
     if not weights.is_file():

@@ -13,7 +13,7 @@ from ignite.metrics import Average
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg.core import distributed, write_csv
+from bundle.pyraseg.core import process_rank, write_csv
 from bundle.pyraseg.evaluation import mean_dice, summarize
 from bundle.pyraseg.training.stages import StagePlan, planned_epoch
 
@@ -57,7 +57,7 @@ class EpochLog:
 
     def attach(self, engine: Engine) -> None:
         Average(output_transform=_loss).attach(engine, LOSS)
-        if distributed.rank() > 0:
+        if process_rank() > 0:
             return
         ProgressBar(desc="Epoch", disable=None).attach(engine, output_transform=lambda output: {"loss": _loss(output)})
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)

@@ -3,10 +3,8 @@
 
 A program takes configs and options as `python -m monai.bundle run` does, `--key value` or `--section#key value`:
 
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("configs", nargs="+", type=Path)
-    given, words = parser.parse_known_args()
-    config = read_config(given.configs, parse_options(words))
+    given, options = commands.split_options(parser, argv)
+    config = read_config(given.configs, options)
     cases = config.get_parsed_content("cases")
 
 A mistyped option is refused with the nearest name, see `override`.
@@ -30,8 +28,8 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
-#: Knobs whose only use MONAI Label and MONAI FL may replace by a value of their own.
-REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data"}
+#: Knobs whose only use MONAI Label, MONAI FL and `pyraseg segment` may replace by a value of their own.
+REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data"}
 MONAI_IDS = RUN_IDS | TRACKING | PROPERTIES | {"imports", "displayable_configs", "_meta_"}
 
 

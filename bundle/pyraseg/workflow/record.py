@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.pyraseg.core import distributed, file_digest, replacing
+from bundle.pyraseg.core import file_digest, process_count, replacing
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow.config import leaves
@@ -71,8 +71,8 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
         place: value if isinstance(value, str | int | float | bool | None) else str(value)
         for place, value in leaves(config)
     }
-    if distributed.count() > 1:
-        values["processes"] = distributed.count()
+    if process_count() > 1:
+        values["processes"] = process_count()
     return {
         "seed": seed,
         "split": {"hash": split_hash(cases), **{part: len(items) for part, items in cases.items()}},

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg_tools.commands.pacs import main
 from bundle.pyraseg_tools.pacs import worker
 from bundle.pyraseg_tools.pacs.connection import PASSWORD, TOKEN, USER, PacsError, Unavailable, connect
 from bundle.pyraseg_tools.pacs.search import find_series, parse_filters
-from scripts.pacs import main
 from tests.helpers.orthanc import running
 from tests.helpers.pacs_series import small_series
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/quantize_onnx.py on the model that comes along."""
+"""`pyraseg quantize` on the model that comes along."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from bundle.pyraseg.commands import export, quantize
 from bundle.pyraseg.core.errors import PyrasegError
-from scripts import export_onnx, quantize_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = [str(ROOT / "configs" / name) for name in ("train.json", "dermoscopy.json")]
@@ -20,20 +20,20 @@ INFERENCE = [str(ROOT / "configs" / name) for name in ("inference.json", "dermos
 
 
 def test_the_configs_of_inference_are_found_by_their_names():
-    assert [str(path) for path in quantize_onnx.inference_configs([Path(name) for name in TRAINING])] == INFERENCE
+    assert [str(path) for path in quantize.inference_configs([Path(name) for name in TRAINING])] == INFERENCE
     assert all(Path(path).is_file() for path in INFERENCE)
 
 
 def test_without_a_float_network_it_says_what_to_run(tmp_path):
-    with pytest.raises(PyrasegError, match=r"no model at .*none.network.onnx. Write it first: python -m sc"):
-        quantize_onnx.main([*TRAINING, "--network-file", str(tmp_path / "none.network.onnx")])
+    with pytest.raises(PyrasegError, match=r"no model at .*none.network.onnx. Write it first: pyraseg export"):
+        quantize.main([*TRAINING, "--network-file", str(tmp_path / "none.network.onnx")])
 
 
 @pytest.fixture(scope="module")
 def exported(real_data, tmp_path_factory) -> tuple[Path, Path]:
     """Export the model, and take some photographs with a list of their parts; return both folders."""
     folder = tmp_path_factory.mktemp("int8")
-    export_onnx.main([*INFERENCE, "--output-dir", str(folder / "models")])
+    export.main([*INFERENCE, "--output-dir", str(folder / "models")])
     source, data = real_data / "dermoscopy_isic2017", folder / "data"
     names = sorted(path.stem for path in (source / "images").glob("*.jpg"))[:40]
     for part, suffix in (("images", ".jpg"), ("masks", "_segmentation.png")):
@@ -52,7 +52,7 @@ def exported(real_data, tmp_path_factory) -> tuple[Path, Path]:
 def test_the_model_that_comes_along_passes_the_gate(exported, capsys):
     models, data = exported
     given = ["--dataset-dir", str(data), "--network-file", str(models / "dermoscopy.network.onnx"), "--images", "24"]
-    quantize_onnx.main([*TRAINING, *given])
+    quantize.main([*TRAINING, *given])
     said = capsys.readouterr().out
     assert "on 12 validation cases" in said and "Written: " in said
     sizes = {path.name: path.stat().st_size for path in models.iterdir()}
@@ -74,11 +74,11 @@ def test_the_model_that_comes_along_passes_the_gate(exported, capsys):
 @pytest.mark.slow
 def test_a_path_that_prepares_images_otherwise_is_refused(exported):
     models, _ = exported
-    config = export_onnx.read_config([Path(name) for name in INFERENCE], ["slice_size=[128,128]"])
+    config = export.read_config([Path(name) for name in INFERENCE], ["slice_size=[128,128]"])
     network = onnx.load(models / "dermoscopy.network.onnx")
     network.metadata_props.add(key="precision", value="int8")
     with pytest.raises(PyrasegError, match=r"prepare images otherwise than .*dermoscopy.onnx does"):
-        quantize_onnx.whole_path(network, models / "dermoscopy.onnx", config)
+        quantize.whole_path(network, models / "dermoscopy.onnx", config)
 
 
 @pytest.mark.slow
@@ -86,8 +86,8 @@ def test_ranges_of_dark_images_are_refused_and_the_layers_named(exported, tmp_pa
     models, data = exported
     network = tmp_path / "dermoscopy.network.onnx"
     shutil.copy(models / network.name, network)
-    honest = quantize_onnx.training_images
-    monkeypatch.setattr(quantize_onnx, "training_images", lambda *args: [image / 100 for image in honest(*args)])
+    honest = quantize.training_images
+    monkeypatch.setattr(quantize, "training_images", lambda *args: [image / 100 for image in honest(*args)])
     with pytest.raises(PyrasegError, match=r"did not pass: Dice .* Layers that change most .*encoder.*Nothing was wri"):
-        quantize_onnx.main([*TRAINING, "--dataset-dir", str(data), "--network-file", str(network), "--images", "4"])
+        quantize.main([*TRAINING, "--dataset-dir", str(data), "--network-file", str(network), "--images", "4"])
     assert [path.name for path in tmp_path.iterdir()] == [network.name]

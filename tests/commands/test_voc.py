@@ -18,10 +18,10 @@ from skimage.draw import polygon2mask
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
+from bundle.pyraseg_tools.commands.voc import main
 from bundle.pyraseg_tools.datasets.phantom.cases import PLANS, phantom_case
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from bundle.pyraseg_tools.datasets.voc.pictures import Mapping16, restore_values
-from scripts.dicom_to_voc import main
 from tests.helpers.dicom_files import uid, write_image, write_series
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.datalist import load_cases
-from scripts.fingerprint import main
+from bundle.pyraseg_tools.commands.fingerprint import main
 from tests.helpers.commands import monai_bundle
 from tests.helpers.dicom_files import write_series
 

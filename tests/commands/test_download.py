@@ -17,9 +17,9 @@ from PIL import Image
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg.datalists.splitting import SPLITS
+from bundle.pyraseg_tools.commands.download import main
 from bundle.pyraseg_tools.datasets.public import download
 from bundle.pyraseg_tools.datasets.public.recipes import RECIPES
-from scripts import prepare_public
 from tests.datalists.test_duplicates import texture, volume
 from tests.tools.datasets.public.server import Site, serve
 from tests.tools.datasets.public.test_archives import add_link, make_tar, make_zip
@@ -121,7 +121,7 @@ def prepare(name: str, site: Site, tmp_path: Path, *more: str) -> Path:
     if name == "shenzhen" and "--masks" not in more:
         masks = {f"mask/CHNCXR_{n:04}_0_mask.png": encoded(mask(10, 60), "png") for n in CASES if n != 3}
         more = (*more, "--masks", str(make_zip(tmp_path / "masks.zip", masks)))
-    prepare_public.main([name, *options, *more])
+    main([name, *options, *more])
     return folder
 
 
@@ -210,7 +210,7 @@ def test_masks_that_do_not_fit(name, options, message, mirror, tmp_path):
 
 def test_masks_from_elsewhere_are_asked_for_before_anything_is_downloaded(mirror, tmp_path):
     with pytest.raises(PyrasegError, match=r"Get them from https://www\.kaggle\.com.* as --masks"):
-        prepare_public.main(["shenzhen", "--output-dir", str(tmp_path / "a"), "--mirror", mirror.url])
+        main(["shenzhen", "--output-dir", str(tmp_path / "a"), "--mirror", mirror.url])
     assert mirror.asked == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.report import main
+from bundle.pyraseg.commands.report import main
 from tests.helpers.evaluations import evaluate, volume
 from tests.helpers.training_runs import write_log
 

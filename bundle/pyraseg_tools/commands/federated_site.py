@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site of a federation: MONAI's client of this bundle, driven by NVFlare's client API.
 
-NVFlare runs this file at every site; `python -m scripts.federated_simulation` does so on one machine. What differs
+NVFlare runs this file at every site; `pyraseg federation` does so on one machine. What differs
 between sites (data, folders) stands in an overlay of the configs that each site keeps to itself.
 """
 
@@ -14,8 +14,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from bundle.pyraseg.workflow import merge_files
-
-CONFIGS = ["configs/train.json", "configs/federated.json"]
+from bundle.pyraseg_tools.commands.federation import CONFIGS
 
 
 def build_client(bundle_root: str, site: str, *, name: str) -> MonaiAlgo:

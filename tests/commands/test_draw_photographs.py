@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.pyraseg.commands import datalist
 from bundle.pyraseg.core.errors import PyrasegError
-from scripts import make_datalist
-from scripts.draw_photographs import main
+from bundle.pyraseg_tools.commands.draw_photographs import main
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -42,7 +42,7 @@ def test_the_mask_is_where_the_skin_is_dark(tmp_path):
 
 def test_people_stay_together_and_no_two_photographs_are_nearly_the_same(tmp_path, capsys):
     main([str(tmp_path / "drawn")])
-    make_datalist.main([str(tmp_path / "drawn"), "--patient-pattern", r"^person_(\d+)"])
+    datalist.main([str(tmp_path / "drawn"), "--patient-pattern", r"^person_(\d+)"])
     told = capsys.readouterr().out
     assert "60 cases of 30 patients" in told and "pairs: ISIC" in told
     assert "0 pairs of images are the same or nearly so" in told

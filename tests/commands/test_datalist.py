@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.pyraseg.commands import check, datalist
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.collecting import collect_cases
 from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg.datalists.making import write_split
 from bundle.pyraseg.datalists.splitting import SPLITS
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
-from scripts import check_datalist, make_datalist
 from tests.datalists.test_duplicates import texture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def names(cases: list[dict[str, str]]) -> list[str]:
 
 
 def test_a_training_reads_what_is_written(dataset, capsys):
-    make_datalist.main([str(dataset), *PATTERN])
+    datalist.main([str(dataset), *PATTERN])
     out = capsys.readouterr().out
     cases = load_cases(dataset)
     assert sorted(name for part in SPLITS for name in names(cases[part])) == sorted(CASES)
@@ -72,7 +72,7 @@ def test_a_training_reads_what_is_written(dataset, capsys):
 
 
 def test_the_manifest_has_the_hash_of_every_file(dataset):
-    make_datalist.main([str(dataset), *PATTERN])
+    datalist.main([str(dataset), *PATTERN])
     files = json.loads((dataset / "manifest.json").read_text())["files"]
     assert len(files) == 2 * len(CASES)
     for name, value in files.items():
@@ -82,26 +82,26 @@ def test_the_manifest_has_the_hash_of_every_file(dataset):
 def test_the_same_seed_gives_the_same_bytes(dataset, tmp_path):
     written = []
     for seed in ("0", "0", "1"):
-        make_datalist.main([str(dataset), *PATTERN, "--seed", seed, "--overwrite"])
+        datalist.main([str(dataset), *PATTERN, "--seed", seed, "--overwrite"])
         written.append((dataset / "datalist.json").read_bytes())
     assert written[0] == written[1] != written[2]
 
 
 def test_elsewhere_than_the_images(dataset, tmp_path):
-    make_datalist.main([str(dataset), *PATTERN, "--output-dir", str(tmp_path / "lists" / "a")])
+    datalist.main([str(dataset), *PATTERN, "--output-dir", str(tmp_path / "lists" / "a")])
     cases = load_cases(tmp_path / "lists" / "a")
     assert {Path(item["image"]).parent for part in SPLITS for item in cases[part]} == {dataset / "images"}
     assert not (dataset / "datalist.json").exists()
 
 
 def test_shares(dataset):
-    make_datalist.main([str(dataset), *PATTERN, "--shares", "0.5", "0.25", "0.25"])
+    datalist.main([str(dataset), *PATTERN, "--shares", "0.5", "0.25", "0.25"])
     counts = [len(load_cases(dataset)[part]) for part in SPLITS]
     np.testing.assert_allclose(np.array(counts) / len(CASES), (0.5, 0.25, 0.25), atol=0.06)
 
 
 def test_folds(dataset, tmp_path, capsys):
-    make_datalist.main([str(dataset), *PATTERN, "--folds", "4", "--output-dir", str(tmp_path / "lists")])
+    datalist.main([str(dataset), *PATTERN, "--folds", "4", "--output-dir", str(tmp_path / "lists")])
     folds = [load_cases(tmp_path / "lists" / f"fold_{fold}") for fold in range(4)]
     tested = Counter(name for cases in folds for name in names(cases["test"]))
     assert tested == dict.fromkeys(CASES, 1)
@@ -112,7 +112,7 @@ def test_folds(dataset, tmp_path, capsys):
 
 
 def test_whom_the_numbers_stand_for_is_in_a_file_of_its_own(dataset, tmp_path):
-    make_datalist.main([str(dataset), *PATTERN, "--link", str(tmp_path / "secret" / "link.csv")])
+    datalist.main([str(dataset), *PATTERN, "--link", str(tmp_path / "secret" / "link.csv")])
     rows = list(csv.DictReader((tmp_path / "secret" / "link.csv").open()))
     assert len({(row["patient"], row["source"]) for row in rows}) == 15
     assert {row["source"] for row in rows} == {f"p{n:02}" for n in range(15)}
@@ -121,7 +121,7 @@ def test_whom_the_numbers_stand_for_is_in_a_file_of_its_own(dataset, tmp_path):
 def test_a_table_of_patients(dataset, tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("case,patient\n" + "".join(f"{case},Name^{case[:3]}\n" for case in CASES))
-    make_datalist.main([str(dataset), "--patient-csv", str(table)])
+    datalist.main([str(dataset), "--patient-csv", str(table)])
     assert len({item["patient"] for cases in load_cases(dataset).values() for item in cases}) == 15
     assert "Name^" not in "".join(path.read_text() for path in dataset.glob("*.*"))
 
@@ -129,7 +129,7 @@ def test_a_table_of_patients(dataset, tmp_path):
 def test_dicom_studies_and_their_segmentations(tmp_path):
     write_phantom_study(tmp_path / "study", patients=9, size=48)
     (tmp_path / "study" / "datalist.json").unlink()
-    make_datalist.main([str(tmp_path / "study"), "--overwrite"])
+    datalist.main([str(tmp_path / "study"), "--overwrite"])
     content = (tmp_path / "study" / "datalist.json").read_text()
     cases = load_cases(tmp_path / "study")
     found = {Path(item["label"]): Path(item["image"]) for part in SPLITS for item in cases[part]}
@@ -164,7 +164,7 @@ def test_a_planted_copy_stops_the_split(dataset, change, what, capsys):
     refused = 0
     for seed in range(8):
         try:
-            make_datalist.main([str(dataset), *PATTERN, "--seed", str(seed), "--overwrite"])
+            datalist.main([str(dataset), *PATTERN, "--seed", str(seed), "--overwrite"])
         except PyrasegError as refusal:
             refused += 1
             assert "p04_0.png" in str(refusal) and "p20_0" in str(refusal) and what in str(refusal)
@@ -178,7 +178,7 @@ def test_a_planted_copy_stops_the_split(dataset, change, what, capsys):
 def test_joined_they_are_one_patient(dataset):
     copy(dataset, "p04_0", "p20_0", "shifted")
     for seed in range(4):
-        make_datalist.main([str(dataset), *PATTERN, "--merge-duplicates", "--seed", str(seed), "--overwrite"])
+        datalist.main([str(dataset), *PATTERN, "--merge-duplicates", "--seed", str(seed), "--overwrite"])
         cases = load_cases(dataset)
         patients = {i["patient"] for p in SPLITS for i in cases[p] if Path(i["image"]).stem[:3] in ("p04", "p20")}
         assert len(patients) == 1
@@ -186,7 +186,7 @@ def test_joined_they_are_one_patient(dataset):
 
 def test_where_nobody_is_known_copies_are_one_patient(dataset, capsys):
     copy(dataset, "p04_0", "p20_0", "re-encoded")
-    make_datalist.main([str(dataset)])
+    datalist.main([str(dataset)])
     patients = [item["patient"] for cases in load_cases(dataset).values() for item in cases]
     assert len(patients) - len(set(patients)) == 1
     assert "each case is a patient of its own, joined where images are the same" in capsys.readouterr().out
@@ -202,8 +202,8 @@ def move_to_test(dataset: Path, case: str) -> None:
 
 
 def test_a_check_finds_a_planted_copy_and_a_planted_patient(dataset, capsys):
-    make_datalist.main([str(dataset), *PATTERN])
-    check_datalist.main([str(dataset)])
+    datalist.main([str(dataset), *PATTERN])
+    check.main([str(dataset)])
     assert "No leak in" in capsys.readouterr().out
     training = next(name for name in names(load_cases(dataset)["training"]) if name.endswith("_0"))
     copy(dataset, training, "p99_0", "re-encoded")
@@ -211,21 +211,21 @@ def test_a_check_finds_a_planted_copy_and_a_planted_patient(dataset, capsys):
     content["test"].append({"image": "images/p99_0.jpg", "label": "labels/p99_0.png", "patient": "p0099"})
     (dataset / "datalist.json").write_text(json.dumps(content))
     with pytest.raises(PyrasegError, match=rf"{training}.png \(training\) and images/p99_0.jpg \(test\)"):
-        check_datalist.main([str(dataset)])
+        check.main([str(dataset)])
     move_to_test(dataset, training)
     with pytest.raises(PyrasegError, match=r"1 patients .* are in training and in test"):
-        check_datalist.main([str(dataset)])
+        check.main([str(dataset)])
 
 
 def test_a_check_finds_changed_files(dataset):
-    make_datalist.main([str(dataset), *PATTERN])
+    datalist.main([str(dataset), *PATTERN])
     (dataset / "labels" / f"{CASES[0]}.png").write_bytes((dataset / "labels" / f"{CASES[1]}.png").read_bytes() + b" ")
     with pytest.raises(PyrasegError, match=rf"1 files are not those .*\n  labels/{CASES[0]}.png has changed"):
-        check_datalist.main([str(dataset)])
+        check.main([str(dataset)])
 
 
 def test_a_check_of_pairs_without_a_list(dataset, capsys):
-    check_datalist.main([str(dataset), *PATTERN])
+    check.main([str(dataset), *PATTERN])
     assert "none in two parts; no manifest" in capsys.readouterr().out
 
 
@@ -251,7 +251,7 @@ def test_nothing_is_written_when_the_split_leaks(dataset, tmp_path):
 def test_a_list_that_is_there_is_kept(dataset):
     (dataset / "datalist.json").write_text("mine")
     with pytest.raises(PyrasegError, match=r"datalist.json exists. Give --overwrite"):
-        make_datalist.main([str(dataset), *PATTERN])
+        datalist.main([str(dataset), *PATTERN])
     assert (dataset / "datalist.json").read_text() == "mine"
 
 
@@ -270,7 +270,7 @@ def test_a_list_that_is_there_is_kept(dataset):
 )
 def test_refused_options(dataset, options, message):
     with pytest.raises(PyrasegError, match=message):
-        make_datalist.main([str(dataset), *options])
+        datalist.main([str(dataset), *options])
     assert not (dataset / "datalist.json").exists()
 
 
@@ -279,5 +279,5 @@ def test_a_blurred_mask_needs_a_threshold(dataset):
         Image.fromarray(texture(1).astype(np.float32) / 255).save(path.with_suffix(".tiff"))
         path.unlink()
     with pytest.raises(PyrasegError, match=r"which are no classes. Give a threshold"):
-        make_datalist.main([str(dataset), *PATTERN])
-    make_datalist.main([str(dataset), *PATTERN, "--label-threshold", "0.5"])
+        datalist.main([str(dataset), *PATTERN])
+    datalist.main([str(dataset), *PATTERN, "--label-threshold", "0.5"])

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
-from scripts.network_table import (
+from bundle.pyraseg_tools.commands.network_table import (
     ENCODERS,
     HEADS,
-    ROOT,
     count,
     encoder_rows,
     main,
@@ -19,6 +18,7 @@ from scripts.network_table import (
     replace_between_markers,
     tables,
 )
+from tests.helpers.commands import ROOT
 
 PAGE = ROOT / "docs" / "networks.md"
 REPORT = ROOT / "benchmarks" / "results" / "networks_table.json"

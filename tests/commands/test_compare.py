@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.compare_models import main
+from bundle.pyraseg.commands.compare import main
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/pick_form.py on networks of known speed."""
+"""`pyraseg pick-form` on networks of known speed."""
 
 import re
 
@@ -8,9 +8,9 @@ import onnx_ir as ir
 import pytest
 from torch import nn
 
+from bundle.pyraseg.commands import pick_form
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.deployment.onnx_graph import describe, network_model
-from scripts import pick_form
 
 
 def write(network: nn.Module, path) -> None:
@@ -30,7 +30,5 @@ def test_the_faster_of_two_is_named(tmp_path, capsys):
 
 
 def test_without_files_it_says_how_to_write_them(tmp_path):
-    with pytest.raises(
-        PyrasegError, match=r"neither .*tumor.network.onnx nor .*Write them first: python -m scripts.exp"
-    ):
+    with pytest.raises(PyrasegError, match=r"neither .*tumor.network.onnx nor .*Write them first: pyraseg exp"):
         pick_form.main([str(tmp_path / "tumor")])

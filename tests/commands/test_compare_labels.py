@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
-from scripts.compare_labels import main
+from bundle.pyraseg_tools.commands.compare_labels import main
 
 
 @pytest.fixture

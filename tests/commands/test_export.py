@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle.pyraseg.commands.export import main
 from bundle.pyraseg.core.errors import PyrasegError
-from scripts.export_onnx import main
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CT = str(CONFIGS / "inference.json")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from scripts.serve_label import emptied, environment, look_at_folder
+from bundle.pyraseg_tools.commands.label import emptied, environment, look_at_folder
 from tests.helpers import dicom_files as files
 
 
