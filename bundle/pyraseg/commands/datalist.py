@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.datalists import (
+    GROUPINGS,
     LIST,
     MANIFEST,
     SUMMARY,
@@ -36,8 +37,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     patients.add_argument("--patient-pattern", help="regular expression whose first group names a case's patient")
     patients.add_argument("--patient-csv", type=Path, help="table with the columns case and patient")
     patients.add_argument(
-        "--no-patients", action="store_true", help="do not use Patient IDs: each DICOM study is a patient"
-    )
+        "--group-by", choices=GROUPINGS, default="auto",
+        help="what tells patients of DICOM apart: Patient ID where it says something (auto), at its word, or the study",
+    )  # fmt: skip
     parser.add_argument("--merge-duplicates", action="store_true", help="make one patient of those who share an image")
     parser.add_argument(
         "--threshold", type=float, default=THRESHOLD,
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         label_pattern=options.label_pattern,
         patient_pattern=options.patient_pattern,
         patient_csv=options.patient_csv,
-        no_patients=options.no_patients,
+        group_by=options.group_by,
         merge_duplicates=options.merge_duplicates,
         threshold=options.threshold,
         label_threshold=options.label_threshold,

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import bundle.pyraseg_tools
 from bundle.pyraseg.commands import command_parser
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, without_suffix
+from bundle.pyraseg.datalists import patients_by_pattern
 from bundle.pyraseg.dicom import scan_files
 from bundle.pyraseg.workflow import plain_console
-from bundle.pyraseg_tools.monai_label import patients_of, put_bundles
+from bundle.pyraseg_tools.monai_label import put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
 SETTINGS = {
@@ -93,7 +94,7 @@ def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str
         if patient_pattern is None:
             print(f"{len(files)} images in {folder}")
             return {"dicom": "false"}
-        patients = set(patients_of([file.name for file in files], patient_pattern).values())
+        patients = set(patients_by_pattern([without_suffix(file.name) for file in files], patient_pattern))
         print(f"{len(files)} images of {len(patients)} patients in {folder}")
         return {"dicom": "false", "patient_pattern": patient_pattern}
     refuse_pattern(patient_pattern)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.datalists import GROUPINGS
 from bundle.pyraseg.dicom import Scan, find_series
 from bundle.pyraseg.labels import DRAWN_ON, open_label
 from bundle.pyraseg.transforms import PRESETS, LabelReader, parse_window
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.datasets.voc import (
     FORMATS,
-    GROUPINGS,
     KEYWORDS,
     Settings,
     plan_stacks,

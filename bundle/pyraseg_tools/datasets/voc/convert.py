@@ -295,7 +295,7 @@ def _link_row(name: str, stack: Stack, source: DicomImage, index: int) -> dict[s
         "image": name,
         "patient": stack.patient,
         "patient_id": str(stack.headers[0].get("PatientID") or ""),
-        "stated_patient": stack.stated_patient or "",
+        "stated_patient": stack.stated_patient,
         "study_uid": source.study_uid,
         "series_uid": source.series_uid,
         "sop_instance_uid": source.sop_instance_uids[index],
