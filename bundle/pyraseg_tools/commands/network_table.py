@@ -19,11 +19,10 @@ from tqdm import tqdm
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_torchvision
+from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_with_torchvision
 from bundle.pyraseg.workflow import plain_console
 
-import_torchvision()  # timm imports torchvision and must find it sound
-import timm  # noqa: E402
+timm = import_with_torchvision("timm")
 
 SIZES = (224, 512)
 STRIDES = (16, 32)
