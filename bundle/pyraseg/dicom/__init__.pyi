@@ -2,6 +2,8 @@
 from .affines import LPS_TO_RAS as LPS_TO_RAS
 from .affines import apply_affine as apply_affine
 from .affines import slice_orientation as slice_orientation
+from .found import FoundFile as FoundFile
+from .found import as_file as as_file
 from .geometry import Geometry as Geometry
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes

@@ -27,8 +27,8 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
         leave_out: a folder below it that is not searched: that of the results, lest a second run segments them.
 
     Returns:
-        Items {"image": path or list of paths, "name": where to write below the output folder, without a suffix}, or
-        {"fault": what is wrong, "name": ...}.
+        Items {"image": path, or the files of a series with their headers, which nothing opens for that again, "name":
+        where to write below the output folder, without a suffix}, or {"fault": what is wrong, "name": ...}.
 
     Raises:
         PyrasegError: the path does not exist or holds nothing to segment, or the results would lie among the inputs.
@@ -79,9 +79,7 @@ def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
 def _dicom_inputs(files: Sequence[Path], root: Path) -> list[dict[str, Any]]:
     scan = scan_files(files, root=root)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
-    inputs = [
-        {"image": [str(file) for file in series.files], "name": _series_name(series, root)} for series in scan.series
-    ]
+    inputs = [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
     return inputs + [{"fault": f"is {reason}", "name": str(file.relative_to(root))} for file, reason in faulty]
 
 
