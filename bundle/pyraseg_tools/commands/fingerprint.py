@@ -13,9 +13,6 @@ Settings follow from the training part of the split alone; what looks wrong is s
 """
 
 import argparse
-import ast
-import difflib
-import json
 import logging
 import multiprocessing
 from collections.abc import Sequence
@@ -26,10 +23,11 @@ import numpy as np
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
+from bundle.pyraseg.commands import split_options
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import components, config_text, plain_console, read_config
 from bundle.pyraseg_tools.fingerprint import (
     CaseFingerprint,
     Setting,
@@ -50,7 +48,7 @@ from bundle.pyraseg_tools.fingerprint import (
 MEASURED = (2, 6)  # batch sizes; of one, batch normalization has nothing to normalize
 
 
-def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -59,32 +57,7 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[s
     parser.add_argument("--memory", type=float, metavar="GB", help="of the device that trains: proposes a batch size")
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of class weights (default: %(default)s)")
     parser.add_argument("--max-ratio", type=float, default=10.0, help="of two class weights (default: %(default)s)")
-    return parser.parse_known_args(argv)
-
-
-def read_config(files: Sequence[Path], options: Sequence[str]) -> ConfigParser:
-    """Return the merged config with the options of a run, `--key value`, set in it."""
-    absent = [file for file in files if not file.is_file()]
-    if absent:
-        raise PyrasegError(f"There is no config {absent[0]}. Give configs/train.json and its overlays.")
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    parser["bundle_root"] = str(files[0].resolve().parent.parent)
-    for name, value in zip(options[::2], [*options[1::2], None], strict=False):
-        key = name.removeprefix("--")
-        if not name.startswith("--") or value is None or key not in parser:
-            near = difflib.get_close_matches(key, [str(knob) for knob in parser.get()], n=1)
-            hint = f" The nearest name is {near[0]!r}." if near else ""
-            raise PyrasegError(f"{name!r} is no option of this program or config with a value.{hint} Nothing was done.")
-        parser[key] = _literal(value)
-    return parser
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return split_options(parser, argv)
 
 
 def loader(parser: ConfigParser) -> Compose:
@@ -103,7 +76,7 @@ def propose(
     """Return the settings for knobs that the config uses, and notes on the others."""
     settings, notes = {}, []
     grid = propose_grid(training)
-    if "RandSpatialCropd" in json.dumps(parser["train#augmentation"]):
+    if any(part["_target_"] == "RandSpatialCropd" for _, part in components(parser["train#augmentation"])):
         notes.append("no `slice_size`: this config sees patches, whose size is a choice between detail and context.")
         grid.pop("slice_size")
     if parser["windows"] is not None:
@@ -178,9 +151,8 @@ def main(argv: list[str] | None = None) -> None:
         write_cases(folder / "cases.csv", measured, odd, names)
         draw_histograms(folder / "histograms.png", training, counts, settings.get("windows", Setting([], "")).value)
         draw_pairs(folder / "pairs.png", measured, odd, load)
-        values = {key: setting.value for key, setting in settings.items()}
-        lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
-        (folder / "proposal.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+        proposal = config_text({key: setting.value for key, setting in settings.items()})
+        (folder / "proposal.json").write_text(proposal, encoding="utf-8")
         (folder / "report.md").write_text(report(measured, odd, counts, settings, notes), encoding="utf-8")
     print(class_table(counts), settings_table(settings), *notes, sep="\n")
     print(f"{len(measured)} cases measured, {len(odd)} to look at: {options.output / 'report.md'} and its pictures;")
