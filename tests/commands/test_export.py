@@ -18,7 +18,7 @@ CT = str(CONFIGS / "inference.json")
         (["none.json"], "There is no config at none.json"),
         ([CT, "--model-file", "none.pt"], "no trained model at none.pt"),
         ([CT, "--spacin", "2"], "nearest name is 'spacing'"),
-        ([CT, "--spacing"], "--key value"),
+        ([CT, "--spacing"], "--spacing has no value"),
         ([CT, "--run", "nowhere"], "no record at"),
         ([CT, "--metadata", "none.json"], "no config at none.json"),
     ],

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bundle.pyraseg.commands import export, quantize
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.workflow.config import read_config
+from bundle.pyraseg.workflow import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = [str(ROOT / "configs" / name) for name in ("train.json", "dermoscopy.json")]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a trained model as ONNX: the network alone, and the whole path from raw pixels to classes as one graph.
 
-pyraseg export configs/inference.json configs/dermoscopy_inference.json
+pyraseg export dermoscopy
 
-writes models/dermoscopy.onnx, which `python -m bundle.pyraseg.runtime` takes, and models/dermoscopy.network.onnx. Both
-are compared with PyTorch at several sizes, on logits and classes, before they are kept (docs/deployment.md). Options of
-the config, such as `--spacing 2.0`, are those that the model was trained with.
+writes models/dermoscopy.onnx, which `pyraseg segment --model` and `python -m bundle.pyraseg.runtime` take, and
+models/dermoscopy.network.onnx. Both are compared with PyTorch at several sizes, on logits and classes, before they are
+kept (docs/deployment.md). Options of the config, such as `--spacing 2.0`, repeat those of the training.
 """
 
 import argparse
@@ -16,22 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.commands.console import command_parser
-from bundle.pyraseg.commands.run import split_options
+from bundle.pyraseg.commands.places import config_files, shipped
+from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
 from bundle.pyraseg.core import PyrasegError, file_digest
-from bundle.pyraseg.deployment import Decision
+from bundle.pyraseg.deployment import Decision, Parts, export
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.transforms import read_temperature
 from bundle.pyraseg.workflow import merge_files, plain_console, read_config
 
-try:
-    from bundle.pyraseg.deployment import Parts, export
-except ModuleNotFoundError as error:
-    raise SystemExit(f"pyraseg: {error.name} is missing, which an export needs: pip install -e '.[export]'") from error
-
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("export", __doc__)
-    parser.add_argument("config", type=Path, nargs="+", help="configs/inference.json, and the overlay of a task")
+    add_configs(parser, "inference")
     parser.add_argument("--model-file", type=Path, help="trained weights (default: those of the config)")
     parser.add_argument("--output-dir", type=Path, help="where to write (default: the folder of the weights)")
     parser.add_argument("--metadata", type=Path, nargs="+", default=None,
@@ -43,7 +39,7 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     return split_options(parser, argv)
 
 
-def read_metadata(configs: list[Path], given: list[Path] | None) -> dict[str, Any]:
+def read_metadata(configs: list[Path], given: list[Path] | None) -> dict[str, object]:
     """Return the merged metadata of the bundle and the task."""
     beside = [configs[0].with_name("metadata.json")]
     beside += [file.with_name(file.name.replace("_inference.json", "_metadata.json")) for file in configs[1:]]
@@ -65,9 +61,10 @@ def main(argv: list[str] | None = None) -> None:
     plain_console()
     logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options, settings = arguments(argv)
-    config = read_config(options.config, {**settings, "device": "cpu"})
-    about = read_metadata(options.config, options.metadata)
-    weights = Path(options.model_file or config.get_parsed_content("model_file"))
+    files, root = config_files(options.tasks, program="inference")
+    config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})
+    about = read_metadata(files, options.metadata)
+    weights = options.model_file or trained_model(config)
     data = data_of(options.run)
     network = load_model(config.get_parsed_content("network_def"), weights, remedy=config["remedy"])
     class_names = config["class_names"]
@@ -91,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
         "weights_sha256": file_digest(weights),
         **data,
     }
-    folder = options.output_dir or weights.parent
+    came_along = weights.parent == shipped() / "models" and shipped() != root
+    folder = options.output_dir or (root / "models" if came_along else weights.parent)
     network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
     print(f"Exporting {weights} and comparing the graphs with PyTorch; this takes half a minute", flush=True)
     agreements = export(

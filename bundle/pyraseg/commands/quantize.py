@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring an exported model to int8, and keep it only if it finds the same on validation cases.
 
-pyraseg export configs/inference.json configs/dermoscopy_inference.json
-pyraseg quantize configs/train.json configs/dermoscopy.json --dataset-dir data/dermoscopy
+pyraseg export dermoscopy
+pyraseg quantize dermoscopy --dataset-dir data/dermoscopy
 
 writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx beside the float files. Ranges are measured
 on training cases. The gate: on the validation cases the mean Dice falls by 0.005 at most, and 99.5 % of the pixels keep
 their class; else nothing is written, and the layers that cost most are named (docs/int8.md). Options of the config,
-such as `--spacing 2.0`, are those that the model was trained with.
+such as `--spacing 2.0`, repeat those of the training.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from bundle.pyraseg.commands.console import command_parser
-from bundle.pyraseg.commands.run import split_options
+from bundle.pyraseg.commands.places import config_files
+from bundle.pyraseg.commands.run import add_configs, split_options
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.deployment import (
     Decision,
@@ -38,7 +39,7 @@ from bundle.pyraseg.deployment import (
     recipe_properties,
     require_content,
 )
-from bundle.pyraseg.workflow import merge_files, plain_console, read_config
+from bundle.pyraseg.workflow import override, plain_console, read_config
 
 #: Layers that a message names.
 NAMED = 5
@@ -46,7 +47,7 @@ NAMED = 5
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("quantize", __doc__)
-    parser.add_argument("config", type=Path, nargs="+", help="configs/train.json, and the overlay of a task")
+    add_configs(parser, "train")
     parser.add_argument("--dataset-dir", type=Path, help="the data of the training (default: that of the config)")
     parser.add_argument("--network-file", type=Path, help="float network (default: beside the weights of the config)")
     parser.add_argument("--inference", type=Path, nargs="+",
@@ -89,7 +90,7 @@ def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser)
     if properties["recipe"] != about["recipe"]:
         raise PyrasegError(
             f"The configs of inference prepare images otherwise than {float_path} does. Give those that it was "
-            "exported with, --inference, and its options. Nothing was written."
+            "exported with, --inference, and the options of then. Nothing was written."
         )
     decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
     model = path_model(ir.from_proto(network), recipe, decision)
@@ -107,7 +108,9 @@ def main(argv: list[str] | None = None) -> None:
     plain_console()
     logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options, settings = arguments(argv)
-    config = read_config(options.config, {**settings, "device": "cpu"})
+    files, root = config_files(options.tasks)
+    settings = {"bundle_root": str(root), "device": "cpu", **settings}
+    config = read_config(files, settings)
     if options.dataset_dir:
         config["dataset_dir"] = str(options.dataset_dir)
     weights = Path(config.get_parsed_content("model_file"))
@@ -116,10 +119,8 @@ def main(argv: list[str] | None = None) -> None:
     network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
     inference = None
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
-        files = options.inference or inference_configs(options.config)
-        known = merge_files(files)
-        shared = {key: value for key, value in settings.items() if key.partition("#")[0] in known}
-        inference = read_config(files, {**shared, "device": "cpu"})
+        inference = read_config(options.inference or inference_configs(files))
+        override(inference, {key: value for key, value in settings.items() if key in inference})
 
     cases = config.get_parsed_content("cases")
     images = training_images(cases["training"], config.get_parsed_content("train#preprocessing"), options.images)

@@ -23,7 +23,7 @@ import numpy as np
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from bundle.pyraseg.commands import split_options
+from bundle.pyraseg.commands import add_configs, command_parser, config_files, split_options
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
@@ -49,10 +49,8 @@ MEASURED = (2, 6)  # batch sizes; of one, batch normalization has nothing to nor
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("configs", nargs="+", type=Path, help="config of the training and its overlays, in their order")
+    parser = command_parser("fingerprint", __doc__)
+    add_configs(parser, "train")
     parser.add_argument("--output", type=Path, required=True, help="new folder for the report and the proposal")
     parser.add_argument("--memory", type=float, metavar="GB", help="of the device that trains: proposes a batch size")
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of class weights (default: %(default)s)")
@@ -129,10 +127,11 @@ def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
 def main(argv: list[str] | None = None) -> None:
     plain_console()
     logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
-    options, overrides = arguments(argv)
+    options, settings = arguments(argv)
     if options.output.exists():
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
-    parser = read_config(options.configs, overrides)
+    files, root = config_files(options.tasks)
+    parser = read_config(files, {"bundle_root": str(root), **settings})
     names = parser.get_parsed_content("class_names")
     load = loader(parser)
     cases = parser.get_parsed_content("cases")

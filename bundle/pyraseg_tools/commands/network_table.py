@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Count parameters and multiply-adds of every encoder and network, and write the tables of docs/networks.md.
 
+pyraseg network-table
+
 Multiply-adds are half the operations that PyTorch's own FlopCounterMode counts while an image passes through: those of
 convolutions and matrix products, not those of normalization, activation, pooling and interpolation. Nothing is computed
 (the tensors are on the "meta" device) and no weights are loaded.
