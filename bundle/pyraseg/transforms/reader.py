@@ -13,7 +13,7 @@ import numpy as np
 from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, require
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ class MedicalImageReader(ImageReader):
             image = read_series(img, series_uid=self.series_uid, select=self.select)
             self._warn_of_others(path, image.source)
             return from_dicom(image, rgb=self.rgb)
+        if name.endswith(ITK):
+            require("itk")
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()
