@@ -18,13 +18,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of what git tracks, install it into an environment, return its `pyraseg`."""
+    """Build the wheel from a copy of what git tracks, install it, and return its `pyraseg`."""
     folder = tmp_path_factory.mktemp("wheel")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
     for name in listed:
-        if name.startswith(("bundle/", "configs/", "models/", "docs/data_licenses/")) or (name and "/" not in name):
+        if name.startswith(("bundle/", "configs/", "models/", "docs/data_licenses/")) or "/" not in name:
             (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / "copy" / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
