@@ -15,9 +15,9 @@ from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
 from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
-from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames, padding_mask, to_uint8
+from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
+from bundle.pyraseg.dicom.pixels import decode_frames, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, read_voi
 
 PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
 _SOURCE = (
@@ -90,6 +90,11 @@ def read_series(
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
             missing positions, mixes sizes, orientations, spacings, color or polarity, or cannot be decoded; or a file
             was replaced while it was read.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> image = read_series(get_testdata_file("CT_small.dcm"))
+    >>> image.pixels.shape, image.units, image.modality
+    ((1, 128, 128), 'HU', 'CT')
     """
     series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
     pixels, voi, padded, found = _load(series, frames, are_found(path))

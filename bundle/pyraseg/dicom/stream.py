@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.found import FoundFile, are_found
 from bundle.pyraseg.dicom.frames import Frame, arrange_series
+from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, read_voi
 from bundle.pyraseg.dicom.pixels import to_uint8
 from bundle.pyraseg.dicom.series import decode_file, rescale_frame
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, read_voi
 
 
 class SeriesStream:
