@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.datalists.leakage import refuse_shared_patients
 from bundle.pyraseg.datalists.pairing import pair_by_pattern
 from bundle.pyraseg.datalists.patients import patients_by_pattern
-from bundle.pyraseg.datalists.splitting import SPLITS, random_split
+from bundle.pyraseg.datalists.splitting import SPLITS, random_split, refuse_shared_patients
 from bundle.pyraseg.datalists.voc import is_voc, read_lists
 from bundle.pyraseg.transforms import label_files
 
@@ -53,6 +52,16 @@ def load_cases(
     Raises:
         PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, a case does not
             tell its patient, or a patient is in two parts of the split.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in range(10):
+    ...         for kind in ("images", "labels"):
+    ...             file = Path(folder, kind, f"case_{number}.png")
+    ...             file.parent.mkdir(exist_ok=True)
+    ...             file.touch()
+    ...     {split: len(cases) for split, cases in load_cases(folder).items()}
+    {'training': 7, 'validation': 1, 'test': 2}
     """
     folder = Path(dataset_dir).expanduser().resolve()
     if not folder.is_dir():

@@ -90,6 +90,11 @@ def read_series(
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
             missing positions, mixes sizes, orientations, spacings, color or polarity, or cannot be decoded; or a file
             was replaced while it was read.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> image = read_series(get_testdata_file("CT_small.dcm"))
+    >>> image.pixels.shape, image.units, image.modality
+    ((1, 128, 128), 'HU', 'CT')
     """
     series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
     pixels, voi, padded, found = _load(series, frames, are_found(path))

@@ -32,6 +32,15 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
 
     Raises:
         PyrasegError: the path does not exist or holds nothing to segment, or the results would lie among the inputs.
+
+    >>> import shutil, tempfile
+    >>> from pydicom.data import get_testdata_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = shutil.copy(get_testdata_file("CT_small.dcm"), folder)
+    ...     Path(folder, "photo.png").touch()
+    ...     Path(folder, "notes.txt").touch()
+    ...     [sorted(item) for item in find_inputs(folder)]
+    [['image', 'name'], ['fault', 'name'], ['image', 'name']]
     """
     path = Path(path).expanduser()
     if not path.exists():
