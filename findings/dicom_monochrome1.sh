@@ -7,7 +7,7 @@
 # Why: ITK (GDCM) and highdicom make MONOCHROME1 into MONOCHROME2 while reading; pydicom leaves values as they are.
 #   For the standard it is how to *display* the values, after the rescaling (PS3.3 C.7.6.3.1.2).
 # Hurt: whoever trains where itk is installed and deploys where it is not, or turns MONOCHROME1 around a second time.
-#   A chest X-ray network sees lungs as bone, and still answers.
+#   A network for chest X-rays is shown the negative, and still answers.
 # Source: MONAI 1.6.1, monai.transforms.LoadImage; itk 5.4.7; pydicom 3.0.2; highdicom 0.28.2
 #   (apply_presentation_lut).
 # Pyraseg: its reader returns rescaled values and the polarity; Windowd turns around, once.

@@ -7,8 +7,7 @@
 #   and PyTorch seeds the generators it knows in them (its own, Python's, numpy's global one), which that is none of.
 #   MONAI's own DataLoader adds a worker_init_fn that does. persistent_workers=True ends the repetition, not the equal
 #   numbers.
-# Hurt: whoever mixes MONAI's transforms with PyTorch's or Lightning's loader. The training overfits and nothing shows
-#   why.
+# Hurt: whoever takes MONAI's transforms and PyTorch's loader. The training overfits and nothing shows why.
 # Source: MONAI 1.6.1, monai.transforms.Randomizable; PyTorch 2.13.0, torch.utils.data.DataLoader.
 # Pyraseg: the sampler yields a seed with each index, and the dataset sets the state of its transforms by it.
 set -euo pipefail

@@ -5,8 +5,8 @@
 #   edges.
 # Why: before it shrinks, Resize smooths with a Gaussian that pads with zeros, and 0 HU is water. scikit-image, whose
 #   default width of the filter MONAI takes over, mirrors the image at its edge.
-# Hurt: whoever resizes images in units where 0 is not the background: CT, but also PET differences or normalized MR.
-#   A threshold or a window makes a frame of it, and a network learns the frame.
+# Hurt: whoever resizes images in units where 0 is not the background: CT, but also normalized MR and difference
+#   images. A threshold or a window makes a frame of it, and a network learns the frame.
 # Source: MONAI 1.6.1, monai.transforms.spatial.functional.resize (GaussianSmooth, GaussianFilter).
 # Pyraseg: its resize, ResizePhotographd and ResampleSlicesd, is torch's own antialiased filter, renormalized at
 #   edges.

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # One NIfTI file lies in two places: nibabel and ITK read different matrices of its header.
 #
-# Surprise: a file whose sform and qform differ, as the format allows and as registration leaves behind, is 68 mm away
-#   in MONAI depending on the reader; no warning from either. Which matrix ITK takes depends on codes that mean
-#   "scanner" and "aligned", and turns round with them.
+# Surprise: a file whose sform and qform differ, as the format allows and a registration that updates one of them
+#   leaves behind, is 68 mm away in MONAI depending on the reader; no warning from either. Which matrix ITK takes
+#   depends on codes that mean "scanner" and "aligned", and turns round with them.
 # Why: nibabel takes the sform whenever it is set. ITK 5.4 takes it where its code is 1 (scanner), else the qform if
 #   that is set. The standard offers both as "methods" 2 and 3 and leaves the choice to programs.
 # Hurt: whoever reads the image by one library and the label by the other: 3D Slicer, SimpleITK and ANTs are ITK, most

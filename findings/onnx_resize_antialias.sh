@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# ONNX's antialiased Resize differs from PyTorch's and Pillow's by up to 19 of 255 grays, unless a third attribute is
+# ONNX's antialiased Resize differs from PyTorch's and Pillow's by up to 18 of 255 grays, unless a third attribute is
 # set.
 #
 # Surprise: mode "linear", antialias=1 and "half_pixel" are the filter of both libraries, and agree with them to float
-#   precision; only the first and the last row and column of what shrinks do not.
+#   precision; only the first and the last line along an axis that shrinks do not.
 # Why: exclude_outside is 0 by default: weights that fall outside of the image go to its edge pixel. PyTorch and
 #   Pillow drop them and normalize the others, which is exclude_outside=1. ONNX Runtime does what the standard says.
 # Hurt: whoever builds a preprocessing graph by hand and finds that predictions differ a little at the border. It

@@ -4,7 +4,7 @@
 # Surprise: a 12-bit radiograph whose table maps 4096 values to 8 bits, as such tables are made for, becomes noise:
 #   the brightest values come out darker than the middle ones. Neither an exception nor a warning.
 # Why: the *index* into the table is kept in the type of the table's *values*, uint8, so value 256 looks up entry 0.
-# Hurt: whoever shows or converts CR, DX and mammograms, whose vendors ship such tables; CT has windows and is spared.
+# Hurt: whoever shows or converts CR, DX and mammograms, some of which carry such tables; CT mostly has windows.
 # Source: pydicom 3.0.2, pydicom.pixels.apply_voi; DICOM PS3.3 C.11.2.1.1, by which the number of entries and the bits
 #   of an entry are two numbers that have nothing to do with each other.
 # Pyraseg: it applies lookup tables itself ("header" among its windows), with indices of their own type.

@@ -4,8 +4,8 @@
 # Surprise: on a processor with bfloat16 instructions, the backward pass of a strided 3 x 3 depthwise convolution
 #   takes more than twice as long as in float32. MobileNet and EfficientNet are made of such layers, so autocast slows
 #   training down although the forward pass gains.
-# Why: for float32 oneDNN has a kernel of its own for the backward pass of depthwise convolutions in channels-last
-#   layout; for bfloat16 it falls back to a general one.
+# Why: for the gradient of the input oneDNN takes its depthwise kernel in float32 and a general convolution, one group
+#   after the other, in bfloat16 (ONEDNN_VERBOSE=1 prints jit_dw and brgconv_strided).
 # Hurt: whoever turns mixed precision on to save time. The default CT network here took 1.07 times as long a step.
 # Source: PyTorch 2.13.0, torch.autocast("cpu"); dense 3 x 3 convolutions are measured beside it. The ratios are the
 #   processor's: 2.5 to 3 where this was written (AVX-512 with bfloat16), 3 on another one with AMX.
