@@ -8,7 +8,7 @@
 #   pass.
 # Hurt: inference of large images on a CPU, above all in virtual machines, where a page fault costs most; and whoever
 #   compares PyTorch with a runtime that keeps its memory (ONNX Runtime), and takes the difference for arithmetic.
-# Source: PyTorch 2.13.0 on glibc 2.36 (mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD). The ratio is the machine's: 5 to 6
+# Source: PyTorch 2.13.0 on glibc 2.36 (mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD). The ratio is the machine's: 4 to 7
 #   on the virtual machine where this was written, less on bare metal, and less where the kernel gives huge pages
 #   unasked.
 # Pyraseg: its deployed form runs in ONNX Runtime, which keeps its memory.

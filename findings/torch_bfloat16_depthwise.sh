@@ -8,7 +8,7 @@
 #   after the other, in bfloat16 (ONEDNN_VERBOSE=1 prints jit_dw and brgconv_strided).
 # Hurt: whoever turns mixed precision on to save time. The default CT network here took 1.07 times as long a step.
 # Source: PyTorch 2.13.0, torch.autocast("cpu"); dense 3 x 3 convolutions are measured beside it. The ratios are the
-#   processor's: 2.5 to 3 where this was written (AVX-512 with bfloat16), 3 on another one with AMX.
+#   processor's: 2.5 to 5 where this was written (AVX-512 with bfloat16), 3 on another one with AMX.
 # Pyraseg: mixed precision is on where there is a GPU, and off on CPUs.
 set -euo pipefail
 
