@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a trained model as ONNX: the network alone, and the whole path from raw pixels to classes as one graph.
+r"""Write a trained model as ONNX: the network alone, and the whole path from raw pixels to classes as one graph.
 
-python -m scripts.export_onnx configs/inference.json configs/dermoscopy_inference.json
+python -m scripts.export_onnx \
+    configs/inference.json configs/photographs_inference.json configs/dermoscopy_inference.json
 
 writes models/dermoscopy.onnx, which `python -m bundle.pyraseg.runtime` takes, and models/dermoscopy.network.onnx. Both
 are compared with PyTorch at several sizes, on logits and classes, before they are kept (docs/deployment.md).
@@ -98,14 +99,14 @@ def main(argv: list[str] | None = None) -> None:
     about = read_metadata(options.config, options.metadata)
     weights = Path(options.model_file or config.get_parsed_content("model_file"))
     data = data_of(options.run)
-    network = load_model(config.get_parsed_content("network_def"), weights, remedy=config["remedy"])
+    network = load_model(config.get_parsed_content("network_def"), weights, remedy=config.get_parsed_content("remedy"))
     class_names = config["class_names"]
     decision = Decision(read_temperature(weights) or 1.0, options.threshold)
     parts = Parts(
         network,
         config.get_parsed_content("network_def#in_channels"),
         len(class_names),
-        *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing")),
+        *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing", "image_kind")),
     )
     properties = {
         "name": about["name"],

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from bundle.pyraseg.datalists import LIST, THRESHOLD, collect_cases, write_split
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import config_option, plain_console, task_files
 from bundle.pyraseg_tools.datasets.public import RECIPES, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         data = collect_cases(folder, threshold=THRESHOLD)
         print(write_split(data, folder, folder, shares=(0.7, 0.15, 0.15), seed=options.seed))
     print(f"{recipe.title} is in {folder}, license: {recipe.license}. Train on it:")
-    overlay = f"\"['configs/train.json','configs/{recipe.task}.json']\""
+    overlay = config_option(task_files(Path(__file__).resolve().parents[1] / "configs", "train", recipe.task))
     print(f"python -m monai.bundle run training --config_file {overlay} --dataset_dir {folder}")
 
 

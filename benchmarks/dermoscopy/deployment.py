@@ -39,7 +39,7 @@ from benchmarks.networks import (
 )
 from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
 from bundle.pyraseg.training import load_model
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import plain_console, task_files
 from scripts.network_table import replace_between_markers
 from scripts.quantize_onnx import training_images
 
@@ -164,7 +164,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
     config = ConfigParser()
-    config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "dermoscopy.json")])
+    config.read_config([str(file) for file in task_files(CONFIGS, "train", "dermoscopy")])
     config.update({"dataset_dir": str(given.dataset_dir), "pretrained": False})
     report: dict[str, Any] = {"processor": processor(), "versions": versions(), "repeats": given.repeats}
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,8 @@ from .probabilities import SaveProbabilities as SaveProbabilities
 from .review import ReviewList as ReviewList
 from .sources import SourceImages as SourceImages
 from .tally import Tally as Tally
-from .uncertainty import UncertaintyInferer as UncertaintyInferer
+from .uncertainty import Uncertainty as Uncertainty
+from .uncertainty import mean_uncertainty as mean_uncertainty
 from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter

@@ -27,18 +27,17 @@ from bundle.pyraseg.packaging import (
     unpack,
 )
 from bundle.pyraseg.transforms import temperature_path
-from bundle.pyraseg.workflow import config_text
+from bundle.pyraseg.workflow import PROGRAMS, config_text
 from bundle.pyraseg_tools.publishing.bill import bill_of_materials
 from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
 from bundle.pyraseg_tools.publishing.made_up import write_made_up
 from bundle.pyraseg_tools.publishing.sources import check_tracked
-from bundle.pyraseg_tools.publishing.task import PROGRAMS, Task
+from bundle.pyraseg_tools.publishing.task import Task
 
 #: Programs that work on a user's data without the rest of the repository.
 SCRIPTS = (
     "check_datalist.py", "export_onnx.py", "make_datalist.py", "pick_form.py", "quantize_onnx.py", "report.py",
 )  # fmt: skip
-_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.DropSliceAxisd"
 
 
 def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key: Path | None = None) -> Path:
@@ -144,8 +143,8 @@ def _golden(files: Mapping[str, bytes]) -> dict[str, bytes]:
         unpack(files, folder)
         golden = folder / "golden"
         golden.mkdir()
-        steps = json.loads(files["configs/inference.json"])["preprocessing"]["transforms"]
-        write_made_up(golden, photograph=any(step["_target_"] == _TO_PHOTOGRAPHS for step in steps))
+        kind = json.loads(files["configs/inference.json"])["image_kind"]
+        write_made_up(golden, photograph=kind != "volume")
         fault = run_golden("record", folder)
         if fault:
             raise PyrasegError(f"The package would not work elsewhere: {fault}. Nothing was written.")

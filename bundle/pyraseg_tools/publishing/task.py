@@ -10,16 +10,10 @@ from monai.bundle import ConfigParser
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.packaging import MODEL
+from bundle.pyraseg.workflow import PROGRAMS, merge_files, task_files
 
 #: The task that is no overlay.
 DEFAULT = "phantom"
-#: What is run, and what it is made of; TASK is left out for the default task.
-PROGRAMS = {
-    "train": ("train", "TASK"),
-    "evaluate": ("train", "TASK", "evaluate"),
-    "inference": ("inference", "TASK_inference"),
-    "metadata": ("metadata", "TASK_metadata"),
-}
 
 
 def tasks(root: Path) -> list[str]:
@@ -73,7 +67,8 @@ class Task:
     def other_overlays(self) -> list[Path]:
         """Return the configs that go on top of any task's, such as that of several GPUs."""
         own = {f"{part}.json" for parts in PROGRAMS.values() for part in parts}
-        own |= {part.replace("TASK", task) for part in own if "TASK" in part for task in tasks(self.root)}
+        of_tasks = ["photographs", *tasks(self.root)]
+        own |= {part.replace("TASK", task) for part in own if "TASK" in part for task in of_tasks}
         return sorted(path for path in _configs(self.root).glob("*.json") if path.name not in own)
 
     def retell(self, text: str) -> str:
@@ -97,12 +92,7 @@ class Task:
         return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", kept, self.retell(text))
 
     def _merged(self, program: str) -> dict[str, Any]:
-        parts = [part for part in PROGRAMS[program] if "TASK" not in part or self.overlay is not None]
-        files = [_configs(self.root) / f"{part.replace('TASK', self.name)}.json" for part in parts]
-        for file in files:
-            if not file.is_file():
-                raise PyrasegError(f"The task {self.name!r} has no config {file}. Write it, or name another task.")
-        return ConfigParser.load_config_files(files)
+        return merge_files(task_files(_configs(self.root), program, self.overlay))
 
     def _retold(self, config: Any) -> Any:
         if isinstance(config, dict):
@@ -121,7 +111,8 @@ class Task:
     def _shorter(self, files: re.Match[str]) -> str:
         """Return the value of --config_file that does in the package what a list of files does in the repository."""
         names = [name.removesuffix(".json") for name in re.findall(r"configs/(\w+\.json)", files[1])]
-        names = [name for name in names if name not in (self.overlay, f"{self.overlay}_inference")]
+        own = {f"{name}{suffix}" for name in ("photographs", self.overlay) for suffix in ("", "_inference")}
+        names = [name for name in names if name not in own]
         if names == ["train", "evaluate"]:
             names = ["evaluate"]
         paths = [f"configs/{name}.json" for name in names]

@@ -55,7 +55,9 @@ def test_no_text_names_a_file_that_stays_behind(name):
 
 def test_commands_are_told_anew():
     task = Task(ROOT, "dermoscopy")
-    several = "--config_file \"['configs/train.json','configs/dermoscopy.json'{}]\" --epochs 3"
+    several = (
+        "--config_file \"['configs/train.json','configs/photographs.json','configs/dermoscopy.json'{}]\" --epochs 3"
+    )
     assert task.retell(several.format("")) == "--config_file configs/train.json --epochs 3"
     assert task.retell(several.format(",'configs/evaluate.json'")) == "--config_file configs/evaluate.json --epochs 3"
     together = task.retell(several.format(",'configs/multi_gpu_train.json'"))
@@ -64,7 +66,9 @@ def test_commands_are_told_anew():
 
 def test_overlays_for_any_task_go_along():
     assert {"multi_gpu_train.json", "calibrate.json"} <= {path.name for path in Task(ROOT, DEFAULT).other_overlays()}
-    of_tasks = {f"{task}{suffix}.json" for task in OVERLAYS for suffix in ("", "_inference", "_metadata")}
+    of_tasks = {
+        f"{task}{suffix}.json" for task in ("photographs", *OVERLAYS) for suffix in ("", "_inference", "_metadata")
+    }
     assert not of_tasks & {path.name for path in Task(ROOT, "dermoscopy").other_overlays()}
 
 
