@@ -12,7 +12,7 @@ help:
 	@echo "make label      serve packages through MONAI Label: ARGS=\"dist/pyraseg_dermoscopy_v0.2.0.zip --studies FOLDER\""
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
-	@echo "make lint       check style and formatting"
+	@echo "make lint       check style, formatting and which room imports which"
 	@echo "make benchmark  measure the deformation and the networks beside those of others (20 minutes)"
 	@echo "make clean      remove the environment, the phantom study, its cache and runs; models/ stays"
 
@@ -22,7 +22,7 @@ train: .venv/installed
 	python -m monai.bundle run training --config_file configs/train.json $(ARGS)
 
 label: .venv-label/installed
-	.venv-label/bin/python scripts/serve_label.py $(ARGS)
+	.venv-label/bin/pyraseg label $(ARGS)
 
 # Two processes with one thread each: most tests spend their time in Python. Files stay together, for their fixtures.
 test: .venv/installed-dev
@@ -34,6 +34,7 @@ test-all: .venv/installed-dev .venv-label/installed
 lint: .venv/installed-dev
 	ruff check .
 	ruff format --check .
+	lint-imports --no-cache
 
 benchmark: .venv/installed-benchmark
 	python -m benchmarks.deformation

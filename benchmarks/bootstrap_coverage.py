@@ -15,7 +15,7 @@ import numpy as np
 
 from bundle.pyraseg.core import replacing
 from bundle.pyraseg.evaluation import difference_interval, mean_interval
-from scripts.network_table import replace_between_markers
+from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bootstrap_coverage.json"

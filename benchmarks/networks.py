@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle.pyraseg.networks import DeepLabV3Plus, DiceFocalLoss, PSPNet, PyramidBottleneck, import_torchvision
-from scripts.network_table import replace_between_markers
+from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 import_torchvision()  # the next two import torchvision and must find it sound
 import segmentation_models_pytorch as smp  # noqa: E402

@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bundle.pyraseg.core import task_files
 from bundle.pyraseg.evaluation import mean_interval
-from bundle.pyraseg.workflow import task_files
-from scripts.network_table import replace_between_markers
+from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "tasks"

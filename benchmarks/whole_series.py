@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 
 from benchmarks.dermoscopy.trials import versions
 from benchmarks.networks import processor
 from bundle.pyraseg.training import load_model
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import plain_console, read_config
 from bundle.pyraseg_tools.datasets.phantom import phantom_case, write_series
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,13 +62,8 @@ def seconds(call: Callable[[], object]) -> float:
 def measure(options: dict[str, Any], *, repeats: int) -> dict[str, Any]:
     """Return the medians in seconds of both with these options of `configs/inference.json`, and their ratio."""
 
-    def parser() -> ConfigParser:
-        found = ConfigParser()
-        found.read_config(str(ROOT / "configs" / "inference.json"))
-        found.update(options)
-        return found
-
-    alone = parser()
+    files = [ROOT / "configs" / "inference.json"]
+    alone = read_config(files, options)
     network, path, inferer = (alone.get_parsed_content(name) for name in ("network", "model_file", "inferer"))
     load_model(network, path, remedy="Run make train first.")
     (prepared,) = alone.get_parsed_content("dataloader")
@@ -80,7 +74,7 @@ def measure(options: dict[str, Any], *, repeats: int) -> dict[str, Any]:
             inferer(prepared["image"].as_tensor(), network)
 
     def everything() -> Callable[[], object]:
-        whole = parser()
+        whole = read_config(files, options)
         load_model(whole.get_parsed_content("network"), path, remedy="Run make train first.")
         return whole.get_parsed_content("evaluator").run
 

@@ -1,60 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the split of a data set for leaks: a patient, or the same or nearly the same image, in two of its parts.
+"""The command `pyraseg check` as a program of this folder."""
 
-What is checked is what a training would use: the datalist.json of the folder, or the pairs and the random split that
-these options make without one. Where a manifest.json lies beside the list, the files are compared with their hashes.
-"""
+import sys
 
-import argparse
-import logging
-from pathlib import Path
-
-from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.datalists import MANIFEST, THRESHOLD, changed_files, find_duplicates, load_cases, refuse_duplicates
-from bundle.pyraseg.workflow import plain_console
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset_dir", type=Path, help="folder of the data set")
-    parser.add_argument("--image-pattern", default="images/{case}", help="images without a list (default: %(default)s)")
-    parser.add_argument("--label-pattern", default="labels/{case}", help="their labels (default: %(default)s)")
-    parser.add_argument("--patient-pattern", help="regular expression whose first group names a case's patient")
-    parser.add_argument("--seed", type=int, default=0, help="of the split without a list (default: %(default)s)")
-    parser.add_argument(
-        "--threshold", type=float, default=THRESHOLD,
-        help="correlation from which on two images are nearly the same (default: %(default)s)",
-    )  # fmt: skip
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
-    options = arguments(argv)
-    folder = options.dataset_dir.expanduser().resolve()
-    cases = load_cases(
-        folder,
-        image_pattern=options.image_pattern,
-        label_pattern=options.label_pattern,
-        patient_pattern=options.patient_pattern,
-        seed=options.seed,
-    )
-    manifest = folder / MANIFEST
-    changed = changed_files(manifest) if manifest.is_file() else []
-    if changed:
-        named = "\n".join(f"  {line}" for line in changed[:10])
-        raise PyrasegError(
-            f"{len(changed)} files are not those that {manifest} lists:\n{named}\nPut them back, or make the list anew."
-        )
-    images = [item["image"] for items in cases.values() for item in items]
-    duplicates = find_duplicates(images, threshold=options.threshold)
-    refuse_duplicates(cases, duplicates, folder, remedy="Make the list anew with scripts.make_datalist.")
-    print(
-        f"No leak in {folder}: {len(images)} images, {len(duplicates)} pairs the same or nearly so, none in two parts; "
-        f"{'every file is as its manifest says' if manifest.is_file() else 'no manifest'}"
-    )
-
+from bundle.pyraseg.commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["check", *sys.argv[1:]]))

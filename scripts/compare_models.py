@@ -1,51 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare two models that were evaluated on the same cases, by a paired bootstrap over patients.
+"""The command `pyraseg compare` as a program of this folder."""
 
-python -m scripts.compare_models runs/evaluation_a runs/evaluation_b
+import sys
 
-prints first - second for every class. An interval that holds 0 is no difference that these cases can show.
-"""
-
-import argparse
-from pathlib import Path
-
-from bundle.pyraseg.evaluation import METRICS, aligned, compare, read_scores, read_unit, write_csv
-from bundle.pyraseg.workflow import plain_console
-
-COLUMNS = ("metric", "class", "difference", "low", "high", "cases", "patients", "left_out", "reliable")
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first", type=Path, help="output folder of one evaluation, or its scores.csv")
-    parser.add_argument("second", type=Path, help="that of the other")
-    parser.add_argument(
-        "--metrics", nargs="+", choices=METRICS, default=["dice", "iou"], metavar="METRIC",
-        help=f"columns to compare (default: dice iou): {', '.join(METRICS)}",
-    )  # fmt: skip
-    parser.add_argument("--resamples", type=int, default=10_000, help="draws of the bootstrap (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("comparison.csv"), help="default: %(default)s")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    options = arguments(argv)
-    rows = compare(
-        read_scores(options.first), read_scores(options.second), metrics=options.metrics, resamples=options.resamples
-    )
-    unit = read_unit(options.first)
-    shown = [name for name in ("cases", "patients", "left_out") if name != "patients" or unit == "patients"]
-    lines = [["metric", "class", "first - second [95 % interval]", *(name.replace("_", " ") for name in shown)]]
-    for row in rows:
-        interval = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{'' if row['reliable'] else '?'}"
-        lines.append([row["metric"], row["class"], interval, *(str(row[name]) for name in shown)])
-    print(aligned(lines))
-    if not all(row["reliable"] for row in rows):
-        print(f"? fewer than 20 {unit}: the interval is unreliable.")
-    write_csv(options.output, COLUMNS, rows)
-    print(f"{len(rows)} differences of {options.first} and {options.second} are in {options.output}")
-
+from bundle.pyraseg.commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["compare", *sys.argv[1:]]))

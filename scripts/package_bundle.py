@@ -1,40 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Package a task as a bundle of its own, dist/pyraseg_TASK_vVERSION.zip, to share.
+"""The command `pyraseg package` as a program of this folder."""
 
-It holds the task's configs merged into files that stand alone, the weights, the code, the model card and the license
-of the data, with SHA-256 sums, a bill of materials and a golden prediction on a drawn image, and no data. The same
-commit gives the same bytes. `python -m bundle.pyraseg.packaging.verification` checks it wherever it goes, and
-scripts.publish_bundle publishes it (docs/sharing.md).
-"""
+import sys
 
-import argparse
-import hashlib
-from pathlib import Path
-
-from bundle.pyraseg.workflow import plain_console
-from bundle.pyraseg_tools.publishing import pack
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", required=True, help="such as dermoscopy; phantom is the default task")
-    parser.add_argument("--output-dir", type=Path, default=Path("dist"), help="(default: %(default)s)")
-    parser.add_argument("--model", type=Path, help="weights to ship (default: those that the task's configs name)")
-    parser.add_argument("--sign", type=Path, metavar="PRIVATE", help="PEM file of an Ed25519 private key to sign with")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    options = arguments(argv)
-    print(f"Packaging {options.task}, and trying the package on a made-up image ...", flush=True)
-    path = pack(ROOT, options.task, options.output_dir, model=options.model, key=options.sign)
-    content = path.read_bytes()
-    signed = f"signed with {options.sign}" if options.sign else "unsigned"
-    print(f"Wrote {path} ({len(content) / 1e6:.1f} MB, {signed}), SHA-256 {hashlib.sha256(content).hexdigest()}")
-
+from bundle.pyraseg.commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["package", *sys.argv[1:]]))

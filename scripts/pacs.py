@@ -1,94 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment series of a PACS with an exported model and store the DICOM SEG beside them, over DICOMweb.
+"""The command `pyraseg pacs` as a program of this folder."""
 
-python -m scripts.pacs https://pacs.example.org/dicom-web models/model.onnx --filter Modality=CT StudyDate=20260101-
-
-Credentials come from the environment: PYRASEG_PACS_USER and PYRASEG_PACS_PASSWORD, or PYRASEG_PACS_TOKEN. What has been
-done is remembered, so a run that was stopped goes on where it was.
-"""
-
-import argparse
-import hashlib
-import logging
-import os
 import sys
-from collections import Counter
-from pathlib import Path
 
-from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.runtime import Model
-from bundle.pyraseg.workflow import plain_console
-from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="the PACS's DICOMweb; Orthanc's ends in /dicom-web")
-    parser.add_argument("model", type=Path, help="ONNX file that scripts/export_onnx.py wrote")
-    parser.add_argument("--filter", nargs="+", required=True, metavar="KEYWORD=VALUE",
-                        help="what to segment, such as Modality=CT StudyDate=20260101-")  # fmt: skip
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--once", action="store_true", help="do what there is, and end (the default)")
-    mode.add_argument("--watch", type=float, metavar="SECONDS", help="look again every so often, until stopped")
-    mode.add_argument("--dry-run", action="store_true", help="list what would be done")
-    parser.add_argument("--work-dir", type=Path, default=Path("runs/pacs"),
-                        help="of what is remembered, and of the images at work (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--retry-failed", action="store_true", help="try again what failed before")
-    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
-    parser.add_argument("--allow-http", action="store_true",
-                        help="send images without encryption to another machine")  # fmt: skip
-    parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
-                        help="what slices must have where a series holds several phases or echoes")  # fmt: skip
-    parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="of the network (default: %(default)s)"
-    )
-    options = parser.parse_args(argv)
-    if options.threads < 1:
-        parser.error(f"--threads is 1 or more, not {options.threads}")
-    if options.watch is not None and not options.watch >= 1:
-        parser.error(f"--watch is 1 second or more, not {options.watch:g}")
-    if not all("=" in item for item in options.select):
-        parser.error("--select takes KEYWORD=VALUE")
-    return options
-
-
-def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    options = arguments(argv)
-    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stdout)
-    logging.getLogger("bundle.pyraseg").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses
-    filters = parse_filters(options.filter)
-    client = connect(options.url, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http)
-    model = Model(options.model, threads=options.threads)
-    model_hash = hashlib.sha256(options.model.read_bytes()).hexdigest()
-    path = options.work_dir / "journal.json"
-    if options.dry_run:
-        journal, found = Journal(path, model_hash=model_hash), find_series(client, filters)
-        for series in found:
-            entry = journal[series.uid]
-            state = "due" if is_due(series, entry) else entry.status
-            print(f"{series.uid}: {series.modality}, {series.instances} images, {state}")
-        due = sum(is_due(series, journal[series.uid]) for series in found)
-        print(f"{due} of {len(found)} series would be segmented with {options.model}; nothing was done")
-        return
-    with sole_user(options.work_dir) as images:
-        journal = Journal(path, model_hash=model_hash)
-        if options.retry_failed:
-            journal.forget_failures()
-        select = dict(item.split("=", 1) for item in options.select)
-        worker = Worker(client, model, journal, images, select=select)
-        if options.watch is not None:
-            watch(worker, filters, seconds=options.watch)
-        found = find_series(client, filters)
-        failures = worker.work_off(found)
-        states = Counter(entry.status for series in found if (entry := journal[series.uid]))
-    print(f"{states['stored']} of {len(found)} series are segmented in the PACS; {path} remembers it")
-    if failures or states["failed"]:
-        raise PyrasegError(f"{len(found) - states['stored']} series are not; the lines above, or {path}, say why.")
-
+from bundle.pyraseg.commands import main
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("Stopped. What was done is remembered.")
+    sys.exit(main(["pacs", *sys.argv[1:]]))

@@ -1,54 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Download a public data set, check it, unpack it safely and write its data list.
+"""The command `pyraseg download` as a program of this folder."""
 
-A transfer that breaks off goes on where it ended. The archives are kept, the folder of the set appears whole or not at
-all, and its SOURCE.txt says where it came from, under which license and what to cite.
-"""
+import sys
 
-import argparse
-import logging
-from pathlib import Path
-
-from bundle.pyraseg.datalists import LIST, THRESHOLD, collect_cases, write_split
-from bundle.pyraseg.workflow import config_option, plain_console, task_files
-from bundle.pyraseg_tools.datasets.public import RECIPES, prepare
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    sets = "\n".join(
-        f"  {name:11} {recipe.title}\n{'':13} license: {recipe.license}" for name, recipe in RECIPES.items()
-    )
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nsets:\n{sets}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("set", choices=RECIPES, help="which set")
-    parser.add_argument("--output-dir", type=Path, help="folder of the data set (default: data/SET)")
-    parser.add_argument(
-        "--download-dir", type=Path, default=ROOT / "data" / "downloads", help="archives (default: %(default)s)"
-    )
-    parser.add_argument("--mirror", metavar="URL", help="folder on another server that holds the same archives")
-    parser.add_argument("--masks", type=Path, help="archive or folder of masks, for a set that comes without")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
-    options = arguments(argv)
-    recipe = RECIPES[options.set]
-    folder = (options.output_dir or ROOT / "data" / options.set).expanduser().resolve()
-    downloads = options.download_dir.expanduser().resolve()
-    prepare(recipe, folder, downloads, mirror=options.mirror, masks=options.masks)
-    if not (folder / LIST).exists():
-        data = collect_cases(folder, threshold=THRESHOLD)
-        print(write_split(data, folder, folder, shares=(0.7, 0.15, 0.15), seed=options.seed))
-    print(f"{recipe.title} is in {folder}, license: {recipe.license}. Train on it:")
-    overlay = config_option(task_files(Path(__file__).resolve().parents[1] / "configs", "train", recipe.task))
-    print(f"python -m monai.bundle run training --config_file {overlay} --dataset_dir {folder}")
-
+from bundle.pyraseg.commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["download", *sys.argv[1:]]))

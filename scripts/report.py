@@ -1,33 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the report of an evaluation again: one HTML file, with the curves of the training if its folder is given.
+"""The command `pyraseg report` as a program of this folder."""
 
-python -m scripts.report runs/evaluation --training runs/phantom
-"""
+import sys
 
-import argparse
-from pathlib import Path
-
-from bundle.pyraseg.reporting import write_report
-from bundle.pyraseg.workflow import plain_console
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluation", type=Path, help="output folder of `evaluating`")
-    parser.add_argument("--training", type=Path, help="output folder of `training`, for its curves")
-    parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html in the evaluation)")
-    parser.add_argument("--hide-names", action="store_true", help="show the cases as numbers, not by their paths")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    options = arguments(argv)
-    path = write_report(
-        options.evaluation, training_dir=options.training, path=options.output, hide_names=options.hide_names
-    )
-    print(f"The report ({path.stat().st_size / 1e6:.2f} MB) is {path}")
-
+from bundle.pyraseg.commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["report", *sys.argv[1:]]))

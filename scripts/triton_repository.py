@@ -1,34 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a model repository for Triton Inference Server from exported models.
+"""The command `pyraseg triton` as a program of this folder."""
 
-python -m scripts.triton_repository models/dermoscopy.int8.onnx --output-dir triton
+import sys
 
-writes triton/dermoscopy_int8/config.pbtxt and triton/dermoscopy_int8/1/model.onnx. A server starts on it with
-`tritonserver --model-repository triton`. No Triton server was at hand: the text is checked against Triton's own schema
-of it, the server's answer is untried.
-"""
-
-import argparse
-from pathlib import Path
-
-from bundle.pyraseg.deployment import write_repository
-from bundle.pyraseg.workflow import plain_console
-
-
-def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, nargs="+", help="ONNX files")
-    parser.add_argument("--output-dir", type=Path, default=Path("triton"), help="the repository")
-    parser.add_argument("--threads", type=int, default=2, help="of each copy of a model")
-    parser.add_argument("--instances", type=int, default=1, help="copies of each model that answer at once")
-    options = parser.parse_args(argv)
-    written = [
-        write_repository(file, options.output_dir, threads=options.threads, instances=options.instances)
-        for file in options.model
-    ]
-    print(f"Written: {', '.join(map(str, written))}")
-
+from bundle.pyraseg.commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["triton", *sys.argv[1:]]))

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
+from bundle.pyraseg.commands import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+MODULES = {command: module for group in COMMANDS.values() for command, (module, _) in group.items()}
 #: Where monai.bundle takes an option that is no key of a config.
 OF_MONAI = {"config_file", "meta_file", "logging_file", "tracking", "init_id", "final_id"}
 #: Keys that the logging of experiments adds to a config, see `check_config`.
@@ -41,9 +44,9 @@ def commands(page: Path) -> list[list[str]]:
     lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`\n]+)`", prose(page))
     found = []
     for line in lines:
-        if re.match(r"\s*(\S+/)?python3? -m (monai\.bundle|scripts\.|bundle\.|benchmarks)", line):
+        if re.match(r"\s*(\S+/)?(python3? -m (monai\.bundle|bundle\.|benchmarks)|pyraseg [a-z]|pyraseg$)", line):
             words = shlex.split(line.split(" && ")[0].split(" > ")[0])
-            found.append(words[words.index("-m") + 1 :])
+            found.append(words[words.index("-m") + 1 :] if "-m" in words else ["pyraseg", *words[1:]])
     return found
 
 
@@ -67,16 +70,23 @@ def test_links_lead_somewhere(page):
 @pages
 def test_programs_and_their_options_exist(page):
     for module, *words in commands(page):
-        if not module.startswith(("scripts.", "bundle.")):
+        if module not in ("pyraseg", "bundle.pyraseg.runtime"):
+            assert module.startswith(("monai.", "benchmarks")), module
             continue
-        path = ROOT / (module.replace(".", "/") + ".py")
-        path = path if path.is_file() else path.with_suffix("") / "__main__.py"
-        assert path.is_file(), module
-        options = [word.partition("=")[0] for word in words if word.startswith("--")]
-        known = set(re.findall(r"\"(--[\w-]+)\"", path.read_text(encoding="utf-8")))
-        if module == "scripts.fingerprint":  # takes the options of the training that is meant
-            known |= {f"--{key}" for key in config(["configs/train.json"]).get()}
-        assert set(options) <= known, f"{module}: {sorted(set(options) - known)}"
+        if module == "pyraseg":
+            command, *words = words or ["--help"]
+            if command.startswith("--"):
+                continue
+            assert command in MODULES, f"{page.name}: pyraseg {command}"
+            module = MODULES[command]
+        else:
+            module = f"{module}.__main__"
+        source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+        known = {"--help", *re.findall(r"\"(--[\w-]+)\"", source)}
+        if "parse_known_args" in source or "split_options" in source:  # takes the options of a config, too
+            known |= {f"--{key}" for name in ("train", "inference") for key in config([f"configs/{name}.json"]).get()}
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert options <= known, f"pyraseg {module}: {sorted(options - known)}"
 
 
 def config(files: list[str]) -> ConfigParser:

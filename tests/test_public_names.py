@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 import bundle.pyraseg
@@ -51,3 +52,16 @@ print(len([getattr(room, name) for name in room.__all__]))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 3
+
+
+def test_rooms_are_entered_by_their_doors():
+    """Code outside a room imports the room's public names, not its modules, so that files may move within it."""
+    graph = grimp.build_graph("bundle.pyraseg", "bundle.pyraseg_tools", "scripts", "benchmarks", cache_dir=None)
+    rooms = sorted(map(room, STUBS), key=len, reverse=True)
+    through_walls = []
+    for imported in sorted(graph.modules - set(rooms)):
+        home = next((name for name in rooms if imported.startswith(f"{name}.")), None)
+        if home:
+            importers = graph.find_modules_that_directly_import(imported) - {home}
+            through_walls += [f"{each} -> {imported}" for each in importers if not each.startswith(f"{home}.")]
+    assert through_walls == []

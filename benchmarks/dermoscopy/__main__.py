@@ -4,20 +4,19 @@
 Every training is the command of the README with a few keys of the config changed; what it ends with goes to
 ``benchmarks/results/dermoscopy``. A training that is found there is not repeated, so that a killed benchmark goes on
 with the one that it was at. The test part is scored by ``--score-test`` alone, when everything is trained and decided.
-Run ``python -m benchmarks.dermoscopy networks --dataset-dir DIR`` from the repository root.
+Options of the config, ``--key value``, hold in all trainings. Run
+``python -m benchmarks.dermoscopy networks --dataset-dir DIR`` from the repository root.
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from benchmarks.dermoscopy.networks import NETWORKS
 from benchmarks.dermoscopy.plans import PLANS
 from benchmarks.dermoscopy.settings import SETTINGS
 from benchmarks.dermoscopy.trials import Bench, Trial
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import parse_options, plain_console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,22 +36,20 @@ def trials(comparison: str, seeds: list[int], only: list[str] | None) -> list[Tr
 
 def main(argv: list[str] | None = None) -> None:
     plain_console()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("comparison", choices=("networks", "plans", "settings"), nargs="?", default="networks")
     parser.add_argument("--dataset-dir", type=Path, required=True, help="folder with images/ and masks/")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the networks, plans or settings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--every", type=int, default=1, help="take every n-th training case, for shorter trials")
-    parser.add_argument("--epochs", type=int, help="if other than the config's")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=JSON", help="other keys to change in all trials")
     parser.add_argument("--score-test", action="store_true", help="score the test part with every trained network")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "dermoscopy_benchmark", help="folder of weights")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "cache", help="folder of prepared photographs")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "dermoscopy")
-    given = parser.parse_args(argv)
-    options: dict[str, Any] = {key: json.loads(value) for key, _, value in (pair.partition("=") for pair in given.set)}
-    if given.epochs is not None:
-        options["epochs"] = given.epochs
+    given, words = parser.parse_known_args(argv)
+    options = parse_options(words)
     bench = Bench(given.dataset_dir, given.work, given.results, given.cache, every=given.every, options=options)
     chosen = trials(given.comparison, given.seeds, given.only)
     for number, trial in enumerate(chosen, start=1):

@@ -37,11 +37,12 @@ from benchmarks.networks import (
     processor,
     summary,
 )
+from bundle.pyraseg.commands import training_images
+from bundle.pyraseg.core import task_files
 from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
 from bundle.pyraseg.training import load_model
-from bundle.pyraseg.workflow import plain_console, task_files
-from scripts.network_table import replace_between_markers
-from scripts.quantize_onnx import training_images
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 PICTURE = CONFIGS.parent / "docs" / "images" / "dermoscopy_front.png"
 PAGE = CONFIGS.parent / "docs" / "int8.md"

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from torch import nn
 
 from benchmarks.dermoscopy.networks import NETWORKS, OURS
 from benchmarks.dermoscopy.trials import CONFIGS, versions
 from benchmarks.networks import check_export, eager_call, export, interleaved, onnx_call, processor, summary
-from bundle.pyraseg.workflow import task_files
+from bundle.pyraseg.core import task_files
+from bundle.pyraseg.workflow import read_config
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "dermoscopy"
 MODES = ("eager", "onnxruntime")
@@ -27,8 +27,7 @@ MODES = ("eager", "onnxruntime")
 
 def build(name: str) -> nn.Module:
     """Return a network as the dermoscopy config with its overrides makes it, with random weights."""
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in task_files(CONFIGS, "train", "dermoscopy")])
+    parser = read_config(task_files(CONFIGS, "train", "dermoscopy"))
     parser.update(NETWORKS[name] | {"pretrained": False})
     return parser.get_parsed_content("network_def").to(memory_format=torch.channels_last).eval()
 

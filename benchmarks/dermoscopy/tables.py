@@ -19,7 +19,7 @@ from benchmarks.dermoscopy.latency import MODES, RESULTS
 from benchmarks.dermoscopy.networks import OURS
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.evaluation import difference_interval, mean_interval
-from scripts.network_table import replace_between_markers
+from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "dermoscopy.md"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigWorkflow
 
 from benchmarks.dermoscopy.networks import count_parameters
 from benchmarks.networks import processor
@@ -131,9 +131,8 @@ class Bench:
         output = self.work_dir / trial.folder
         keys = {"dataset_dir": str(self.dataset_dir), "cache_dir": str(self.cache_dir), "output_dir": str(output)}
         keys |= {"model_file": str(output / "model.pt"), "seed": trial.seed}
+        keys |= {"resume": True}  # from the last whole checkpoint of a trial that was killed
         keys |= {"cases#seed": 0}  # one split, whatever the seed of a training is
-        if "resume" in ConfigParser.load_config_file(CONFIGS / "train.json"):
-            keys |= {"resume": True}  # from the last whole checkpoint of a trial that was killed
         if self.every > 1:
             keys |= {"train#dataset#data": f"$@cases['training'][::{self.every}]"}
         return ConfigWorkflow(

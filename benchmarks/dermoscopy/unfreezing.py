@@ -18,7 +18,8 @@ from monai.bundle import ConfigWorkflow
 
 from benchmarks.dermoscopy.latency import RESULTS
 from benchmarks.dermoscopy.trials import CONFIGS, versions
-from bundle.pyraseg.workflow import plain_console, task_files
+from bundle.pyraseg.core import task_files
+from bundle.pyraseg.workflow import plain_console
 
 BATCHES = (1, 4, 16)
 

@@ -19,7 +19,18 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
 
 ENCODER = "tf_efficientnet_lite0"
-TINY = ["--epochs", "1", "--set", "samples_per_epoch=4", "batch_size=2", "slice_size=[64,64]", "num_workers=0"]
+TINY = [
+    "--epochs",
+    "1",
+    "--samples_per_epoch",
+    "4",
+    "--batch_size",
+    "2",
+    "--slice_size",
+    "[64,64]",
+    "--num_workers",
+    "0",
+]
 
 
 @pytest.fixture(scope="module")

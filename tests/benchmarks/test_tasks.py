@@ -8,7 +8,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from benchmarks.tasks import PAGE, RESULTS, TASKS, figures, keep, table
-from bundle.pyraseg.workflow import task_files
+from bundle.pyraseg.core import task_files
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

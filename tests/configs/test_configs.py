@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 
-from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.workflow import config_text, how_to_train, require_kind, task_files
+from bundle.pyraseg.core import PyrasegError, how_to_train, task_files
+from bundle.pyraseg.workflow import config_text, require_kind
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 
 ROOT = Path(__file__).resolve().parents[2]

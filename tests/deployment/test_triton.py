@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.deployment.onnx_graph import describe, network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision
-from scripts import triton_repository
+from bundle.pyraseg_tools.commands import triton
 from tests.helpers import onnx_paths as paths
 
 NUMPY = {"TYPE_FP32": np.float32, "TYPE_FP64": np.float64, "TYPE_UINT8": np.uint8, "TYPE_BOOL": bool}
@@ -35,7 +35,7 @@ def test_what_the_server_reads_is_what_the_graph_takes_and_gives(models, tmp_pat
     # No dependency: it asks for an older ml_dtypes than ONNX does. Install it alone, with pip's --no-deps.
     reason = "tritonclient, whose schema the text is read with, is not installed"
     model_config_pb2 = pytest.importorskip("tritonclient.grpc", reason=reason).model_config_pb2
-    triton_repository.main([str(models / file), "--output-dir", str(tmp_path), "--threads", "3"])
+    triton.main([str(models / file), "--output-dir", str(tmp_path), "--threads", "3"])
     (folder,) = tmp_path.iterdir()
     config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     assert config.name == folder.name and config.backend == "onnxruntime" and config.max_batch_size == 0
@@ -51,8 +51,8 @@ def test_what_the_server_reads_is_what_the_graph_takes_and_gives(models, tmp_pat
 
 def test_a_model_that_is_there_stays(models, tmp_path):
     given = [str(models / "tumor.network.onnx"), "--output-dir", str(tmp_path)]
-    triton_repository.main(given)
+    triton.main(given)
     with pytest.raises(PyrasegError, match=r"tumor_network is there already. Remove it"):
-        triton_repository.main(given)
+        triton.main(given)
     with pytest.raises(PyrasegError, match=r"no exported model at .*none.onnx. Write it first"):
-        triton_repository.main([str(tmp_path / "none.onnx"), "--output-dir", str(tmp_path)])
+        triton.main([str(tmp_path / "none.onnx"), "--output-dir", str(tmp_path)])

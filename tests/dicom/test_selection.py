@@ -50,7 +50,7 @@ def test_select_reaches_the_frames_of_an_enhanced_object(tmp_path):
 def test_select_that_finds_nothing_or_is_misspelt_is_refused(tmp_path):
     write_series(tmp_path, STACK, AcquisitionNumber=3)
     assert "no slice has AcquisitionNumber = 4. There are: 3 (5)" in refusal(tmp_path, select={"AcquisitionNumber": 4})
-    assert "Did you mean AcquisitionNumber?" in refusal(tmp_path, select={"AquisitionNumber": 3})
+    assert "The nearest name is 'AcquisitionNumber'" in refusal(tmp_path, select={"AquisitionNumber": 3})
     assert len(read_series(tmp_path, select={"ProtocolName": ""}).pixels) == 5  # any keyword, absent ones too
 
 

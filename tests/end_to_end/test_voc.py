@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.pyraseg_tools.commands.voc import main
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
-from scripts.dicom_to_voc import main
 from tests.helpers.commands import config_files, monai_bundle
 
 pytestmark = pytest.mark.slow

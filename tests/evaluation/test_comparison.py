@@ -65,11 +65,11 @@ def test_other_cases_or_labels_are_refused():
 
 
 def test_what_is_no_table_of_scores_is_refused(tmp_path):
-    with pytest.raises(PyrasegError, match="There are no scores at"):
+    with pytest.raises(PyrasegError, match=r"There is no file .*Give the output folder of `evaluating`"):
         read_scores(tmp_path)
     (tmp_path / "scores.csv").write_text("case,class,dice\na,x,0.5\n")
-    with pytest.raises(PyrasegError, match="lacks the columns patient, truth_voxels"):
+    with pytest.raises(PyrasegError, match="lacks patient, truth_voxels"):
         read_scores(tmp_path)
     (tmp_path / "scores.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PyrasegError, match="is no CSV file"):
+    with pytest.raises(PyrasegError, match="cannot be read as a CSV file"):
         read_scores(tmp_path / "scores.csv")

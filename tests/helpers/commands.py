@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from bundle.pyraseg.workflow import task_files
+from bundle.pyraseg.core import task_files
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bundle.pyraseg.core import distributed
+from bundle.pyraseg.core import gather, in_turn, process_count, process_rank, start_processes, stop_processes
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.scores import CaseOverlap
 from bundle.pyraseg.networks.parts import PartwiseNetwork
@@ -56,7 +56,7 @@ def train() -> dict:
     def step(engine: Engine, batch: torch.Tensor) -> None:
         wrapped.train()
         optimizer.zero_grad()
-        wrapped(batch[distributed.rank() :: distributed.count()]).square().mean().backward()
+        wrapped(batch[process_rank() :: process_count()]).square().mean().backward()
         optimizer.step()
 
     trainer = Engine(step)
@@ -90,7 +90,7 @@ def cases() -> list[dict[str, torch.Tensor]]:
 
 def evaluate(data: list[dict[str, torch.Tensor]]) -> dict:
     """Return the score and the counts of all cases, of which this process sees its share."""
-    share = CaseShare(data, rank=distributed.rank(), processes=distributed.count())
+    share = CaseShare(data, rank=process_rank(), processes=process_count())
     metric = IgniteMetricHandler(
         metric_fn=CaseOverlap(CLASSES, cases=len(data)),
         output_transform=from_engine(["pred", "label"]),
@@ -109,30 +109,30 @@ def evaluate(data: list[dict[str, torch.Tensor]]) -> dict:
 
 def take_turns(folder: Path) -> list[str]:
     """Return what this process finds written when its turn comes, and add to it."""
-    with distributed.in_turn():
+    with in_turn():
         found = sorted(path.name for path in folder.glob("turn_*"))
         time.sleep(0.2)  # long enough for the other to come in between, if it could
-        (folder / f"turn_{distributed.rank()}").touch()
+        (folder / f"turn_{process_rank()}").touch()
     return found
 
 
 def main() -> None:
     folder, fails = Path(sys.argv[1]), sys.argv[2:]
     plain_console()
-    distributed.start_processes("cpu")
+    start_processes("cpu")
     if fails == ["all"]:
         raise PyrasegError("There is no data.")
     if fails == ["second"]:
-        if distributed.rank() == 1:
+        if process_rank() == 1:
             raise PyrasegError("One case is broken.")
-        distributed.gather(None)  # the first one waits here for the second
+        gather(None)  # the first one waits here for the second
     result = {
         "turns": [take_turns(folder), take_turns(folder)],
-        "gathered": distributed.gather(f"p{distributed.rank()}"),
+        "gathered": gather(f"p{process_rank()}"),
     }
     result |= {"training": train(), "evaluation": evaluate(cases()), "one case": evaluate(cases()[:1])}
-    torch.save(result, folder / f"rank_{distributed.rank()}.pt")
-    distributed.stop_processes()
+    torch.save(result, folder / f"rank_{process_rank()}.pt")
+    stop_processes()
 
 
 if __name__ == "__main__":

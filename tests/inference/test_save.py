@@ -101,7 +101,7 @@ def test_writing_goes_on_while_the_next_input_is_segmented(tmp_path):
 
 
 def test_an_output_that_does_not_exist(tmp_path):
-    with pytest.raises(PyrasegError, match=r"no output 'segg'; there are labels, .*The nearest is 'seg'"):
+    with pytest.raises(PyrasegError, match=r"no output 'segg'; there are labels, .*The nearest name is 'seg'"):
         SavePredictions(tmp_path, outputs=["segg"], writers={"labels": LabelMapWriter()}, tally=Tally([]))
 
 

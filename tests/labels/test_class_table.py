@@ -75,7 +75,7 @@ def test_unknown_regions_are_listed_with_all_that_was_found() -> None:
 @pytest.mark.parametrize(
     ("names", "order", "message"),
     [
-        ({"livr": ["x"]}, None, "label_names has 'livr', .* Did you mean 'Liver'"),
+        ({"livr": ["x"]}, None, "label_names has 'livr', .* The nearest name is 'Liver'"),
         ({"Liver": "Leber"}, None, "gives 'Liver' 'Leber', not a list"),
         ({"Liver": ["kidney"]}, None, "'kidney' means two classes, 'kidney' and 'Liver'"),
         ({"Liver": [3], "kidney": [3]}, None, "3 means two classes"),

@@ -8,9 +8,8 @@ from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
-from bundle.pyraseg.networks.encoders import build_encoder
+from bundle.pyraseg.networks.encoders import VOLUME_ENCODERS, build_encoder
 from bundle.pyraseg.networks.pspnet import PSPNet
-from bundle.pyraseg.networks.volume_encoders import VOLUME_ENCODERS
 from tests.helpers.network_tests import in_onnxruntime, randomize_statistics, relative_error
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

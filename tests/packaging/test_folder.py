@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bundle.pyraseg.commands import main
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import unpack
 from bundle.pyraseg.packaging.form import BILL
-from bundle.pyraseg.packaging.verification import main, verify
+from bundle.pyraseg.packaging.verification import verify
 from tests.helpers.packages import NAME, VERSION, Package, resummed
 
 
@@ -27,7 +28,7 @@ def folder(package: Package, tmp_path: Path) -> Path:
 
 
 def test_a_folder_with_the_files_of_a_package(folder, package, capsys):
-    assert main([str(folder), "--key", str(package.public)]) == 0
+    assert main(["verify", str(folder), "--key", str(package.public)]) == 0
     said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"
     assert capsys.readouterr().out == said
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.pyraseg.commands import main
 from bundle.pyraseg.packaging.archive import archive_bytes, read_archive
 from bundle.pyraseg.packaging.form import METADATA, MODEL
-from bundle.pyraseg.packaging.verification import main
 from bundle.pyraseg_tools.publishing.packing import pack
 from tests.configs.test_configs import PROGRAMS, merged
 from tests.helpers.commands import ROOT
@@ -23,7 +23,7 @@ from tests.helpers.packages import NAME, VERSION, Files, refused, resummed
 
 
 def test_as_it_was_made(package, capsys):
-    assert main([str(package.zip), "--key", str(package.public)]) == 0
+    assert main(["verify", str(package.zip), "--key", str(package.public)]) == 0
     said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"
     assert capsys.readouterr().out == said
 
@@ -34,7 +34,7 @@ def test_a_task_on_volumes(tmp_path, capsys):
     torch.save(network.state_dict(), tmp_path / "model.pt")
     path = pack(ROOT, "phantom", tmp_path / "out", model=tmp_path / "model.pt")
     assert path.name == f"pyraseg_phantom_v{VERSION}.zip"
-    assert main([str(path), "--unsigned"]) == 0
+    assert main(["verify", str(path), "--unsigned"]) == 0
     files = read_archive(path)[1]
     labels = np.load(io.BytesIO(files["golden/expected.npz"]))["labels"]
     (tmp_path / "input.nii").write_bytes(files["golden/input.nii"])
@@ -42,7 +42,7 @@ def test_a_task_on_volumes(tmp_path, capsys):
 
 
 def test_no_file(tmp_path, capsys):
-    assert main([str(tmp_path / "no.zip")]) == 1
+    assert main(["verify", str(tmp_path / "no.zip")]) == 1
     assert capsys.readouterr().err == (
         f"pyraseg: {tmp_path / 'no.zip'} is refused: there is no such file. Nothing of it was run. "
         "Get the package again from who made it.\n"
@@ -100,7 +100,7 @@ def test_a_package_that_works_otherwise(changed, said, package, tmp_path):
 def test_the_program_needs_no_torch_to_refuse(package, tmp_path):
     path = tmp_path / "given.zip"
     path.write_bytes(package.zip.read_bytes()[:-1])
-    code = "import sys; from bundle.pyraseg.packaging.verification import main; main(sys.argv[1:])"
+    code = "import sys; from bundle.pyraseg.commands import main; main(['verify', *sys.argv[1:]])"
     code += "; sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and "is refused" in run.stderr

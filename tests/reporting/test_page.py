@@ -183,10 +183,10 @@ def test_a_folder_is_no_place_for_a_page(evaluation, tmp_path):
 
 
 def test_a_training_without_a_log_is_refused(evaluation, tmp_path):
-    with pytest.raises(PyrasegError, match=r"There is no log\.csv in"):
+    with pytest.raises(PyrasegError, match=r"There is no file .*log\.csv"):
         write_report(evaluation, training_dir=tmp_path)
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(PyrasegError, match="is no log of a training"):
+    with pytest.raises(PyrasegError, match="Give the output folder of `training`"):
         write_report(evaluation, training_dir=tmp_path)
 
 

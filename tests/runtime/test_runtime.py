@@ -101,7 +101,7 @@ def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTim=2") == 1
-    assert "Did you mean EchoTime?" in capsys.readouterr().err
+    assert "The nearest name is 'EchoTime'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["plain", "rescaled by slice", "padded", "downwards"])

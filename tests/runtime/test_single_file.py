@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from bundle.pyraseg.deployment.single_file import ROOT, modules, third_parties
-from scripts.make_zipapp import main
+from bundle.pyraseg_tools.commands.zipapp import main
 from tests.helpers.dicom_files import uid, write_series
 from tests.runtime.test_runtime import check, gray, png, series
 

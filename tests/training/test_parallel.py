@@ -7,11 +7,12 @@ import sys
 import pytest
 import torch
 
-from bundle.pyraseg.core import distributed
+from bundle.pyraseg.core import first_to_fail, gather, process_count, process_rank, start_processes
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.scores import count_overlap, mean_dice, summarize
 from bundle.pyraseg.networks.pspnet import PSPNet
-from bundle.pyraseg.training.parallel import CaseShare, convert_sync_batchnorm, distribute
+from bundle.pyraseg.networks.torchvision_ops import import_timm
+from bundle.pyraseg.training.parallel import CaseShare, distribute
 from tests.helpers.commands import ROOT
 from tests.helpers.two_processes import CASES, CLASSES, EPOCHS, LEARNING, Network, batches, cases
 
@@ -118,7 +119,7 @@ def test_batch_norm_across_gpus_computes_the_same_and_keeps_the_names():
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before, names = network(image), list(network.state_dict())
-        converted = convert_sync_batchnorm(network)
+        converted = import_timm().layers.convert_sync_batchnorm(network)
         assert converted is network and list(network.state_dict()) == names
         assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in network.encoder.modules())
         torch.testing.assert_close(network(image), before)
@@ -134,6 +135,6 @@ def test_a_network_with_frozen_parts_is_not_distributed():
 def test_without_torchrun_the_message_names_it(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(PyrasegError, match="torchrun did not start this one"):
-        distributed.start_processes("cpu")
-    assert (distributed.rank(), distributed.count(), distributed.gather(3)) == (0, 1, [3])
-    assert distributed.first_to_fail() and distributed.first_to_fail()
+        start_processes("cpu")
+    assert (process_rank(), process_count(), gather(3)) == (0, 1, [3])
+    assert first_to_fail() and first_to_fail()

@@ -218,7 +218,7 @@ def test_for_processing_has_no_display_window() -> None:
 
 
 def test_unknown_preset_names_the_nearest_and_the_rest() -> None:
-    with pytest.raises(PyrasegError, match=r"no window 'livr'; the nearest is 'liver'\. The presets are abdomen, "):
+    with pytest.raises(PyrasegError, match=r"no window 'livr'\. The presets are abdomen, .* name is 'liver'"):
         Windowd("image", windows=["lung", "livr"])
 
 
@@ -231,7 +231,7 @@ def test_unknown_preset_names_the_nearest_and_the_rest() -> None:
         ({"center": 40, "width": 0}, "width 0 is not possible"),
         ({"center": 40, "width": 400, "function": "CUBIC"}, "'CUBIC' is unknown"),
         ([[40, 400]], "no window"),
-        ("header:x", "no window 'header:x'; the nearest is 'header'"),
+        ("header:x", "no window 'header:x'.*The nearest name is 'header'"),
     ],
 )
 def test_refuses_what_is_no_window(windows: object, message: str) -> None:

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+from .distributed import first_to_fail as first_to_fail
+from .distributed import from_first as from_first
+from .distributed import gather as gather
 from .distributed import in_turn as in_turn
 from .distributed import own_device as own_device
+from .distributed import process_count as process_count
+from .distributed import process_rank as process_rank
 from .distributed import start_processes as start_processes
 from .distributed import stop_processes as stop_processes
 from .errors import DiskError as DiskError
@@ -8,6 +13,7 @@ from .errors import PyrasegError as PyrasegError
 from .errors import describe as describe
 from .errors import mendable as mendable
 from .errors import root_of as root_of
+from .files import file_digest as file_digest
 from .files import replacing as replacing
 from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
@@ -16,3 +22,10 @@ from .formats import without_suffix as without_suffix
 from .hints import nearest_hint as nearest_hint
 from .photographs import as_rgb as as_rgb
 from .photographs import convert as convert
+from .tables import read_csv as read_csv
+from .tables import write_csv as write_csv
+from .tasks import PROGRAMS as PROGRAMS
+from .tasks import config_option as config_option
+from .tasks import how_to_train as how_to_train
+from .tasks import overlays as overlays
+from .tasks import task_files as task_files

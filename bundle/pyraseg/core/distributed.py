@@ -27,12 +27,12 @@ _store: dist.Store | None = None
 _turns = itertools.count()
 
 
-def rank() -> int:
+def process_rank() -> int:
     """Return the number of this process, from 0 on; 0 is the one that writes. Without `start` it is alone."""
     return 0 if _store is None else dist.get_rank()
 
 
-def count() -> int:
+def process_count() -> int:
     """Return how many processes share the training."""
     return 1 if _store is None else dist.get_world_size()
 
@@ -95,7 +95,7 @@ def in_turn() -> Iterator[None]:
     if _store is None:
         yield
         return
-    turn, number = next(_turns), rank()
+    turn, number = next(_turns), process_rank()
     if number > 0:
         _store.wait([f"turn {turn} of {number - 1}"], TURN)
     yield
@@ -106,7 +106,7 @@ def gather(value: T) -> list[T]:
     """Return what every process passes, in the order of their numbers. All must call it."""
     if _store is None:
         return [value]
-    values: list[T] = [value] * count()
+    values: list[T] = [value] * process_count()
     dist.all_gather_object(values, value)
     return values
 
@@ -115,7 +115,7 @@ def from_first(make: Callable[[], T]) -> T:
     """Return what `make` returns in the first process. All must call this; the others do not call `make`."""
     if _store is None:
         return make()
-    values = [make() if rank() == 0 else None]
+    values = [make() if process_rank() == 0 else None]
     dist.broadcast_object_list(values)
     return values[0]
 

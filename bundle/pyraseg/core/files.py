@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are either whole or absent."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -62,3 +63,9 @@ def _require_room(folder: Path, error: Exception) -> None:
             f"Nothing can be written to {folder}: {refused.strerror} ({free:.0f} MB are free). What was there is as it "
             "was. Make room, or choose another folder."
         ) from error
+
+
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """Return a hash of a file's content, in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

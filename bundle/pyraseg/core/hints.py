@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def nearest_hint(name: object, known: Iterable[object]) -> str:
+def nearest_hint(name: object, known: Iterable[object], *, count: int = 1) -> str:
     """Return a sentence that names the most similar of the known names, for the end of a message, or "".
 
     >>> nearest_hint("epoch", ["epochs", "spacing"])
     " The nearest name is 'epochs'."
     """
-    nearest = get_close_matches(str(name), sorted(map(str, known)), n=1, cutoff=0.3)
-    return f" The nearest name is {nearest[0]!r}." if nearest else ""
+    nearest = get_close_matches(str(name), sorted(map(str, known)), n=count, cutoff=0.3)
+    named = ", ".join(map(repr, nearest))
+    return f" The nearest name{' is' if len(nearest) == 1 else 's are'} {named}." if nearest else ""

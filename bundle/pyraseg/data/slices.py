@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import DiskError, PyrasegError, distributed, mendable
+from bundle.pyraseg.core import DiskError, PyrasegError, gather, in_turn, mendable, process_count, process_rank
 from bundle.pyraseg.data.slice_cache import SliceCache
 from bundle.pyraseg.transforms import UNKNOWN, set_strength, split_at_random
 
@@ -58,7 +58,7 @@ class SliceDataset(Dataset):
         self.before_device = split_at_random(augmentation)[0] if augment_on_device else None
         cache = SliceCache(cache_dir, transform)
         self.entries = [cache.entry(item) for item in self.data]
-        with distributed.in_turn():
+        with in_turn():
             self._fill(cache, num_workers)
         #: Which classes are in which slice of each case, (D, K) bool.
         self.present = [cache.present(entry) for entry in self.entries]
@@ -145,8 +145,8 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
     """
     if not cases:
         raise PyrasegError("There are no cases in this part of the data set's split. Add some to its datalist.json.")
-    mine = cases[distributed.rank() :: distributed.count()]
-    progress = tqdm(mine, desc="Checking cases", unit="case", disable=distributed.rank() > 0 or None)
+    mine = cases[process_rank() :: process_count()]
+    progress = tqdm(mine, desc="Checking cases", unit="case", disable=process_rank() > 0 or None)
     holding: list[bool] = []  # whether the label of a case holds any class
 
     def check(case: dict[str, str]) -> None:
@@ -154,8 +154,8 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
         holding.append(bool(((label > 0) & (label != UNKNOWN)).any()))
 
     faults = [str(fault) for case in progress if (fault := _fault(lambda case=case: check(case)))]
-    failures = [fault for found in distributed.gather(faults) for fault in found]
+    failures = [fault for found in gather(faults) for fault in found]
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))
-    if not any(map(any, distributed.gather(holding))):
+    if not any(map(any, gather(holding))):
         raise PyrasegError("No label in this part of the split holds any class, so no Dice can be computed from it.")

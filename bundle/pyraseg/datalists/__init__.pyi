@@ -15,7 +15,10 @@ from .making import write_link as write_link
 from .making import write_split as write_split
 from .manifest import MANIFEST as MANIFEST
 from .manifest import changed_files as changed_files
-from .patients import join as join
+from .patients import GROUPINGS as GROUPINGS
+from .patients import PATIENT_KEYWORDS as PATIENT_KEYWORDS
+from .patients import Identity as Identity
+from .patients import group_patients as group_patients
 from .patients import patients_by_pattern as patients_by_pattern
 from .splitting import SPLITS as SPLITS
 from .splitting import random_split as random_split

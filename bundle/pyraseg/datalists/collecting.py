@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collect what a data list is made from: pairs, whose they are, which classes they hold, which are the same."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH
 from bundle.pyraseg.datalists.classes_present import classes_present
 from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
 from bundle.pyraseg.datalists.pairing import find_pairs
 from bundle.pyraseg.datalists.patients import (
-    are_dicom,
+    PATIENT_KEYWORDS,
+    Identity,
+    group_patients,
     join,
     patients_by_pattern,
     patients_from_csv,
-    patients_from_dicom,
 )
+from bundle.pyraseg.dicom import find_series
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def collect_cases(
     label_pattern: str | None = None,
     patient_pattern: str | None = None,
     patient_csv: Path | None = None,
-    no_patients: bool = False,
+    group_by: str = "auto",
     merge_duplicates: bool = False,
     threshold: float,
     label_threshold: float | None = None,
@@ -55,8 +59,8 @@ def collect_cases(
 ) -> DataList:
     """Find the cases of a data set, whose they are, what they hold, and which are the same.
 
-    Patients come from a pattern, a table, or the headers of DICOM images. Without any of them each case is a patient
-    of its own (DICOM: each study), except that images which are the same or nearly so are one patient.
+    Who a patient is, `group_patients` says. Where nothing tells, each case is a patient of its own, except that images
+    which are the same or nearly so are one patient.
 
     Args:
         folder: of the data set.
@@ -64,7 +68,7 @@ def collect_cases(
         label_pattern: see there.
         patient_pattern: regular expression whose first group, in a case's name, is the patient.
         patient_csv: table with the columns case and patient.
-        no_patients: do not ask DICOM headers for the Patient ID.
+        group_by: how headers tell patients apart, as for `group_patients`.
         merge_duplicates: make one patient of those who share an image.
         threshold: correlation from which on two images are nearly the same.
         label_threshold: values of blurred masks from here on are class 1.
@@ -77,17 +81,22 @@ def collect_cases(
     if layout == "Pascal VOC" and unknown_value is None:
         unknown_value = 255
     cases = [item["patient"] for item in items]
-    known = True
+    known, sources = True, cases
     if patient_pattern is not None:
-        grouping, patients = f"the pattern {patient_pattern}", patients_by_pattern(items, patient_pattern)
+        grouping, sources = f"the pattern {patient_pattern}", patients_by_pattern(cases, patient_pattern)
+        identities = [Identity(case, stated=patient) for case, patient in zip(cases, sources, strict=True)]
     elif patient_csv is not None:
-        grouping, patients = f"the table {patient_csv.name}", patients_from_csv(items, patient_csv)
+        grouping, sources = f"the table {patient_csv.name}", patients_from_csv(cases, patient_csv)
+        identities = [Identity(case, stated=patient) for case, patient in zip(cases, sources, strict=True)]
     elif are_dicom(items):
-        known = not no_patients
+        known = group_by != "study"
         grouping = "Patient ID, study and frame of reference" if known else "study and frame of reference"
-        patients = patients_from_dicom(items, use_patient_id=known)
+        headers = [find_series(item["image"], keywords=PATIENT_KEYWORDS).series[0].headers[0] for item in items]
+        identities = [Identity.of(header, case) for header, case in zip(headers, cases, strict=True)]
     else:
-        grouping, patients, known = "none: each case is a patient of its own", cases, False
+        grouping, known = "none: each case is a patient of its own", False
+        identities = [Identity(case) for case in cases]
+    patients = group_patients(identities, group_by, strict=known, naming="by --patient-csv or --patient-pattern")
     duplicates = find_duplicates([item["image"] for item in items], threshold=threshold)
     merged = duplicates if merge_duplicates or not known else []
     if merged:
@@ -104,7 +113,13 @@ def collect_cases(
             {**item, "patient": name} | ({} if known else {"patient_known": False})
             for item, name in zip(items, names, strict=True)
         ],
-        patients if known and not are_dicom(items) else cases,
+        sources,
         classes,
         duplicates,
     )
+
+
+def are_dicom(items: Iterable[Mapping[str, str]]) -> bool:
+    """Return whether every image is a DICOM series, file or multi-frame object, told as the reader tells it."""
+    paths = [Path(item["image"]) for item in items]
+    return all(path.is_dir() or not path.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH) for path in paths)

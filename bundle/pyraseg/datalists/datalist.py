@@ -75,9 +75,11 @@ def load_cases(
     refuse_shared_patients(cases, folder)
     counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
     everything = [item for part in cases.values() for item in part]
-    whose = " (no patients are named)"
-    if all(item.get("patient_known", True) for item in everything):
-        whose = f" of {len({item['patient'] for item in everything})} patients"
+    known = {item["patient"] for item in everything if item.get("patient_known", True)}
+    unknown = sum(not item.get("patient_known", True) for item in everything)
+    whose = f" of {len(known)} patients" if known else " (no patients are named)"
+    if known and unknown:
+        whose += f" and {unknown} of unknown ones, each taken for a patient of its own"
     logger.info("Cases%s: %s; split %s", whose, counts, split_hash(cases))
     return cases
 
@@ -141,7 +143,8 @@ def _case(item: dict, listed: Path) -> dict[str, str]:
         "image": os.path.normpath(listed.parent / image),
         "label": masks if isinstance(label, dict) else masks[""],
     }
-    whose = {"patient": str(item["patient"])} if "patient" in item else {"patient": image, "patient_known": False}
+    patient = str("" if item.get("patient") is None else item["patient"]).strip()
+    whose = {"patient": patient} if patient else {"patient": image, "patient_known": False}
     return {**item, **paths, **whose}
 
 
@@ -149,5 +152,5 @@ def _with_patients(items: list[dict[str, str]], pattern: str | None) -> list[dic
     """Return the items with the patients that a pattern finds in their names; without one nobody is known."""
     if pattern is None:
         return [{**item, "patient_known": False} for item in items]
-    patients = patients_by_pattern(items, pattern)
+    patients = patients_by_pattern([item["patient"] for item in items], pattern)
     return [{**item, "patient": patient} for item, patient in zip(items, patients, strict=True)]

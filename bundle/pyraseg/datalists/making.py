@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a data list of the cases that were collected: split, refuse leaks, write the list, a manifest and a summary."""
 
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, write_csv
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
@@ -97,11 +96,8 @@ def write_folds(data: DataList, folder: Path, output: Path, *, folds: int, seed:
 
 def write_link(data: DataList, path: Path) -> None:
     """Write which running number stands for which patient: a file that stays where the patients' names may be."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["patient", "source", "image"])
-        for item, source in zip(data.items, data.sources, strict=True):
-            writer.writerow([item["patient"], source, item["image"]])
+    rows = [{**item, "source": source} for item, source in zip(data.items, data.sources, strict=True)]
+    write_csv(path, ["patient", "source", "image"], rows)
 
 
 def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder: Path, splits: Sequence[str]) -> str:

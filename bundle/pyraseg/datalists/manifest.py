@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SHA-256 of every file of a data set, so that a change is noticed."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, replacing
 
 MANIFEST = "manifest.json"
 
@@ -29,7 +28,7 @@ def write_manifest(folder: Path, paths: Iterable[str | Path], settings: Mapping[
         for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
     ]
     hashes = {
-        Path(os.path.relpath(file, folder)).as_posix(): _sha256(file)
+        Path(os.path.relpath(file, folder)).as_posix(): file_digest(file)
         for file in tqdm(listed, desc="Hashing", unit="file", disable=None)
     }
     with replacing(folder / MANIFEST) as partial:
@@ -52,11 +51,6 @@ def changed_files(manifest: Path) -> list[str]:
         path = manifest.parent / name
         if not path.is_file():
             changed.append(f"{name} is gone")
-        elif _sha256(path) != value:
+        elif file_digest(path) != value:
             changed.append(f"{name} has changed")
     return changed
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

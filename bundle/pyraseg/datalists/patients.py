@@ -1,24 +1,119 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose image it is: what must stay together in a split, told by names, a table, DICOM headers or the images."""
+"""Who a patient is: the one rule of splits, of the search for leaks, of the conversion to VOC and of the label server.
 
-import csv
+What somebody states comes first: a data list, a table, or a pattern on names. Else DICOM tells: images with the same
+Patient ID, study or frame of reference are one patient's. An image that nothing is known of is a patient of its own.
+Identifiers are compared without the blanks around them and else as they are; an empty one is unknown.
+"""
+
 import logging
 import re
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
-from bundle.pyraseg.dicom import find_series
+from bundle.pyraseg.core import PyrasegError, read_csv
 
 logger = logging.getLogger(__name__)
 
+#: What tells one patient from another: Patient ID where it says something; Patient ID at its word; the study alone.
+GROUPINGS = ("auto", "patient", "study")
+#: Attributes that `Identity.of` asks for beyond those that a scan reads.
+PATIENT_KEYWORDS = ("PatientID", "IssuerOfPatientID")
 
-def patients_by_pattern(items: Sequence[dict[str, str]], pattern: str) -> list[str]:
-    """Return for each item what the first group of a regular expression finds in the name of its case.
+
+@dataclass(frozen=True)
+class Identity:
+    """Hold what tells whose an image is; "" is unknown. `image` is its name, for messages."""
+
+    image: str
+    patient_id: str = ""
+    issuer: str = ""
+    study_uid: str = ""
+    frame_of_reference_uid: str = ""
+    stated: str = ""  # by people, who know better than headers
+
+    @classmethod
+    def of(cls, header: Dataset, image: str, stated: str = "") -> "Identity":
+        """Return what the header of an image tells."""
+        keywords = (*PATIENT_KEYWORDS, "StudyInstanceUID", "FrameOfReferenceUID")
+        return cls(image, *(str(header.get(name) or "").strip() for name in keywords), stated.strip())
+
+
+def group_patients(
+    identities: Sequence[Identity],
+    by: str = "auto",
+    *,
+    strict: bool = True,
+    naming: str = "in a table",
+) -> list[str]:
+    """Return for each image a running number that it shares with the images of the same patient, see `join`.
+
+    Args:
+        identities: of each image.
+        by: "auto" refuses Patient IDs that are empty or the same in all of several studies, as those of a careless
+            anonymization; "patient" believes the latter; "study" leaves Patient IDs out of account.
+        strict: refuse them; else images of unknown patients are patients of their own, and a warning counts them.
+        naming: how a user names the patients, for messages.
+
+    Raises:
+        PyrasegError: nobody can tell which of several studies are one patient's.
+    """
+    if by not in GROUPINGS:
+        raise PyrasegError(f"Patients are told apart by one of {', '.join(GROUPINGS)}, not by {by!r}.")
+    without_issuer = {identity.patient_id for identity in identities if not identity.issuer}
+    keys = [_keys(identity, by, without_issuer) for identity in identities]
+    groups = join(keys)
+    own = [place for place, identity in enumerate(identities) if not identity.stated]
+    if by == "study" or not own:
+        return groups
+    known = {group for group, identity in zip(groups, identities, strict=True) if identity.patient_id}
+    unknown = [place for place in own if groups[place] not in known]
+    remedy = f"Name the patients {naming}, or give --group-by study if each study is a patient."
+    if unknown and strict and len(set(groups)) > 1:
+        raise PyrasegError(
+            f"{len(unknown)} of {len(identities)} images have no Patient ID, such as {identities[unknown[0]].image}: "
+            f"nobody can tell whose they are, and a split must not tear a patient apart. {remedy}"
+        )
+    if unknown and not strict:
+        logger.warning(
+            "%d of %d images do not tell whose they are: each is a patient of its own (of DICOM, each study)",
+            len(unknown), len(identities),
+        )  # fmt: skip
+    ids = {key for place in own for key in keys[place] if key[0] == "patient"}
+    studies = len(set(join([_keys(identities[place], "study", without_issuer) for place in own])))
+    if strict and by == "auto" and len(ids) == 1 and studies > 1:
+        raise PyrasegError(
+            f"All {len(own)} images have the same Patient ID, in {studies} studies: one patient, or an anonymization "
+            f"that made all alike? {remedy} If it is one patient, give --group-by patient."
+        )
+    patients = len({groups[place] for place in own})
+    if not unknown and patients < len(ids):
+        logger.warning("%d Patient IDs are %d patients: some share a study or a frame of reference", len(ids), patients)
+    return groups
+
+
+def _keys(identity: Identity, by: str, without_issuer: set[str]) -> set[tuple[str, ...]]:
+    """Return what an image shares with others of its patient.
+
+    An issuer tells apart patients of the same ID only where all images with this ID name one.
+    """
+    if identity.stated:
+        return {("stated", identity.stated)}
+    keys = {("study", identity.study_uid), ("frame of reference", identity.frame_of_reference_uid)}
+    if by != "study":
+        issuer = "" if identity.patient_id in without_issuer else identity.issuer
+        keys.add(("patient", identity.patient_id, issuer))
+    return {key for key in keys if key[1]} or {("image", identity.image)}
+
+
+def patients_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
+    """Return for each name of a case what the first group of a regular expression finds in it.
 
     Raises:
         PyrasegError: the pattern is no regular expression, has no group, or finds nothing in some names.
@@ -29,89 +124,30 @@ def patients_by_pattern(items: Sequence[dict[str, str]], pattern: str) -> list[s
         raise PyrasegError(f"patient_pattern {pattern!r} is no regular expression: {error}.") from error
     if expression.groups < 1:
         raise PyrasegError(f"patient_pattern {pattern!r} has no group: put what names the patient in parentheses.")
-    found = [expression.search(item["patient"]) for item in items]
-    silent = [item["image"] for item, match in zip(items, found, strict=True) if not (match and match.group(1))]
+    found = [match.group(1).strip() if (match := expression.search(name)) and match.group(1) else "" for name in names]
+    silent = [name for name, patient in zip(names, found, strict=True) if not patient]
     if silent:
         raise PyrasegError(
             f"patient_pattern {pattern!r} finds no patient in the names of {len(silent)} cases, such as {silent[0]}."
         )
-    return [match.group(1) for match in found]
+    return found
 
 
-def patients_from_csv(items: Sequence[dict[str, str]], table: Path) -> list[str]:
-    """Return for each item the patient that a CSV file with the columns `case` and `patient` names.
+def patients_from_csv(names: Sequence[str], table: Path) -> list[str]:
+    """Return for each case the patient that a CSV file with the columns `case` and `patient` names.
 
     Raises:
         PyrasegError: the file is absent, lacks a column, names a case twice with two patients, or leaves a case out.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PyrasegError(f"{table} cannot be read as a CSV file: {error}.") from error
-    if not {"case", "patient"} <= set(columns):
-        raise PyrasegError(f"{table} has the columns {', '.join(columns) or 'none'}; it needs case and patient.")
     patients: dict[str, str] = {}
-    for row in rows:
+    for row in read_csv(table, ["case", "patient"], remedy="Write both, a line for each case."):
         case, patient = (row["case"] or "").strip(), (row["patient"] or "").strip()
         if patients.setdefault(case, patient) != patient:
             raise PyrasegError(f"{table} gives the case {case} to two patients. Give it to one.")
-    absent = [item["patient"] for item in items if not patients.get(item["patient"])]
+    absent = [name for name in names if not patients.get(name)]
     if absent:
-        raise PyrasegError(f"{table} names no patient for {len(absent)} of {len(items)} cases, such as {absent[0]}.")
-    return [patients[item["patient"]] for item in items]
-
-
-def are_dicom(items: Iterable[dict[str, str]]) -> bool:
-    """Return whether every image is a DICOM series, file or multi-frame object, told as the reader tells it."""
-    paths = [Path(item["image"]) for item in items]
-    return all(path.is_dir() or not path.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH) for path in paths)
-
-
-def patients_from_dicom(items: Sequence[dict[str, str]], *, use_patient_id: bool = True) -> list[str]:
-    """Return for each DICOM image a number that it shares with the images of the same patient.
-
-    The same Patient ID, Study Instance UID or Frame of Reference UID is the same patient.
-
-    Args:
-        items: of a data list.
-        use_patient_id: without it, study and frame of reference alone decide.
-
-    Raises:
-        PyrasegError: some images have an empty Patient ID, or all have the same one: it tells nobody apart.
-    """
-    headers = [
-        find_series(item["image"], keywords=("PatientID",) if use_patient_id else ()).series[0].headers[0]
-        for item in items
-    ]
-    keys: list[list[Hashable]] = [
-        [(name, str(header.get(name))) for name in ("StudyInstanceUID", "FrameOfReferenceUID") if header.get(name)]
-        for header in headers
-    ]
-    if use_patient_id:
-        ids = [str(header.get("PatientID") or "").strip() for header in headers]
-        what = ""
-        if not all(ids):
-            what = f"{ids.count('')} of {len(ids)} images have an empty Patient ID"
-        elif len(set(ids)) == 1 and len(ids) > 1:
-            what = f"all {len(ids)} images have the same Patient ID"
-        if what:
-            raise PyrasegError(
-                f"{what}, so that it does not tell patients apart. Name them in a CSV file or by a pattern, or say "
-                "that each study is a patient of its own (--patient-csv, --patient-pattern, --no-patients)."
-            )
-        keys = [[*key, ("PatientID", patient)] for key, patient in zip(keys, ids, strict=True)]
-        numbers = join(keys)
-        if len(set(numbers)) < len(set(ids)):
-            logger.warning(
-                "%d Patient IDs are %d patients: some share a study or a frame of reference",
-                len(set(ids)),
-                len(set(numbers)),
-            )
-        return numbers
-    return join(keys)
+        raise PyrasegError(f"{table} names no patient for {len(absent)} of {len(names)} cases, such as {absent[0]}.")
+    return [patients[name] for name in names]
 
 
 def join(keys: Sequence[Iterable[Hashable]], pairs: Iterable[tuple[int, int]] = ()) -> list[str]:

@@ -17,7 +17,7 @@ class OnnxNetwork(nn.Module):
     It has no parameters, so nothing is trained and no weights are loaded into it.
 
     Args:
-        path: the network alone, as `scripts/export_onnx.py` writes it.
+        path: the network alone, as `pyraseg export` writes it.
         threads: how many threads it runs on.
         remedy: what a user does to get the file, for the message where there is none.
 

@@ -53,7 +53,7 @@ class Quantizer:
     """Quantize one network again and again with other layers in float; ranges are measured once. Use it in a `with`.
 
     Args:
-        network_file: float network as `scripts/export_onnx.py` writes it.
+        network_file: float network as `pyraseg export` writes it.
         images: what the network is shown on the task's training data, each (1, C, W, H) float32.
     """
 
@@ -119,7 +119,7 @@ def quantize(
     """Return a network in int8, with as many of the costliest layers in float as `enough` needs, half of them at most.
 
     Args:
-        network_file: float network as `scripts/export_onnx.py` writes it.
+        network_file: float network as `pyraseg export` writes it.
         images: training images that ranges are measured on, each (1, C, W, H) float32.
         shown: training images that layers are judged on.
         enough: share of the pixels of `shown` that must keep their class.

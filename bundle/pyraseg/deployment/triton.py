@@ -23,7 +23,7 @@ def write_repository(model_file: Path, folder: Path, *, threads: int, instances:
     Batches are left to the client: requests of different sizes cannot be stacked, and a volume's slices come as one.
 
     Args:
-        model_file: a network or a whole path, as `scripts/export_onnx.py` and `scripts/quantize_onnx.py` write them.
+        model_file: a network or a whole path, as `pyraseg export` and `pyraseg quantize` write them.
         folder: the repository; other models in it stay.
         threads: of each instance.
         instances: copies of the model that answer at once.
@@ -32,9 +32,7 @@ def write_repository(model_file: Path, folder: Path, *, threads: int, instances:
         PyrasegError: there is no such file, or a model of that name is in the repository.
     """
     if not model_file.is_file():
-        raise PyrasegError(
-            f"There is no exported model at {model_file}. Write it first: python -m scripts.export_onnx."
-        )
+        raise PyrasegError(f"There is no exported model at {model_file}. Write it first: pyraseg export.")
     name = model_file.name.removesuffix(".onnx").replace(".", "_")
     target = folder / name
     if target.exists():

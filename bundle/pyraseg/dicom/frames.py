@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames of one series in the order of their places, from headers alone, or why they cannot stand in one stack."""
 
-import difflib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.geometry import (
     DUPLICATE_DISTANCE,
     PLANE_ATTRIBUTES,
@@ -61,9 +60,7 @@ def arrange_series(
     select = dict(select or {})
     for keyword in select:
         if keyword not in keyword_dict:
-            near = difflib.get_close_matches(keyword, keyword_dict, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{hint}")
+            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{nearest_hint(keyword, keyword_dict)}")
     series = _choose(find_series(path, keywords=select), series_uid)
     frames = _selected(series, _frames_of(series), select)
     _require_uniform(series, frames)

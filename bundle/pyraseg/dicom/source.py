@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, file_digest
 from bundle.pyraseg.dicom.geometry import frame_planes, stack_geometry
 from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
 
@@ -168,7 +168,7 @@ def complete(files: Sequence[Path], folder: Path, *, placed: bool) -> list[Datas
         PyrasegError: the SOP class is missing and cannot be told from the modality.
     """
     datasets = read_sources(files, pixels=True)
-    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in dict.fromkeys(files)]
+    contents = [file_digest(file) for file in dict.fromkeys(files)]
     series = hashlib.sha256("".join(contents).encode()).hexdigest()
     study = next((str(dataset.StudyInstanceUID) for dataset in datasets if dataset.get("StudyInstanceUID")), "")
     with values_as_they_are():

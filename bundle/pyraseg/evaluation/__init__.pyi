@@ -17,7 +17,6 @@ from .scores import summarize as summarize
 from .table import FORMAT as FORMAT
 from .table import CaseTable as CaseTable
 from .table import ScoreTable as ScoreTable
-from .table import write_csv as write_csv
 from .text import aligned as aligned
 from .text import format_figure as format_figure
 from .text import format_summary as format_summary

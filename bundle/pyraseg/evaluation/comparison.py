@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two models on the same cases: differences with their paired intervals over patients."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, read_csv
 from bundle.pyraseg.evaluation.bootstrap import difference_interval
 from bundle.pyraseg.evaluation.cases import METRICS
 from bundle.pyraseg.evaluation.summary import FEW_PATIENTS
@@ -26,19 +25,9 @@ def read_scores(path: str | Path) -> dict[tuple[str, str], dict[str, str]]:
         PyrasegError: there is no such file, or it is another one.
     """
     path = Path(path) / "scores.csv" if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        raise PyrasegError(f"There are no scores at {path}. Give the output folder of `evaluating`.")
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PyrasegError(f"{path} is no CSV file ({error}). Give the output folder of `evaluating`.") from error
-    missing = [column for column in NEEDED if not rows or not rows[0].get(column)]
-    if missing:
-        raise PyrasegError(
-            f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: it is empty, or no "
-            "scores.csv of this version. Evaluate again."
-        )
+    rows = read_csv(path, NEEDED, remedy="Give the output folder of `evaluating` by this version.")
+    if not rows:
+        raise PyrasegError(f"{path} has no rows. Evaluate again.")
     return {(row["case"], row["class"]): row for row in rows}
 
 

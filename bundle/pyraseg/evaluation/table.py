@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of an evaluation as files: case by case as CSV, together as JSON."""
 
-import csv
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, write_csv
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
@@ -213,20 +212,6 @@ def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None
                 f"Figures by {column!r} were asked for, but no case of the data list has it. Add it to the items of "
                 "datalist.json, or take it out of `by`."
             )
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; None and NaN are blank, floats have 8 digits behind the point."""
-
-    def text(value: Any) -> Any:
-        if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.8f}"
-        return value
-
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows([text(row.get(column)) for column in columns] for row in rows)
 
 
 def plain(value: Any) -> Any:

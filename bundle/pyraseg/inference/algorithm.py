@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which program, and which weights, a result is from."""
 
-import hashlib
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+
+from bundle.pyraseg.core import file_digest
 
 
 class Algorithm:
@@ -22,5 +23,5 @@ class Algorithm:
     @cached_property
     def version(self) -> str:
         """Return the version of the package and the first digits of the weights' SHA-256."""
-        digest = hashlib.sha256(self.model_file.read_bytes()).hexdigest()
+        digest = file_digest(self.model_file)
         return f"{version('pyraseg')}, weights {digest[:12]}"

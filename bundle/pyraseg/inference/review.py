@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from bundle.pyraseg.evaluation import write_csv
+from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.inference.uncertainty import mean_uncertainty
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, errors, mendable, root_of
+from bundle.pyraseg.core import PyrasegError, mendable, root_of
+from bundle.pyraseg.core import describe as describe_any
 from bundle.pyraseg.inference.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class Tally:
 
 
 def describe(error: Exception) -> str:
-    """Return what a person has to know of an error, `errors.describe`, torch's want of memory included."""
+    """Return what a person has to know of an error, `core.describe`, torch's want of memory included."""
     if mendable(error) is None and is_out_of_memory(root_of(error)):
-        return errors.describe(MemoryError())
-    return errors.describe(error)
+        return describe_any(MemoryError())
+    return describe_any(error)

@@ -3,14 +3,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 
 #: Background of a label map, CID 7163: no class, whatever its label.
 BACKGROUND = Code("125040", "DCM", "Background")
@@ -82,8 +81,7 @@ class ClassTable:
 
     def _index(self, name: str, option: str) -> int:
         if name not in self.class_names:
-            near = get_close_matches(str(name), self.class_names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = nearest_hint(name, self.class_names)
             raise PyrasegError(f"{option} has {name!r}, but the declared classes are {self.class_names}.{hint}")
         return self.class_names.index(name)
 

@@ -4,25 +4,18 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from monai.networks.nets.efficientnet import EfficientNetBNFeatures, MBConvBlock
+from monai.networks.nets.resnet import ResNetFeatures
 from torch import Tensor, nn
 
-from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
-
-import_torchvision()  # timm imports torchvision and must find it sound
-import timm  # noqa: E402
-from timm.layers import Conv2dSame  # noqa: E402
-from timm.models import FeatureListNet  # noqa: E402
-from timm.models.efficientnet import EfficientNetFeatures  # noqa: E402
-from timm.models.mobilenetv3 import MobileNetV3Features  # noqa: E402
-
-from bundle.pyraseg.networks.weights import (  # noqa: E402
+from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.networks.torchvision_ops import import_timm
+from bundle.pyraseg.networks.weights import (
     TORCHVISION_EPS,
     change_batch_norm_eps,
     load_weights,
@@ -30,12 +23,20 @@ from bundle.pyraseg.networks.weights import (  # noqa: E402
     read_weights,
 )
 
+timm = import_timm()
 logger = logging.getLogger(__name__)
 
 #: The encoder whose ImageNet weights come with a Python package.
 PACKAGED_ENCODER = "tf_efficientnet_lite0"
 #: Stride of the first map that an encoder returns; what comes before is its stem.
 FIRST_STRIDE = 4
+#: Families of timm whose stages are a list named `blocks`.
+_IN_BLOCKS = (timm.models.efficientnet.EfficientNetFeatures, timm.models.mobilenetv3.MobileNetV3Features)
+#: MONAI's ResNet-18 (and 34) is not offered. Its shortcuts, of type A for these depths, concatenate `out.data`: no
+#: gradient flows back through them, and a tracer takes that tensor for a constant, so that an exported graph adds the
+#: shortcut of the traced example to every image. The bottleneck networks have shortcuts of type B, which are sound.
+VOLUME_ENCODERS = ("efficientnet_b0", "resnet50")
+VOLUME_STRIDES = [4, 8, 16, 32]
 
 
 class Encoder(nn.Module):
@@ -108,7 +109,7 @@ class EvenSameConv2d(nn.Conv2d):
     which no runtime can fuse into the convolution.
     """
 
-    def __init__(self, conv: Conv2dSame) -> None:
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -170,16 +171,14 @@ def build_encoder(
     if output_stride not in (8, 16, 32):
         raise PyrasegError(f"`output_stride` is 8, 16 or 32, not {output_stride}.")
     if spatial_dims == 3:
-        from bundle.pyraseg.networks.volume_encoders import build_volume_encoder
-
-        return build_volume_encoder(
+        return _volume_encoder(
             name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride, depth=depth
         )
     if spatial_dims != 2:
         raise PyrasegError(f"`spatial_dims` is 2 or 3, not {spatial_dims}.")
     if name not in timm.list_models():
-        nearest = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
-        raise PyrasegError(f"timm has no encoder named {name!r}. The nearest names: {nearest}.")
+        hint = nearest_hint(name, timm.list_models(), count=5)
+        raise PyrasegError(f"timm has no encoder named {name!r}; timm.list_models() names all.{hint}")
     download = pretrained is True and name != PACKAGED_ENCODER
     extractor = _extractor(name, in_channels=in_channels, download=download, output_stride=output_stride)
     if pretrained is True and not download:
@@ -219,12 +218,12 @@ def _divide(extractor: nn.Module, *, depth: int | None) -> Encoder | UndividedEn
     """Turn timm's extractor into a stem and stages."""
     for parent in list(extractor.modules()):
         for child_name, child in list(parent.named_children()):
-            if isinstance(child, Conv2dSame):
+            if isinstance(child, timm.layers.Conv2dSame):
                 setattr(parent, child_name, EvenSameConv2d(child))
-    if isinstance(extractor, EfficientNetFeatures | MobileNetV3Features):
+    if isinstance(extractor, _IN_BLOCKS):
         modules = {key: child for key, child in extractor.named_children() if key != "blocks"}
         modules |= {f"blocks_{key}": child for key, child in extractor.blocks.named_children()}
-    elif isinstance(extractor, FeatureListNet):
+    elif isinstance(extractor, timm.models.FeatureListNet):
         modules = dict(extractor.items())
     else:
         return UndividedEncoder(extractor, depth=depth)
@@ -245,3 +244,60 @@ def _tried(encoder: Encoder | UndividedEncoder, name: str, *, in_channels: int) 
     if shapes != expected:
         raise PyrasegError(f"{name} gives maps of shapes {shapes}, not {expected}. Choose a convolutional encoder.")
     return encoder.train()
+
+
+def _volume_encoder(
+    name: str, *, in_channels: int, pretrained: bool | str | Path, output_stride: int, depth: int | None
+) -> Encoder:
+    """Build a 3-D encoder; the arguments are those of `build_encoder`.
+
+    Raises:
+        PyrasegError: another name, weights asked for that only a file can give, or weights that do not fit.
+    """
+    if name not in VOLUME_ENCODERS:
+        raise PyrasegError(f"The 3-D encoders are {' and '.join(VOLUME_ENCODERS)}; {name!r} is none of them.")
+    if pretrained is True:
+        raise PyrasegError(
+            f"No weights of the 3-D {name} come with a package. Set `pretrained` to false, or to the path of a file; "
+            "for resnet50, that of MedicalNet (resnet_50.pth or resnet_50_23dataset.pth)."
+        )
+    build = _resnet50 if name == "resnet50" else _efficientnet_b0
+    network, modules, ends, channels = build(in_channels)
+    if pretrained is not False:
+        load_weights(network, read_weights(pretrained))
+    strides = [min(stride, output_stride) for stride in VOLUME_STRIDES]
+    encoder = Encoder(modules, ends=ends, channels=channels, strides=strides, depth=depth)
+    for stage, stride in zip(encoder.stages, VOLUME_STRIDES, strict=False):
+        if stride > output_stride:
+            _dilate(stage, stride // output_stride)
+    return encoder
+
+
+def _resnet50(in_channels: int) -> tuple[nn.Module, dict[str, nn.Module], list[str], list[int]]:
+    network = ResNetFeatures("resnet50", pretrained=False, spatial_dims=3, in_channels=in_channels)
+    ends = ["layer1", "layer2", "layer3", "layer4"]
+    modules = {key: getattr(network, key) for key in ["conv1", "bn1", "act", "maxpool", *ends]}
+    return network, modules, ends, [256, 512, 1024, 2048]
+
+
+def _efficientnet_b0(in_channels: int) -> tuple[nn.Module, dict[str, nn.Module], list[str], list[int]]:
+    network = EfficientNetBNFeatures("efficientnet-b0", pretrained=False, spatial_dims=3, in_channels=in_channels)
+    network.set_swish(memory_efficient=False)  # the memory-efficient one cannot be scripted or exported
+    names = ["_conv_stem_padding", "_conv_stem", "_bn0", "_swish"]
+    modules = {key.strip("_"): getattr(network, key) for key in names}
+    modules |= {f"blocks_{key}": stack for key, stack in network._blocks.named_children()}
+    return network, modules, ["blocks_1", "blocks_2", "blocks_4", "blocks_6"], [24, 40, 112, 320]
+
+
+def _dilate(stage: nn.Module, rate: int) -> None:
+    """Take the strides out of a stage and widen its kernels by as much, as MedicalNet and timm do."""
+    for module in stage.modules():
+        if isinstance(module, nn.Conv3d):
+            module.stride = (1, 1, 1)
+            if module.kernel_size[0] > 1:
+                module.dilation = (rate,) * 3
+                if module.padding != (0, 0, 0):
+                    module.padding = tuple(rate * (kernel // 2) for kernel in module.kernel_size)
+        if isinstance(module, MBConvBlock):  # pads by a layer of its own
+            sides = [rate * (kernel // 2) for kernel in module._depthwise_conv.kernel_size for _ in range(2)]
+            module._depthwise_conv_padding = nn.ConstantPad3d(sides, 0.0)

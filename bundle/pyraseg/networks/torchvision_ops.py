@@ -41,3 +41,11 @@ def import_torchvision() -> ModuleType:
             _library.define(schema)
         import torchvision
     return torchvision
+
+
+def import_timm() -> ModuleType:
+    """Import and return timm, which imports torchvision and must find it sound."""
+    import_torchvision()
+    import timm
+
+    return timm

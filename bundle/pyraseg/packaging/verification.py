@@ -5,13 +5,10 @@ PACKAGE is the zip, or a folder that holds the same files: one that was unpacked
 Its form, sums, signature and metadata are checked first, as bytes and plain JSON. Only a package that passes is
 unpacked, into a temporary folder, and run on the made-up image that it holds: the shapes of the network, the
 preprocessing and the prediction must be those of the machine that made it. Parsing a MONAI config runs code, so a
-package that nobody has signed is run with --unsigned alone. Start it from an installed pyraseg, never from within a
-folder that a package was unpacked into.
+package that nobody has signed is run only where that is asked for.
 """
 
-import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -66,27 +63,3 @@ def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> Ve
             "the versions in its constraints.txt; if that does not mend it, tell who made it."
         )
     return verified
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bundle.pyraseg.packaging.verification",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("package", type=Path, help="the package as it was downloaded, a zip or a folder")
-    parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the Ed25519 public key that signed it")
-    parser.add_argument("--unsigned", action="store_true", help="trust it without a signature, and run its code")
-    options = parser.parse_args(argv)
-    try:
-        verified = verify(options.package, key=options.key, unsigned=options.unsigned)
-        signed = f"signed by {options.key}" if options.key else "unsigned"
-        print(f"Verified: {verified.title}: {len(verified.files)} files, {signed}")
-    except PyrasegError as error:
-        print(f"pyraseg: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,10 +15,10 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, replacing
 from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
 from bundle.pyraseg.figures import color_of
-from bundle.pyraseg.reporting.provenance import RECORDED, is_weights, provenance
+from bundle.pyraseg.reporting.provenance import RECORDED, provenance
 from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, read_log, training_charts, uncertainty_chart
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def find_training(evaluation: Path, made_of: Mapping[str, Any]) -> Path | None:
         made_of: content of its `evaluation.json`; empty where there is none.
     """
     for best in sorted(evaluation.resolve().parent.glob("*/best.pt")) if made_of else []:
-        if (best.parent / "log.csv").is_file() and is_weights(best, made_of["weights"]["sha256"]):
+        if (best.parent / "log.csv").is_file() and file_digest(best) == made_of["weights"]["sha256"]:
             return best.parent
     return None
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What data, split, weights and versions an evaluation was made of, in words."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from bundle.pyraseg.core import file_digest
 
 #: What `evaluation.json` holds of what is told here.
 RECORDED = ("dataset", "weights", "split", "revision", "versions", "seed", "config")
@@ -50,16 +51,11 @@ def provenance(made_of: Mapping[str, Any], summary: Mapping[str, Any], training:
     }
 
 
-def is_weights(path: Path, digest: str) -> bool:
-    """Return whether a file has this SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() == digest
-
-
 def _origin(digest: str, training: Path) -> str:
     best = training / "best.pt"
     if not best.is_file():
         return "unknown: the training has no best.pt any more, so its curves may be of other weights"
-    if is_weights(best, digest):
+    if file_digest(best) == digest:
         return "best epoch of the training whose curves are shown"
     return "not the training whose curves are shown: its best.pt are other weights"
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The charts of a report, from the figures of an evaluation and the log of a training."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import read_csv
 from bundle.pyraseg.figures import Box, Line, box_plot, line_chart
 
 #: Metrics with box plots: headings as in the table of cases.
@@ -72,14 +71,8 @@ def read_log(folder: str | Path) -> list[dict[str, str]]:
     Raises:
         PyrasegError: there is none, or it is another file.
     """
-    path = Path(folder) / "log.csv"
-    if not path.is_file():
-        raise PyrasegError(f"There is no log.csv in {folder}. Give the output folder of `training`.")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"epoch", "loss", "stage"} <= set(rows[0]):
-        raise PyrasegError(f"{path} is no log of a training. Give the output folder of `training`.")
-    return rows
+    needed = ["epoch", "loss", "stage"]
+    return read_csv(Path(folder) / "log.csv", needed, remedy="Give the output folder of `training`.")
 
 
 def training_charts(rows: Sequence[Mapping[str, str]], data: Mapping[str, Any]) -> list[tuple[str, Markup]]:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from .__main__ import main as main
 from .find import find_inputs as find_inputs
 from .images import Labels as Labels
 from .images import segment as segment

@@ -16,7 +16,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="pyraseg-runtime", description="Segment DICOM series, PNG and JPEG files with an exported model."
     )
-    parser.add_argument("model", type=Path, help="ONNX file that scripts/export_onnx.py wrote")
+    parser.add_argument("model", type=Path, help="ONNX file that `pyraseg export` wrote")
     parser.add_argument("input", type=Path, help="a folder, searched recursively, or one file")
     parser.add_argument("output", type=Path, help="folder of the results, named as the inputs")
     parser.add_argument("--format", choices=FORMATS, default="png",

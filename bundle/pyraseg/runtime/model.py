@@ -14,14 +14,14 @@ from bundle.pyraseg.runtime.session import open_session
 
 #: Version of the metadata that this runtime understands.
 FORMAT = "1"
-REMEDY = "Give the file that scripts/export_onnx.py wrote."
+REMEDY = "Give the file that pyraseg export wrote."
 
 
 class Model:
     """A whole-path graph in ONNX Runtime.
 
     Args:
-        path: file that `scripts/export_onnx.py` wrote.
+        path: file that `pyraseg export` wrote.
         threads: how many threads the graph runs on.
 
     Raises:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of weights that are whole or absent, and the one step that changes the bundle's model."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, distributed, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, process_rank, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +91,13 @@ def promote(weights: str | Path, model: str | Path) -> None:
     Raises:
         PyrasegError: there are no weights at that path.
     """
-    if distributed.rank() > 0:
+    if process_rank() > 0:
         return
     weights, model = Path(weights), Path(model)
     if not weights.is_file():
         raise PyrasegError(f"There are no weights at {weights} to promote: train with validation first.")
     if model.is_file():
-        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        digest = file_digest(model)
         kept = model.parent / "replaced" / f"{model.stem}-{digest[:12]}{model.suffix}"
         if not kept.is_file():
             with replacing(kept) as temporary:

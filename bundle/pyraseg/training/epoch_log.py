@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run tells while it runs: a progress bar, one line an epoch, a CSV file and TensorBoard."""
 
-import csv
 import logging
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from ignite.metrics import Average
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg.core import distributed, replacing
+from bundle.pyraseg.core import process_rank, write_csv
 from bundle.pyraseg.evaluation import mean_dice, summarize
 from bundle.pyraseg.training.stages import StagePlan
 
@@ -58,7 +57,7 @@ class EpochLog:
 
     def attach(self, engine: Engine) -> None:
         Average(output_transform=_loss).attach(engine, LOSS)
-        if distributed.rank() > 0:
+        if process_rank() > 0:
             return
         ProgressBar(desc="Epoch", disable=None).attach(engine, output_transform=lambda output: {"loss": _loss(output)})
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
@@ -111,13 +110,7 @@ class EpochLog:
     def _write_csv(self) -> None:
         # Scores come with the first validation, so the columns may grow: the file is written whole.
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        with (
-            replacing(self.output_dir / "log.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            table = csv.DictWriter(file, columns)
-            table.writeheader()
-            table.writerows(self._rows)
+        write_csv(self.output_dir / "log.csv", columns, self._rows, digits=None)
 
     def _close(self, engine: Engine) -> None:
         if self._writer is not None:

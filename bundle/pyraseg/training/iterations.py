@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import PyrasegError, distributed
+from bundle.pyraseg.core import PyrasegError, process_rank
 
 
 class SeedEpochs:
@@ -25,7 +25,7 @@ class SeedEpochs:
 
     def __init__(self, seed: int, *, rank: int | None = None) -> None:
         self.seed = seed
-        self.rank = distributed.rank() if rank is None else rank
+        self.rank = process_rank() if rank is None else rank
 
     def attach(self, engine: Engine) -> None:
         # Behind the making of the batch: the data loader itself draws a number whenever its workers are started.

@@ -11,11 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
-from bundle.pyraseg.core import distributed
-from bundle.pyraseg.networks import import_torchvision
-
-import_torchvision()  # timm imports torchvision and must find it sound
-from timm.layers import convert_sync_batchnorm  # noqa: E402
+from bundle.pyraseg.core import process_count
+from bundle.pyraseg.networks import import_timm
 
 
 def distribute(network: nn.Module) -> DistributedDataParallel:
@@ -39,7 +36,7 @@ def distribute(network: nn.Module) -> DistributedDataParallel:
     device = next(network.parameters()).device
     on_gpu = device.type == "cuda"
     return DistributedDataParallel(
-        convert_sync_batchnorm(network) if on_gpu else network,
+        import_timm().layers.convert_sync_batchnorm(network) if on_gpu else network,
         device_ids=[device] if on_gpu else None,
         forward_sync_buffers=False,
         find_unused_parameters=True,
@@ -101,7 +98,7 @@ class KeepInStep:
                     for statistic in (owner.running_mean, owner.running_var):
                         if statistic is not None:
                             dist.all_reduce(statistic)
-                            statistic /= distributed.count()
+                            statistic /= process_count()
 
 
 def _is_last(engine: Engine, iteration: int) -> bool:

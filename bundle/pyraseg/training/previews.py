@@ -9,7 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg.core import distributed, replacing
+from bundle.pyraseg.core import process_rank, replacing
 from bundle.pyraseg.figures import draw
 
 
@@ -35,7 +35,7 @@ class Previews:
         self.windows = windows
 
     def attach(self, engine: Engine) -> None:
-        if distributed.rank() > 0:
+        if process_rank() > 0:
             return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 

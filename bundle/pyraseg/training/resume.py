@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import PyrasegError, distributed, replacing
+from bundle.pyraseg.core import PyrasegError, from_first, process_rank, replacing
 from bundle.pyraseg.training.checkpoints import save_atomically
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Checkpoints:
         return None
 
     def __call__(self, engine: Engine) -> None:
-        if distributed.rank() > 0:
+        if process_rank() > 0:
             return
         if self.evaluator.state.best_metric_epoch == engine.state.epoch:
             save_atomically(self.kept.state_dict(), self.best)
@@ -137,7 +137,7 @@ class Checkpoints:
         Raises:
             PyrasegError: the folder holds a run that this one would destroy, or that it cannot go on with.
         """
-        content = distributed.from_first(self.newest)
+        content = from_first(self.newest)
         if content is None:
             return None
         if not self.resume:
@@ -167,7 +167,7 @@ class Checkpoints:
             self._restore(engine, content)
         elif self.resume:
             logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
-        if distributed.rank() == 0:
+        if process_rank() == 0:
             self._prepare_folder(anew=content is None)
 
     def _prepare_folder(self, *, anew: bool) -> None:

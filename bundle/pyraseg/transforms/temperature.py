@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probabilities that mean what they say: one temperature, fitted on validation and kept beside the weights."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Hashable, Mapping
@@ -11,7 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def temperature_path(model_file: str | Path) -> Path:
 def write_temperature(model_file: str | Path, temperature: float, **about: object) -> Path:
     """Write the temperature of the weights in `model_file`, with what else is to be known of it; return the path."""
     path = temperature_path(model_file)
-    content = {"temperature": temperature, "weights_sha256": _digest(model_file), **about}
+    content = {"temperature": temperature, "weights_sha256": file_digest(model_file), **about}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
@@ -52,14 +51,10 @@ def read_temperature(model_file: str | Path) -> float | None:
         raise PyrasegError(
             f"{path} holds no temperature ({error}). Remove it, or fit it again: `calibrating`."
         ) from error
-    if digest != _digest(model_file):
+    if digest != file_digest(model_file):
         logger.warning("%s belongs to other weights and is not used: fit it again with `calibrating`.", path)
         return None
     return temperature
-
-
-def _digest(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def soften(probabilities: Tensor, temperature: float, *, dim: int) -> Tensor:

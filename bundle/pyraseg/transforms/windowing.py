@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn rescaled units (HU) into one channel per window, with the polarity of the display."""
 
-import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom import VoiLut, VoiWindow, apply_voi_lut
 
 RADIOPAEDIA = "Murphy A et al., Windowing (CT), Radiopaedia.org, doi:10.53347/rID-52108"
@@ -145,10 +144,9 @@ def parse_window(item: str | Mapping[str, Any]) -> Window:
     if text in PRESETS:
         center, width, _ = PRESETS[text]
         return VoiWindow(center, width, explanation=text)
-    near = difflib.get_close_matches(text, [*PRESETS, "header"], n=1, cutoff=0.0)[0]
     raise PyrasegError(
-        f"Windowd: there is no window {item!r}; the nearest is {near!r}. The presets are {', '.join(PRESETS)}; "
-        "'header' takes the window of the file."
+        f"Windowd: there is no window {item!r}. The presets are {', '.join(PRESETS)}; 'header' takes the window of the "
+        f"file.{nearest_hint(text, [*PRESETS, 'header'])}"
     )
 
 

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-from .config import PROGRAMS as PROGRAMS
 from .config import components as components
-from .config import config_option as config_option
 from .config import config_text as config_text
-from .config import how_to_train as how_to_train
 from .config import leaves as leaves
 from .config import merge_files as merge_files
 from .config import override as override
@@ -12,7 +9,6 @@ from .config import read_config as read_config
 from .config import references as references
 from .config import require_kind as require_kind
 from .config import require_used as require_used
-from .config import task_files as task_files
 from .console import plain_console as plain_console
 from .console import warn as warn
 from .record import PACKAGES as PACKAGES

@@ -30,18 +30,10 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
-#: Knobs whose only use MONAI Label and MONAI FL may replace by a value of their own.
-REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data"}
+#: Knobs whose only use MONAI Label, MONAI FL and `pyraseg segment` may replace by a value of their own.
+REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data"}
 #: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.
 OF_TASKS = {"image_kind", "jaccard_threshold"}
-#: What is run, and the files that it is made of; TASK is left out for the default task. Where TASK is about 2-D images,
-#: `photographs.json` (`photographs_inference.json`) comes before it, see `task_files`.
-PROGRAMS = {
-    "train": ("train", "TASK"),
-    "evaluate": ("train", "TASK", "evaluate"),
-    "inference": ("inference", "TASK_inference"),
-    "metadata": ("metadata", "TASK_metadata"),
-}
 #: For each kind of image, the transforms that its chain must have, and those that it cannot have.
 KINDS = {
     "volume": ((), ("DropSliceAxisd", "ResizePhotographd")),
@@ -63,49 +55,6 @@ def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
         if not Path(file).is_file():
             raise PyrasegError(f"There is no config at {file}. Correct the path.")
     return ConfigParser.load_config_files([str(file) for file in files])
-
-
-def task_files(folder: Path, program: str, task: str | None) -> list[Path]:
-    """Return the configs of a task, in the order in which they are merged.
-
-    MONAI has no way to say in a config which others it is laid upon. A task of 2-D images says `image_kind` in its
-    overlay on train.json, and all of these stand on the shared `photographs.json`.
-
-    Args:
-        folder: `configs/` of the bundle.
-        program: a key of `PROGRAMS`.
-        task: such as "dermoscopy"; None for the default one.
-    """
-    files = []
-    for part in PROGRAMS[program]:
-        if "TASK" not in part:
-            files.append(folder / f"{part}.json")
-        elif task is not None:
-            own = folder / f"{task}.json"
-            if program != "metadata" and own.is_file() and json.loads(own.read_text("utf-8")).get("image_kind"):
-                files.append(folder / f"{part.replace('TASK', 'photographs')}.json")
-            files.append(folder / f"{part.replace('TASK', task)}.json")
-    return files
-
-
-def how_to_train(model_file: str | Path, bundle_root: str | Path) -> str:
-    """Return what to do where a model is missing: the command that trains it.
-
-    Weights are named after their task, `models/dermoscopy.pt`; under another name they are of the default one.
-    """
-    folder, task = Path(bundle_root) / "configs", Path(model_file).stem
-    files = task_files(folder, "train", task if (folder / f"{task}_inference.json").is_file() else None)
-    return f"Train one first: python -m monai.bundle run training --config_file {config_option(files)}"
-
-
-def config_option(files: Sequence[Path]) -> str:
-    """Return what follows --config_file in a shell, in the bundle's folder.
-
-    >>> print(config_option([Path("configs/train.json"), Path("configs/spleen.json")]))
-    "['configs/train.json','configs/spleen.json']"
-    """
-    names = [f"configs/{file.name}" for file in files]
-    return names[0] if len(names) == 1 else '"' + str(names).replace(" ", "") + '"'
 
 
 def read_config(files: Sequence[str | Path], options: Mapping[str, Any] | None = None) -> ConfigParser:

@@ -7,7 +7,7 @@ import sys
 import warnings
 from types import TracebackType
 
-from bundle.pyraseg.core import distributed, mendable
+from bundle.pyraseg.core import first_to_fail, mendable
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def plain_console() -> None:
 
 def print_plainly(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print an error that ends the program; see `plain_console`."""
-    if not distributed.first_to_fail():
+    if not first_to_fail():
         return
     cause = mendable(error)
     if cause is None or os.environ.get("PYRASEG_TRACEBACK"):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run is made of: its configuration, its data, its software."""
 
-import hashlib
 import json
 import logging
 import platform
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.pyraseg.core import distributed, replacing
+from bundle.pyraseg.core import file_digest, process_count, replacing
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow.config import leaves
@@ -72,8 +71,8 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
         place: value if isinstance(value, str | int | float | bool | None) else str(value)
         for place, value in leaves(config)
     }
-    if distributed.count() > 1:
-        values["processes"] = distributed.count()
+    if process_count() > 1:
+        values["processes"] = process_count()
     return {
         "seed": seed,
         "split": {"hash": split_hash(cases), **{part: len(items) for part, items in cases.items()}},
@@ -93,7 +92,7 @@ def write_record(output_dir: str | Path, *, record: Mapping[str, Any], dataset_d
         dataset_dir: the name of this folder is added as `dataset`.
         model_file: the name and the SHA-256 of this file are added as `weights`.
     """
-    weights = {"file": Path(model_file).name, "sha256": hashlib.sha256(Path(model_file).read_bytes()).hexdigest()}
+    weights = {"file": Path(model_file).name, "sha256": file_digest(model_file)}
     content = {"dataset": Path(dataset_dir).name, "weights": weights, **record}
     with replacing(Path(output_dir) / "evaluation.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 from .app_folder import put_bundles as put_bundles
-from .retraining import patients_of as patients_of
 from .retraining import retrain as retrain

@@ -35,7 +35,7 @@ from bundle.pyraseg_tools.monai_label.training import Training
 class LabelApp(MONAILabelApp):
     """Serve the bundles below `model/`, as the app `monaibundle` does.
 
-    A bundle with code of its own, not made by `scripts/package_bundle.py`, gets MONAI Label's own tasks.
+    A bundle with code of its own, not made by `pyraseg package`, gets MONAI Label's own tasks.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ def put_bundles(packages: Sequence[Path], app: Path) -> list[Path]:
     A bundle that is there already stays, with what has been retrained: only another one of its name is an error.
 
     Args:
-        packages: zips that `scripts/package_bundle.py` made, and folders of bundles with code of their own.
+        packages: zips that `pyraseg package` made, and folders of bundles with code of their own.
         app: folder of the app, made where it is absent.
 
     Raises:
@@ -68,14 +68,14 @@ def _read(package: Path) -> tuple[str, dict[str, bytes] | Path]:
         if not all((package / name).is_file() for name in (_INFERENCE, METADATA)):
             raise PyrasegError(f"{package} is no bundle: it has no {_INFERENCE} or no {METADATA}.")
         if (package / "bundle" / "pyraseg").is_dir():
-            raise PyrasegError(f"{package} is an unpacked bundle of Pyraseg. Give its zip: scripts/package_bundle.py.")
+            raise PyrasegError(f"{package} is an unpacked bundle of Pyraseg. Give its zip: `pyraseg package`.")
         return package.resolve().name, package
     try:
         name, files = read_archive(package)
         check_sums(files)
         check_form(name, files)
     except PyrasegError as error:
-        raise PyrasegError(f"{package} is refused: {error}. Make it by scripts/package_bundle.py.") from error
+        raise PyrasegError(f"{package} is refused: {error}. Make it by `pyraseg package`.") from error
     return name, files
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """DICOM series as the images that MONAI Label serves, and DICOM Segmentations as their labels."""
 
-import hashlib
 import json
 import logging
 import re
@@ -19,6 +18,7 @@ from filelock import FileLock
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from bundle.pyraseg.core import DiskError, PyrasegError, replacing
+from bundle.pyraseg.datalists import Identity, group_patients
 from bundle.pyraseg.dicom import in_frame_order, read_series, read_sources
 from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
 from bundle.pyraseg_tools.monai_label.archives import Archive
@@ -252,7 +252,7 @@ class DicomDatastore(Datastore):
         The patient is told as a number that names nobody; a segmentation of something else is left out, and the log
         says so.
         """
-        cases = []
+        cases, identities = [], []
         for uid in self.get_labeled_images():
             for label in self._labels_of(uid):
                 path = self._fetched(label)
@@ -264,9 +264,12 @@ class DicomDatastore(Datastore):
                 except PyrasegError as error:
                     logger.warning("Left out for %s: %s", task.name, error)
                     continue
-                cases.append({"image": str(folder), "label": str(path), "patient": _patient(folder)})
+                cases.append({"image": str(folder), "label": str(path)})
+                header = pydicom.dcmread(min(folder.glob("*.dcm")), stop_before_pixels=True)
+                identities.append(Identity.of(header, uid))
                 break
-        return cases
+        patients = group_patients(identities, strict=False)
+        return [{**case, "patient": patient} for case, patient in zip(cases, patients, strict=True)]
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         raise _refusal("images stay where they are, and no archive is made of them")
@@ -295,9 +298,3 @@ class DicomDatastore(Datastore):
 
 def _refusal(why: str) -> PyrasegError:
     return PyrasegError(f"The server works on the DICOM series of a folder or PACS; {why}.")
-
-
-def _patient(folder: Path) -> str:
-    header = pydicom.dcmread(next(iter(sorted(folder.glob("*.dcm")))), stop_before_pixels=True)
-    stated = f"{header.get('IssuerOfPatientID') or ''}\n{header.get('PatientID') or header.get('StudyInstanceUID')}"
-    return hashlib.sha256(stated.encode()).hexdigest()

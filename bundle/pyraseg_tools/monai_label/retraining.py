@@ -5,14 +5,13 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, replacing, without_suffix
-from bundle.pyraseg.datalists import patients_by_pattern
+from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.training import load_model, promote
 
 logger = logging.getLogger(__name__)
@@ -85,16 +84,6 @@ def fixed_validation(path: Path, patients: Mapping[str, str], share: float) -> s
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(sorted(chosen), indent=1) + "\n", encoding="utf-8")
     return chosen
-
-
-def patients_of(names: Sequence[str], pattern: str) -> dict[str, str]:
-    """Return the patient that a regular expression finds in each name of a file, its suffix left out.
-
-    Raises:
-        PyrasegError: see `patients_by_pattern`.
-    """
-    items = [{"image": name, "patient": without_suffix(name)} for name in names]
-    return dict(zip(names, patients_by_pattern(items, pattern), strict=True))
 
 
 def _hash(name: str) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, without_suffix
+from bundle.pyraseg.datalists import Identity, group_patients, patients_by_pattern
 from bundle.pyraseg_tools.monai_label.classes import Task
 from bundle.pyraseg_tools.monai_label.dicom_datastore import DicomDatastore
 from bundle.pyraseg_tools.monai_label.options import CODE, check_options, models
-from bundle.pyraseg_tools.monai_label.retraining import fixed_validation, patients_of
+from bundle.pyraseg_tools.monai_label.retraining import fixed_validation
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,14 @@ class Training(BundleTrainTask):
     def _partition_datalist(
         self, datalist: list[dict[str, str]], request: Mapping[str, Any], shuffle: bool = False
     ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        datalist = sorted(datalist, key=lambda item: str(item["image"]))  # MONAI Label's order differs from run to run
         cases = {Path(item["image"]).name: item for item in datalist}
         patients = self._patients(cases)
         share = request.get("val_split", 0.2)
         chosen = fixed_validation(Path(self.bundle_path) / "validation.json", patients, share)
         apart = {patients[name] for name in chosen}
         parts: tuple[list, list] = ([], [])
-        for name in sorted(cases):  # MONAI Label's order differs from run to run
+        for name in cases:
             if name in chosen or patients[name] not in apart:
                 parts[name in chosen].append({key: cases[name][key] for key in ("image", "label")})
         logger.info("%d labeled images to train on, %d to validate on", *map(len, parts))
@@ -62,8 +64,10 @@ class Training(BundleTrainTask):
     def _patients(self, cases: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Return whose each image is: by the pattern that the server was given, by DICOM, or somebody of its own."""
         if self.conf.get("patient_pattern"):
-            return patients_of(list(cases), self.conf["patient_pattern"])
-        return {name: case.get("patient", name) for name, case in cases.items()}
+            names = [without_suffix(name) for name in cases]
+            return dict(zip(cases, patients_by_pattern(names, self.conf["patient_pattern"]), strict=True))
+        identities = [Identity(name, stated=case.get("patient", "")) for name, case in cases.items()]
+        return dict(zip(cases, group_patients(identities, strict=False), strict=True))
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         overrides["record#cases"] = {

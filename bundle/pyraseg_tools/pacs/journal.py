@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, dict[str, dict]]:
             return content["models"]
     except (ValueError, KeyError, TypeError) as error:
         raise PyrasegError(
-            f"{path} is no journal of scripts/pacs.py, or damaged. Move it away to begin anew."
+            f"{path} is no journal of `pyraseg pacs`, or damaged. Move it away to begin anew."
         ) from error
     raise PyrasegError(f"{path} is of format {content['format']}, this program's is {FORMAT}. Move it away.")
 

@@ -3,14 +3,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom import NON_IMAGES
 from bundle.pyraseg.labels import ImageUids
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
@@ -41,8 +40,7 @@ def parse_filters(items: Sequence[str]) -> dict[str, str]:
     for item in items:
         keyword, _, value = item.partition("=")
         if keyword not in OF_STUDIES + OF_SERIES:
-            near = get_close_matches(keyword, OF_STUDIES + OF_SERIES, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            hint = nearest_hint(keyword, OF_STUDIES + OF_SERIES)
             raise PyrasegError(
                 f"A filter is on {', '.join(OF_STUDIES + OF_SERIES)}, not on {keyword or 'nothing'}.{hint} What names "
                 "a patient is left out on purpose: other users see the arguments of a program."

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, replacing
 from bundle.pyraseg.packaging import (
     BILL,
     CHANGELOG,
@@ -27,17 +27,12 @@ from bundle.pyraseg.packaging import (
     unpack,
 )
 from bundle.pyraseg.transforms import temperature_path
-from bundle.pyraseg.workflow import PROGRAMS, config_text
+from bundle.pyraseg.workflow import config_text
 from bundle.pyraseg_tools.publishing.bill import bill_of_materials
 from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
 from bundle.pyraseg_tools.publishing.made_up import write_made_up
 from bundle.pyraseg_tools.publishing.sources import check_tracked
 from bundle.pyraseg_tools.publishing.task import Task
-
-#: Programs that work on a user's data without the rest of the repository.
-SCRIPTS = (
-    "check_datalist.py", "export_onnx.py", "make_datalist.py", "pick_form.py", "quantize_onnx.py", "report.py",
-)  # fmt: skip
 
 
 def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key: Path | None = None) -> Path:
@@ -84,8 +79,7 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     files = {MODEL: weights}
     if temperature_path(model).is_file():
         files[temperature_path(Path(MODEL)).as_posix()] = temperature_path(model).read_bytes()
-    sources = [*_code(root), *(root / "scripts" / name for name in SCRIPTS)]
-    sources += [*task.other_overlays(), root / "configs" / "logging.conf"]
+    sources = [*_code(root), *task.other_overlays(), root / "configs" / "logging.conf"]
     sources += [root / file for file in ("LICENSE", "pyproject.toml", "constraints.txt")]
     check_tracked(root, sources)
     files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources}

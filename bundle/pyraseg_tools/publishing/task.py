@@ -8,9 +8,9 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, task_files
 from bundle.pyraseg.packaging import MODEL
-from bundle.pyraseg.workflow import PROGRAMS, merge_files, task_files
+from bundle.pyraseg.workflow import merge_files
 
 #: The task that is no overlay.
 DEFAULT = "phantom"

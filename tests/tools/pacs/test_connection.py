@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg_tools.commands.pacs import main
 from bundle.pyraseg_tools.pacs import worker
 from bundle.pyraseg_tools.pacs.connection import PASSWORD, TOKEN, USER, PacsError, Unavailable, connect
 from bundle.pyraseg_tools.pacs.search import find_series, parse_filters
-from scripts.pacs import main
 from tests.helpers.orthanc import running
 from tests.helpers.pacs_series import small_series
 
@@ -53,7 +53,7 @@ def test_without_encryption_to_this_machine_or_where_allowed():
     ("items", "text"),
     [
         (["Modality"], "no value"),
-        (["Modalty=CT"], "Did you mean Modality"),
+        (["Modalty=CT"], "The nearest name is 'Modality'"),
         (["PatientID=1", "Modality=CT"], "names a patient"),
         (["StudyDate=20260101"], "Modality=CT"),
         (["SeriesInstanceUID=1.2"], "Give the StudyInstanceUID"),

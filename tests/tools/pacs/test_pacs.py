@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/pacs.py against a real Orthanc: what it stores, and what it does after a stop at any point."""
+"""`pyraseg pacs` against a real Orthanc: what it stores, and what it does after a stop at any point."""
 
 import json
 import subprocess
@@ -16,11 +16,11 @@ from monai.transforms import Compose, LoadImaged
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.label import LoadLabeld
 from bundle.pyraseg.transforms.reader import MedicalImageReader
+from bundle.pyraseg_tools.commands.pacs import main
 from bundle.pyraseg_tools.datasets.phantom.cases import phantom_case
 from bundle.pyraseg_tools.datasets.phantom.dicom_writer import write_series as write_phantom
 from bundle.pyraseg_tools.pacs import worker
 from bundle.pyraseg_tools.pacs.journal import sole_user
-from scripts.pacs import main
 from tests.helpers import dicom_files as files
 from tests.helpers.orthanc import PASSWORD
 from tests.helpers.pacs_series import small_series

@@ -18,8 +18,8 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.folder import read_folder
 from bundle.pyraseg.packaging.form import METADATA
 from bundle.pyraseg.packaging.verified import Verified
+from bundle.pyraseg_tools.commands.publish import arguments, to_hub
 from bundle.pyraseg_tools.publishing.hub import publish
-from scripts.publish_bundle import arguments, to_hub
 from tests.helpers.commands import ROOT, monai_bundle
 from tests.helpers.hub_server import TOKEN, Hub, Repository, serve_hub
 from tests.helpers.packages import VERSION, Package
@@ -114,7 +114,7 @@ def test_versions(verified, hub):
     assert repository.tags.keys() == {VERSION, "latest_version"}
 
     newer = of_version(verified, "0.10.0", LICENSE=b"newer\n")
-    del newer.files["scripts/report.py"]
+    del newer.files["bundle/pyraseg/commands/report.py"]
     publish(newer, REPOSITORY)
     assert repository.files("0.10.0") == repository.files("latest_version") == newer.files
     assert repository.files(VERSION) == verified.files

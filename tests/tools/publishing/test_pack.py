@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg_tools.publishing.packing import SCRIPTS, pack
+from bundle.pyraseg_tools.commands.package import main
+from bundle.pyraseg_tools.publishing.packing import pack
 from bundle.pyraseg_tools.publishing.sources import check_tracked
 from bundle.pyraseg_tools.publishing.task import Task
-from scripts.package_bundle import main
 from tests.helpers.commands import ROOT
 from tests.helpers.packages import VERSION
 
-MANY = ("bundle", "configs", "docs", "scripts")
+MANY = ("bundle", "configs", "docs")
 SINGLE = ("LICENSE", "pyproject.toml", "constraints.txt", "models/dermoscopy.pt")
 
 
@@ -58,7 +58,7 @@ def test_it_holds_what_it_needs_and_no_more(package):
         "LICENSE", "README.md", "SHA256SUMS", "SHA256SUMS.sig", "bom.cdx.json", "pyproject.toml", "constraints.txt",
         "configs/train.json", "configs/evaluate.json", "configs/inference.json", "configs/metadata.json",
         "configs/logging.conf", "docs/README.md", "docs/data_license.txt", "docs/changelog.md", "models/model.pt",
-        "golden/input.png", "golden/label.png", "golden/expected.npz", *(f"scripts/{name}" for name in SCRIPTS),
+        "golden/input.png", "golden/label.png", "golden/expected.npz",
     }  # fmt: skip
     assert sources | overlays <= set(package.files)
     assert package.files["models/model.pt"] == (ROOT / "models" / "dermoscopy.pt").read_bytes()
@@ -112,7 +112,7 @@ def test_the_changes_of_each_version(package):
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @pytest.mark.parametrize("stray", ["bundle/pyraseg/scratch.py", "configs/mine.json"])
 def test_files_that_git_does_not_track(stray, copy, tmp_path):
-    for command in (["git", "init", "-q"], ["git", "add", "bundle", "configs", "scripts", *SINGLE[:3]]):
+    for command in (["git", "init", "-q"], ["git", "add", "bundle", "configs", *SINGLE[:3]]):
         subprocess.run(command, cwd=copy, check=True)
     (copy / stray).write_text("{}")
     with pytest.raises(PyrasegError, match=f"git does not track {stray}, which would be packaged. Add what belongs"):
@@ -179,7 +179,7 @@ def test_weights_of_another_network_are_found_before_anything_is_written(copy, t
 
 
 def test_the_program_says_what_it_wrote(copy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("scripts.package_bundle.ROOT", copy)
+    monkeypatch.chdir(copy)
     main(["--task", "dermoscopy", "--output-dir", str(tmp_path / "out")])
     (path,) = (tmp_path / "out").iterdir()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

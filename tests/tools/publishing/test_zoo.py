@@ -20,8 +20,8 @@ from packaging.utils import canonicalize_name
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.form import METADATA
 from bundle.pyraseg.packaging.verified import Verified
+from bundle.pyraseg_tools.commands.publish import arguments, to_zoo
 from bundle.pyraseg_tools.publishing.zoo import LARGEST, write_zoo, zoo_files
-from scripts.publish_bundle import arguments, to_zoo
 from tests.helpers.commands import ROOT
 from tests.helpers.packages import VERSION, Package
 from tests.tools.datasets.public.server import Site, serve

@@ -5,12 +5,11 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from difflib import get_close_matches
 from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.tally import Tally, describe
 
@@ -107,7 +106,5 @@ class SavePredictions:
 
 def _wanted(name: str, writers: Mapping[str, Writer]) -> Writer:
     if name not in writers:
-        nearest = get_close_matches(str(name), KINDS, n=1, cutoff=0.3)
-        hint = f" The nearest is {nearest[0]!r}." if nearest else ""
-        raise PyrasegError(f"There is no output {name!r}; there are {', '.join(KINDS)}.{hint}")
+        raise PyrasegError(f"There is no output {name!r}; there are {', '.join(KINDS)}.{nearest_hint(name, KINDS)}")
     return writers[name]

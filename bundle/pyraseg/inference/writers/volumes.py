@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of each class was found in each input, as one table."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.pyraseg.core import replacing
+from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.inference.prediction import Prediction
 
 FIELDS = ("case", "class", "value", "voxels", "volume_ml")
@@ -29,10 +28,7 @@ class VolumeTable:
 
     def __call__(self, prediction: Prediction) -> list[Path]:
         self.rows[prediction.name] = self.measure(prediction)
-        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(row for rows in self.rows.values() for row in rows)
+        write_csv(self.path, FIELDS, (row for rows in self.rows.values() for row in rows))
         return [self.path]
 
     def measure(self, prediction: Prediction) -> list[dict[str, object]]:

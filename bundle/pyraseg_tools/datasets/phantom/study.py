@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the whole phantom study: images, labels, data list and a manifest of hashes."""
 
-import hashlib
 import json
 import logging
 import os
@@ -11,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, in_turn, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, in_turn, replacing
 from bundle.pyraseg.labels import SegmentClass, write_segmentation
 from bundle.pyraseg_tools.datasets.phantom.anatomy import LABELS
 from bundle.pyraseg_tools.datasets.phantom.cases import PhantomCase, phantom_case
@@ -117,7 +116,7 @@ def _manifest(root: Path, seed: int, patients: int, size: int) -> dict[str, obje
         "seed": seed,
         "patients": patients,
         "size": size,
-        "files": {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "files": {path.relative_to(root).as_posix(): file_digest(path) for path in files},
     }
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Download a file so that an interruption costs little and a wrong file is never taken for the right one."""
 
-import hashlib
 import http.client
 import json
 import logging
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ def _check(file: Path, path: Path, checksum: str | None, url: str) -> None:
         return
     expected = checksum or f"sha256:{record.read_text().split()[0]}"
     algorithm, _, value = expected.partition(":")
-    found = _digest(file, algorithm)
+    found = file_digest(file, algorithm)
     if found != value.lower():
         whose = "published" if checksum else f"recorded in {record}"
         if file != path:
@@ -136,17 +135,12 @@ def _check(file: Path, path: Path, checksum: str | None, url: str) -> None:
 
 def _record(path: Path, checksum: str | None) -> str:
     """Return the SHA-256, and keep that of a first download where nobody publishes one."""
-    found = _digest(path, "sha256")
+    found = file_digest(path)
     if checksum is None and not _record_of(path).exists():
         with replacing(_record_of(path)) as partial:
             partial.write_text(f"{found}  {path.name}\n")
         logger.warning("Nobody publishes a checksum of %s: its SHA-256 is recorded in %s", path.name, _record_of(path))
     return found
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _record_of(path: Path) -> Path:

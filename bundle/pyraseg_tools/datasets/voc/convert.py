@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn the stacks of a plan into the pictures, masks and lists of a Pascal VOC tree."""
 
-import csv
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, mendable, replacing
+from bundle.pyraseg.core import PyrasegError, mendable, replacing, write_csv
 from bundle.pyraseg.datalists import IMAGES, MASKS, PARTS, SPLITS, random_split, write_lists, write_mask, write_picture
 from bundle.pyraseg.dicom import DicomImage, read_rescale, read_series
 from bundle.pyraseg.transforms import UNKNOWN, LabelReader, from_dicom
@@ -138,18 +138,19 @@ def write_voc(
         converted = list(tqdm(workers, desc="Converting", unit="series", disable=None, total=len(plan.stacks)))
         failures = [outcome.fault for outcome in converted if outcome.fault]
         failures += [f"{file}: it is DICOM and cannot be read; replace it or leave it out" for file in plan.unreadable]
-        images = [row for outcome in converted for row in outcome.images]
-        links = [row for outcome in converted for row in outcome.links]
+        # In the order of the names of the pictures, which says nothing of names of patients.
+        images = sorted((row for outcome in converted for row in outcome.images), key=itemgetter("image"))
+        links = sorted((row for outcome in converted for row in outcome.links), key=itemgetter("image"))
         if not images:
             raise PyrasegError(_named_failures(failures, "nothing is written"))
         for row in images:
             row["part"] = part_of[row["patient"]] if row["classes"] is not None else ""
         lists = {part: [row["image"] for row in images if row["part"] == PARTS[part]] for part in SPLITS}
         write_lists(partial, lists)
-        _write_csv(partial / "images.csv", IMAGE_COLUMNS, images)
+        write_csv(partial / "images.csv", IMAGE_COLUMNS, images, digits=None)
         _write_description(partial / "conversion.json", settings, split_shares, seed)
         with replacing(link) as partial_link:
-            _write_csv(partial_link, LINK_COLUMNS, links)
+            write_csv(partial_link, LINK_COLUMNS, links, digits=None)
             partial_link.chmod(0o600)
     return Result(
         images=len(images),
@@ -294,7 +295,7 @@ def _link_row(name: str, stack: Stack, source: DicomImage, index: int) -> dict[s
         "image": name,
         "patient": stack.patient,
         "patient_id": str(stack.headers[0].get("PatientID") or ""),
-        "stated_patient": stack.stated_patient or "",
+        "stated_patient": stack.stated_patient,
         "study_uid": source.study_uid,
         "series_uid": source.series_uid,
         "sop_instance_uid": source.sop_instance_uids[index],
@@ -302,14 +303,6 @@ def _link_row(name: str, stack: Stack, source: DicomImage, index: int) -> dict[s
         "file": source.files[index],
         "label": stack.labels[0] if stack.labels else "",
     }
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows in the order of the names of their pictures, which says nothing of names of patients."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: row["image"]))
 
 
 def _write_description(path: Path, settings: Settings, split_shares: Sequence[float], seed: int) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.datalists import PATIENT_KEYWORDS, Identity, group_patients
 from bundle.pyraseg.dicom import Scan, Series, frame_planes
 from bundle.pyraseg.labels import ImageUids, images_of, read_references
-from bundle.pyraseg_tools.datasets.voc.patients import Identity, group_patients
 
 LOGGER = logging.getLogger(__name__)
 
 #: What the plan and the conversion ask of headers beyond what reading needs. PatientID ends up in the link alone.
-KEYWORDS = ("PatientID", "PixelAspectRatio", "RescaleSlope", "RescaleIntercept")
+KEYWORDS = (*PATIENT_KEYWORDS, "PixelAspectRatio", "RescaleSlope", "RescaleIntercept")
 COLUMNS = ("series", "label", "patient", "select")
 _UID = re.compile(r"\d[\d.]*")
 
@@ -36,7 +36,7 @@ class Stack:
     headers: tuple[Dataset, ...] = field(repr=False)
     select: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[Path, ...] = ()  # more than one is an error, of this stack
-    stated_patient: str | None = None
+    stated_patient: str = ""
     patient: str = ""  # p0001
     name: str = ""  # p0001_s01
 
@@ -160,7 +160,7 @@ def _apply_table(
             raise PyrasegError(f"The table names {row['series']!r}, which is {found} below {root}. Correct the table.")
         for place in places:
             stack = replace(
-                stacks[place], stated_patient=row.get("patient") or None, select=_selection(row.get("select", ""))
+                stacks[place], stated_patient=row.get("patient", ""), select=_selection(row.get("select", ""))
             )
             if "label" in row:
                 stack = replace(stack, labels=(Path(row["label"]),) if row["label"] else ())
@@ -214,17 +214,8 @@ def _fill(pattern: str, stack: Stack) -> Path | None:
 
 def _named(stacks: Sequence[Stack], group_by: str, seed: int) -> tuple[Stack, ...]:
     """Give each stack the number of its patient, in a random order, and its own among those of the patient."""
-    identities = [
-        Identity(
-            stack.place,
-            str(stack.headers[0].get("PatientID") or ""),
-            stack.study_uid,
-            str(stack.headers[0].get("FrameOfReferenceUID") or ""),
-            stack.stated_patient,
-        )
-        for stack in stacks
-    ]
-    groups = group_patients(identities, group_by)
+    identities = [Identity.of(stack.headers[0], stack.place, stack.stated_patient) for stack in stacks]
+    groups = group_patients(identities, group_by, naming="in a --table")
     patients = list(dict.fromkeys(groups))
     numbers = dict(zip(patients, np.random.default_rng(seed).permutation(len(patients)) + 1, strict=True))
     seen: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 """What MONAI Label 0.8.5 needs mended before it can be imported, in one place.
 
 Python imports a module of this name when it starts, so that the mends reach the processes that MONAI Label starts for
-trainings too: `scripts/serve_label.py` puts this folder on their PYTHONPATH.
+trainings too: `pyraseg label` puts this folder on their PYTHONPATH.
 """
 
 import sys

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+from .console import COMMANDS as COMMANDS
+from .console import command_parser as command_parser
+from .console import main as main
+from .places import config_files as config_files
+from .places import home as home
+from .quantize import training_images as training_images
+from .run import split_options as split_options

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit the temperature that makes the probabilities of a trained model honest, on the validation part of its data.
+
+pyraseg calibrate
+pyraseg calibrate dermoscopy --dataset_dir data/drawn --model_file models/mine.pt
+
+writes the temperature beside the model, where segmenting and exporting find it. Every option is a key of the configs,
+as in `python -m monai.bundle run calibrating --config_file "['configs/train.json','configs/calibrate.json']"`, which
+does the same as the first.
+"""
+
+from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.places import config_files
+from bundle.pyraseg.commands.run import add_configs, run_config, split_options
+
+
+def arguments(argv: list[str] | None = None) -> tuple:
+    parser = command_parser("calibrate", __doc__)
+    add_configs(parser, "train")
+    return split_options(parser, argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options, settings = arguments(argv)
+    run_config("calibrating", *config_files(options.tasks, program="calibrate"), settings)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of the commands of `pyraseg`, and the program that runs one of them."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from importlib.metadata import version
+from typing import NoReturn
+
+from bundle.pyraseg.core import mendable
+
+_OWN, _TOOLS = "bundle.pyraseg.commands", "bundle.pyraseg_tools.commands"
+#: The commands in groups: name, module, and what it does in a line. A module is imported only when its command is run.
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Use a model": {
+        "segment": (f"{_OWN}.segment", "segment photographs, DICOM series and volumes"),
+        "models": (f"{_OWN}.models", "list the models that are there"),
+        "verify": (f"{_OWN}.verify", "verify a model package before anything in it is run"),
+    },
+    "Prepare data": {
+        "datalist": (f"{_OWN}.datalist", "pair images with labels, and split them by patient"),
+        "check": (f"{_OWN}.check", "check a split for leaks and changed files"),
+        "fingerprint": (f"{_TOOLS}.fingerprint", "measure a data set, and propose settings for its training"),
+        "voc": (f"{_TOOLS}.voc", "turn DICOM with its labels into a Pascal VOC tree"),
+        "download": (f"{_TOOLS}.download", "download a public data set, checked and split"),
+        "draw-photographs": (f"{_TOOLS}.draw_photographs", "draw photographs with masks to try things on"),
+    },
+    "Train and evaluate": {
+        "train": (f"{_OWN}.train", "train a task"),
+        "evaluate": (f"{_OWN}.evaluate", "score a trained model on the test part of its data"),
+        "calibrate": (f"{_OWN}.calibrate", "make the probabilities of a model honest"),
+        "report": (f"{_OWN}.report", "write the report of an evaluation again"),
+        "compare": (f"{_OWN}.compare", "compare two models that were evaluated on the same cases"),
+        "compare-labels": (f"{_TOOLS}.compare_labels", "score one set of label maps against another"),
+        "federation": (f"{_TOOLS}.federation", "train with sites that share no images, simulated on this machine"),
+    },
+    "Deploy": {
+        "export": (f"{_OWN}.export", "write a model as ONNX, from raw pixels to classes"),
+        "quantize": (f"{_OWN}.quantize", "bring an exported model to int8, if it stays as good"),
+        "pick-form": (f"{_OWN}.pick_form", "time the exported forms of a model on this machine"),
+        "zipapp": (f"{_TOOLS}.zipapp", "pack the runtime into one file that needs no PyTorch"),
+        "triton": (f"{_TOOLS}.triton", "write a repository for Triton Inference Server"),
+        "pacs": (f"{_TOOLS}.pacs", "segment the series of a PACS where they are"),
+        "label": (f"{_TOOLS}.label", "serve packages through MONAI Label to 3D Slicer and OHIF"),
+    },
+    "Share": {
+        "package": (f"{_TOOLS}.package", "make a package of a task, with its model"),
+        "publish": (f"{_TOOLS}.publish", "publish a package"),
+        "network-table": (f"{_TOOLS}.network_table", "count the parameters and operations of every network"),
+    },
+}
+
+
+def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    """Return an empty parser of a command's arguments, with its module's docstring as its help."""
+    return argparse.ArgumentParser(
+        prog=f"pyraseg {command}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: its name and its arguments; None stands for those of the process.
+
+    Returns:
+        The exit code: 0 where all went well, 1 where the user can mend what did not, which is printed. What argparse
+        refuses ends with 2.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    modules = {command: module for group in COMMANDS.values() for command, (module, _) in group.items()}
+    if not words or words[0] not in modules:
+        _explain(words, modules)
+    name, *words = words
+    try:
+        return importlib.import_module(modules[name]).main(words) or 0
+    except Exception as error:
+        cause = mendable(error)
+        if cause is None or os.environ.get("PYRASEG_TRACEBACK"):
+            raise
+        print(f"pyraseg: {cause}", file=sys.stderr)
+        return 1
+
+
+def _explain(words: list[str], commands: Collection[str]) -> NoReturn:
+    """Print the table of commands or the version and end; end with 2 where the command is none."""
+    width = max(map(len, commands)) + 2
+    groups = [
+        f"{title}:\n" + "\n".join(f"  {name:{width}}{line}" for name, (_, line) in group.items())
+        for title, group in COMMANDS.items()
+    ]
+    parser = argparse.ArgumentParser(
+        prog="pyraseg",
+        usage="pyraseg COMMAND ...",
+        description="Train, evaluate, deploy and share segmentation models for medical images.\n\n"
+        + "\n\n".join(groups),
+        epilog="pyraseg COMMAND --help tells what a command does, with an example.\n"
+        "Five minutes: pyraseg segment photo.jpg out",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pyraseg {version('pyraseg')}")
+    parser.add_argument("command", help=argparse.SUPPRESS)
+    command = parser.parse_args(words[:1] or ["--help"]).command
+    near = get_close_matches(command, commands, n=1)
+    parser.error(f"there is no command {command!r}.{f' The nearest is {near[0]!r}.' if near else ''} All: --help")

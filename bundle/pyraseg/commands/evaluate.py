@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score a trained model on the test part of its data set, which neither trained nor chose it.
+
+pyraseg evaluate
+pyraseg evaluate dermoscopy --dataset_dir data/drawn --output_dir runs/drawn_evaluation
+
+writes scores.csv, summary.json and report.html. Every option is a key of the configs, as in
+`python -m monai.bundle run evaluating --config_file "['configs/train.json','configs/evaluate.json']"`, which does the
+same as the first.
+"""
+
+from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.run import add_configs, run_trained, split_options
+
+
+def arguments(argv: list[str] | None = None) -> tuple:
+    parser = command_parser("evaluate", __doc__)
+    add_configs(parser, "train")
+    return split_options(parser, argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options, settings = arguments(argv)
+    run_trained("evaluating", options.tasks, settings, program="evaluate")

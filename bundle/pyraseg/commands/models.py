@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""List the models that are there: those that came along, and those that trainings left below the current folder.
+
+pyraseg models
+
+prints what each segments, in what kind of image, what it was trained on, its measured figures, its size, its license
+and where it is.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.places import DEFAULT, home, shipped
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that came along.
+
+    Attributes:
+        name: what it is called.
+        task: whose configs it is of.
+        path: of its weights.
+        about: the task's metadata.
+    """
+
+    name: str
+    task: str
+    path: Path
+    about: dict[str, Any]
+
+    @property
+    def takes_photographs(self) -> bool:
+        return self.about.get("image_kind") == "photograph"  # a task of volumes leaves that to the base
+
+
+def shipped_models() -> list[Model]:
+    """Return the models whose weights came along, and whose metadata have their hash."""
+    configs = home() / "configs"
+    found = []
+    for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT
+        image = about.get("+network_data_format#inputs#image")
+        if image is not None:
+            about["network_data_format"] = {"inputs": {"image": image}}
+        for weights in about.get("weights", {}):
+            path = next((root / weights for root in (home(), shipped()) if (root / weights).is_file()), None)
+            if path is not None:
+                found.append(Model(path.stem, task, path, about))
+    return found
+
+
+def trained_models() -> list[Path]:
+    """Return the weights that trainings left in the current folder's `models/`."""
+    own = {model.path.resolve() for model in shipped_models()}
+    return [path for path in sorted(Path("models").glob("*.pt")) if path.resolve() not in own]
+
+
+def told(model: Model) -> str:
+    """Return what is to be known of a model, in a few lines."""
+    about = model.about
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in about["eval_metrics"].items())
+    lines = {
+        "segments": about["label_classes"],
+        "images": about["image_classes"],
+        "trained on": about["data_source"],
+        "measured": figures or "nothing",
+        "use": about["intended_use"],
+        "license": "Apache-2.0; what its data allow: docs/data_licenses",
+        "file": f"{model.path} ({model.path.stat().st_size / 1e6:.1f} MB)",
+    }
+    return "\n".join([f"{model.name}: {about['task']}", *(f"  {key:11} {value}" for key, value in lines.items())])
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    return command_parser("models", __doc__).parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments(argv)
+    print("\n\n".join(told(model) for model in shipped_models()) or "No model came along.")
+    for path in trained_models():
+        print(f"\n{path} ({path.stat().st_size / 1e6:.1f} MB): trained here; pyraseg segment IN OUT --model {path}")
+    print("\nSegment with one: pyraseg segment IN OUT --model NAME")

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a command finds configs and models: in the current folder, else what came with the installed package."""
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import bundle.pyraseg
+from bundle.pyraseg.core import PyrasegError, overlays
+
+#: The task that needs no overlay.
+DEFAULT = "phantom"
+#: The configs that stand first in a program; tasks are laid over them.
+BASES = {"train": "train", "evaluate": "train", "calibrate": "train", "inference": "inference"}
+
+
+def shipped() -> Path:
+    """Return the folder of the configs and models that came with the code: of a wheel, or the clone itself."""
+    code = Path(bundle.pyraseg.__file__).parent
+    return code / "shipped" if (code / "shipped").is_dir() else code.parents[1]
+
+
+def home() -> Path:
+    """Return the folder whose `configs/` a command uses: the current one, if it is a clone or a model package."""
+    return Path.cwd() if Path("configs", "inference.json").is_file() else shipped()
+
+
+def tasks() -> list[str]:
+    """Return the names of the tasks that overlays make of the base."""
+    return sorted(path.name.removesuffix("_metadata.json") for path in (home() / "configs").glob("*_metadata.json"))
+
+
+def config_files(names: Sequence[str | Path], *, program: str = "train") -> tuple[list[Path], Path]:
+    """Return the configs of a program, and the root of the bundle that it works in.
+
+    Args:
+        names: of tasks, such as "dermoscopy", and files, laid over the base of the program. A file of the base itself
+            may stand first: then only what is named is taken.
+        program: a key of `BASES`.
+
+    Returns:
+        The files, in the order in which they are merged; and the folder of `data/`, `models/` and `runs/`: the one
+        above the configs where the base is named as a file, else the current one.
+
+    Raises:
+        PyrasegError: there is no such task or file.
+    """
+    configs = home() / "configs"
+    base, last = (configs / f"{name}.json" for name in (BASES[program], program))
+    if not base.is_file():
+        raise PyrasegError(f"There is no config at {base}. Install pyraseg from its wheel or clone, or give the files.")
+    files = [file for name in names if name != DEFAULT for file in _files(str(name), configs, program)]
+    if files and files[0].name in (base.name, last.name):
+        return files, files[0].resolve().parents[1] if Path(names[0]).is_file() else Path.cwd()
+    if base == last:
+        return [base, *files], Path.cwd()
+    whole = "network_def" in json.loads(last.read_text(encoding="utf-8"))  # in a model package each stands alone
+    return [last, *files] if whole else [base, *files, last], Path.cwd()
+
+
+def _files(name: str, configs: Path, program: str) -> list[Path]:
+    if not name.endswith((".json", ".yaml", ".yml")):
+        if name not in tasks():
+            near = get_close_matches(name, [DEFAULT, *tasks()], n=1)
+            hint = f" The nearest is {near[0]!r}." if near else ""
+            raise PyrasegError(f"There is no task {name!r}.{hint} Tasks: {', '.join([DEFAULT, *tasks()])}.")
+        suffix = "_inference" if program == "inference" else ""
+        return [configs / f"{part}{suffix}.json" for part in overlays(configs, program, name)]
+    found = [path for path in (Path(name), configs.parent / name) if path.is_file()]
+    if not found:
+        raise PyrasegError(f"There is no config at {name}. Correct the path, or name a task: {', '.join(tasks())}.")
+    return found[:1]

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring an exported model to int8, and keep it only if it finds the same on validation cases.
+
+pyraseg export configs/inference.json configs/photographs_inference.json configs/dermoscopy_inference.json
+pyraseg quantize configs/train.json configs/photographs.json configs/dermoscopy.json --dataset-dir data/dermoscopy
+
+writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx beside the float files. Ranges are measured
+on training cases. The gate: on the validation cases the mean Dice falls by 0.005 at most, and 99.5 % of the pixels keep
+their class; else nothing is written, and the layers that cost most are named (docs/int8.md).
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from tqdm import tqdm
+
+from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.export import read_config
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.deployment import (
+    Decision,
+    OnnxNetwork,
+    Quantized,
+    describe,
+    judge,
+    path_model,
+    quantize,
+    read_recipe,
+    recipe_properties,
+    require_content,
+)
+from bundle.pyraseg.workflow import plain_console
+
+#: Layers that a message names.
+NAMED = 5
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = command_parser("quantize", __doc__)
+    parser.add_argument("config", type=Path, nargs="+", help="configs/train.json, and the overlay of a task")
+    parser.add_argument("--dataset-dir", type=Path, help="the data of the training (default: that of the config)")
+    parser.add_argument("--network-file", type=Path, help="float network (default: beside the weights of the config)")
+    parser.add_argument("--inference", type=Path, nargs="+",
+                        help="those of inference, for the whole path (default: by name)")  # fmt: skip
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the training's config")
+    parser.add_argument("--images", type=int, default=64, help="training images that ranges are measured on")
+    parser.add_argument("--cases", type=int, help="validation cases that the gate looks at (default: all)")
+    parser.add_argument("--layers", action="store_true", help="tell what each layer costs, even if all may be int8")
+    return parser.parse_args(argv)
+
+
+def training_images(cases: Sequence[dict[str, str]], preprocessing: Compose, count: int) -> list[np.ndarray]:
+    """Return what the network is shown in randomly drawn training cases, (1, C, W, H) each; of volumes a few slices."""
+    random = np.random.default_rng(0)
+    order = random.permutation(len(cases))
+    of_each = -(-count // len(order))
+    images: list[np.ndarray] = []
+    for index in tqdm(order[:count], desc="reading training cases", unit="case", disable=None):
+        image = np.asarray(preprocessing(dict(cases[index]))["image"], np.float32)
+        slices = [image] if image.ndim == 3 else np.moveaxis(image, 3, 0)
+        chosen = random.permutation(len(slices))[:of_each]
+        images += [np.ascontiguousarray(slices[number])[None] for number in sorted(chosen)]
+    return images[:count]
+
+
+def inference_configs(configs: Sequence[Path]) -> list[Path]:
+    """Return the configs of inference that belong to those of a training."""
+    first, *overlays = configs
+    return [
+        first.with_name("inference.json"),
+        *(file.with_name(f"{file.stem}_inference.json") for file in overlays if not file.stem.startswith("train")),
+    ]
+
+
+def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser) -> onnx.ModelProto:
+    """Return the whole path around a network in int8, with the decision and the description of the float one."""
+    about = {item.key: item.value for item in onnx.load(float_path, load_external_data=False).metadata_props}
+    about["precision"] = next(item.value for item in network.metadata_props if item.key == "precision")
+    recipe = read_recipe(
+        *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing", "image_kind"))
+    )
+    properties = recipe_properties(recipe, Decision())
+    if properties["recipe"] != about["recipe"]:
+        raise PyrasegError(
+            f"The configs of inference prepare images otherwise than {float_path} does. Give those that it was "
+            "exported with, --inference, and their values, --set. Nothing was written."
+        )
+    decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
+    model = path_model(ir.from_proto(network), recipe, decision)
+    return ir.to_proto(describe(model, about))
+
+
+def told(quantized: Quantized) -> str:
+    """Return which layers cost most, for a message."""
+    worst = [f"{layer} ({cost:.2%})" for layer, cost in list(quantized.costs.items())[:NAMED]]
+    left = f"; {len(quantized.in_float)} layers are float" if quantized.in_float else ""
+    return f"Layers that change most pixels where they alone are int8: {', '.join(worst)}{left}."
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
+    options = arguments(argv)
+    config = read_config(options.config, options.set)
+    if options.dataset_dir:
+        config["dataset_dir"] = str(options.dataset_dir)
+    weights = Path(config.get_parsed_content("model_file"))
+    network_file = options.network_file or weights.with_suffix(".network.onnx")
+    stem = network_file.name.removesuffix(".network.onnx")
+    network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
+    inference = None
+    if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
+        files = options.inference or inference_configs(options.config)
+        known = read_config(files, []).get()
+        inference = read_config(files, [setting for setting in options.set if setting.partition("=")[0] in known])
+
+    cases = config.get_parsed_content("cases")
+    images = training_images(cases["training"], config.get_parsed_content("train#preprocessing"), options.images)
+    require_content(images)
+
+    def bar(layers: Sequence[str]) -> Iterator[str]:
+        return iter(tqdm(layers, desc="what each layer costs", unit="layer", disable=None))
+
+    judged = images[: max(1, len(images) // 4)]
+    quantized = quantize(network_file, images, judged, measure=options.layers, progress=bar)
+    about = {item.key: item.value for item in onnx.load(network_file).metadata_props}
+    precision = f"int8, {len(quantized.in_float)} layers in float" if quantized.in_float else "int8"
+    described = ir.to_proto(describe(ir.from_proto(quantized.model), {**about, "precision": precision}))
+
+    whole = None if inference is None else whole_path(described, float_path, inference)
+    int8_file = network_file.with_name(f"{stem}.int8.network.onnx")
+    with replacing(int8_file) as temporary:
+        onnx.save(described, temporary)
+        data = config.get_parsed_content("validate#dataset")
+        count = min(options.cases or len(data), len(data))
+        some = range(len(data))[:: len(data) // count][:count]
+        verdict = judge(
+            (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
+            (network, OnnxNetwork(temporary, threads=1, remedy="")),
+            config.get_parsed_content("validate#inferer"),
+            config.get_parsed_content("validate#postprocessing"),
+            config["class_names"],
+        )
+        if not verdict.passed and not quantized.costs:
+            quantized = quantize(network_file, images, judged, measure=True, progress=bar)
+        verdict.require(f"{network_file} in int8", told(quantized) if quantized.costs else "")
+    written = [int8_file]
+    if whole is not None:
+        path = network_file.with_name(f"{stem}.int8.onnx")
+        with replacing(path) as temporary:
+            onnx.save(whole, temporary)
+        written.append(path)
+    if quantized.costs:
+        print(told(quantized))
+    sizes = f"{network_file.stat().st_size / 1e6:.1f} MB -> {int8_file.stat().st_size / 1e6:.1f} MB"
+    print(f"{verdict}; {sizes}. Written: {', '.join(map(str, written))}")

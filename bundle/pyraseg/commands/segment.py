@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segment whatever lies in a folder: photographs, DICOM series, NIfTI, NRRD and MetaImage volumes.
+
+pyraseg segment photo.jpg out
+pyraseg segment studies out --model models/model.pt --outputs labels,seg
+
+Each input gets a label map on its own grid, a picture of it, and lines in a table of volumes. Without --model,
+photographs are given to the skin lesion model that came along, and all else to what `pyraseg train` left in
+models/model.pt or, without it, to the model of the phantom study; `pyraseg models` lists them. None is for diagnosis.
+
+--model takes the NAME of a model that came along; a FILE of weights, whose task --task names if its own name does not;
+a FILE.onnx that `pyraseg export` wrote, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified
+first. Every other option is a key of the configs, such as `--device cuda`, as in
+`python -m monai.bundle run inferring --config_file configs/inference.json`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.models import Model, shipped_models
+from bundle.pyraseg.commands.places import DEFAULT, config_files, home, tasks
+from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, mendable, nearest_hint
+
+#: What is said of the model that has seen no patient.
+SYNTHETIC = """
+WARNING: this model has seen SYNTHETIC images only. What it outlines in a real patient means nothing. It shows the way;
+train one on real images: pyraseg train --dataset_dir DATA (docs/guides/train_on_dicom.md)."""
+OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
+
+
+def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    from bundle.pyraseg.commands.run import split_options
+
+    parser = command_parser("segment", __doc__)
+    parser.add_argument("input", type=Path, metavar="IN", help="a folder, searched recursively, or one file")
+    parser.add_argument("output", type=Path, metavar="OUT", help="folder of the results, named as the inputs")
+    parser.add_argument("--model", metavar="NAME|FILE|PACKAGE", help="default: by the kind of the images")
+    parser.add_argument("--task", help="whose weights --model FILE holds (default: by its name, else the default task)")
+    parser.add_argument("--outputs", help=f"some of {', '.join(OUTPUTS)} (default: labels,overlay,volumes); of a "
+                        "FILE.onnx one of png, nifti, seg")  # fmt: skip
+    parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the public key that signed a PACKAGE")
+    parser.add_argument("--unsigned", action="store_true", help="trust a PACKAGE without a signature, and run its code")
+    return split_options(parser, argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options, settings = arguments(argv)
+    source, target = options.input.expanduser().resolve(), options.output.expanduser().resolve()
+    given = None if options.model is None else Path(options.model).expanduser()
+    known = {model.name: model for model in shipped_models()}
+    if given is not None and given.suffix == ".onnx":
+        return with_runtime(given, source, target, options.outputs, settings)
+    if options.outputs is not None:
+        settings["outputs"] = options.outputs.split(",")
+        if unknown := [name for name in settings["outputs"] if name not in OUTPUTS]:
+            raise PyrasegError(f"There is no output {unknown[0]!r}.{nearest_hint(unknown[0], OUTPUTS)}")
+    if given is None:
+        return by_kind(source, target, settings)
+    if options.model in known:
+        print(introduced(known[options.model]), flush=True)
+        run(known[options.model].task, known[options.model].path, target, settings | {"dataset_dir": str(source)})
+    elif given.suffix == ".zip" or given.is_dir():
+        return with_package(given, source, target, options, settings)
+    elif given.is_file():
+        task = options.task or (given.stem if given.stem in tasks() else DEFAULT)
+        run(task, given, target, settings | {"dataset_dir": str(source)})
+    else:
+        raise PyrasegError(
+            f"There is no model {options.model!r}: no file or folder, and none of those that came along, "
+            f"{', '.join(known)}.{nearest_hint(options.model, known)}"
+        )
+    return 0
+
+
+def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
+    """Give photographs to one model and all else to another; return the exit code."""
+    from bundle.pyraseg.runtime import find_inputs
+
+    parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for item in find_inputs(source, leave_out=target):
+        image = item.get("image")
+        parts[isinstance(image, str) and image.lower().endswith(PHOTOGRAPH)].append(item)
+    if parts[True] and all("fault" in item for item in parts[False]):
+        parts = {True: parts[True] + parts[False], False: []}
+    failed = []
+    for photographs, items in parts.items():
+        if not items:
+            continue
+        what = f"{len(items)} {'photographs' if photographs else 'series and volumes'}"
+        try:
+            model = model_for(photographs, what)
+            folder = target / model.name if all(parts.values()) else target
+            print(f"{what} of {source} -> {folder}, by {introduced(model)}", flush=True)
+            run(model.task, model.path, folder, settings | {"dataset#data": tuple(items)})
+        except Exception as error:
+            cause = mendable(error)
+            if cause is None or not all(parts.values()):
+                raise
+            failed.append(cause)
+    for cause in failed:
+        print(f"pyraseg: {cause}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def model_for(photographs: bool, what: str) -> Model:
+    """Return the model for a kind of image: what a training left in the current folder, else what came along."""
+    models = shipped_models()
+    trained = Path("models", "model.pt")
+    if trained.is_file() and all(model.path.resolve() != trained.resolve() for model in models):
+        about = json.loads((home() / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        models.insert(0, Model("model", DEFAULT, trained.resolve(), about))
+    for model in models:
+        if model.takes_photographs == photographs:
+            return model
+    raise PyrasegError(f"There is no model for {what}. Train one (pyraseg train), or give one (--model).")
+
+
+def introduced(model: Model) -> str:
+    """Return what is to be known before a model is used."""
+    if model.path == Path("models", "model.pt").resolve() and "weights" in model.about and model.name == "model":
+        return f"{model.path}, which a training left there. Not for diagnosis."
+    text = f"the model {model.name}: {model.about['task']}. Trained on: {model.about['data_source']}. "
+    text += f"{model.about['intended_use']}."
+    if model.task == DEFAULT and model.name == DEFAULT:
+        text += SYNTHETIC
+    return text
+
+
+def run(task: str, weights: Path, target: Path, settings: dict[str, Any]) -> None:
+    """Run `inferring` with the weights of a task."""
+    from bundle.pyraseg.commands.run import run_config
+
+    files, root = config_files([task], program="inference")
+    own = {"model_file": str(weights.resolve()), "output_dir": str(target)}
+    run_config("inferring", files, root, own | settings)
+
+
+def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, settings: dict[str, Any]) -> int:
+    """Segment with an exported model, without PyTorch; return the exit code."""
+    from bundle.pyraseg.runtime import main as runtime
+
+    if unknown := settings.keys() - {"threads", "select"}:
+        raise PyrasegError(f"With a model in ONNX the options are --threads and --select, not --{min(unknown)}.")
+    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    return runtime([str(model), str(source), str(target), "--format", outputs or "png", *words])
+
+
+def with_package(
+    package: Path, source: Path, target: Path, options: argparse.Namespace, settings: dict[str, Any]
+) -> int:
+    """Verify a package, and segment with its own configs, weights and code; return the exit code."""
+    from bundle.pyraseg.packaging import unpack, verify
+
+    verified = verify(package, key=options.key, unsigned=options.unsigned)
+    print(f"{verified.title}, verified: {verified.metadata['task']}. {verified.metadata['intended_use']}.", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve() / verified.name
+        unpack(verified.files, folder)
+        settings = {"dataset_dir": source, "output_dir": target, **settings}
+        words = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+        config = folder / "configs" / "inference.json"
+        command = [sys.executable, "-P", "-m", "monai.bundle", "run", "inferring", "--config_file", str(config), *words]
+        return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(folder)}, check=False).returncode

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a task: in stages, with validation, from which the best model is kept.
+
+pyraseg train
+pyraseg train dermoscopy --dataset_dir data/drawn --epochs 20 --device cuda
+
+The first trains the default task on a phantom CT study, which it writes itself. Records go to runs/, the model
+to models/, both below the current folder. Every option is a key of the configs; a mistyped one stops the run and names
+the nearest. `python -m monai.bundle run training --config_file configs/train.json` does the same as the first.
+"""
+
+from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.places import config_files
+from bundle.pyraseg.commands.run import add_configs, run_config, split_options
+
+
+def arguments(argv: list[str] | None = None) -> tuple:
+    parser = command_parser("train", __doc__)
+    add_configs(parser, "train")
+    return split_options(parser, argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options, settings = arguments(argv)
+    run_config("training", *config_files(options.tasks), settings)

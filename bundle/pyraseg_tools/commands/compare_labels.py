@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score one set of label maps against another: a second observer against the first, or another program's output.
+
+The cases of one part of the split are scored as an evaluation scores a network: the figures stand side by side.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from monai.transforms import Compose, LoadImaged
+
+from bundle.pyraseg.commands import command_parser
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.datalists import SPLITS, load_cases
+from bundle.pyraseg.evaluation import CaseScorer, CaseTable, format_summary
+from bundle.pyraseg.transforms import LoadLabeld
+from bundle.pyraseg.workflow import plain_console
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = command_parser("compare-labels", __doc__)
+    parser.add_argument("dataset_dir", type=Path, help="folder of the data set")
+    parser.add_argument("--class-names", nargs="+", required=True, metavar="NAME", help="all classes, background first")
+    parser.add_argument("--label-pattern", required=True, help="the truth, such as masks_1stHO/{case}.png")
+    parser.add_argument("--scored-pattern", required=True, help="what is scored, such as masks_2ndHO/{case}.png")
+    parser.add_argument("--patient-pattern", help="regular expression whose first group names a case's patient")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="part to score (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    parser.add_argument("--mask-value", type=int, help="value of binary masks that stands for class 1, usually 255")
+    parser.add_argument(
+        "--lesion-classes", nargs="+", default=[], metavar="NAME", help="classes whose parts are lesions to find"
+    )
+    parser.add_argument(
+        "--surface-tolerance", type=float, default=2.0, help="mm, of the surface Dice (default: %(default)s)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
+    options = arguments(argv)
+    cases = load_cases(
+        options.dataset_dir,
+        image_pattern=options.scored_pattern,
+        label_pattern=options.label_pattern,
+        patient_pattern=options.patient_pattern,
+        seed=options.seed,
+    )[options.split]
+    if not cases:
+        raise PyrasegError(f"The data set {options.dataset_dir} has no cases in its part {options.split!r}.")
+    load = Compose(
+        [
+            LoadImaged("image", reader="bundle.pyraseg.transforms.MedicalImageReader", ensure_channel_first=True),
+            LoadLabeld(["label", "scored"], class_names=options.class_names, mask_value=options.mask_value),
+        ]
+    )
+    table = CaseTable(
+        CaseScorer(options.class_names, options.lesion_classes, tolerance=options.surface_tolerance), by=["size"]
+    )
+    for case in cases:
+        item = load({**case, "scored": case["image"]})
+        table.add(case["image"], case, item["scored"], item["label"], item["image"])
+    print(f"{options.scored_pattern} against {options.label_pattern}, {len(cases)} cases ({options.split})")
+    print(format_summary(table.summary()))

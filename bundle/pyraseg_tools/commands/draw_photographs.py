@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw photographs of made-up skin with a lesion and its mask, to try the dermoscopy task on: they show nobody.
+
+pyraseg draw-photographs data/drawn
+
+writes images/person_NN_a.jpg and masks/person_NN_a_segmentation.png, the same pixels every time.
+"""
+
+import argparse
+from pathlib import Path
+
+from bundle.pyraseg.commands import command_parser
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.datasets import write_photograph_study
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = command_parser("draw-photographs", __doc__)
+    parser.add_argument("folder", type=Path, help="new folder")
+    parser.add_argument("--people", type=int, default=30, help="(default: %(default)s)")
+    parser.add_argument("--photographs", type=int, default=2, help="of each of them (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=2024, help="(default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    options = arguments(argv)
+    names = write_photograph_study(
+        options.folder, seed=options.seed, people=options.people, photographs=options.photographs
+    )
+    print(f"Wrote {len(names)} photographs of {options.people} made-up people, each with a mask, to {options.folder}")

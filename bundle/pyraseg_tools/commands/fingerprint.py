@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure a data set, show what looks wrong in it, and propose settings for its training in a file.
+
+Configs and options are those of the training that is meant, e.g.
+
+    pyraseg fingerprint configs/train.json --output OUT --memory 8 \\
+        --dataset_dir my_study --class_names "['background','tumor']"
+
+OUT gets report.md, cases.csv, histograms.png, pairs.png and proposal.json. Nothing is applied: read the report, edit
+the proposal, and train with --config_file "['configs/train.json','OUT/proposal.json']" and the same options.
+
+Settings follow from the training part of the split alone; what looks wrong is searched for in all parts.
+"""
+
+import argparse
+import ast
+import difflib
+import json
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+
+from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
+from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.fingerprint import (
+    CaseFingerprint,
+    Setting,
+    class_table,
+    draw_histograms,
+    draw_pairs,
+    measure_cases,
+    propose_background_fraction,
+    propose_grid,
+    propose_weights,
+    propose_windows,
+    report,
+    settings_table,
+    suspicious,
+    write_cases,
+)
+
+MEASURED = (2, 6)  # batch sizes; of one, batch normalization has nothing to normalize
+
+
+def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("configs", nargs="+", type=Path, help="config of the training and its overlays, in their order")
+    parser.add_argument("--output", type=Path, required=True, help="new folder for the report and the proposal")
+    parser.add_argument("--memory", type=float, metavar="GB", help="of the device that trains: proposes a batch size")
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of class weights (default: %(default)s)")
+    parser.add_argument("--max-ratio", type=float, default=10.0, help="of two class weights (default: %(default)s)")
+    return parser.parse_known_args(argv)
+
+
+def read_config(files: Sequence[Path], options: Sequence[str]) -> ConfigParser:
+    """Return the merged config with the options of a run, `--key value`, set in it."""
+    absent = [file for file in files if not file.is_file()]
+    if absent:
+        raise PyrasegError(f"There is no config {absent[0]}. Give configs/train.json and its overlays.")
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    parser["bundle_root"] = str(files[0].resolve().parent.parent)
+    for name, value in zip(options[::2], [*options[1::2], None], strict=False):
+        key = name.removeprefix("--")
+        if not name.startswith("--") or value is None or key not in parser:
+            near = difflib.get_close_matches(key, [str(knob) for knob in parser.get()], n=1)
+            hint = f" The nearest name is {near[0]!r}." if near else ""
+            raise PyrasegError(f"{name!r} is no option of this program or config with a value.{hint} Nothing was done.")
+        parser[key] = _literal(value)
+    return parser
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def loader(parser: ConfigParser) -> Compose:
+    """Return the config's own transforms up to the one that loads the label: nothing is windowed or resampled yet."""
+    place = "train#preprocessing#transforms"
+    targets = [item["_target_"].rpartition(".")[2] for item in parser[place]]
+    if "LoadLabeld" not in targets:
+        raise PyrasegError(f"{place} of the config has no LoadLabeld, so nobody knows where its labels come from.")
+    last = targets.index("LoadLabeld")
+    return Compose([parser.get_parsed_content(f"{place}#{index}") for index in range(last + 1)])
+
+
+def propose(
+    parser: ConfigParser, training: Sequence[CaseFingerprint], counts: ClassCounts, options: argparse.Namespace
+) -> tuple[dict[str, Setting], list[str]]:
+    """Return the settings for knobs that the config uses, and notes on the others."""
+    settings, notes = {}, []
+    grid = propose_grid(training)
+    if "RandSpatialCropd" in json.dumps(parser["train#augmentation"]):
+        notes.append("no `slice_size`: this config sees patches, whose size is a choice between detail and context.")
+        grid.pop("slice_size")
+    if parser["windows"] is not None:
+        settings["windows"] = propose_windows(training)
+    settings |= grid
+    if any(len(case.counts) > 1 for case in training):
+        settings["background_fraction"] = propose_background_fraction(training)
+    unused = [key for key in settings if parser.get(key) is None]
+    notes += [f"no `{key}`: this config has no use for it." for key in unused]
+    settings = {key: setting for key, setting in settings.items() if key not in unused}
+    settings["loss#weight"] = propose_weights(counts, method=options.method, max_ratio=options.max_ratio)
+    if options.memory is None:
+        notes.append("no `batch_size`: state the memory of the device that trains with `--memory GB`.")
+    else:
+        for key, setting in settings.items():
+            parser[key] = setting.value
+        settings["batch_size"] = propose_batch(parser, options.memory)
+    return settings, notes
+
+
+def propose_batch(parser: ConfigParser, memory: float) -> Setting:
+    """Measure training steps of two batch sizes with the proposed settings, and return the batch that fits."""
+    if "pretrained" in parser:
+        parser["pretrained"] = False  # other weights take no other memory
+    device = str(parser.get_parsed_content("device"))
+    context = multiprocessing.get_context("spawn")
+    peaks = []
+    for size in MEASURED:
+        with context.Pool(1) as pool:  # a new process each: memory that was used is not always given back
+            peaks.append(pool.apply(peak_of_config, (parser.get(), size)))
+    batch = fitting_batch(MEASURED, peaks, memory * 2**30)
+    measured = " and ".join(f"{peak / 2**30:.2f} GB for {size}" for size, peak in zip(MEASURED, peaks, strict=True))
+    return Setting(batch, f"steps on {device} took {measured}; {USABLE:.0%} of {memory:g} GB are planned with")
+
+
+def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
+    """Return the bytes that training steps of a config take, on the device and in the precision that it names."""
+    parser = ConfigParser(config)
+    amp = parser.get_parsed_content("amp_dtype") if parser.get_parsed_content("amp") else None
+    channels = parser.get_parsed_content("network_def#in_channels")
+    return peak_of_steps(
+        parser.get_parsed_content("network_def"),
+        parser.get_parsed_content("loss"),
+        image_shape=(batch_size, channels, *parser.get_parsed_content("slice_size")),
+        device=parser.get_parsed_content("device"),
+        amp_dtype=amp,
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
+    options, overrides = arguments(argv)
+    if options.output.exists():
+        raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
+    parser = read_config(options.configs, overrides)
+    names = parser.get_parsed_content("class_names")
+    load = loader(parser)
+    cases = parser.get_parsed_content("cases")
+    root = Path(parser.get_parsed_content("dataset_dir")).expanduser().resolve()
+    workers = parser.get_parsed_content("num_workers")
+    measured = measure_cases(cases, load, root=root, classes=len(names), num_workers=workers)
+    training = [case for case in measured if case.part == "training" and case.size and not case.is_constant]
+    if not any(case.foreground for case in training):
+        faults = "\n  ".join(dict.fromkeys(case.fault for case in measured if case.fault))
+        raise PyrasegError(f"No training case of {root} has a label to learn from. Faults of cases:\n  {faults}")
+    odd = suspicious(measured)
+    counts = sum_counts(np.concatenate([case.counts for case in training]), names)
+    settings, notes = propose(parser, training, counts, options)
+    with replacing(options.output) as folder:
+        folder.mkdir()
+        write_cases(folder / "cases.csv", measured, odd, names)
+        draw_histograms(folder / "histograms.png", training, counts, settings.get("windows", Setting([], "")).value)
+        draw_pairs(folder / "pairs.png", measured, odd, load)
+        values = {key: setting.value for key, setting in settings.items()}
+        lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
+        (folder / "proposal.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+        (folder / "report.md").write_text(report(measured, odd, counts, settings, notes), encoding="utf-8")
+    print(class_table(counts), settings_table(settings), *notes, sep="\n")
+    print(f"{len(measured)} cases measured, {len(odd)} to look at: {options.output / 'report.md'} and its pictures;")
+    print(f"nothing is applied: the proposal is {options.output / 'proposal.json'}")

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve packaged bundles through MONAI Label to 3D Slicer and OHIF: inference, labels, retraining.
+
+It runs in an environment of its own, .venv-label, which `make label` makes (docs/label.md).
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import bundle.pyraseg_tools
+from bundle.pyraseg.commands import command_parser
+from bundle.pyraseg.core import PyrasegError, without_suffix
+from bundle.pyraseg.datalists import patients_by_pattern
+from bundle.pyraseg.dicom import scan_files
+from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg_tools.monai_label import put_bundles
+
+#: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
+SETTINGS = {
+    "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.jpg", "*.jpeg"]',
+    "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # it would score every image at every request for the next one
+    "MONAI_LABEL_TRACKING_ENABLED": "false",
+}
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = command_parser("label", __doc__)
+    parser.add_argument("bundles", type=Path, nargs="+",
+                        help="zips from `pyraseg package`, or folders of bundles of another make")  # fmt: skip
+    parser.add_argument("--studies", required=True,
+                        help="folder of images (labels go below it), or the DICOMweb address of a PACS")  # fmt: skip
+    parser.add_argument("--filter", nargs="+", metavar="KEYWORD=VALUE",
+                        help="which series of a PACS, such as Modality=CT StudyDate=20260101-")  # fmt: skip
+    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
+    parser.add_argument("--allow-http", action="store_true",
+                        help="get images without encryption from another machine")  # fmt: skip
+    parser.add_argument("--patient-pattern", metavar="REGEX",
+                        help="what in the names of files tells the patient, such as '^(.+)_[ab]'")  # fmt: skip
+    parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--verbose", action="store_true", help="log more, names of files among it")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    options = arguments(argv)
+    if importlib.util.find_spec("monailabel") is None:
+        raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")
+    remote = options.studies.startswith(("http://", "https://"))
+    settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies), options.patient_pattern)
+    with socket.socket() as probe:
+        if probe.connect_ex((options.host, options.port)) == 0:
+            raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
+    options.app_dir = options.app_dir.resolve()
+    folders = put_bundles(options.bundles, options.app_dir)
+    names = [folder.name for folder in folders]
+    print(told(f"http://{options.host}:{options.port}", names, options.studies, remote), flush=True)
+    studies = options.studies if remote else str(Path(options.studies).resolve())
+    start = command(options, folders, studies, settings), environment(folders, options.app_dir)
+    os.chdir(emptied(options.app_dir))  # Python looks for modules, and MONAI Label for images, where it is started
+    os.execve(sys.executable, *start)
+
+
+def emptied(app: Path) -> Path:
+    """Return an empty folder for uploads and results, closed to others; remove what a server that was killed left."""
+    for left in (app / "dicom").glob("*/.*.tmp"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    folder = temporary(app)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def temporary(app: Path) -> Path:
+    return app / "temporary"
+
+
+def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str, str]:
+    """Return what the app has to know of a folder, after a look that it holds images whose patients are told."""
+    if not folder.is_dir():
+        raise PyrasegError(f"There is no folder {folder} with images. Correct --studies.")
+    patterns = json.loads({**SETTINGS, **os.environ}["MONAI_LABEL_DATASTORE_FILE_EXT"])
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
+    if files:
+        if patient_pattern is None:
+            print(f"{len(files)} images in {folder}")
+            return {"dicom": "false"}
+        patients = set(patients_by_pattern([without_suffix(file.name) for file in files], patient_pattern))
+        print(f"{len(files)} images of {len(patients)} patients in {folder}")
+        return {"dicom": "false", "patient_pattern": patient_pattern}
+    refuse_pattern(patient_pattern)
+    scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
+    count = sum(series.has_uid for series in scan.series)
+    if not count:
+        raise PyrasegError(
+            f"{folder} holds no image: there must be {', '.join(patterns)} in itself, or DICOM series in it or below. "
+            "Correct --studies."
+        )
+    print(f"{count} DICOM series in {folder}")
+    return {"dicom": "true"}
+
+
+def refuse_pattern(patient_pattern: str | None) -> None:
+    if patient_pattern is not None:
+        raise PyrasegError("--patient-pattern is for names of files: of DICOM series the Patient ID tells the patient.")
+
+
+def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
+    """Return what the app has to know of a PACS, after a look that it answers and has such series."""
+    from bundle.pyraseg_tools.pacs import connect, find_series, parse_filters
+
+    refuse_pattern(options.patient_pattern)
+    if options.filter is None:
+        raise PyrasegError("A PACS holds many kinds of image. Say which ones, such as --filter Modality=CT.")
+    filters, ca_bundle = parse_filters(options.filter), options.ca_bundle
+    client = connect(options.studies, environment=os.environ, ca_bundle=ca_bundle, allow_http=options.allow_http)
+    found = find_series(client, filters)
+    if not found:
+        raise PyrasegError(f"{options.studies} has no series with {' '.join(options.filter)}. Correct --filter.")
+    print(f"{len(found)} series in {options.studies}")
+    return {
+        "filter": json.dumps(filters),
+        "ca_bundle": str(ca_bundle.resolve()) if ca_bundle else "",
+        "allow_http": str(options.allow_http).lower(),
+    }
+
+
+def told(url: str, names: list[str], studies: str, remote: bool) -> str:
+    """Return where the server is and how to reach it."""
+    ohif = f"open {url}/ohif/ in a browser." if remote else "it shows the studies of a PACS; this is a folder."
+    return f"""Serving {", ".join(names)} at {url}, on {studies}. It is up when {url}/info/ answers; Ctrl+C ends it.
+3D Slicer: install the extension MONAILabel, open its module, MONAI Label server = {url}, then Next Sample.
+OHIF: {ohif}"""
+
+
+def command(options: argparse.Namespace, folders: list[Path], studies: str, settings: dict[str, str]) -> list[str]:
+    """Return the command that becomes the server."""
+    return [
+        sys.executable, "-m", "monailabel.main", "start_server",
+        "--app", str(options.app_dir), "--studies", studies,
+        "--uvicorn_app", "bundle.pyraseg_tools.monai_label.web:app",
+        "--host", options.host, "--port", str(options.port),
+        "--conf", "models", ",".join(folder.name for folder in folders),
+        *(part for name, value in settings.items() for part in ("--conf", name, value)),
+        "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
+    ]  # fmt: skip
+
+
+def environment(folders: list[Path], app: Path) -> dict[str, str]:
+    """Return the environment of the server: the code of the bundles, and the mends that MONAI Label needs.
+
+    The code is that of the packages, which is one (`put_bundles`); without a package of ours it is this one.
+    """
+    code = next((folder for folder in folders if (folder / "bundle" / "pyraseg").is_dir()), None)
+    code = code or Path(bundle.pyraseg_tools.__file__).parents[2]
+    path = [code, Path(bundle.pyraseg_tools.__file__).parent / "monai_label" / "site", os.environ.get("PYTHONPATH")]
+    return {
+        **SETTINGS,
+        "MONAI_LABEL_SESSION_PATH": str(temporary(app) / "sessions"),
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "TMPDIR": str(temporary(app)),
+        "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),
+    }

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pack the runtime into one file, which segments with an exported model and needs neither this bundle nor PyTorch.
+
+pyraseg zipapp dist/pyraseg.pyz
+pip install -r dist/pyraseg.requirements.txt             (in the environment where it will run)
+python pyraseg.pyz MODEL INPUT OUTPUT
+"""
+
+import argparse
+from pathlib import Path
+
+from bundle.pyraseg.commands import command_parser
+from bundle.pyraseg.core import replacing
+from bundle.pyraseg.deployment import requirements, write_zipapp
+from bundle.pyraseg.workflow import plain_console
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = command_parser("zipapp", __doc__)
+    parser.add_argument("output", type=Path, nargs="?", default=Path("dist/pyraseg.pyz"), help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    plain_console()
+    path = arguments(argv).output
+    count = write_zipapp(path)
+    listed = path.with_suffix(".requirements.txt")
+    with replacing(listed) as temporary:
+        temporary.write_text("\n".join(requirements()) + "\n", encoding="utf-8")
+    print(f"{path}: {count} modules, {path.stat().st_size / 1e3:.0f} kB; what it needs is in {listed}")

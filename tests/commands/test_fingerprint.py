@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program that measures a data set and proposes settings, as a user runs it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.pyraseg.core import task_files
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.datalists.datalist import load_cases
+from bundle.pyraseg_tools.commands.fingerprint import main
+from tests.helpers.commands import monai_bundle
+from tests.helpers.dicom_files import write_series
+
+ROOT = Path(__file__).resolve().parents[2]
+CHEST, HIPPOCAMPUS, RETINA = (
+    [str(file) for file in task_files(ROOT / "configs", "train", task)]
+    for task in ("chest_xray", "hippocampus", "retina")
+)
+TRAIN = str(ROOT / "configs" / "train.json")
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """Return 12 radiographs with a lung of 100 of 1600 pixels; one is constant, one has an empty mask."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "study"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for k in range(12):
+        image = random.integers(100, 200, (40, 40), dtype=np.uint8)
+        mask = np.zeros((40, 40), np.uint8)
+        mask[10:20, 10:20] = 0 if k == 3 else 255
+        image[mask > 0] //= 2
+        Image.fromarray(image * (k != 5)).save(folder / "images" / f"p{k}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"p{k}.png")
+    return folder
+
+
+def fingerprint(study, out, *options, configs=CHEST):
+    main([*configs, "--output", str(out), "--dataset_dir", str(study), "--num_workers", "0", *options])
+    return json.loads((out / "proposal.json").read_text())
+
+
+def test_writes_a_report_a_table_pictures_and_an_overlay(study, tmp_path, capsys):
+    proposal = fingerprint(study, tmp_path / "out", "--max-ratio", "5")
+    assert proposal.keys() == {"windows", "slice_size", "loss#weight"}  # no spacing, no slices, no memory stated
+    assert proposal["slice_size"] == [96, 96]
+    assert proposal["loss#weight"] == [0.3333, 1.667]  # bounded, 1 : 5
+    with (tmp_path / "out" / "cases.csv").open() as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 12
+    assert (rows["images/p0.png"]["size"], rows["images/p0.png"]["pixels_lung"]) == ("40 x 40", "100")
+    assert "everywhere" in rows["images/p5.png"]["odd"]
+    assert (rows["images/p3.png"]["pixels_lung"], rows["images/p3.png"]["odd"]) == ("0", "")
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "12 cases" in report and "1 have no label" in report
+    assert "- `images/p5.png`" in report and "| `slice_size` | `[96, 96]` |" in report
+    for name in ("histograms.png", "pairs.png"):
+        picture = np.asarray(Image.open(tmp_path / "out" / name).convert("RGB"))
+        assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+    out = capsys.readouterr().out
+    assert "no `batch_size`: state the memory" in out
+    assert f"nothing is applied: the proposal is {tmp_path / 'out' / 'proposal.json'}" in out.splitlines()[-1]
+
+
+def test_a_knob_that_the_config_does_not_use_is_not_proposed(study, tmp_path):
+    photographs = tmp_path / "photographs"
+    for name, other in (("images", "images"), ("masks", "masks_1stHO")):
+        (photographs / other).mkdir(parents=True)
+        for k in range(12):
+            picture = Image.open(study / name / f"p{k}.png").convert("RGB" if name == "images" else "L")
+            picture.save(photographs / other / f"{k:02}L.{'jpg' if name == 'images' else 'png'}")
+    assert fingerprint(photographs, tmp_path / "out", configs=RETINA).keys() == {"loss#weight"}
+    assert "patches" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_patients_are_not_named(tmp_path):
+    folder = tmp_path / "study"
+    cases = []
+    for k in range(4):
+        pixels = np.random.default_rng(k).integers(-50, 100, (3, 20, 24), dtype=np.int16)
+        write_series(folder / str(k) / "ct", pixels, SeriesInstanceUID=f"1.2.{k}")
+        label = np.zeros((24, 20, 3), np.uint8)
+        label[5:9, 5:9, k % 3] = 1
+        nib.save(nib.Nifti1Image(label, np.diag([-1.0, -1.0, 1.0, 1.0])), folder / str(k) / "label.nii.gz")
+        cases.append({"image": f"{k}/ct", "label": f"{k}/label.nii.gz", "patient": f"Secret {k}"})
+    (folder / "datalist.json").write_text(json.dumps({"training": cases[:3], "test": cases[3:]}))
+    options = ("--class_names", "['background','organ']")
+    proposal = fingerprint(folder, tmp_path / "out", *options, configs=(TRAIN,))
+    assert proposal["spacing"] == pytest.approx(20 / 96, rel=0.01)  # enlarged to 96 pixels
+    assert proposal["background_fraction"] == 0.2 and proposal["windows"][0]["width"] > 50
+    for file in (tmp_path / "out").iterdir():
+        assert b"secret" not in file.read_bytes().lower()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--class_name", "x"], "The nearest name is 'class_names'"),
+        (["--memory_gb", "8"], "no option"),
+        (["--epochs"], "no option"),
+        (["--dataset_dir", "/nowhere"], "/nowhere does not exist"),
+        (["--label_pattern", "none/{case}.png"], "none"),
+        (["--class_names", "['background']", "--image_pattern", "masks/{case}.png"], "No training case"),
+        (["--max-ratio", "0.5"], "at least 1"),
+    ],
+)
+def test_refusals_leave_nothing_behind(study, tmp_path, options, message):
+    if options[0] == "--class_names":
+        for path in (study / "masks").iterdir():
+            Image.fromarray(np.zeros((40, 40), np.uint8)).save(path)
+    with pytest.raises((PyrasegError, RuntimeError)) as caught:
+        fingerprint(study, tmp_path / "out", *options)
+    causes, error = [], caught.value
+    while error is not None:
+        causes.append(str(error))
+        error = error.__cause__
+    assert any(message in text for text in causes), causes
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(PyrasegError, match="is there already"):
+        fingerprint(study, tmp_path / "out")
+    command = [sys.executable, "-m", "scripts.fingerprint", "none.json", "--output", str(tmp_path / "new")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "pyraseg: There is no config none.json" in result.stderr
+
+
+# --- real data ---
+
+
+def independent_weights(paths, classes, read, max_ratio=10.0):
+    """Count the files' own values, without a transform of ours, and invert the frequencies."""
+    counts = sum(np.bincount(read(path).ravel(), minlength=classes) for path in paths)
+    weights = np.minimum(1 / counts, max_ratio / counts.max())
+    return (weights / weights.mean()).tolist()
+
+
+def test_chest_x_rays(real_data, tmp_path):
+    folder = real_data / "chest_xray_lungs"
+    proposal = fingerprint(folder, tmp_path / "out")
+    patterns = {"image_pattern": "images/{case}.png", "label_pattern": "masks/{case}.png"}
+    masks = [case["label"] for case in load_cases(folder, **patterns)["training"]]
+    expected = independent_weights(masks, 2, lambda path: (np.asarray(Image.open(path)) == 255).astype(int))
+    assert proposal["loss#weight"] == pytest.approx(expected, rel=1e-3)
+    assert proposal["slice_size"] == [256, 256]
+    assert proposal["windows"] == [{"percentiles": [1.0, 99.0]}]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "566 cases" in report and "- `images/CHNCXR_0603_1.png`" in report  # one lung collapsed
+
+
+def test_hippocampus(real_data, tmp_path):
+    folder = real_data / "mr_hippocampus"
+    proposal = fingerprint(folder, tmp_path / "out", configs=HIPPOCAMPUS)
+    labels = [case["label"] for case in load_cases(folder)["training"]]
+    expected = independent_weights(labels, 3, lambda path: np.asarray(nib.load(path).dataobj).astype(int))
+    assert proposal["loss#weight"] == pytest.approx(expected, rel=1e-3)
+    assert proposal["slice_size"] == [96, 160] and proposal["spacing"] == pytest.approx(0.375, abs=0.02)
+    assert proposal["background_fraction"] == 0.2
+
+
+@pytest.mark.slow
+def test_a_training_runs_with_the_proposal(real_data, tmp_path):
+    folder = real_data / "mr_hippocampus"
+    proposal = fingerprint(folder, tmp_path / "out", "--memory", "4", "--device", "cpu", configs=HIPPOCAMPUS)
+    assert 2 <= proposal["batch_size"] <= 32
+    trained = monai_bundle(
+        "run", "training", "--config_file", str([*HIPPOCAMPUS, str(tmp_path / "out" / "proposal.json")]),
+        "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "runs"), "--cache_dir", str(tmp_path / "cache"),
+        "--model_file", str(tmp_path / "model.pt"), "--epochs", "1", "--samples_per_epoch", "64", "--device", "cpu",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert (tmp_path / "model.pt").exists()

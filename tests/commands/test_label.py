@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a label server finds when it starts."""
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg_tools.commands.label import emptied, environment, look_at_folder
+from tests.helpers import dicom_files as files
+
+
+def test_what_a_killed_server_left_is_removed_and_nothing_else(tmp_path):
+    left = tmp_path / "dicom" / "1.2" / ".1.2.series.0f.tmp" / "000000.dcm"
+    whole = tmp_path / "dicom" / "1.2" / "1.2.series" / "000000.dcm"
+    upload = tmp_path / "temporary" / "sessions" / "patient.nii.gz"
+    for file in (left, whole, upload):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    folder = emptied(tmp_path)
+    assert whole.exists() and not left.parent.exists()
+    assert not list(folder.iterdir())
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_uploads_and_sessions_go_into_the_folder_that_is_emptied(tmp_path):
+    variables = environment([Path("elsewhere")], tmp_path)
+    folder = emptied(tmp_path)
+    assert Path(variables["TMPDIR"]) == folder
+    assert Path(variables["MONAI_LABEL_SESSION_PATH"]).is_relative_to(folder)
+
+
+def test_a_pattern_tells_the_patients_of_files_and_of_nothing_else(tmp_path, capsys):
+    for name in ("anna_a.jpg", "anna_b.jpg", "bert_a.nii.gz"):
+        (tmp_path / name).touch()
+    assert look_at_folder(tmp_path, "^(.+)_[ab]$") == {"dicom": "false", "patient_pattern": "^(.+)_[ab]$"}
+    assert "3 images of 2 patients" in capsys.readouterr().out
+    with pytest.raises(PyrasegError, match="finds no patient in the names of 1 cases, such as bert_a"):
+        look_at_folder(tmp_path, "^(anna)")
+    files.write_series(tmp_path / "series", np.zeros((2, 4, 4), np.int16))
+    with pytest.raises(PyrasegError, match="of DICOM series the Patient ID tells"):
+        look_at_folder(tmp_path / "series", "^(.+)_[ab]$")
+    assert look_at_folder(tmp_path / "series") == {"dicom": "true"}
+
+
+def test_a_folder_without_images_is_told(tmp_path):
+    with pytest.raises(PyrasegError, match="holds no image"):
+        look_at_folder(tmp_path)
+    with pytest.raises(PyrasegError, match="There is no folder"):
+        look_at_folder(tmp_path / "elsewhere")

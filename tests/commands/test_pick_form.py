@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pyraseg pick-form` on networks of known speed."""
+
+import re
+
+import onnx
+import onnx_ir as ir
+import pytest
+from torch import nn
+
+from bundle.pyraseg.commands import pick_form
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.deployment.onnx_graph import describe, network_model
+
+
+def write(network: nn.Module, path) -> None:
+    onnx.save(ir.to_proto(describe(network_model(network.eval(), 3), {})), path)
+
+
+def test_the_faster_of_two_is_named(tmp_path, capsys):
+    write(nn.Conv2d(3, 2, 1), tmp_path / "tumor.int8.network.onnx")
+    write(
+        nn.Sequential(nn.Conv2d(3, 64, 9, padding=4), nn.Conv2d(64, 2, 9, padding=4)), tmp_path / "tumor.network.onnx"
+    )
+    pick_form.main([str(tmp_path / "tumor"), "--size", "64", "48", "--threads", "1", "--repeats", "3"])
+    *rows, last = capsys.readouterr().out.strip().splitlines()
+    times = [float(re.match(r" *([\d.]+) ms", row)[1]) for row in rows]
+    assert times == sorted(times) and len(times) >= 2
+    assert last.endswith(f", int8, {tmp_path / 'tumor.int8.network.onnx'}")
+
+
+def test_without_files_it_says_how_to_write_them(tmp_path):
+    with pytest.raises(PyrasegError, match=r"neither .*tumor.network.onnx nor .*Write them first: pyraseg exp"):
+        pick_form.main([str(tmp_path / "tumor")])
