@@ -50,7 +50,7 @@ clean:
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing Pyraseg into .venv (a few minutes, once) ..."
-	$(INSTALL) .
+	$(INSTALL) ".[train,nrrd]"
 	@touch $@
 
 .venv/installed-benchmark: .venv/installed-dev

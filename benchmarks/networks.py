@@ -26,12 +26,11 @@ from monai.networks.nets import FlexibleUNet, UNet
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bundle.pyraseg.networks import DeepLabV3Plus, DiceFocalLoss, PSPNet, PyramidBottleneck, import_torchvision
+from bundle.pyraseg.networks import DeepLabV3Plus, DiceFocalLoss, PSPNet, PyramidBottleneck, import_with_torchvision
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
-import_torchvision()  # the next two import torchvision and must find it sound
-import segmentation_models_pytorch as smp  # noqa: E402
-from torchvision.models import segmentation  # noqa: E402
+smp = import_with_torchvision("segmentation_models_pytorch")
+segmentation = import_with_torchvision("torchvision.models.segmentation")
 
 ROOT = Path(__file__).resolve().parents[1]
 MODES = ("eager", "onnxruntime", "training")

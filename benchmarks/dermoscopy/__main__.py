@@ -9,14 +9,16 @@ Options of the config, ``--key value``, hold in all trainings. Run
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from benchmarks.dermoscopy.networks import NETWORKS
 from benchmarks.dermoscopy.plans import PLANS
 from benchmarks.dermoscopy.settings import SETTINGS
 from benchmarks.dermoscopy.trials import Bench, Trial
+from bundle.pyraseg.commands import split_options
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.workflow import parse_options, plain_console
+from bundle.pyraseg.workflow import plain_console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,8 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "dermoscopy_benchmark", help="folder of weights")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "cache", help="folder of prepared photographs")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "dermoscopy")
-    given, words = parser.parse_known_args(argv)
-    options = parse_options(words)
+    given, options = split_options(parser, sys.argv[1:] if argv is None else argv)
     bench = Bench(given.dataset_dir, given.work, given.results, given.cache, every=given.every, options=options)
     chosen = trials(given.comparison, given.seeds, given.only)
     for number, trial in enumerate(chosen, start=1):

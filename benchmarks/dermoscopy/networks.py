@@ -5,10 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bundle.pyraseg.networks import PartwiseNetwork, import_torchvision, load_weights, read_packaged_weights
+from bundle.pyraseg.networks import PartwiseNetwork, import_with_torchvision, load_weights, read_packaged_weights
 
-import_torchvision()  # segmentation_models_pytorch imports torchvision and must find it sound
-import segmentation_models_pytorch as smp  # noqa: E402
+smp = import_with_torchvision("segmentation_models_pytorch")
 
 
 class PeerNetwork(PartwiseNetwork):

@@ -19,18 +19,7 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
 
 ENCODER = "tf_efficientnet_lite0"
-TINY = [
-    "--epochs",
-    "1",
-    "--samples_per_epoch",
-    "4",
-    "--batch_size",
-    "2",
-    "--slice_size",
-    "[64,64]",
-    "--num_workers",
-    "0",
-]
+TINY = ["--epochs=1", "--samples_per_epoch=4", "--batch_size=2", "--slice_size=[64,64]", "--num_workers=0"]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +130,7 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
     again = json.loads((folders[1] / "run.json").read_text())
     assert again["validation"] == kept[1]["validation"], "the same seed gives the same training"
     with pytest.raises(PyrasegError, match="other settings"):
-        program.main([*places, *chosen[:-1], "dropout=0.5"])
+        program.main([*places, *chosen, "--dropout", "0.5"])
 
     program.main([*places, "--only", "PSPNet fpn", "--seeds", "1", "--every", "2", *TINY])
     other = json.loads((folders[0].with_name("PSPNet_fpn-seed1") / "run.json").read_text())

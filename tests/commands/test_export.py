@@ -17,10 +17,10 @@ CT = str(CONFIGS / "inference.json")
     [
         (["none.json"], "There is no config at none.json"),
         ([CT, "--model-file", "none.pt"], "no trained model at none.pt"),
-        ([CT, "--set", "spacin=2"], "nearest key is 'spacing'"),
-        ([CT, "--set", "spacing"], "KEY=VALUE"),
+        ([CT, "--spacin", "2"], "nearest name is 'spacing'"),
+        ([CT, "--spacing"], "--spacing has no value"),
         ([CT, "--run", "nowhere"], "no record at"),
-        ([CT, "--metadata", "none.json"], "no metadata at none.json"),
+        ([CT, "--metadata", "none.json"], "no config at none.json"),
     ],
 )
 def test_what_is_wrong_is_one_message(arguments, text, tmp_path, monkeypatch):

@@ -105,8 +105,8 @@ def test_patients_are_not_named(tmp_path):
     ("options", "message"),
     [
         (["--class_name", "x"], "The nearest name is 'class_names'"),
-        (["--memory_gb", "8"], "no option"),
-        (["--epochs"], "no option"),
+        (["--memory_gb", "8"], "Nothing in the config uses"),
+        (["--epochs"], "has no value"),
         (["--dataset_dir", "/nowhere"], "/nowhere does not exist"),
         (["--label_pattern", "none/{case}.png"], "none"),
         (["--class_names", "['background']", "--image_pattern", "masks/{case}.png"], "No training case"),
@@ -134,7 +134,7 @@ def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_pa
     command = [sys.executable, "-m", "scripts.fingerprint", "none.json", "--output", str(tmp_path / "new")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "pyraseg: There is no config none.json" in result.stderr
+    assert "pyraseg: There is no config at none.json" in result.stderr
 
 
 # --- real data ---

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bundle.pyraseg.commands import export, quantize
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.workflow import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = [str(ROOT / "configs" / name) for name in ("train.json", "photographs.json", "dermoscopy.json")]
@@ -77,7 +78,7 @@ def test_the_model_that_comes_along_passes_the_gate(exported, capsys):
 @pytest.mark.slow
 def test_a_path_that_prepares_images_otherwise_is_refused(exported):
     models, _ = exported
-    config = export.read_config([Path(name) for name in INFERENCE], ["slice_size=[128,128]"])
+    config = read_config(INFERENCE, {"slice_size": [128, 128]})
     network = onnx.load(models / "dermoscopy.network.onnx")
     network.metadata_props.add(key="precision", value="int8")
     with pytest.raises(PyrasegError, match=r"prepare images otherwise than .*dermoscopy.onnx does"):

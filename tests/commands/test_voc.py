@@ -17,7 +17,7 @@ from PIL import Image
 from skimage.draw import polygon2mask
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
+from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
 from bundle.pyraseg_tools.commands.voc import main
 from bundle.pyraseg_tools.datasets.phantom.cases import PLANS, phantom_case
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
@@ -138,7 +138,7 @@ def test_nothing_in_the_tree_tells_of_a_patient(study, tree):
 def test_jpeg_is_near_and_torchvision_reads_it(study, tree, tmp_path):
     folder = tmp_path / "VOCdevkit" / "VOC2012"
     main([str(study), str(folder), *PHANTOM, "--link", str(tmp_path / "link.csv")])
-    import_torchvision()
+    import_with_torchvision("torchvision")
     from torchvision.datasets import VOCSegmentation
 
     sizes = []

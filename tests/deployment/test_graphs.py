@@ -20,7 +20,7 @@ from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.onnx_graph import network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.deployment.reference import Reference, examples
-from bundle.pyraseg.runtime.session import open_session
+from bundle.pyraseg.runtime.model import open_session
 from tests.helpers.onnx_paths import WINDOWS, Convolutions, network, photograph, projection, recipe_of, steps, volume
 
 PLAIN = Decision()

@@ -2,16 +2,20 @@
 """What lies in real folders beside a clean series, as far as the tests of the parts do not have it already."""
 
 import logging
+import pickle
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.fileset import FileSet
 from pydicom.uid import ComputedRadiographyImageStorage, UltrasoundImageStorage
+from torch.utils.data import default_collate
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.dicom.source import read_sources
+from bundle.pyraseg.dicom.stream import SeriesStream
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import write_image, write_series
@@ -117,3 +121,38 @@ def test_a_series_without_uids_is_read_but_gets_no_seg(real_data, tmp_path):
             tmp_path / "seg", np.zeros(image.pixels.shape, np.uint8), sources, [SegmentClass.organ("liver")]
         )
     assert not (tmp_path / "seg").exists()
+
+
+def test_what_was_found_is_read_without_a_second_header(tmp_path):
+    """Also by another process or thread, and where a MONAI transform or torch hands the files on."""
+    write_series(tmp_path, STACK, PatientName="A^B")
+    (series,) = find_series(tmp_path).series
+    found = pickle.loads(pickle.dumps(default_collate([{"files": series.found}])["files"]))
+    found = [file for (file,) in found]
+    assert found == [str(file) for file in series.files]
+    assert not any("PatientName" in file.header for file in found)  # a scan reads no identity
+    image = read_series(found)
+    np.testing.assert_array_equal(image.pixels, read_series(tmp_path).pixels)
+    kept = read_sources(image.found)
+    assert [file.complete for file in image.found] == [True] * len(STACK)
+    assert kept == read_sources(image.files) and kept[0].PatientName == "A^B"
+    assert [dataset.file_meta for dataset in kept] == [dataset.file_meta for dataset in read_sources(image.files)]
+    assert not read_series(tmp_path).found  # identities stay out of what is read for training
+
+
+def test_a_selection_by_an_attribute_that_no_scan_keeps(tmp_path):
+    write_series(tmp_path, STACK, ProtocolName="chest")
+    (series,) = find_series(tmp_path).series
+    assert len(read_series(series.found, select={"ProtocolName": "chest"}).pixels) == len(STACK)
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_file_that_was_replaced_in_between_is_refused(tmp_path, same_size):
+    file = write_series(tmp_path, STACK)[1]
+    (series,) = find_series(tmp_path).series
+    pixels = STACK if same_size else STACK[:, :-1]
+    write_series(tmp_path / "new", pixels + 1)[1].replace(file)
+    with pytest.raises(PyrasegError, match="has changed since it was found"):
+        read_series(series.found)
+    with pytest.raises(PyrasegError, match="has changed since"):
+        list(SeriesStream(series.found).slices())

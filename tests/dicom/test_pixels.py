@@ -19,7 +19,8 @@ from pydicom.uid import (
 )
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames, is_inverted, padding_mask, to_uint8
+from bundle.pyraseg.dicom.luts import apply_modality_lut
+from bundle.pyraseg.dicom.pixels import decode_frames, is_inverted, padding_mask, to_uint8
 from tests.helpers.dicom_files import item, lut_item, make_image, save, write_enhanced, write_image
 
 RAMP = np.arange(-6, 6, dtype=np.int16).reshape(3, 4)  # rows and columns differ

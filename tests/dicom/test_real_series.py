@@ -6,9 +6,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames
+from bundle.pyraseg.dicom.luts import apply_modality_lut, apply_voi_lut, read_voi
+from bundle.pyraseg.dicom.pixels import decode_frames
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.dicom.voi import apply_voi_lut, read_voi
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's about these files
 

@@ -12,8 +12,8 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 
+from bundle.pyraseg.dicom.luts import VoiWindow
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.dicom.voi import VoiWindow
 from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, item, uid, write_enhanced, write_image, write_series
 
 OBLIQUE = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)

@@ -9,7 +9,7 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, apply_voi_lut, read_voi
+from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_voi_lut, read_voi
 from tests.helpers.dicom_files import item, lut_item, make_image, save, write_enhanced, write_image
 
 GRAY = np.zeros((2, 2), np.int16)

@@ -40,7 +40,7 @@ def untrained(path: Path, configs: tuple[str, ...]) -> Path:
 
 def write_onnx(weights: Path, configs: tuple[str, ...], *options: str, encoder: str = ENCODER) -> None:
     paths = [str(ROOT / "configs" / name) for name in configs]
-    export([*paths, "--model-file", str(weights), "--set", f"encoder={encoder}", *options])
+    export([*paths, "--model-file", str(weights), "--encoder", encoder, *options])
 
 
 def bundle(configs: tuple[str, ...], weights: Path, inputs: Path, output: Path, encoder: str = ENCODER) -> Path:

@@ -16,11 +16,13 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
-from bundle.pyraseg.inference.algorithm import Algorithm
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.inference.sources import SourceImages
-from bundle.pyraseg.inference.writers.segmentation import SegmentationWriter
-from bundle.pyraseg.inference.writers.structure_set import StructureSetWriter
+from bundle.pyraseg.inference.writers.dicom_objects import (
+    Algorithm,
+    SegmentationWriter,
+    SourceImages,
+    StructureSetWriter,
+)
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from bundle.pyraseg_tools.datasets.phantom.cases import PLANS
 from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from bundle.pyraseg.inference.algorithm import Algorithm
+from bundle.pyraseg.inference.writers.dicom_objects import Algorithm
 from bundle.pyraseg_tools.datasets.phantom.cases import phantom_case
 from bundle.pyraseg_tools.datasets.phantom.dicom_writer import write_series as write_phantom
 from tests.helpers.dicom_files import PATIENT, write_series

@@ -120,3 +120,9 @@ def test_refuses_nothing_to_do(tmp_path):
     (tmp_path / "notes.txt").write_text("not an image")
     with pytest.raises(PyrasegError, match="holds no image: 1 file"):
         find_inputs(tmp_path)
+
+
+def test_a_lone_file_that_is_called_by_its_uid_keeps_the_whole_of_it(tmp_path: Path) -> None:
+    for name in ("1.2.840.1", "1.2.840.2.dcm", "IM.IMA"):
+        write_image(tmp_path / name, np.zeros((8, 6), np.int16), SeriesInstanceUID=uid(name))
+    assert [item["name"] for item in find_inputs(tmp_path)] == ["1.2.840.1", "1.2.840.2", "IM"]

@@ -16,11 +16,9 @@ from monai.transforms import LoadImage
 from scipy.spatial import cKDTree
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.inference.algorithm import Algorithm
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.inference.sources import SourceImages
+from bundle.pyraseg.inference.writers.dicom_objects import Algorithm, SegmentationWriter, SourceImages
 from bundle.pyraseg.inference.writers.mesh import MeshWriter
-from bundle.pyraseg.inference.writers.segmentation import SegmentationWriter
 from bundle.pyraseg.inference.writers.volumes import VolumeTable
 from bundle.pyraseg.labels.seg_writer import SegmentClass
 from bundle.pyraseg.transforms.reader import MedicalImageReader

@@ -6,7 +6,7 @@ import pydicom
 import torch
 from skimage.measure import grid_points_in_poly
 
-from bundle.pyraseg.inference.algorithm import Algorithm
+from bundle.pyraseg.inference.writers.dicom_objects import Algorithm
 from bundle.pyraseg.transforms.label import LoadLabeld
 from tests.helpers.segmented_series import NAMES, Case, complaints, structure_set_writer
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import trimesh
 
-from bundle.pyraseg.inference.algorithm import Algorithm
+from bundle.pyraseg.inference.writers.dicom_objects import Algorithm
 from bundle.pyraseg.inference.writers.mesh import MeshWriter
 from bundle.pyraseg.inference.writers.volumes import VolumeTable
 from tests.helpers.dicom_files import PATIENT, write_series

@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.draw import disk
 from skimage.measure import grid_points_in_poly
 
-from bundle.pyraseg.labels.polygons import outlines
+from bundle.pyraseg.labels.contours import trace_polygons
 
 RNG = np.random.default_rng(0)
 
@@ -53,19 +53,19 @@ def rings() -> np.ndarray:
     ],
 )
 def test_filled_again_it_is_the_mask(mask):
-    polygons = outlines(mask)
+    polygons = trace_polygons(mask)
     assert len(polygons) == ndimage.label(mask)[1]  # one closed contour a region, whatever its holes
     assert np.array_equal(fill(polygons, mask.shape), mask)
 
 
 def test_nothing_has_no_outline():
-    assert outlines(np.zeros((4, 4), bool)) == []
+    assert trace_polygons(np.zeros((4, 4), bool)) == []
 
 
 def test_the_half_pixel_belongs_to_the_outline():
     mask = np.zeros((6, 8), bool)
     mask[2:4, 3:6] = True
-    (polygon,) = outlines(mask)
+    (polygon,) = trace_polygons(mask)
     assert polygon.min(axis=0).tolist() == [1.5, 2.5] and polygon.max(axis=0).tolist() == [3.5, 5.5]
     assert area(polygon) == 6 - 4 / 8  # marching squares cuts an eighth of a pixel off each of the four corners
     assert len(polygon) == 8
@@ -74,17 +74,17 @@ def test_the_half_pixel_belongs_to_the_outline():
 def test_a_hole_takes_its_area_away():
     mask = np.ones((9, 9), bool)
     mask[3:6, 3:6] = False
-    (polygon,) = outlines(mask)
+    (polygon,) = trace_polygons(mask)
     assert area(polygon) == (81 - 4 / 8) - (9 - 4 / 8)
 
 
 def test_areas_are_those_of_the_pixels():
     mask = rings()
-    assert sum(map(area, outlines(mask))) == pytest.approx(mask.sum(), rel=0.005)
+    assert sum(map(area, trace_polygons(mask))) == pytest.approx(mask.sum(), rel=0.005)
 
 
 def test_no_vertex_is_needless():
-    for polygon in outlines(rings()):
+    for polygon in trace_polygons(rings()):
         before, after = polygon - np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0) - polygon
         straight = (before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]) & ((before * after).sum(axis=1) > 0)
         assert not straight.any()

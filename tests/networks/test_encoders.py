@@ -10,10 +10,10 @@ from skimage.transform import resize
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.encoders import PACKAGED_ENCODER, build_encoder, timm
-from bundle.pyraseg.networks.torchvision_ops import import_torchvision
+from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
 from bundle.pyraseg.networks.weights import load_weights, read_packaged_weights
 
-torchvision = import_torchvision()
+torchvision = import_with_torchvision("torchvision")
 
 SMALL = ["mobilenetv3_large_100", "tf_efficientnet_lite0", "resnet18"]
 BIG = ["efficientnet_b0", "resnet50", "resnet101", "convnext_tiny"]

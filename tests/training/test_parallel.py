@@ -11,7 +11,7 @@ from bundle.pyraseg.core import first_to_fail, gather, process_count, process_ra
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.scores import count_overlap, mean_dice, summarize
 from bundle.pyraseg.networks.pspnet import PSPNet
-from bundle.pyraseg.networks.torchvision_ops import import_timm
+from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
 from bundle.pyraseg.training.parallel import CaseShare, distribute
 from tests.helpers.commands import ROOT
 from tests.helpers.two_processes import CASES, CLASSES, EPOCHS, LEARNING, Network, batches, cases
@@ -119,7 +119,7 @@ def test_batch_norm_across_gpus_computes_the_same_and_keeps_the_names():
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before, names = network(image), list(network.state_dict())
-        converted = import_timm().layers.convert_sync_batchnorm(network)
+        converted = import_with_torchvision("timm").layers.convert_sync_batchnorm(network)
         assert converted is network and list(network.state_dict()) == names
         assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in network.encoder.modules())
         torch.testing.assert_close(network(image), before)

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.pixels import apply_rescale, apply_windowing
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, read_voi
+from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, read_voi
 from bundle.pyraseg.transforms.windowing import PRESETS, Windowd
 
 

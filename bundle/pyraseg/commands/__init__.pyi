@@ -5,4 +5,5 @@ from .console import main as main
 from .places import config_files as config_files
 from .places import home as home
 from .quantize import training_images as training_images
+from .run import add_configs as add_configs
 from .run import split_options as split_options

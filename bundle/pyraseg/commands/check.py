@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the split of a data set for leaks: a patient, or the same or nearly the same image, in two of its parts.
 
+pyraseg check data/drawn
+
 What is checked is what a training would use: the datalist.json of the folder, or the pairs and the random split that
 these options make without one. Where a manifest.json lies beside the list, the files are compared with their hashes.
 """

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find images and labels in a folder and write the data list that a training reads, with a manifest and a summary.
 
+pyraseg datalist data/drawn --patient-pattern "^person_(\\d+)"
+
+writes datalist.json, manifest.json and a summary into the folder.
+
 Pairs are found by two patterns, a Decathlon dataset.json, Pascal VOC, the names of the ISIC challenges, folders images
 and labels (or masks), or as DICOM series with the SEG or RTSTRUCT that refers to them. Patients stay together. A split
 that puts the same or nearly the same image into two parts is refused.

@@ -1,83 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a trained model as ONNX: the network alone, and the whole path from raw pixels to classes as one graph.
 
-pyraseg export configs/inference.json configs/photographs_inference.json configs/dermoscopy_inference.json
+pyraseg export dermoscopy
 
-writes models/dermoscopy.onnx, which `python -m bundle.pyraseg.runtime` takes, and models/dermoscopy.network.onnx. Both
-are compared with PyTorch at several sizes, on logits and classes, before they are kept (docs/deployment.md).
+writes models/dermoscopy.onnx, which `pyraseg segment --model` and `python -m bundle.pyraseg.runtime` take, and
+models/dermoscopy.network.onnx. Both are compared with PyTorch at several sizes, on logits and classes, before they are
+kept (docs/deployment.md). Options of the config, such as `--spacing 2.0`, repeat those of the training.
 """
 
 import argparse
-import difflib
 import hashlib
 import json
 import logging
 from importlib.metadata import metadata
 from pathlib import Path
-
-from monai.bundle import ConfigParser
+from typing import Any
 
 from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.places import config_files, shipped
+from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.deployment import Decision
+from bundle.pyraseg.deployment import Decision, Parts, export
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.transforms import read_temperature
-from bundle.pyraseg.workflow import plain_console
-
-try:
-    from bundle.pyraseg.deployment import Parts, export
-except ModuleNotFoundError as error:
-    raise SystemExit(f"pyraseg: {error.name} is missing, which an export needs: pip install -e '.[export]'") from error
+from bundle.pyraseg.workflow import merge_files, plain_console, read_config
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("export", __doc__)
-    parser.add_argument("config", type=Path, nargs="+", help="configs/inference.json, and the overlay of a task")
+    add_configs(parser, "inference")
     parser.add_argument("--model-file", type=Path, help="trained weights (default: those of the config)")
     parser.add_argument("--output-dir", type=Path, help="where to write (default: the folder of the weights)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE",
-                        help="values of the config that the model was trained with, such as spacing=2.0")  # fmt: skip
     parser.add_argument("--metadata", type=Path, nargs="+", default=None,
                         help="metadata files (default: metadata.json and the task's, beside the configs)")  # fmt: skip
     parser.add_argument("--run", type=Path, help="output folder of the training: the hash of its data goes along")
     parser.add_argument("--license", help="of the weights (default: that of the bundle)")
     parser.add_argument("--threshold", type=float, help="probability of the second of two classes that it counts from")
     parser.add_argument("--network-only", action="store_true", help="write the network alone")
-    return parser.parse_args(argv)
-
-
-def read_config(files: list[Path], settings: list[str]) -> ConfigParser:
-    """Return the merged config with settings of one's own."""
-    for file in files:
-        if not file.is_file():
-            raise PyrasegError(f"There is no config at {file}. Correct the path.")
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    parser["bundle_root"] = str(files[0].resolve().parents[1])
-    parser["device"] = "cpu"
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or key not in parser:
-            near = difflib.get_close_matches(key, parser.get(), n=1, cutoff=0.3)
-            hint = f" The nearest key is {near[0]!r}." if near else ""
-            raise PyrasegError(f"--set {setting}: the config has no {key!r} to set as KEY=VALUE.{hint}")
-        try:
-            parser[key] = json.loads(text)
-        except json.JSONDecodeError:
-            parser[key] = text
-    return parser
+    return split_options(parser, argv)
 
 
 def read_metadata(configs: list[Path], given: list[Path] | None) -> dict[str, object]:
     """Return the merged metadata of the bundle and the task."""
     beside = [configs[0].with_name("metadata.json")]
     beside += [file.with_name(file.name.replace("_inference.json", "_metadata.json")) for file in configs[1:]]
-    for file in given or []:
-        if not file.is_file():
-            raise PyrasegError(f"There is no metadata at {file}. Correct the path.")
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in given or [file for file in dict.fromkeys(beside) if file.is_file()]])
-    return parser.get()
+    return merge_files(given or [file for file in dict.fromkeys(beside) if file.is_file()])
 
 
 def data_of(run: Path | None) -> dict[str, str]:
@@ -94,10 +61,11 @@ def data_of(run: Path | None) -> dict[str, str]:
 def main(argv: list[str] | None = None) -> None:
     plain_console()
     logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
-    options = arguments(argv)
-    config = read_config(options.config, options.set)
-    about = read_metadata(options.config, options.metadata)
-    weights = Path(options.model_file or config.get_parsed_content("model_file"))
+    options, settings = arguments(argv)
+    files, root = config_files(options.tasks, program="inference")
+    config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})
+    about = read_metadata(files, options.metadata)
+    weights = options.model_file or trained_model(config)
     data = data_of(options.run)
     network = load_model(config.get_parsed_content("network_def"), weights, remedy=config.get_parsed_content("remedy"))
     class_names = config["class_names"]
@@ -121,7 +89,8 @@ def main(argv: list[str] | None = None) -> None:
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         **data,
     }
-    folder = options.output_dir or weights.parent
+    came_along = weights.parent == shipped() / "models" and shipped() != root
+    folder = options.output_dir or (root / "models" if came_along else weights.parent)
     network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
     print(f"Exporting {weights} and comparing the graphs with PyTorch; this takes half a minute", flush=True)
     agreements = export(

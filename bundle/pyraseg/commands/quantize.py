@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring an exported model to int8, and keep it only if it finds the same on validation cases.
 
-pyraseg export configs/inference.json configs/photographs_inference.json configs/dermoscopy_inference.json
-pyraseg quantize configs/train.json configs/photographs.json configs/dermoscopy.json --dataset-dir data/dermoscopy
+pyraseg export dermoscopy
+pyraseg quantize dermoscopy --dataset-dir data/dermoscopy
 
 writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx beside the float files. Ranges are measured
 on training cases. The gate: on the validation cases the mean Dice falls by 0.005 at most, and 99.5 % of the pixels keep
-their class; else nothing is written, and the layers that cost most are named (docs/int8.md).
+their class; else nothing is written, and the layers that cost most are named (docs/int8.md). Options of the config,
+such as `--spacing 2.0`, repeat those of the training.
 """
 
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +24,8 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from bundle.pyraseg.commands.console import command_parser
-from bundle.pyraseg.commands.export import read_config
+from bundle.pyraseg.commands.places import config_files
+from bundle.pyraseg.commands.run import add_configs, split_options
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.deployment import (
     Decision,
@@ -36,24 +39,23 @@ from bundle.pyraseg.deployment import (
     recipe_properties,
     require_content,
 )
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import override, plain_console, read_config
 
 #: Layers that a message names.
 NAMED = 5
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("quantize", __doc__)
-    parser.add_argument("config", type=Path, nargs="+", help="configs/train.json, and the overlay of a task")
+    add_configs(parser, "train")
     parser.add_argument("--dataset-dir", type=Path, help="the data of the training (default: that of the config)")
     parser.add_argument("--network-file", type=Path, help="float network (default: beside the weights of the config)")
     parser.add_argument("--inference", type=Path, nargs="+",
                         help="those of inference, for the whole path (default: by name)")  # fmt: skip
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the training's config")
     parser.add_argument("--images", type=int, default=64, help="training images that ranges are measured on")
     parser.add_argument("--cases", type=int, help="validation cases that the gate looks at (default: all)")
     parser.add_argument("--layers", action="store_true", help="tell what each layer costs, even if all may be int8")
-    return parser.parse_args(argv)
+    return split_options(parser, argv)
 
 
 def training_images(cases: Sequence[dict[str, str]], preprocessing: Compose, count: int) -> list[np.ndarray]:
@@ -90,7 +92,7 @@ def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser)
     if properties["recipe"] != about["recipe"]:
         raise PyrasegError(
             f"The configs of inference prepare images otherwise than {float_path} does. Give those that it was "
-            "exported with, --inference, and their values, --set. Nothing was written."
+            "exported with, --inference, and the options of then. Nothing was written."
         )
     decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
     model = path_model(ir.from_proto(network), recipe, decision)
@@ -107,8 +109,10 @@ def told(quantized: Quantized) -> str:
 def main(argv: list[str] | None = None) -> None:
     plain_console()
     logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
-    options = arguments(argv)
-    config = read_config(options.config, options.set)
+    options, settings = arguments(argv)
+    files, root = config_files(options.tasks)
+    settings = {"bundle_root": str(root), "device": "cpu", **settings}
+    config = read_config(files, settings)
     if options.dataset_dir:
         config["dataset_dir"] = str(options.dataset_dir)
     weights = Path(config.get_parsed_content("model_file"))
@@ -117,9 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
     inference = None
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
-        files = options.inference or inference_configs(options.config)
-        known = read_config(files, []).get()
-        inference = read_config(files, [setting for setting in options.set if setting.partition("=")[0] in known])
+        inference = read_config(options.inference or inference_configs(files))
+        override(inference, {key: value for key, value in settings.items() if key in inference})
 
     cases = config.get_parsed_content("cases")
     images = training_images(cases["training"], config.get_parsed_content("train#preprocessing"), options.images)

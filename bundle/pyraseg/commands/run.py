@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.workflow import parse_options, read_config
@@ -58,12 +58,12 @@ def run_trained(run_id: str, names: Sequence[str], options: Mapping[str, Any], *
     """Run a program on a trained model: that of the current folder, else the one that came with the package."""
     files, root = config_files(names, program=program)
     if "model_file" not in options:
-        options = {**options, "model_file": str(trained_model(files, root))}
+        options = {**options, "model_file": str(trained_model(read_config(files, {"bundle_root": str(root)})))}
     run_config(run_id, files, root, options)
 
 
-def trained_model(files: Sequence[Path], root: Path) -> Path:
-    """Return the file of weights that configs name, or, where it is not there, the shipped one of the same name."""
-    model = Path(read_config(files, {"bundle_root": str(root)}).get_parsed_content("model_file"))
+def trained_model(config: ConfigParser) -> Path:
+    """Return the file of weights that a config names, or, where it is not there, the shipped one of the same name."""
+    model = Path(config.get_parsed_content("model_file"))
     came_along = shipped() / "models" / model.name
     return came_along if not model.is_file() and came_along.is_file() else model

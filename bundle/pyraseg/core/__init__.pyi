@@ -12,6 +12,7 @@ from .errors import DiskError as DiskError
 from .errors import PyrasegError as PyrasegError
 from .errors import describe as describe
 from .errors import mendable as mendable
+from .errors import require as require
 from .errors import root_of as root_of
 from .files import file_digest as file_digest
 from .files import replacing as replacing

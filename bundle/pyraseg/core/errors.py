@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one error that a user can mend, and what is said of any other."""
 
+import importlib
 import logging
 import os
 import traceback
 from pathlib import Path
+from types import ModuleType
+
+from bundle.pyraseg.core.extras import remedy_for
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +28,27 @@ class DiskError(PyrasegError, OSError):
 def mendable(error: BaseException) -> PyrasegError | None:
     """Return the `PyrasegError` that an error is or was raised from, or None.
 
-    MONAI raises a `RuntimeError` of its own from whatever a component or a transform raises.
+    MONAI raises a `RuntimeError` of its own from whatever a component or a transform raises. A package that is missing
+    is one, too, where an extra brings it.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PyrasegError):
+        if isinstance(cause, ModuleNotFoundError) and (remedy := remedy_for(str(cause.name))):
+            return PyrasegError(remedy)
         cause = cause.__cause__
     return cause
+
+
+def require(module: str) -> ModuleType:
+    """Return a module of an extra.
+
+    Raises:
+        PyrasegError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise PyrasegError(remedy_for(module) or f"{module} is missing: pip install {module}.") from error
 
 
 def root_of(error: BaseException) -> BaseException:

@@ -22,6 +22,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         DiskError: the disk is full, read-only or not ours to write on.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "results", "figures.csv")
+    ...     with replacing(path) as temporary:
+    ...         _ = temporary.write_text("Dice,0.9")
+    ...         path.exists()
+    ...     path.read_text()
+    False
+    'Dice,0.9'
     """
     path = Path(path)
     try:

@@ -94,6 +94,11 @@ def class_weights(
 
     Raises:
         PyrasegError: there is no such method, or max_ratio is below 1.
+
+    >>> of_label = count_label(np.array([[0, 0, 0, 1]]), 2, path="label.png")
+    >>> counts = sum_counts(of_label, ["background", "lesion"])
+    >>> class_weights(counts)
+    [0.5, 1.5]
     """
     if method not in METHODS:
         raise PyrasegError(f"There is no method {method!r} for class weights; there are {', '.join(METHODS)}.")

@@ -41,6 +41,20 @@ class SliceDataset(Dataset):
 
     Raises:
         PyrasegError: one or more cases cannot be read; all of them are named, and nothing stays written.
+
+    >>> import tempfile
+    >>> from monai.transforms import LoadImaged, RandFlipd
+    >>> from PIL import Image
+    >>> read = Compose([LoadImaged(["image", "label"], ensure_channel_first=True, dtype="uint8")])
+    >>> flip = Compose([RandFlipd(["image", "label"], prob=0.5, spatial_axis=0)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     case = {"image": f"{folder}/image.png", "label": f"{folder}/label.png"}
+    ...     for path in case.values():
+    ...         Image.new("L", (6, 8)).save(path)
+    ...     dataset = SliceDataset([case], read, augmentation=flip, cache_dir=f"{folder}/cache")
+    ...     sample = dataset[Draw(case=0, slice=0, seed=7, strength=1.0)]
+    >>> len(dataset), sample["image"].shape
+    (1, torch.Size([1, 6, 8]))
     """
 
     def __init__(

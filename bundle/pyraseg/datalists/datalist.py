@@ -53,6 +53,16 @@ def load_cases(
     Raises:
         PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, a case does not
             tell its patient, or a patient is in two parts of the split.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in range(10):
+    ...         for kind in ("images", "labels"):
+    ...             file = Path(folder, kind, f"case_{number}.png")
+    ...             file.parent.mkdir(exist_ok=True)
+    ...             file.touch()
+    ...     {split: len(cases) for split, cases in load_cases(folder).items()}
+    {'training': 7, 'validation': 1, 'test': 2}
     """
     folder = Path(dataset_dir).expanduser().resolve()
     if not folder.is_dir():

@@ -89,7 +89,7 @@ def pair_isic(folder: Path) -> list[dict[str, str]]:
         if path.name.endswith(ISIC_MASK):
             _add(masks, path.name.removesuffix(ISIC_MASK), path, folder)
         elif path.suffix.lower() != ".png" or not path.stem.endswith("_superpixels"):  # of ISIC 2017, beside its images
-            _add(images, path.stem, path, folder)
+            _add(images, without_suffix(path.name), path, folder)
     if not images.keys() & masks.keys():
         raise PyrasegError(
             f"{folder} holds {len(masks)} masks X{ISIC_MASK}, but no image X.jpg or X.png of the same name. "

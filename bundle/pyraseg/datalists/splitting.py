@@ -21,6 +21,11 @@ def random_split(items: list[dict[str, str]], shares: Sequence[float], seed: int
 
     Raises:
         PyrasegError: the shares are not three that sum to 1.
+
+    >>> items = [{"image": f"{name}.png", "patient": name[0]} for name in ("a1", "a2", "b1", "c1", "d1")]
+    >>> parts = random_split(items, [0.5, 0.25, 0.25], seed=0)
+    >>> [sorted({item["patient"] for item in part}) for part in parts.values()]
+    [['a', 'c'], ['b'], ['d']]
     """
     check_shares(shares)
     patients = np.array(sorted({item["patient"] for item in items}))

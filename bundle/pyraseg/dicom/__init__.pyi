@@ -2,6 +2,8 @@
 from .affines import LPS_TO_RAS as LPS_TO_RAS
 from .affines import apply_affine as apply_affine
 from .affines import slice_orientation as slice_orientation
+from .found import FoundFile as FoundFile
+from .found import as_file as as_file
 from .geometry import Geometry as Geometry
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes
@@ -11,7 +13,10 @@ from .headers import is_little_endian as is_little_endian
 from .headers import parse as parse
 from .headers import transfer_syntax as transfer_syntax
 from .headers import without_notices as without_notices
-from .pixels import read_rescale as read_rescale
+from .luts import VoiLut as VoiLut
+from .luts import VoiWindow as VoiWindow
+from .luts import apply_voi_lut as apply_voi_lut
+from .luts import read_rescale as read_rescale
 from .scan import NON_IMAGES as NON_IMAGES
 from .scan import Scan as Scan
 from .scan import Series as Series
@@ -25,6 +30,3 @@ from .source import missing_attributes as missing_attributes
 from .source import read_sources as read_sources
 from .source import values_as_they_are as values_as_they_are
 from .stream import SeriesStream as SeriesStream
-from .voi import VoiLut as VoiLut
-from .voi import VoiWindow as VoiWindow
-from .voi import apply_voi_lut as apply_voi_lut

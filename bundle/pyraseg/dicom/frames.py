@@ -14,6 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.dicom.found import Stamp
 from bundle.pyraseg.dicom.geometry import (
     DUPLICATE_DISTANCE,
     PLANE_ATTRIBUTES,
@@ -34,13 +35,14 @@ UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEnd
 
 @dataclass(frozen=True)
 class Frame:
-    """Hold one frame before its pixels are read: `index` counts from 0 in its file."""
+    """Hold one frame before its pixels are read: `index` counts from 0 in its file, `stamp` tells if that changes."""
 
     file: Path
     header: Dataset
     index: int
     plane: Plane | None
     inverted: bool
+    stamp: Stamp
 
     def value(self, keyword: str) -> object:
         return _plain(frame_value(self.header, self.index, keyword))
@@ -84,13 +86,14 @@ def _choose(scan: Scan, series_uid: str | None) -> Series:
 
 def _frames_of(series: Series) -> list[Frame]:
     frames, polarity = [], {}
-    for file, header in zip(series.files, series.headers, strict=True):
+    for file, header, stamp in zip(series.files, series.headers, series.stamps, strict=True):
         _require_possible(file, header)
         stated = tuple(_plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
         if stated not in polarity:  # asked once for all slices alike, for it may warn
             polarity[stated] = is_inverted(header)
         frames += [
-            Frame(file, header, index, plane, polarity[stated]) for index, plane in enumerate(frame_planes(header))
+            Frame(file, header, index, plane, polarity[stated], stamp)
+            for index, plane in enumerate(frame_planes(header))
         ]
     return frames
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode DICOM pixel data and bring it to the units of its modality.
+"""Decode DICOM pixel data, and tell padding and polarity.
 
 The order is the standard's: decode, find padding, modality transformation. VOI and inversion belong to display: they
-are read here and in :mod:`~bundle.pyraseg.dicom.voi`, and never applied on the way in.
+are read here and in :mod:`~bundle.pyraseg.dicom.luts`, and never applied on the way in.
 """
 
 import logging
@@ -16,14 +16,12 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.headers import (
     file_of,
     frame_count,
-    functional_group,
     is_little_endian,
-    items_of,
     read_numbers,
     transfer_syntax,
     without_notices,
 )
-from bundle.pyraseg.dicom.lut import look_up, read_descriptor, read_entries, read_table
+from bundle.pyraseg.dicom.luts import look_up, read_descriptor, read_entries
 
 LOGGER = logging.getLogger(__name__)
 
@@ -104,42 +102,6 @@ def padding_mask(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
         low, high = (_as_stored(int(v), dataset) for v in (low, high))
     low, high = min(low, high), max(low, high)
     return mask | ((stored >= low) & (stored <= high)) if low != high else mask | (stored == low)
-
-
-def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0) -> np.ndarray:
-    """Turn stored values of one frame, of any shape, into float32 in the units of the modality (PS3.3 C.11.1).
-
-    The Modality LUT Sequence, or Rescale Slope and Intercept, come from the Pixel Value Transformation of the frame
-    or of all frames, else from the top level. Absent ones change nothing.
-    """
-    where = file_of(dataset)
-    item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
-    for table in items_of(item, "ModalityLUTSequence", where)[:1]:
-        signed = dataset.get("PixelRepresentation") == 1
-        first, _, entries = read_table(table, dataset, signed=signed, where=where)
-        return look_up(stored, first, entries).astype(np.float32)
-    slope, intercept = read_rescale(dataset, frame)
-    try:
-        with np.errstate(over="raise"):
-            # In float64, so that large stored values (32 bits) lose nothing before the offset is taken away.
-            values = np.multiply(stored, slope, dtype=np.float64)
-            values += intercept
-            return values.astype(np.float32)
-    except FloatingPointError as error:
-        raise PyrasegError(
-            f"{where}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make values too large. Correct them."
-        ) from error
-
-
-def read_rescale(dataset: Dataset, frame: int = 0) -> tuple[float, float]:
-    """Return Rescale Slope and Intercept of a frame; (1, 0) where there are none."""
-    where = file_of(dataset)
-    item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
-    slope = (read_numbers(item, "RescaleSlope", 1, where) or (1.0,))[0]
-    intercept = (read_numbers(item, "RescaleIntercept", 1, where) or (0.0,))[0]
-    if slope == 0:
-        raise PyrasegError(f"{where}: RescaleSlope is 0, which would make every pixel the same. Correct the header.")
-    return slope, intercept
 
 
 def is_inverted(dataset: Dataset) -> bool:

@@ -14,6 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
 
 LOGGER = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class Series:
     """Hold the files of one series, in the order of their names.
 
     ``uid`` is the Series Instance UID, or a made-up ``no-uid:<folder>:<number>`` where the files have none
-    (``has_uid`` is False then); both choose the series in ``read_series``. ``headers`` has no pixels.
+    (``has_uid`` is False then); both choose the series in ``read_series``. ``headers`` has no pixels. ``stamps`` tell
+    whether a file has changed since.
     """
 
     uid: str
@@ -58,6 +60,13 @@ class Series:
     files: tuple[Path, ...]
     frames: int
     headers: tuple[Dataset, ...] = field(repr=False, compare=False)
+    stamps: tuple[Stamp, ...] = field(repr=False, compare=False)
+
+    @property
+    def found(self) -> list[FoundFile]:
+        """Return the files with their headers, which `find_series` and `read_series` take instead of paths."""
+        members = zip(self.files, self.headers, self.stamps, strict=True)
+        return [FoundFile.of(file, header, stamp, complete=False) for file, header, stamp in members]
 
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
@@ -93,17 +102,17 @@ def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[s
     same; without a position each is a series of its own.
 
     Args:
-        path: a folder, a file, or several files.
+        path: a folder, a file, or several files. Those that a scan has found are not opened again.
         keywords: attributes to keep in the headers, besides those that reading needs.
 
     Raises:
         PyrasegError: the path does not exist, or there is no image; the message says what was found instead.
     """
-    given = [Path(path)] if isinstance(path, str | Path) else sorted(map(Path, path))
-    absent = [path for path in given if not path.exists()]
+    given = sorted(map(as_file, [path] if isinstance(path, str | Path) else path), key=Path)
+    absent = [path for path in given if not Path(path).exists()]
     if absent:
         raise PyrasegError(f"{absent[0]} does not exist. Give the folder of a DICOM series or a DICOM file.")
-    path = given[0] if len(given) == 1 else Path(commonpath(given))
+    path = Path(given[0] if len(given) == 1 else commonpath(given))
     files = given
     if len(given) == 1 and path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -116,7 +125,7 @@ def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[s
     return scan
 
 
-def scan_files(files: Sequence[Path], *, root: Path, keywords: Iterable[str] = ()) -> Scan:
+def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Iterable[str] = ()) -> Scan:
     """Sort files into series as `find_series` does, which also tells what counts; there may be none.
 
     Args:
@@ -125,14 +134,17 @@ def scan_files(files: Sequence[Path], *, root: Path, keywords: Iterable[str] = (
         keywords: attributes to keep in the headers, besides those that reading needs.
     """
     wanted = [*HEADER_KEYWORDS, *keywords]
-    groups: dict[tuple, list[tuple[Path, Dataset]]] = defaultdict(list)
+    groups: dict[tuple, list[tuple[Path, Dataset, Stamp]]] = defaultdict(list)
     skipped: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        header, key, reason = _read_header(file, wanted)
-        if header is None:
-            skipped[reason].append(file)
+        if isinstance(file, FoundFile) and (file.complete or set(wanted) <= set(HEADER_KEYWORDS)):
+            header, stamp, reason = file.header, file.stamp, ""
         else:
-            groups[key].append((file, header))
+            header, stamp, reason = _read_header(Path(file), wanted)
+        if header is None:
+            skipped[reason].append(Path(file))
+        else:
+            groups[_series_key(Path(file), header)].append((Path(file), header, stamp))
     scan = Scan(root, _name(root, groups), {reason: tuple(names) for reason, names in sorted(skipped.items())})
     if skipped:
         found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
@@ -140,25 +152,27 @@ def scan_files(files: Sequence[Path], *, root: Path, keywords: Iterable[str] = (
     return scan
 
 
-def _read_header(file: Path, keywords: list[str]) -> tuple[Dataset | None, tuple, str]:
-    """Return the header and what its series has in common, or None and the reason to skip the file."""
+def _read_header(file: Path, keywords: list[str]) -> tuple[Dataset | None, Stamp, str]:
+    """Return the header and the stamp of the file, or None and the reason to skip it."""
+    stamp = (0, 0)
     try:
-        with file.open("rb") as stream:
+        with opened(file) as (stream, stamp), without_notices():
             start = stream.read(132)
-        if start[128:] != b"DICM" and not _looks_like_elements(start):
-            return None, (), "not DICOM"
-        with without_notices():
-            header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(keywords))
+            if start[128:] != b"DICM" and not _looks_like_elements(start):
+                return None, stamp, "not DICOM"
+            stream.seek(0)
+            header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=list(keywords))
             parse(header)
             parse(header.file_meta)
         reason = _reason_to_skip(header)
         if reason:
-            return None, (), reason
+            return None, stamp, reason
         _ = int(header.Rows), int(header.Columns), frame_count(header)  # else they would fail later, less clearly
-        return header, _series_key(file, header), ""
+        _series_key(file, header)
+        return header, stamp, ""
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is; they are counted.
         LOGGER.warning("%s: cannot be read as DICOM (%s)", file, type(error).__name__)
-        return None, (), "unreadable"
+        return None, stamp, "unreadable"
 
 
 def _looks_like_elements(start: bytes) -> bool:
@@ -199,7 +213,7 @@ def _series_key(file: Path, header: Dataset) -> tuple:
     return ("", str(file.parent), *shared, *(f"{float(cosine):.2f}" for cosine in cosines))
 
 
-def _name(path: Path, groups: dict[tuple, list[tuple[Path, Dataset]]]) -> tuple[Series, ...]:
+def _name(path: Path, groups: dict[tuple, list[tuple[Path, Dataset, Stamp]]]) -> tuple[Series, ...]:
     """Build the series, and make a name up where there is no UID."""
     series, unnamed = [], Counter()
     for key, members in groups.items():
@@ -209,9 +223,10 @@ def _name(path: Path, groups: dict[tuple, list[tuple[Path, Dataset]]]) -> tuple[
             label = folder.relative_to(path).as_posix() if path.is_dir() and folder != path else folder.name
             unnamed[label] += 1
             uid = f"no-uid:{label}:{unnamed[label]}"
-        files, headers = zip(*members, strict=True)
+        files, headers, stamps = zip(*members, strict=True)
         study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
-        series.append(Series(uid, bool(key[0]), study, modality, files, sum(map(frame_count, headers)), headers))
+        frames = sum(map(frame_count, headers))
+        series.append(Series(uid, bool(key[0]), study, modality, files, frames, headers, stamps))
     return tuple(series)
 
 

@@ -11,12 +11,13 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
 from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
-from bundle.pyraseg.dicom.pixels import apply_modality_lut, decode_frames, padding_mask, to_uint8
+from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
+from bundle.pyraseg.dicom.pixels import decode_frames, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, read_voi
 
 PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
 _SOURCE = (
@@ -43,6 +44,7 @@ class DicomImage:
         series_uid, study_uid, frame_of_reference_uid: "" where the files have none.
         files, frame_numbers, sop_instance_uids: for each slice, its file, its frame in there (from 1), the file's UID
             or "". A multi-frame file is repeated.
+        found: for each slice its file with the complete header, where found files were given, else nothing.
         for_processing: PresentationIntentType is FOR PROCESSING, so that ``voi`` and ``inverted`` mean little.
         source: non-identifying attributes of the first slice, by keyword.
     """
@@ -63,6 +65,7 @@ class DicomImage:
     sop_instance_uids: tuple[str, ...]
     for_processing: bool
     source: dict[str, object]
+    found: tuple[FoundFile, ...] = ()
 
 
 def read_series(
@@ -77,17 +80,24 @@ def read_series(
     no resampling, percentile or deformation mixes it in. A stack with a missing slice is read, and a warning logged.
 
     Args:
-        path: a folder (searched recursively), a file, or the files of a series.
+        path: a folder (searched recursively), a file, or the files of a series, such as `Series.found`: their
+            headers are not read again, and come back complete for those that will refer to them.
         series_uid: which series to read where there are several (``scan.find_series`` lists them).
         select: attributes that the slices must have, e.g. ``{"EchoTime": 4.6}``, where a series holds several phases,
             echoes or b-values. Keys are DICOM keywords.
 
     Raises:
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
-            missing positions, mixes sizes, orientations, spacings, color or polarity, or cannot be decoded.
+            missing positions, mixes sizes, orientations, spacings, color or polarity, or cannot be decoded; or a file
+            was replaced while it was read.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> image = read_series(get_testdata_file("CT_small.dcm"))
+    >>> image.pixels.shape, image.units, image.modality
+    ((1, 128, 128), 'HU', 'CT')
     """
     series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
-    pixels, voi, padded = _load(series, frames)
+    pixels, voi, padded, found = _load(series, frames, are_found(path))
     first = frames[0]
     rescale_type = str(first.value("RescaleType") or "")
     if rescale_type in ("", "US"):  # US: unspecified
@@ -109,11 +119,12 @@ def read_series(
         sop_instance_uids=tuple(str(frame.header.get("SOPInstanceUID") or "") for frame in frames),
         for_processing=first.header.get("PresentationIntentType") == "FOR PROCESSING",
         source={name: value for name in _SOURCE.split() if (value := first.value(name)) not in (None, "")},
+        found=found,
     )
 
 
-def _load(series: Series, frames: list[Frame]) -> tuple[np.ndarray, tuple, float]:
-    """Decode every file once, and fill pixels, views per slice and the share of padding."""
+def _load(series: Series, frames: list[Frame], keep_headers: bool) -> tuple[np.ndarray, tuple, float, tuple]:
+    """Decode every file once, and fill pixels, views per slice, the share of padding, and the files with headers."""
     first, color = frames[0].header, frames[0].is_color
     shape = (len(frames), int(first.Rows), int(first.Columns))
     pixels = np.empty((*shape, 3), np.uint8) if color else np.empty(shape, np.float32)
@@ -123,8 +134,11 @@ def _load(series: Series, frames: list[Frame]) -> tuple[np.ndarray, tuple, float
     for place, frame in enumerate(frames):
         places[frame.file].append(place)
     padding = 0
-    for slots in places.values():
-        dataset, decoded = decode_file(frames[slots[0]])
+    found: dict[Path, FoundFile] = {}
+    for file, slots in places.items():
+        dataset, decoded, header = decode_file(frames[slots[0]], keep_header=keep_headers)
+        if header is not None:
+            found[file] = header
         for slot in slots:
             index = frames[slot].index
             if color:
@@ -138,22 +152,23 @@ def _load(series: Series, frames: list[Frame]) -> tuple[np.ndarray, tuple, float
         raise PyrasegError(f"Series {series}: every pixel is padding ({names_of(frames)}). There is nothing to read.")
     if padding:
         pixels[np.isposinf(pixels)] = pixels.min()
-    return pixels, tuple(views), padding / pixels.size
+    return pixels, tuple(views), padding / pixels.size, tuple(found[frame.file] for frame in frames if found)
 
 
-def decode_file(frame: Frame) -> tuple[Dataset, np.ndarray]:
-    """Return the file of a frame and the stored values of all frames in it.
+def decode_file(frame: Frame, *, keep_header: bool = False) -> tuple[Dataset, np.ndarray, FoundFile | None]:
+    """Return the file of a frame, the stored values of all frames in it and, if wanted, its complete header to keep.
 
     Raises:
-        PyrasegError: it cannot be decoded, or its pixels have another size than its header says.
+        PyrasegError: it was replaced, cannot be decoded, or its pixels have another size than its header says.
     """
-    dataset, header = _read(frame.file), frame.header
+    dataset, found = _read(frame, keep_header)
+    header = frame.header
     decoded = decode_frames(dataset)
     if decoded.shape[:3] != (frame_count(header), int(header.Rows), int(header.Columns)):
         raise PyrasegError(
             f"{frame.file}: the pixel data has another size than the header says. Export the file again."
         )
-    return dataset, decoded
+    return dataset, decoded, found
 
 
 def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarray:
@@ -163,11 +178,20 @@ def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarra
     return values
 
 
-def _read(file: Path) -> Dataset:
+def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
+    found = None
     try:
-        with without_notices():
-            dataset = pydicom.dcmread(file, force=True)
+        with opened(frame.file, frame.stamp) as (stream, stamp), without_notices():
+            if keep_header:
+                header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+                found = FoundFile.of(frame.file, header, stamp, complete=True)
+                stream.seek(0)
+            dataset = pydicom.dcmread(stream, force=True)
             parse(dataset, PIXEL_GROUPS)
-        return dataset
+        return dataset, found
+    except PyrasegError:
+        raise
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
-        raise PyrasegError(f"{file}: cannot be read to its end, damaged or cut short. Export it again.") from error
+        raise PyrasegError(
+            f"{frame.file}: cannot be read to its end, damaged or cut short. Export it again."
+        ) from error

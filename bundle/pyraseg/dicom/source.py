@@ -26,6 +26,7 @@ from pydicom.uid import (
 from pydicom.valuerep import DA, TM
 
 from bundle.pyraseg.core import PyrasegError, file_digest
+from bundle.pyraseg.dicom.found import FoundFile, opened
 from bundle.pyraseg.dicom.geometry import frame_planes, stack_geometry
 from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
 
@@ -70,8 +71,10 @@ def values_as_they_are() -> Iterator[None]:
         yield
 
 
-def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset]:
-    """Read the headers of the images of a series, in the order of `files`, each file once.
+def read_sources(files: Sequence[str | Path], *, pixels: bool = False) -> list[Dataset]:
+    """Return the headers of the images of a series, in the order of `files`, each file once.
+
+    A found file whose header is complete is not opened for it.
 
     Attributes that may be empty are made so where they are absent or malformed; dates and times in the form of
     ACR-NEMA (1994.11.05, 11:20:00) are brought into today's. An empty SpecificCharacterSet is dropped: it means the
@@ -91,7 +94,7 @@ def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset
             "to several. Give each file as an input of its own."
         )
     with values_as_they_are():
-        datasets = [pydicom.dcmread(file, force=True, stop_before_pixels=not pixels) for file in unique]
+        datasets = [_source(file, pixels) for file in unique]
         for dataset in datasets:
             for keyword in MAY_BE_EMPTY:
                 setattr(dataset, keyword, _acceptable(keyword, dataset.get(keyword)))
@@ -101,6 +104,13 @@ def read_sources(files: Sequence[Path], *, pixels: bool = False) -> list[Dataset
                 dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
         _fill_thickness(datasets)
     return datasets
+
+
+def _source(file: str | Path, pixels: bool) -> Dataset:
+    if isinstance(file, FoundFile) and file.complete and not pixels:
+        return file.header
+    with opened(file) as (stream, _):
+        return pydicom.dcmread(stream, force=True, stop_before_pixels=not pixels)
 
 
 def _fill_thickness(datasets: Sequence[Dataset]) -> None:
@@ -153,7 +163,7 @@ def missing_attributes(sources: Sequence[Dataset], *, placed: bool) -> list[str]
     return [name for name in required if any(not dataset.get(name) for dataset in sources)]
 
 
-def complete(files: Sequence[Path], folder: Path, *, placed: bool) -> list[Dataset]:
+def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list[Dataset]:
     """Write a copy of a series whose headers lack UIDs, with generated ones, and return its datasets.
 
     The copy is a series of its own, for its instances are not the original ones; the study stays where it is known.
@@ -168,11 +178,12 @@ def complete(files: Sequence[Path], folder: Path, *, placed: bool) -> list[Datas
         PyrasegError: the SOP class is missing and cannot be told from the modality.
     """
     datasets = read_sources(files, pixels=True)
-    contents = [file_digest(file) for file in dict.fromkeys(files)]
+    paths = [Path(file) for file in dict.fromkeys(files)]
+    contents = [file_digest(path) for path in paths]
     series = hashlib.sha256("".join(contents).encode()).hexdigest()
     study = next((str(dataset.StudyInstanceUID) for dataset in datasets if dataset.get("StudyInstanceUID")), "")
     with values_as_they_are():
-        for file, dataset, content in zip(dict.fromkeys(files), datasets, contents, strict=True):
+        for file, dataset, content in zip(paths, datasets, contents, strict=True):
             dataset.SOPClassUID = dataset.get("SOPClassUID") or _sop_class(dataset, file)
             dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, content, file.name])
             dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[series, "series"])

@@ -9,10 +9,11 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.found import FoundFile, are_found
 from bundle.pyraseg.dicom.frames import Frame, arrange_series
+from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, read_voi
 from bundle.pyraseg.dicom.pixels import to_uint8
 from bundle.pyraseg.dicom.series import decode_file, rescale_frame
-from bundle.pyraseg.dicom.voi import VoiLut, VoiWindow, read_voi
 
 
 class SeriesStream:
@@ -29,6 +30,8 @@ class SeriesStream:
         inverted: whether the smallest value is meant to be shown white.
         for_processing: the images are not meant for display.
         files, frame_numbers: for each slice, its file and its frame there, from 1.
+        sources: the file of each slice, for objects that refer to it: found files have their complete headers there
+            once the slices were read.
 
     Raises:
         PyrasegError: as `read_series`.
@@ -41,6 +44,8 @@ class SeriesStream:
         self.is_color = first.is_color
         self.for_processing = first.header.get("PresentationIntentType") == "FOR PROCESSING"
         self.files = [frame.file for frame in self.frames]
+        self.sources = [str(file) for file in self.files]
+        self._keep_headers = are_found(path)
         self.frame_numbers = [frame.index + 1 for frame in self.frames]
 
     def __len__(self) -> int:
@@ -93,9 +98,11 @@ class SeriesStream:
     def _decoded(self) -> Iterator[tuple[np.ndarray, Dataset]]:
         """Yield each slice, infinite where it is padding, and its file."""
         held: Frame | None = None
-        for frame in self.frames:
+        for place, frame in enumerate(self.frames):
             if held is None or held.file != frame.file:
-                dataset, decoded = decode_file(frame)
+                wanted = self._keep_headers and not isinstance(self.sources[place], FoundFile)
+                dataset, decoded, found = decode_file(frame, keep_header=wanted)
                 held = frame
+            self.sources[place] = found or self.sources[place]
             stored = decoded[frame.index]
             yield to_uint8(stored, dataset) if self.is_color else rescale_frame(stored, dataset, frame.index), dataset

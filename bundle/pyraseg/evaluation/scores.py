@@ -21,6 +21,10 @@ def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
 
     Returns:
         Tensor (classes - 1, 3) of int64.
+
+    >>> count_overlap(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]), classes=3)
+    tensor([[1, 1, 0],
+            [1, 0, 1]])
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape.")

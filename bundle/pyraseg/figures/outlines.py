@@ -4,7 +4,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from skimage.measure import approximate_polygon, find_contours
+from skimage.measure import approximate_polygon
+
+from bundle.pyraseg.labels import trace_outlines
 
 #: Pixels of the picture by which a path may leave the boundary: it halves the size of the paths and cannot be seen.
 TOLERANCE = 0.35
@@ -24,9 +26,8 @@ def outline_paths(labels: np.ndarray, size: Sequence[float]) -> dict[int, str]:
     scale = np.array([size[1] / height, size[0] / width])
     paths = {}
     for value in np.unique(labels[labels > 0]).astype(int).tolist():
-        mask = np.pad(labels == value, 1).astype(np.float32)  # so that a mask at the border is closed there
-        rings = [(ring - 0.5) * scale for ring in find_contours(mask, 0.5)]  # centers of pixels lie at halves
-        paths[value] = "".join(_path(approximate_polygon(ring, TOLERANCE)) for ring in rings)
+        rings = [(ring + 0.5) * scale for ring in trace_outlines(labels == value)]  # centers of pixels lie at halves
+        paths[value] = "".join(_path(approximate_polygon(np.append(ring, ring[:1], 0), TOLERANCE)) for ring in rings)
     return paths
 
 

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-from .algorithm import Algorithm as Algorithm
 from .flips import FlipInferer as FlipInferer
 from .inputs import InputDataset as InputDataset
+from .inputs import SegmentOne as SegmentOne
 from .memory import FrugalInferer as FrugalInferer
-from .one_by_one import SegmentOne as SegmentOne
 from .probabilities import SaveProbabilities as SaveProbabilities
 from .review import ReviewList as ReviewList
-from .sources import SourceImages as SourceImages
 from .tally import Tally as Tally
 from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import mean_uncertainty as mean_uncertainty
+from .writers.dicom_objects import Algorithm as Algorithm
+from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
+from .writers.dicom_objects import SourceImages as SourceImages
+from .writers.dicom_objects import StructureSetWriter as StructureSetWriter
 from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
 from .writers.overlay import OverlayWriter as OverlayWriter
 from .writers.save import SavePredictions as SavePredictions
-from .writers.segmentation import SegmentationWriter as SegmentationWriter
-from .writers.structure_set import StructureSetWriter as StructureSetWriter
 from .writers.volumes import VolumeTable as VolumeTable

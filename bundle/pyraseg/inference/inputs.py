@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load images one by one without letting a broken one stop the others."""
+"""Load and segment inputs one by one, without letting one that fails stop the others."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from ignite.engine import Engine
 from torch.utils.data import IterableDataset
 
 from bundle.pyraseg.inference.tally import Tally
@@ -45,3 +46,23 @@ class InputDataset(IterableDataset):
         except Exception as error:
             self.tally.fail(item["name"], error)
             return None
+
+
+class SegmentOne:
+    """Be the iteration of a `SupervisedEvaluator`: its own one, whose failure counts for its input alone.
+
+    Args:
+        tally: where a failure is reported. The batch of the input is empty afterwards, so that handlers pass it over.
+    """
+
+    def __init__(self, *, tally: Tally) -> None:
+        self.tally = tally
+
+    def __call__(self, engine: Engine, batch: dict[str, Any]) -> Any:
+        (name,) = batch["name"]
+        try:
+            return engine._iteration(engine, batch)  # the network and, by its events, the postprocessing
+        except Exception as error:
+            self.tally.fail(name, error)
+        engine.state.batch, engine.state.output = [], []
+        return engine.state.output

@@ -59,9 +59,9 @@ class Prediction:
         return self.geometry.voxel_volumes @ self.voxels
 
     @property
-    def source_files(self) -> list[Path]:
-        """Return the DICOM file of each slice; none where the input is of another format."""
-        return [Path(file) for file in self.original.meta.get("files", ())]
+    def source_files(self) -> list[str]:
+        """Return the DICOM file of each slice, with its header if the reader kept it; none for another format."""
+        return list(self.original.meta.get("files", ()))
 
     @property
     def source_frames(self) -> list[int]:

@@ -2,6 +2,7 @@
 from .class_table import Canvas as Canvas
 from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
+from .contours import trace_outlines as trace_outlines
 from .grid import ImageGrid as ImageGrid
 from .reading import open_label as open_label
 from .reading import read_dicom_label as read_dicom_label

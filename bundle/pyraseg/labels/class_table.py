@@ -50,6 +50,10 @@ class ClassTable:
 
     Raises:
         PyrasegError: an entry has another form, means two classes, or names none.
+
+    >>> table = ClassTable(["background", "liver"], {"liver": ["hep*", ["SCT", "10200004"]], "background": ["body"]})
+    >>> [table.index_of(Region(name)) for name in ("Liver", "hepar", "body", "spleen")]
+    [1, 1, 0, None]
     """
 
     def __init__(

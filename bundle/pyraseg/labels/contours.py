@@ -1,12 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill closed contours on a slice."""
+"""From a mask to its outlines, and from contours back to a mask."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from skimage.measure import grid_points_in_poly
+from scipy import ndimage
+from skimage.measure import find_contours, grid_points_in_poly
 
 ROUNDING = 1e-6  # pixels: what arithmetic adds to a coordinate that was meant to be whole
+
+
+def trace_outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Return the closed outlines of a mask, those of its holes too, half a pixel outside its outermost pixels' centers.
+
+    They are those of marching squares (Lorensen and Cline, SIGGRAPH 1987, in two dimensions): every vertex lies
+    half-way between a pixel of the mask and one outside, so the pixels whose centers are inside are the mask itself.
+    Pixels that touch by a corner are apart.
+
+    Args:
+        mask: (rows, columns) bool.
+
+    Returns:
+        For each outline its vertices (n, 2) as (row, column) in pixels, 0 being the center of the first pixel. The last
+        vertex is not the first again.
+
+    >>> trace_outlines(np.ones((1, 1), bool))[0].tolist()
+    [[0.5, 0.0], [0.0, -0.5], [-0.5, 0.0], [0.0, 0.5]]
+    """
+    padded = np.pad(mask, 1).astype(float)  # so that an outline closes at the border
+    return [ring[:-1] - 1 for ring in find_contours(padded, 0.5, fully_connected="low")]
+
+
+def trace_polygons(mask: np.ndarray) -> list[np.ndarray]:
+    """Return a closed polygon for each connected region of a mask, of its outlines (see `trace_outlines`).
+
+    A hole is joined to the outline around it by a keyhole: a channel of no width, there and back, which PS3.3
+    C.8.8.6.3 describes for CLOSED_PLANAR contours. It runs through pixels of the region, from vertex to vertex.
+
+    Args:
+        mask: (rows, columns) bool.
+
+    Returns:
+        For each region its vertices (n, 2) as (row, column) in pixels, 0 being the center of the first pixel. The last
+        vertex is not the first again.
+    """
+    regions, count = ndimage.label(mask)
+    boxes = ndimage.find_objects(regions)
+    polygons = []
+    for number in range(1, count + 1):
+        rows, columns = boxes[number - 1]
+        rings = trace_outlines(regions[rows, columns] == number)
+        polygons.append(_without_needless(_keyholed(rings)) + np.array([rows.start, columns.start]))
+    return polygons
+
+
+def _keyholed(rings: list[np.ndarray]) -> np.ndarray:
+    """Join the rings of one region: the outer one, which reaches furthest to the left, and its holes, left ones first.
+
+    To the left of a hole's leftmost vertex there are pixels of the region up to the next vertex in that row, which
+    belongs to a ring that reaches further to the left and so is joined already.
+    """
+    outer, *holes = sorted(rings, key=lambda ring: ring[:, 1].min())
+    for hole in holes:
+        start = int(hole[:, 1].argmin())
+        row, column = hole[start]
+        before = np.flatnonzero((outer[:, 0] == row) & (outer[:, 1] < column))
+        joint = before[outer[before, 1].argmax()]
+        around = np.roll(hole, -start, axis=0)
+        outer = np.concatenate([outer[: joint + 1], around, around[:1], outer[joint:]])
+    return outer
+
+
+def _without_needless(polygon: np.ndarray) -> np.ndarray:
+    """Drop the vertices that lie on the straight way from the one before to the one after."""
+    before, after = polygon - np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0) - polygon
+    across = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    onward = (before * after).sum(axis=1) > 0  # and not back again, as at the end of a channel
+    return polygon[~((across == 0) & onward)]
 
 
 def fill_contours(

@@ -13,11 +13,11 @@ from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.references import DRAWN_ON
 from bundle.pyraseg.labels.rtstruct_reader import StructureSet, read_structure_set, structure_set_to_labels
-from bundle.pyraseg.labels.seg_reader import SegmentationObject, segmentation_to_labels
+from bundle.pyraseg.labels.seg_reader import Segmentation, segmentation_to_labels
 
 
 @without_notices()
-def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> SegmentationObject | StructureSet:
+def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> Segmentation | StructureSet:
     """Open a DICOM SEG or RTSTRUCT.
 
     Args:
@@ -34,7 +34,7 @@ def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> Segmentatio
         if dataset.get("Modality") == "RTSTRUCT" or "StructureSetROISequence" in dataset:
             return read_structure_set(dataset, path)
         if "SegmentSequence" in dataset or "SegmentationType" in dataset:
-            return SegmentationObject(dataset, path, fraction=fraction)
+            return Segmentation(dataset, path, fraction=fraction)
     except PyrasegError:
         raise
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is.

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_
 
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.dicom import Geometry, frame_count, missing_attributes, values_as_they_are
-from bundle.pyraseg.labels.polygons import outlines
+from bundle.pyraseg.labels.contours import trace_polygons
 
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired; PS3.3 C.8.8.5 still names it
 PATIENT_AND_STUDY = (
@@ -45,7 +45,7 @@ def write_structure_set(
 ) -> None:
     """Write the outlines of a label mask; ROI number is label value, and classes that were not found are listed too.
 
-    Contours are of the type CLOSED_PLANAR, with keyholes for holes (see `outlines`).
+    Contours are of the type CLOSED_PLANAR, with keyholes for holes (see `trace_polygons`).
 
     Args:
         path: file to write; it appears whole or not at all.
@@ -148,7 +148,7 @@ def _reference(source: Dataset) -> Dataset:
 def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -> list[Dataset]:
     result = []
     for k in np.flatnonzero(mask.any(axis=(1, 2))):
-        for polygon in outlines(mask[k]):
+        for polygon in trace_polygons(mask[k]):
             points = geometry.points(np.column_stack([polygon[:, ::-1], np.full(len(polygon), k)]))
             result.append(
                 _item(

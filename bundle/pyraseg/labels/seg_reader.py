@@ -44,7 +44,7 @@ class SegmentationFrame:
     mask: np.ndarray  # (rows, columns) bool
 
 
-class SegmentationObject:
+class Segmentation:
     """A segmentation whose frames are decoded one at a time.
 
     Args:
@@ -170,7 +170,7 @@ def _source_frames(dataset: Dataset, frame: int) -> list[tuple[str, int]]:
 
 
 def segmentation_to_labels(
-    segmentation: SegmentationObject, grid: ImageGrid, table: ClassTable, *, drawn_on: str = "series"
+    segmentation: Segmentation, grid: ImageGrid, table: ClassTable, *, drawn_on: str = "series"
 ) -> np.ndarray:
     """Lay the frames on image slices and return class indices (N, rows, columns) uint8.
 

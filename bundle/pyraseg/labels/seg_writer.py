@@ -132,6 +132,17 @@ def write_segmentation(
 
     Raises:
         PyrasegError: the mask does not fit the sources, holds an undeclared value, or the sources lack UIDs.
+
+    >>> import tempfile
+    >>> import pydicom
+    >>> from pydicom.data import get_testdata_file
+    >>> source = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    >>> mask = np.zeros((1, 128, 128), np.uint8)
+    >>> mask[0, 40:60, 40:60] = 1
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_segmentation(f"{folder}/seg.dcm", mask, [source], [SegmentClass.organ("liver")])
+    ...     int(pydicom.dcmread(f"{folder}/seg.dcm").pixel_array.sum())
+    400
     """
     path = Path(path)
     source_datasets = [_without_empty_character_set(dataset) for dataset in source_datasets]

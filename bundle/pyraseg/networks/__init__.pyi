@@ -6,7 +6,6 @@ from .losses import DiceCELoss as DiceCELoss
 from .losses import DiceFocalLoss as DiceFocalLoss
 from .parts import PartwiseNetwork as PartwiseNetwork
 from .pspnet import PSPNet as PSPNet
-from .torchvision_ops import import_timm as import_timm
-from .torchvision_ops import import_torchvision as import_torchvision
+from .torchvision_ops import import_with_torchvision as import_with_torchvision
 from .weights import load_weights as load_weights
 from .weights import read_packaged_weights as read_packaged_weights

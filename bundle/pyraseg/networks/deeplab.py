@@ -28,6 +28,12 @@ class DeepLabV3Plus(SegmentationNetwork):
         others: as in `PSPNet`.
 
     Shapes: (B, in_channels, H, W[, D]) of any size -> logits (B, out_channels, H, W[, D]).
+
+    >>> import torch
+    >>> network = DeepLabV3Plus(out_channels=3, encoder="resnet18", pretrained=False).eval()
+    >>> with torch.no_grad():
+    ...     network(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 3, 64, 96])
     """
 
     def __init__(

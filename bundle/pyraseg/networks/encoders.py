@@ -14,7 +14,7 @@ from monai.networks.nets.resnet import ResNetFeatures
 from torch import Tensor, nn
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.networks.torchvision_ops import import_timm
+from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
 from bundle.pyraseg.networks.weights import (
     TORCHVISION_EPS,
     change_batch_norm_eps,
@@ -23,7 +23,7 @@ from bundle.pyraseg.networks.weights import (
     read_weights,
 )
 
-timm = import_timm()
+timm = import_with_torchvision("timm")
 logger = logging.getLogger(__name__)
 
 #: The encoder whose ImageNet weights come with a Python package.

@@ -44,6 +44,12 @@ class DiceFocalLoss(nn.Module):
 
     Raises:
         PyrasegError: weights that do not fit the classes, or shapes that do not fit each other.
+
+    >>> logits = torch.tensor([[4.0, -4.0], [-4.0, 4.0]]).reshape(1, 2, 1, 2)  # background, then foreground
+    >>> right, wrong = torch.tensor([0, 1]), torch.tensor([1, 0])
+    >>> loss = DiceFocalLoss()
+    >>> [round(float(loss(logits, target.reshape(1, 1, 1, 2))), 2) for target in (right, wrong)]
+    [0.0, 3.1]
     """
 
     def __init__(

@@ -17,6 +17,16 @@ class PartwiseNetwork(nn.Module):
     gradients and stays in evaluation mode inside `train()`, so that its batch-norm statistics stand still as well. (A
     trainer calls `train()` every iteration.) A part that learns may keep its statistics too: pretrained ones, which the
     parts behind it have learned to read, move faster in training mode than small rates let those parts follow.
+
+    >>> class Small(PartwiseNetwork):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.encoder = nn.Conv2d(1, 4, 3)
+    ...         self.head = nn.Conv2d(4, 2, 1)
+    >>> network = Small()
+    >>> network.learn_only(["head"])
+    >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    ['head.weight', 'head.bias']
     """
 
     def __init__(self) -> None:

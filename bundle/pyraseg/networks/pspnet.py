@@ -37,6 +37,14 @@ class PSPNet(SegmentationNetwork):
         dropout: share of the bottleneck's channels dropped in training.
 
     Shapes: (B, in_channels, H, W[, D]) of any size -> logits (B, out_channels, H, W[, D]).
+
+    >>> import torch
+    >>> network = PSPNet(in_channels=9, out_channels=5, pretrained=False, decoder="fpn").eval()
+    >>> network.part_names()
+    ['encoder', 'pyramid', 'head']
+    >>> with torch.no_grad():
+    ...     network(torch.zeros(1, 9, 70, 50)).shape
+    torch.Size([1, 5, 70, 50])
     """
 
     skips: list[int]  # declared for TorchScript, which cannot tell the type of an empty list

@@ -8,6 +8,7 @@ operator schemas is enough for the import. Calling them still fails, which nothi
 """
 
 import sys
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -20,32 +21,24 @@ _SCHEMAS = (
 _library: torch.library.Library | None = None
 
 
-def import_torchvision() -> ModuleType:
-    """Import and return torchvision, declaring its missing operators first where its compiled part does not load.
+def import_with_torchvision(name: str) -> ModuleType:
+    """Import and return a module that needs torchvision, declaring its missing operators first where it lacks them.
 
-    Does nothing more than an import where torchvision is sound.
+    Does nothing more than an import where torchvision is sound. What is imported so, timm among it, is named by what
+    this returns: an import statement further up would come too early.
 
     Raises:
         RuntimeError: torchvision fails to import for another reason than the missing operators.
     """
     global _library
     try:
-        import torchvision
+        import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::nms does not exist" not in str(error) or _library is not None:
             raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
+        for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == "torchvision"]:
+            del sys.modules[loaded]
         _library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             _library.define(schema)
-        import torchvision
-    return torchvision
-
-
-def import_timm() -> ModuleType:
-    """Import and return timm, which imports torchvision and must find it sound."""
-    import_torchvision()
-    import timm
-
-    return timm
+    return import_module(name)

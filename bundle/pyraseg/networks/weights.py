@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.networks.torchvision_ops import import_timm
+from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
         return weight.expand(-1, channels, *weight.shape[2:]) / channels
     if given != 3 or weight.dim() != 4:
         raise PyrasegError(f"Weights for {given} input channels cannot be adapted to {channels}. Use {given} channels.")
-    return import_timm().models.adapt_input_conv(channels, weight)
+    return import_with_torchvision("timm").models.adapt_input_conv(channels, weight)
 
 
 def _without_ones(tensor: Tensor) -> list[int]:

@@ -11,7 +11,12 @@ SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 
 
 def sums_text(files: Mapping[str, bytes]) -> bytes:
-    """Return the sums of files by path, in the order of their names."""
+    """Return the sums of files by path, in the order of their names.
+
+    >>> print(sums_text({"b": b"2", "a": b"1"}).decode(), end="")
+    6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b  a
+    d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35  b
+    """
     lines = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
     return "".join(lines).encode()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DOC"""
+"""The page that an evaluation leaves: figures, pictures and where they come from, in one file."""
 
 import lazy_loader
 

@@ -5,5 +5,5 @@ from .images import Labels as Labels
 from .images import segment as segment
 from .model import FORMAT as FORMAT
 from .model import Model as Model
-from .session import open_session as open_session
+from .model import open_session as open_session
 from .writers import seg_writer as seg_writer

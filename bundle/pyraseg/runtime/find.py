@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, without_suffix
 from bundle.pyraseg.dicom import Series, scan_files
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
@@ -27,11 +27,20 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
         leave_out: a folder below it that is not searched: that of the results, lest a second run segments them.
 
     Returns:
-        Items {"image": path or list of paths, "name": where to write below the output folder, without a suffix}, or
-        {"fault": what is wrong, "name": ...}.
+        Items {"image": path, or the files of a series with their headers, which nothing opens for that again, "name":
+        where to write below the output folder, without a suffix}, or {"fault": what is wrong, "name": ...}.
 
     Raises:
         PyrasegError: the path does not exist or holds nothing to segment, or the results would lie among the inputs.
+
+    >>> import shutil, tempfile
+    >>> from pydicom.data import get_testdata_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = shutil.copy(get_testdata_file("CT_small.dcm"), folder)
+    ...     Path(folder, "photo.png").touch()
+    ...     Path(folder, "notes.txt").touch()
+    ...     [sorted(item) for item in find_inputs(folder)]
+    [['image', 'name'], ['fault', 'name'], ['image', 'name']]
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -42,7 +51,7 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     entries = sorted(_visible(path, leave_out)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
-    found = [{"image": str(file), "name": _stem(file.relative_to(root))} for file in named]
+    found = [{"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named]
     others = sorted(set(files).difference(named, _detached_pixels(named)))
     if others:
         found += _dicom_inputs(others, root)
@@ -79,9 +88,7 @@ def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
 def _dicom_inputs(files: Sequence[Path], root: Path) -> list[dict[str, Any]]:
     scan = scan_files(files, root=root)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
-    inputs = [
-        {"image": [str(file) for file in series.files], "name": _series_name(series, root)} for series in scan.series
-    ]
+    inputs = [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
     return inputs + [{"fault": f"is {reason}", "name": str(file.relative_to(root))} for file, reason in faulty]
 
 
@@ -89,15 +96,8 @@ def _series_name(series: Series, root: Path) -> str:
     """Name a series after its folder, a lone file after itself."""
     first = series.files[0].relative_to(root)
     if len(series.files) == 1:
-        return _stem(first)
+        return without_suffix(first.as_posix())
     return str(first.parent) if first.parent.name else root.name
-
-
-def _stem(path: Path) -> str:
-    suffix = next(
-        (s for s in sorted(NIFTI + ITK + PHOTOGRAPH, key=len)[::-1] if path.name.lower().endswith(s)), path.suffix
-    )
-    return str(path)[: len(str(path)) - len(suffix)] if suffix and path.stem else str(path)
 
 
 def _distinct(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,13 +25,14 @@ class Labels:
         slices: yields the classes of each slice, (rows, columns) uint8, as they are computed; once.
         shape: slices, rows, columns.
         geometry: where the slices lie; None for photographs and projections.
-        files, frame_numbers: for each slice its DICOM file and its frame there; empty for other formats.
+        files, frame_numbers: for each slice its DICOM file, with its header once all slices were taken, and its frame
+            there; empty for other formats.
     """
 
     slices: Iterator[np.ndarray]
     shape: tuple[int, int, int]
     geometry: Geometry | None = None
-    files: Sequence[Path] = ()
+    files: Sequence[str] = ()
     frame_numbers: Sequence[int] = ()
 
 
@@ -57,7 +58,7 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, st
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
     stream = SeriesStream(image, select=select)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
-    origin = {"files": stream.files, "frame_numbers": stream.frame_numbers}
+    origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":
         return Labels(_volume(model, stream), shape, stream.geometry, **origin)
     if len(stream) > 1:

@@ -92,8 +92,9 @@ def seg_writer(model: Model) -> Writer:
         if not labels.files:
             raise PyrasegError("It is no DICOM, so there is no DICOM SEG of it. Write --format png.")
         path = stem.with_name(f"{stem.name}_seg.dcm")
+        slices = np.stack(list(labels.slices))  # first: the headers come with the pixels
         sources = read_sources(labels.files)
-        mask = in_frame_order(np.stack(list(labels.slices)), labels.frame_numbers, sources)
+        mask = in_frame_order(slices, labels.frame_numbers, sources)
         write_segmentation(path, mask, sources, classes, algorithm=model.algorithm)
         return path
 

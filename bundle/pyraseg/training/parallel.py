@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 from bundle.pyraseg.core import process_count
-from bundle.pyraseg.networks import import_timm
+from bundle.pyraseg.networks import import_with_torchvision
 
 
 def distribute(network: nn.Module) -> DistributedDataParallel:
@@ -36,7 +36,7 @@ def distribute(network: nn.Module) -> DistributedDataParallel:
     device = next(network.parameters()).device
     on_gpu = device.type == "cuda"
     return DistributedDataParallel(
-        import_timm().layers.convert_sync_batchnorm(network) if on_gpu else network,
+        import_with_torchvision("timm").layers.convert_sync_batchnorm(network) if on_gpu else network,
         device_ids=[device] if on_gpu else None,
         forward_sync_buffers=False,
         find_unused_parameters=True,

@@ -91,6 +91,13 @@ class StagePlan:
 
     Raises:
         PyrasegError: an unknown or missing field, shares that do not sum to 1, or a stage's `patience` in a federation.
+
+    >>> plan = StagePlan([
+    ...     {"name": "new parts", "epoch_fraction": 0.25, "learning_rates": {"head": 2e-3}},
+    ...     {"name": "all parts", "epoch_fraction": 0.75, "learning_rates": {"encoder": 1e-3, "head": 2e-3}},
+    ... ])
+    >>> [sorted(plan.learning_rates(epoch, max_epochs=4)) for epoch in (1, 2)]
+    [['head'], ['encoder', 'head']]
     """
 
     def __init__(self, stages: Sequence[Mapping], *, epochs: int | None = None) -> None:

@@ -15,6 +15,10 @@ class StackContextSlicesd(MapTransform):
 
     Channels run from the slice `context_slices` below to the one as far above, each with its own C channels; beyond the
     first and the last slice, that slice is repeated. With 0 nothing changes.
+
+    >>> volume = torch.tensor([0.0, 1.0, 2.0]).reshape(1, 1, 1, 3)  # three slices of one pixel
+    >>> StackContextSlicesd("image", context_slices=1)({"image": volume})["image"][:, 0, 0, 0].tolist()
+    [0.0, 0.0, 1.0]
     """
 
     def __init__(self, keys: KeysCollection, *, context_slices: int, allow_missing_keys: bool = False) -> None:

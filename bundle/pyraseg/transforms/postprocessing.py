@@ -65,6 +65,10 @@ class RemoveSmallRegionsd(MapTransform):
         keys: class indices, (1, W, H[, D]), with their affine.
         min_size: mm³ of a volume, pixels of a photograph. Voxels that share a face are connected.
         allow_missing_keys: skip keys that are not in the data.
+
+    >>> labels = MetaTensor(torch.tensor([[[0, 2, 0, 1, 1, 1]]], dtype=torch.uint8))
+    >>> RemoveSmallRegionsd("pred", min_size=2)({"pred": labels})["pred"].flatten().tolist()
+    [0, 0, 0, 1, 1, 1]
     """
 
     def __init__(self, keys: KeysCollection, *, min_size: float, allow_missing_keys: bool = False) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, Geometry, apply_affine, read_series
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, require
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,9 @@ class MedicalImageReader(ImageReader):
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
     (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
     `modality`, `units`, for each slice its file and its frame there, from 1 (`files`, `frame_numbers`), and what labels
-    refer to: `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`.
+    refer to: `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`. The files of a series that
+    `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
+    `LoadImage` hands them on where its `expanduser` is false.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as gray or RGB. None of the three knows windows or polarity.
@@ -68,11 +70,11 @@ class MedicalImageReader(ImageReader):
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path]:
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path | FoundFile]:
         """Return the paths alone: `LoadImage` tries other readers, in silence, when `read` raises."""
-        return [Path(path) for path in ensure_tuple(data)]
+        return [as_file(path) for path in ensure_tuple(data)]
 
-    def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: Sequence[Path | FoundFile]) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the array and its metadata.
 
         Raises:
@@ -86,6 +88,8 @@ class MedicalImageReader(ImageReader):
             image = read_series(img, series_uid=self.series_uid, select=self.select)
             self._warn_of_others(path, image.source)
             return from_dicom(image, rgb=self.rgb)
+        if name.endswith(ITK):
+            require("itk")
         try:
             if name.endswith(NIFTI):
                 reader = NibabelReader()
@@ -123,7 +127,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         "for_processing": bool(image.for_processing),
         "modality": image.modality,
         "units": image.units,
-        "files": [str(file) for file in image.files],
+        "files": list(image.found) or [str(file) for file in image.files],
         "frame_numbers": image.frame_numbers,
         "series_uid": image.series_uid,
         "frame_of_reference_uid": image.frame_of_reference_uid,

@@ -70,6 +70,12 @@ class Windowd(MapTransform):
     Raises:
         PyrasegError: if a window is unknown or incomplete; in the call, if an image has several channels (color), or
             if the header's window is asked for and is missing, not meant for display, or no longer matches the slices.
+
+    >>> import torch
+    >>> image = torch.tensor([-160.0, 40.0, 240.0]).reshape(1, 3, 1)  # HU
+    >>> windowed = Windowd("image", windows=["soft_tissue", {"center": 40, "width": 100}])({"image": image})["image"]
+    >>> (100 * windowed[..., 0]).round().int().tolist()
+    [[0, 50, 100], [0, 51, 100]]
     """
 
     def __init__(

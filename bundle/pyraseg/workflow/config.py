@@ -3,10 +3,8 @@
 
 A program takes configs and options as `python -m monai.bundle run` does, `--key value` or `--section#key value`:
 
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("configs", nargs="+", type=Path)
-    given, words = parser.parse_known_args()
-    config = read_config(given.configs, parse_options(words))
+    given, options = commands.split_options(parser, argv)
+    config = read_config(given.configs, options)
     cases = config.get_parsed_content("cases")
 
 A mistyped option is refused with the nearest name, see `override`.

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Score one set of label maps against another: a second observer against the first, or another program's output.
 
+pyraseg compare-labels DATA --class-names background vessel --label-pattern "masks_1stHO/{case}.png" \\
+    --scored-pattern "masks_2ndHO/{case}.png" --mask-value 255
+
 The cases of one part of the split are scored as an evaluation scores a network: the figures stand side by side.
 """
 

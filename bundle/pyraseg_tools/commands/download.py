@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Download a public data set, check it, unpack it safely and write its data list.
 
+pyraseg download spleen
+
 A transfer that breaks off goes on where it ended. The archives are kept, the folder of the set appears whole or not at
 all, and its SOURCE.txt says where it came from, under which license and what to cite.
 """

@@ -13,8 +13,6 @@ Settings follow from the training part of the split alone; what looks wrong is s
 """
 
 import argparse
-import ast
-import difflib
 import json
 import logging
 import multiprocessing
@@ -26,10 +24,11 @@ import numpy as np
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
+from bundle.pyraseg.commands import add_configs, command_parser, config_files, split_options
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import plain_console, read_config
 from bundle.pyraseg_tools.fingerprint import (
     CaseFingerprint,
     Setting,
@@ -50,41 +49,14 @@ from bundle.pyraseg_tools.fingerprint import (
 MEASURED = (2, 6)  # batch sizes; of one, batch normalization has nothing to normalize
 
 
-def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("configs", nargs="+", type=Path, help="config of the training and its overlays, in their order")
+def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    parser = command_parser("fingerprint", __doc__)
+    add_configs(parser, "train")
     parser.add_argument("--output", type=Path, required=True, help="new folder for the report and the proposal")
     parser.add_argument("--memory", type=float, metavar="GB", help="of the device that trains: proposes a batch size")
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of class weights (default: %(default)s)")
     parser.add_argument("--max-ratio", type=float, default=10.0, help="of two class weights (default: %(default)s)")
-    return parser.parse_known_args(argv)
-
-
-def read_config(files: Sequence[Path], options: Sequence[str]) -> ConfigParser:
-    """Return the merged config with the options of a run, `--key value`, set in it."""
-    absent = [file for file in files if not file.is_file()]
-    if absent:
-        raise PyrasegError(f"There is no config {absent[0]}. Give configs/train.json and its overlays.")
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    parser["bundle_root"] = str(files[0].resolve().parent.parent)
-    for name, value in zip(options[::2], [*options[1::2], None], strict=False):
-        key = name.removeprefix("--")
-        if not name.startswith("--") or value is None or key not in parser:
-            near = difflib.get_close_matches(key, [str(knob) for knob in parser.get()], n=1)
-            hint = f" The nearest name is {near[0]!r}." if near else ""
-            raise PyrasegError(f"{name!r} is no option of this program or config with a value.{hint} Nothing was done.")
-        parser[key] = _literal(value)
-    return parser
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return split_options(parser, argv)
 
 
 def loader(parser: ConfigParser) -> Compose:
@@ -156,10 +128,11 @@ def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
 def main(argv: list[str] | None = None) -> None:
     plain_console()
     logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
-    options, overrides = arguments(argv)
+    options, settings = arguments(argv)
     if options.output.exists():
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
-    parser = read_config(options.configs, overrides)
+    files, root = config_files(options.tasks)
+    parser = read_config(files, {"bundle_root": str(root), **settings})
     names = parser.get_parsed_content("class_names")
     load = loader(parser)
     cases = parser.get_parsed_content("cases")

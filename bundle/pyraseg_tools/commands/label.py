@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve packaged bundles through MONAI Label to 3D Slicer and OHIF: inference, labels, retraining.
 
+pyraseg label dist/pyraseg_dermoscopy_v0.2.0.zip --studies FOLDER
+
 It runs in an environment of its own, .venv-label, which `make label` makes (docs/label.md).
 """
 

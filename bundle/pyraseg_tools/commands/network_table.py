@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Count parameters and multiply-adds of every encoder and network, and write the tables of docs/networks.md.
 
+pyraseg network-table
+
 Multiply-adds are half the operations that PyTorch's own FlopCounterMode counts while an image passes through: those of
 convolutions and matrix products, not those of normalization, activation, pooling and interpolation. Nothing is computed
 (the tensors are on the "meta" device) and no weights are loaded.
@@ -17,11 +19,10 @@ from tqdm import tqdm
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_torchvision
+from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_with_torchvision
 from bundle.pyraseg.workflow import plain_console
 
-import_torchvision()  # timm imports torchvision and must find it sound
-import timm  # noqa: E402
+timm = import_with_torchvision("timm")
 
 SIZES = (224, 512)
 STRIDES = (16, 32)

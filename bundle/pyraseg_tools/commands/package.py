@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Package a task as a bundle of its own, dist/pyraseg_TASK_vVERSION.zip, to share.
 
+pyraseg package --task dermoscopy
+
 It holds the task's configs merged into files that stand alone, the weights, the code, the model card and the license
 of the data, with SHA-256 sums, a bill of materials and a golden prediction on a drawn image, and no data. The same
 commit gives the same bytes. `pyraseg verify` checks it wherever it goes, and

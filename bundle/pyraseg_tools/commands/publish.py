@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish a package: on the Hugging Face hub, or as a folder for a pull request to MONAI's model zoo.
 
+pyraseg publish dist/pyraseg_dermoscopy_v0.2.0.zip --key public.pem --hub OWNER/pyraseg_dermoscopy --dry-run
+
 The package is verified first, and what was verified is what is published.
 The hub's token comes from `hf auth login` or HF_TOKEN; a new repository is private unless --public is given. The zoo
 has no weights in git: --url says where it finds them, such as https://huggingface.co/OWNER/NAME/resolve/VERSION, from

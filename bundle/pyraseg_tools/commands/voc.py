@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn a tree of DICOM files, with its labels, into a Pascal VOC tree, split by patient.
 
+pyraseg voc STUDY OUT --class-names background liver lesion spleen kidney
+
 Series are sorted out by their UIDs, every slice and every frame becomes a picture. SEG and RTSTRUCT objects below the
 folder are laid on the series that they refer to; NIfTI and NRRD labels are found by --label-pattern or in a --table.
 Pictures carry no name, ID, date or UID; the link to their sources is a file of its own beside the tree.

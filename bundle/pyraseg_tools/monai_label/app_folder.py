@@ -3,13 +3,17 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import bundle.pyraseg
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.packaging import METADATA, SUMS, check_form, check_sums, read_archive, unpack
+
+logger = logging.getLogger(__name__)
 
 _MAIN = """from bundle.pyraseg_tools.monai_label.app import LabelApp
 
@@ -38,7 +42,10 @@ def put_bundles(packages: Sequence[Path], app: Path) -> list[Path]:
         if name in bundles:
             raise PyrasegError(_two_versions(f"{name} was given twice"))
         bundles[name] = content
-    _refuse_other_code({name: files for name, files in bundles.items() if not isinstance(files, Path)})
+    packed = {name: files for name, files in bundles.items() if not isinstance(files, Path)}
+    _refuse_other_code(packed)
+    for name, files in packed.items():
+        _warn_of_other_code(name, files)
     for name, content in bundles.items():
         folder = app / "model" / name
         if isinstance(content, Path):
@@ -90,6 +97,20 @@ def _refuse_other_code(packages: Mapping[str, Mapping[str, bytes]]) -> None:
     if len(codes) > 1:
         one, other = list(codes.values())[:2]
         raise PyrasegError(_two_versions(f"{one} and {other} were made by two versions of Pyraseg"))
+
+
+def _warn_of_other_code(name: str, files: Mapping[str, bytes]) -> None:
+    """Tell where the code of a package is not the one that is installed, whose label server calls it."""
+    root = Path(bundle.pyraseg.__file__).parents[2]
+    code = [path for path in sorted(files) if path.startswith("bundle/")]
+    other = [path for path in code if not (root / path).is_file() or (root / path).read_bytes() != files[path]]
+    if other:
+        logger.warning(
+            "%s was made by another version of Pyraseg than the one installed here: %d of its %d files of code differ, "
+            "such as %s. The label server of this version may fail with it. If so, install the version that made it, "
+            "or make it anew with this one: `pyraseg package`.",
+            name, len(other), len(code), other[0],
+        )  # fmt: skip
 
 
 def _served(files: Mapping[str, bytes]) -> dict[str, bytes]:

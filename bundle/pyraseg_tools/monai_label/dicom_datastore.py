@@ -17,7 +17,7 @@ import pydicom
 from filelock import FileLock
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from bundle.pyraseg.core import DiskError, PyrasegError, replacing
+from bundle.pyraseg.core import DiskError, PyrasegError, replacing, without_suffix
 from bundle.pyraseg.datalists import Identity, group_patients
 from bundle.pyraseg.dicom import in_frame_order, read_series, read_sources
 from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
@@ -171,7 +171,7 @@ class DicomDatastore(Datastore):
             PyrasegError: it does not lie on the image, or nobody knows what its values mean.
         """
         if label_tag != DefaultLabelTag.FINAL:
-            suffix = "".join(Path(label_filename).suffixes)
+            suffix = label_filename.removeprefix(without_suffix(label_filename)) or Path(label_filename).suffix
             folder = self._kept_in(image_id, label_tag)
             self.remove_label(image_id, label_tag)
             with replacing(folder / f"label{suffix}") as temporary:

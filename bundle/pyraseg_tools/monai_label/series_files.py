@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, without_suffix
 from bundle.pyraseg.dicom import DicomImage
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.transforms import MedicalImageReader, Target, from_dicom, onto_grid
@@ -19,7 +19,7 @@ SERIES = ".series"
 def dicom_of(image: str) -> str:
     """Return the folder of the DICOM series that a file for clients was made of; another path stays as it is."""
     path = Path(image)
-    folder = path.with_name(path.name.removesuffix(".nii.gz").removesuffix(".png") + SERIES)
+    folder = path.with_name(without_suffix(path.name) + SERIES)
     return str(folder) if folder.is_dir() else image
 
 

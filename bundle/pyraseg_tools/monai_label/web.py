@@ -5,13 +5,14 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from json import JSONDecodeError
 from typing import NoReturn
 
-from fastapi import Request, Response
+import monailabel.app
+from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
-from monailabel.app import app
 from monailabel.endpoints import model, proxy
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 
@@ -20,6 +21,9 @@ from bundle.pyraseg_tools.monai_label.viewer import show
 from bundle.pyraseg_tools.pacs import PacsError
 
 logger = logging.getLogger(__name__)
+
+#: The MONAI Label that the mends were tried with.
+TRIED = "0.8.5"
 
 
 async def tell(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -66,9 +70,22 @@ def keep_model(*asked: object) -> NoReturn:
     raise PyrasegError("A model is replaced by a training that makes it better, and by no client.")
 
 
-model.update_model = model.delete_model = keep_model
-# MONAI Label lets any page that is open in a browser here read the images; its setting against that (0.8.5) fails.
-app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls is not CORSMiddleware]
-app.middleware("http")(tell)
-app.middleware("http")(refuse_pages)
-proxy.proxy_dicom = show
+def harden(app: FastAPI) -> FastAPI:
+    """Mend MONAI Label's web application, and return it; what must be mended before its import is in `site/`.
+
+    It tells clients what is wrong, and pages from elsewhere nothing: MONAI Label lets any page that is open in a
+    browser of this machine read the images, and its setting against that (0.8.5) fails. Models are changed by no
+    client, and OHIF is shown the served studies of a PACS alone.
+    """
+    if (found := version("monailabel")) != TRIED:
+        logger.warning("The server's mends were tried with MONAI Label %s, and this is %s", TRIED, found)
+    app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls is not CORSMiddleware]
+    app.middleware("http")(tell)
+    app.middleware("http")(refuse_pages)
+    model.update_model = model.delete_model = keep_model
+    proxy.proxy_dicom = show
+    return app
+
+
+#: What uvicorn serves.
+app = harden(monailabel.app.app)

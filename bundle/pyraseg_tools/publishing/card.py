@@ -29,7 +29,7 @@ model card, [docs/data_license.txt](docs/data_license.txt) says what its data an
 folder above this one, with Python 3.11 or later (without a GPU, point pip at PyTorch's CPU index first):
 
 ```
-pip install -c {package}/constraints.txt {package}/
+pip install -c {package}/constraints.txt "./{package}[train]"
 python -m monai.bundle run inferring --config_file {package}/configs/inference.json --dataset_dir IN --output_dir OUT
 python -m monai.bundle run training --config_file {package}/configs/train.json --dataset_dir DATA
 python -m monai.bundle run evaluating --config_file {package}/configs/evaluate.json --dataset_dir DATA

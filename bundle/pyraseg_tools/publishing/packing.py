@@ -92,8 +92,7 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     files["docs/data_license.txt"] = _document(task.license, "what the data and the weights may be used for")
     files["README.md"] = first_page(package, metadata).encode()
     files[CHANGELOG] = changelog_page(metadata).encode()
-    card = _document(task.card, "the model card").decode()
-    files["docs/README.md"] = task.retell_page(card, {*files, "docs/README.md"}).encode()
+    files["docs/README.md"] = _document(task.card, "the model card")
     return files
 
 

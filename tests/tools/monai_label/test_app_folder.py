@@ -67,6 +67,14 @@ def test_another_version_of_what_is_there_is_refused(package, tmp_path):
         put_bundles([other_code(package, tmp_path, NAME)], tmp_path / "app")
 
 
+def test_code_of_another_version_than_the_servers_is_told(package, tmp_path, caplog):
+    put_bundles([package.zip], tmp_path / "app")
+    assert not caplog.records
+    put_bundles([other_code(package, tmp_path, "pyraseg_other")], tmp_path / "other")
+    told = "pyraseg_other was made by another version of Pyraseg than the one installed here: 1 of its"
+    assert told in caplog.text and "bundle/pyraseg/core/errors.py" in caplog.text
+
+
 def test_a_foreign_bundle_goes_beside_it(package, tmp_path):
     folders = put_bundles([package.zip, foreign(tmp_path)], tmp_path / "app")
     assert [folder.name for folder in folders] == [NAME, "foreign"]

@@ -53,15 +53,16 @@ def test_no_text_names_a_file_that_stays_behind(name):
         assert not re.search(rf"{name}(_inference|_metadata)?\.(json|pt)", text), program
 
 
-def test_commands_are_told_anew():
-    task = Task(ROOT, "dermoscopy")
-    several = (
-        "--config_file \"['configs/train.json','configs/photographs.json','configs/dermoscopy.json'{}]\" --epochs 3"
-    )
-    assert task.retell(several.format("")) == "--config_file configs/train.json --epochs 3"
-    assert task.retell(several.format(",'configs/evaluate.json'")) == "--config_file configs/evaluate.json --epochs 3"
-    together = task.retell(several.format(",'configs/multi_gpu_train.json'"))
-    assert together == "--config_file \"['configs/train.json', 'configs/multi_gpu_train.json']\" --epochs 3"
+def test_the_model_is_that_of_the_configs():
+    assert Task(ROOT, DEFAULT).model == ROOT / "models" / "model.pt"
+    assert Task(ROOT, "dermoscopy").model == ROOT / "models" / "dermoscopy.pt"
+
+
+@pytest.mark.parametrize("name", [DEFAULT, "dermoscopy"])
+def test_a_card_goes_anywhere(name):
+    text = Task(ROOT, name).card.read_text()
+    assert "configs/" not in text and "python -m" not in text and "models/dermoscopy" not in text
+    assert {link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link} <= {"../README.md"}
 
 
 def test_overlays_for_any_task_go_along():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import PATIENT_KEYWORDS, Identity, group_patients
 from bundle.pyraseg.dicom import Scan, Series, frame_planes
 from bundle.pyraseg.labels import ImageUids, images_of, read_references
@@ -201,7 +201,7 @@ def _labels_of(stack: Stack, referring: Sequence[Path], pattern: str | None) -> 
 
 def _fill(pattern: str, stack: Stack) -> Path | None:
     """Return the path that a pattern stands for; None where it needs a UID and the stack has none."""
-    values = {"folder": stack.folder.name, "stem": stack.files[0].stem}
+    values = {"folder": stack.folder.name, "stem": without_suffix(stack.files[0].name)}
     known = "{folder}, {stem}, {series_uid} and {study_uid}"
     values |= {"series_uid": stack.series_uid, "study_uid": stack.study_uid}
     try:

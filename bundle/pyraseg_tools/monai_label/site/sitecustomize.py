@@ -9,9 +9,9 @@ import sys
 
 import pydicom.uid
 
-from bundle.pyraseg.networks import import_torchvision
+from bundle.pyraseg.networks import import_with_torchvision
 
 # pydicom-seg 0.4.1 takes UIDs of storage classes from a module that pydicom 3 has merged into `pydicom.uid`.
 sys.modules.setdefault("pydicom._storage_sopclass_uids", pydicom.uid)
 # MONAI Label imports torchvision, which a PyTorch of another build breaks.
-import_torchvision()
+import_with_torchvision("torchvision")

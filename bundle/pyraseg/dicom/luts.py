@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the values of interest of an image, and apply them: windows and VOI lookup tables."""
+"""Look-up tables and windows of the standard (PS3.3 C.11): to the units of a modality, and to what is shown."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,103 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom.headers import file_of, functional_group, items_of
-from bundle.pyraseg.dicom.lut import look_up, read_table
-from bundle.pyraseg.dicom.pixels import read_rescale
+from bundle.pyraseg.dicom.headers import file_of, functional_group, is_little_endian, items_of, read_numbers
 
 VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+
+
+def read_descriptor(values: object, *, signed: bool, where: str) -> tuple[int, int, int]:
+    """Return (number of entries, first value mapped, bits per entry) of a LUT descriptor.
+
+    0 entries mean 65536. Entries and bits are unsigned whatever the VR says; the first value is signed where the input
+    of the table may be negative. Files disagree about the VR, so a value beyond 32767 is read as its two's complement
+    when ``signed`` is set (PS3.3 C.11.1.1, C.11.2.1.1).
+    """
+    try:
+        entries, first, bits = (int(v) for v in values)
+    except (TypeError, ValueError) as error:
+        raise PyrasegError(f"{where}: a lookup table's descriptor does not hold three numbers.") from error
+    if not 1 <= bits & 0xFFFF <= 16:
+        raise PyrasegError(f"{where}: a lookup table has {bits} bits per entry; 1 to 16 are possible.")
+    if signed and first > 0x7FFF:
+        first -= 0x10000
+    return entries & 0xFFFF or 0x10000, first, bits & 0xFFFF
+
+
+def read_entries(data: object, count: int, bits: int, *, little_endian: bool, where: str) -> np.ndarray:
+    """Return the entries of a table as uint16 ``(count,)``, from numbers (VR US) or raw bytes (VR OW).
+
+    Tables of 8 bits come with one entry in each 16-bit word, or with two packed in it.
+    """
+    if isinstance(data, bytes | bytearray):
+        packed = bits <= 8 and len(data) < 2 * count
+        table = np.frombuffer(data[: len(data) - (0 if packed else len(data) % 2)], "u1" if packed else "u2")
+        if not packed and not little_endian:
+            table = table.byteswap()
+        table = table.astype(np.uint16)
+    else:
+        try:
+            table = np.atleast_1d(np.asarray(data, dtype=np.int64)).astype(np.uint16)
+        except (TypeError, ValueError) as error:
+            raise PyrasegError(f"{where}: a lookup table holds no numbers.") from error
+        if bits <= 8 and table.size == (count + 1) // 2 < count:
+            table = table.astype("<u2").view("u1").astype(np.uint16)
+    if table.size < count:
+        raise PyrasegError(f"{where}: a lookup table declares {count} entries and holds {table.size}.")
+    return table[:count]
+
+
+def read_table(item: Dataset, root: Dataset, *, signed: bool, where: str) -> tuple[int, int, np.ndarray]:
+    """Return (first value mapped, bits, entries uint16) of an item with LUT Descriptor and LUT Data."""
+    count, first, bits = read_descriptor(item.get("LUTDescriptor"), signed=signed, where=where)
+    little = is_little_endian(root)
+    return first, bits, read_entries(item.get("LUTData"), count, bits, little_endian=little, where=where)
+
+
+def look_up(values: np.ndarray, first: int, entries: np.ndarray) -> np.ndarray:
+    """Map values through a table; values before its start or beyond its end take the first or last entry.
+
+    Values that are not whole numbers take the nearest entry.
+    """
+    last = first + len(entries) - 1
+    index = np.clip(values, first, last) if values.dtype.kind == "f" else np.clip(values.astype(np.int64), first, last)
+    return entries[(np.rint(index) - first).astype(np.intp)]
+
+
+def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0) -> np.ndarray:
+    """Turn stored values of one frame, of any shape, into float32 in the units of the modality (PS3.3 C.11.1).
+
+    The Modality LUT Sequence, or Rescale Slope and Intercept, come from the Pixel Value Transformation of the frame
+    or of all frames, else from the top level. Absent ones change nothing.
+    """
+    where = file_of(dataset)
+    item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
+    for table in items_of(item, "ModalityLUTSequence", where)[:1]:
+        signed = dataset.get("PixelRepresentation") == 1
+        first, _, entries = read_table(table, dataset, signed=signed, where=where)
+        return look_up(stored, first, entries).astype(np.float32)
+    slope, intercept = read_rescale(dataset, frame)
+    try:
+        with np.errstate(over="raise"):
+            # In float64, so that large stored values (32 bits) lose nothing before the offset is taken away.
+            values = np.multiply(stored, slope, dtype=np.float64)
+            values += intercept
+            return values.astype(np.float32)
+    except FloatingPointError as error:
+        raise PyrasegError(
+            f"{where}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make values too large. Correct them."
+        ) from error
+
+
+def read_rescale(dataset: Dataset, frame: int = 0) -> tuple[float, float]:
+    """Return Rescale Slope and Intercept of a frame; (1, 0) where there are none."""
+    where = file_of(dataset)
+    item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
+    slope = (read_numbers(item, "RescaleSlope", 1, where) or (1.0,))[0]
+    intercept = (read_numbers(item, "RescaleIntercept", 1, where) or (0.0,))[0]
+    if slope == 0:
+        raise PyrasegError(f"{where}: RescaleSlope is 0, which would make every pixel the same. Correct the header.")
+    return slope, intercept
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DICOM files that were opened before: their paths with the headers that were read, lest they are opened again."""
+
+import os
+import pickle
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom.dataset import Dataset
+
+from bundle.pyraseg.core import PyrasegError
+
+#: Size in bytes and time of the last change in ns: what tells a file from one that has replaced it.
+Stamp = tuple[int, int]
+
+
+class FoundFile(str):
+    """The path of a DICOM file with its header, compressed to a few kB.
+
+    Being a string, it goes where a path goes: through MONAI's `LoadImage` (with `expanduser` false), through torch's
+    collating, and to other processes.
+
+    Attributes:
+        stamp: of the file when it was read.
+        complete: the header is all that stands before the pixels, not only what a scan reads.
+    """
+
+    stamp: Stamp
+    complete: bool
+    _packed: bytes
+
+    @classmethod
+    def of(cls, file: str | Path, header: Dataset, stamp: Stamp, *, complete: bool) -> "FoundFile":
+        """Keep the header of a file that was read."""
+        found = cls(file)
+        found.stamp, found.complete = stamp, complete
+        found._packed = zlib.compress(pickle.dumps(header), 1)  # as pydicom has it: nothing is converted or encoded
+        return found
+
+    @property
+    def header(self) -> Dataset:
+        """Return a new copy of the header."""
+        return pickle.loads(zlib.decompress(self._packed))
+
+
+def as_file(path: str | os.PathLike) -> Path | FoundFile:
+    """Return what a path is to be opened by: a found file as it is, any other as a `Path`."""
+    return path if isinstance(path, FoundFile) else Path(path).expanduser()
+
+
+def are_found(path: str | os.PathLike | Sequence[str | os.PathLike]) -> bool:
+    """Return whether a path is, or several are, found files: their complete headers are then worth keeping."""
+    return isinstance(path if isinstance(path, str | os.PathLike) else path[0], FoundFile)
+
+
+@contextmanager
+def opened(file: str | os.PathLike, stamp: Stamp | None = None) -> Iterator[tuple[BinaryIO, Stamp]]:
+    """Open a file to read, once; yield it with its stamp.
+
+    Args:
+        file: what to open.
+        stamp: of the file when its header was read; that of a `FoundFile` is known.
+
+    Raises:
+        PyrasegError: it was replaced or written to since.
+    """
+    stamp = file.stamp if isinstance(file, FoundFile) else stamp
+    with open(file, "rb") as stream:
+        status = os.fstat(stream.fileno())
+        now = status.st_size, status.st_mtime_ns
+        if stamp not in (None, now):
+            raise PyrasegError(
+                f"{file} has changed since it was found: it had {stamp[0]} bytes, has {now[0]}, and was written "
+                "anew. Run again once its series is complete."
+            )
+        yield stream, now

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DICOM objects about DICOM inputs: segmentations and structure sets, what they refer to, and who made them."""
+
+import logging
+import shutil
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from bundle.pyraseg.core import PyrasegError, file_digest, replacing
+from bundle.pyraseg.dicom import complete, frame_planes, in_frame_order, missing_attributes, read_sources
+from bundle.pyraseg.figures import color_of
+from bundle.pyraseg.inference.prediction import Prediction
+from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
+
+logger = logging.getLogger(__name__)
+
+
+class Algorithm:
+    """Identify a segmentation algorithm by name and version, for the headers of what it wrote.
+
+    Args:
+        name: of the program.
+        model_file: the weights, whose hash is a part of the version.
+    """
+
+    def __init__(self, *, name: str, model_file: str | Path) -> None:
+        self.name = name
+        self.model_file = Path(model_file)
+
+    @cached_property
+    def version(self) -> str:
+        """Return the version of the package and the first digits of the weights' SHA-256."""
+        digest = file_digest(self.model_file)
+        return f"{version('pyraseg')}, weights {digest[:12]}"
+
+
+class SourceImages:
+    """Return the headers of a prediction's images, once for all writers.
+
+    Args:
+        complete_headers: where images lack the UIDs that a reference is made of, write a copy of the series with
+            generated ones as `<name>_series/` and return that; without it they are refused.
+    """
+
+    def __init__(self, *, complete_headers: bool) -> None:
+        self.complete_headers = complete_headers
+        self._last: Callable[[], Prediction | None] = lambda: None  # a weak one, or its volume would stay
+        self._found: list[Dataset] = []
+
+    def __call__(self, prediction: Prediction) -> list[Dataset] | None:
+        """Return one dataset for each slice, or one multi-frame dataset; None where the input is not DICOM.
+
+        Raises:
+            PyrasegError: headers are incomplete, or the slices come from several multi-frame files.
+        """
+        if not prediction.source_files:
+            return None
+        if self._last() is not prediction:
+            self._found, self._last = self._find(prediction), weakref.ref(prediction)
+        return self._found
+
+    def _find(self, prediction: Prediction) -> list[Dataset]:
+        files = prediction.source_files
+        sources = read_sources(files)
+        placed = frame_planes(sources[0])[0] is not None
+        missing = missing_attributes(sources, placed=placed)
+        if not missing:
+            return sources
+        copy = prediction.stem.with_name(f"{prediction.stem.name}_series")
+        if not self.complete_headers:
+            raise PyrasegError(
+                f"its images have no {', '.join(missing)} to be referred to by. With --complete_headers true a copy of "
+                f"the series with generated UIDs is written to {copy.name}/ and referred to; store it with the result."
+            )
+        shutil.rmtree(copy, ignore_errors=True)  # of a run before; the same files come again
+        with replacing(copy) as temporary:
+            temporary.mkdir()
+            sources = complete(files, temporary, placed=placed)
+        logger.warning("%s: no %s; a copy of the series with generated UIDs is in %s",
+                       prediction.name, ", ".join(missing), f"{copy.name}/")  # fmt: skip
+        return sources
+
+
+class SegmentationWriter:
+    """Write `<name>_seg.dcm`, a BINARY segmentation whose segment numbers are the label values.
+
+    Every class is described, those that were not found too; nothing found at all is an explicit result of empty frames.
+    Inputs that are not DICOM get none.
+
+    Args:
+        class_names: names of all classes, background first; they become the segments' labels.
+        terminology: their codes; see `segment_classes`.
+        algorithm: what segmented.
+        sources: finds the images that are referred to.
+
+    Raises:
+        PyrasegError: a class has no codes, or faulty ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        terminology: Mapping[str, Mapping[str, Sequence[str]]],
+        algorithm: Algorithm,
+        sources: SourceImages,
+    ) -> None:
+        self.classes = segment_classes(class_names, terminology)
+        self.algorithm = algorithm
+        self.sources = sources
+
+    def __call__(self, prediction: Prediction) -> list[Path] | None:
+        sources = self.sources(prediction)
+        if sources is None:
+            return None
+        path = prediction.stem.with_name(f"{prediction.stem.name}_seg.dcm")
+        mask = in_frame_order(prediction.slices, prediction.source_frames, sources)
+        write_segmentation(path, mask, sources, self.classes, algorithm=(self.algorithm.name, self.algorithm.version))
+        return [path]
+
+
+class StructureSetWriter:
+    """Write `<name>_rtstruct.dcm`, the outlines of every class; the ROI numbers are the label values.
+
+    Classes that were not found are listed without contours. Inputs that are not DICOM, or have no place in the patient,
+    get none.
+
+    Args:
+        class_names: names of all classes, background first; they become the names of the ROIs.
+        algorithm: what segmented.
+        sources: finds the images that are referred to.
+    """
+
+    def __init__(self, *, class_names: Sequence[str], algorithm: Algorithm, sources: SourceImages) -> None:
+        self.class_names = list(class_names)
+        self.algorithm = algorithm
+        self.sources = sources
+
+    def __call__(self, prediction: Prediction) -> list[Path] | None:
+        if prediction.geometry is None or not prediction.source_files:
+            return None
+        path = prediction.stem.with_name(f"{prediction.stem.name}_rtstruct.dcm")
+        write_structure_set(
+            path,
+            prediction.slices,
+            self.sources(prediction),
+            prediction.geometry,
+            self.class_names[1:],
+            frame_numbers=prediction.source_frames,
+            colors=color_of(np.arange(1, len(self.class_names))),
+            algorithm=(self.algorithm.name, self.algorithm.version),
+        )
+        return [path]

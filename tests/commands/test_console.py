@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program `pyraseg`: its table, the help and the examples of every command, its exit codes."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from bundle.pyraseg.commands import COMMANDS, main
+from bundle.pyraseg.core import mendable
+from tests.helpers.commands import ROOT
+
+MODULES = {command: module for group in COMMANDS.values() for command, (module, _) in group.items()}
+every = pytest.mark.parametrize("command", MODULES)
+
+
+@every
+def test_help_says_what_it_does_with_an_example_that_parses(command, capsys):
+    module = importlib.import_module(MODULES[command])
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and said.startswith(f"usage: pyraseg {command}")
+    assert module.__doc__.splitlines()[0] in said
+    text = module.__doc__.replace("\\\n", " ")
+    examples = re.findall(rf"^\s*(pyraseg {command}\b.*)$", text, re.MULTILINE)
+    assert examples, f"{command} shows no example"
+    for example in examples:
+        module.arguments(shlex.split(example)[2:])
+
+
+def test_the_table_names_every_module_and_every_program():
+    own = {path.stem for path in (ROOT / "bundle/pyraseg/commands").glob("*.py")}
+    tools = {path.stem for path in (ROOT / "bundle/pyraseg_tools/commands").glob("*.py")}
+    named = {module.rpartition(".")[2] for module in MODULES.values()}
+    assert own - named == {"__init__", "console", "places", "run"} and tools - named == {"__init__", "federated_site"}
+    thin = {path: path.read_text() for path in (ROOT / "scripts").glob("*.py")}
+    assert {re.search(r'main\(\["([\w-]+)"', text)[1] for text in thin.values()} <= set(MODULES)
+    assert all(len(text.splitlines()) <= 10 for text in thin.values())
+
+
+def test_help_and_refusals_come_at_once_and_without_torch():
+    for words, code, text in (
+        ([], 0, "segment photo.jpg out"),
+        (["--help"], 0, "Deploy:"),
+        (["--version"], 0, "pyraseg "),
+        (["segmnt"], 2, "The nearest is 'segment'"),
+    ):
+        check = f"import sys; from bundle.pyraseg.commands import main\ntry: main({words})"
+        check += "\nfinally: assert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == code and text in done.stdout + done.stderr
+
+
+def test_exit_codes(tmp_path, capsys):
+    assert main(["segment", str(tmp_path / "none"), str(tmp_path / "out")]) == 1
+    assert "pyraseg: There is nothing at" in capsys.readouterr().err
+    assert main(["train", "dermoscpy"]) == 1
+    assert "The nearest is 'dermoscopy'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["segment"])
+    assert end.value.code == 2
+
+
+def test_a_missing_package_is_told_with_its_extra():
+    try:
+        raise RuntimeError("MONAI says") from ModuleNotFoundError("no", name="tensorboard.compat")
+    except RuntimeError as error:
+        assert 'pip install "pyraseg[train]"' in str(mendable(error))
+    assert mendable(ModuleNotFoundError("no", name="of_ours")) is None
