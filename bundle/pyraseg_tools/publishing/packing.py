@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, replacing
 from bundle.pyraseg.packaging import (
     BILL,
     CHANGELOG,
@@ -32,9 +32,7 @@ from bundle.pyraseg_tools.publishing.bill import bill_of_materials
 from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
 from bundle.pyraseg_tools.publishing.made_up import write_made_up
 from bundle.pyraseg_tools.publishing.sources import check_tracked
-from bundle.pyraseg_tools.publishing.task import PROGRAMS, Task
-
-_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.DropSliceAxisd"
+from bundle.pyraseg_tools.publishing.task import Task
 
 
 def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key: Path | None = None) -> Path:
@@ -71,10 +69,11 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     weights = _weights(model)
     digest = hashlib.sha256(weights).hexdigest()
     metadata = task.config("metadata")
-    if metadata["weights"] not in ({}, {MODEL: digest}):
+    stated = metadata["weights"].get(MODEL, digest)
+    if stated != digest:
         raise PyrasegError(
             f"{model} has the SHA-256 {digest}, but the metadata of the task {task.name!r} describe other weights, "
-            f"{', '.join(metadata['weights'].values())}. Measure these weights, and put their sum and their figures "
+            f"{stated}. Measure these weights, and put their sum and their figures "
             "into the metadata and the model card."
         )
     metadata["weights"] = {MODEL: digest}
@@ -138,8 +137,8 @@ def _golden(files: Mapping[str, bytes]) -> dict[str, bytes]:
         unpack(files, folder)
         golden = folder / "golden"
         golden.mkdir()
-        steps = json.loads(files["configs/inference.json"])["preprocessing"]["transforms"]
-        write_made_up(golden, photograph=any(step["_target_"] == _TO_PHOTOGRAPHS for step in steps))
+        kind = json.loads(files["configs/inference.json"])["image_kind"]
+        write_made_up(golden, photograph=kind != "volume")
         fault = run_golden("record", folder)
         if fault:
             raise PyrasegError(f"The package would not work elsewhere: {fault}. Nothing was written.")
