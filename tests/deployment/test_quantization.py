@@ -14,8 +14,8 @@ from onnxruntime.quantization import quantize_dynamic
 from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.deployment.exporting import describe, network_model
 from bundle.pyraseg.deployment.gate import judge
-from bundle.pyraseg.deployment.onnx_graph import describe, network_model
 from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
 from bundle.pyraseg.deployment.quantization import Quantizer, classes, quantize, require_content
 from tests.helpers.onnx_paths import network

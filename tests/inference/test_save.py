@@ -14,9 +14,8 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError, mendable
-from bundle.pyraseg.inference.inputs import InputDataset, SegmentOne
+from bundle.pyraseg.inference.inputs import InputDataset, SegmentOne, Tally, describe
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.inference.tally import Tally, describe
 from bundle.pyraseg.inference.writers.label_map import LabelMapWriter
 from bundle.pyraseg.inference.writers.save import SavePredictions
 

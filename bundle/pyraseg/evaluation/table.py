@@ -17,8 +17,7 @@ from bundle.pyraseg.core import PyrasegError, replacing, write_csv
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
-from bundle.pyraseg.evaluation.risk import risk_coverage
-from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarize_rows
+from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, risk_coverage, summarize_rows
 from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.inference import mean_uncertainty
 from bundle.pyraseg.transforms import geometry_of

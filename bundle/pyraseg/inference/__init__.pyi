@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-from .flips import FlipInferer as FlipInferer
+from .inferers import FlipInferer as FlipInferer
+from .inferers import FrugalInferer as FrugalInferer
 from .inputs import InputDataset as InputDataset
 from .inputs import SegmentOne as SegmentOne
-from .memory import FrugalInferer as FrugalInferer
-from .review import ReviewList as ReviewList
-from .tally import Tally as Tally
+from .inputs import Tally as Tally
+from .uncertainty import ReviewList as ReviewList
 from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import mean_uncertainty as mean_uncertainty
 from .writers.dicom_objects import Algorithm as Algorithm

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 from .color import RandColorJitterd as RandColorJitterd
-from .context_slices import StackContextSlicesd as StackContextSlicesd
 from .deformation import RandDeformd as RandDeformd
 from .intensity import RandBlurd as RandBlurd
 from .intensity import RandBrightnessContrastd as RandBrightnessContrastd
@@ -11,20 +10,21 @@ from .label import LoadLabeld as LoadLabeld
 from .label import Target as Target
 from .label import label_files as label_files
 from .label import onto_grid as onto_grid
-from .orientation import OrientSlices as OrientSlices
-from .orientation import OrientSlicesd as OrientSlicesd
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
 from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
 from .postprocessing import class_indices as class_indices
-from .projection import DropSliceAxisd as DropSliceAxisd
-from .random_part import split_at_random as split_at_random
 from .reader import MedicalImageReader as MedicalImageReader
 from .reader import from_dicom as from_dicom
 from .reader import geometry_of as geometry_of
 from .resampling import AntialiasedResize as AntialiasedResize
 from .resampling import ResampleSlicesd as ResampleSlicesd
 from .resampling import ResizePhotographd as ResizePhotographd
+from .slices import DropSliceAxisd as DropSliceAxisd
+from .slices import OrientSlices as OrientSlices
+from .slices import OrientSlicesd as OrientSlicesd
+from .slices import StackContextSlicesd as StackContextSlicesd
 from .strength import set_strength as set_strength
+from .strength import split_at_random as split_at_random
 from .temperature import TemperatureScaled as TemperatureScaled
 from .temperature import read_temperature as read_temperature
 from .temperature import soften as soften

@@ -10,8 +10,8 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.inference.inputs import Tally, describe
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.inference.tally import Tally, describe
 
 logger = logging.getLogger(__name__)
 
