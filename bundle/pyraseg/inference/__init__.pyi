@@ -3,7 +3,6 @@ from .flips import FlipInferer as FlipInferer
 from .inputs import InputDataset as InputDataset
 from .inputs import SegmentOne as SegmentOne
 from .memory import FrugalInferer as FrugalInferer
-from .probabilities import SaveProbabilities as SaveProbabilities
 from .review import ReviewList as ReviewList
 from .tally import Tally as Tally
 from .uncertainty import UncertaintyInferer as UncertaintyInferer
@@ -12,6 +11,7 @@ from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
 from .writers.dicom_objects import StructureSetWriter as StructureSetWriter
 from .writers.label_map import LabelMapWriter as LabelMapWriter
+from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
 from .writers.overlay import OverlayWriter as OverlayWriter
