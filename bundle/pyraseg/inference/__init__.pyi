@@ -5,7 +5,8 @@ from .inputs import SegmentOne as SegmentOne
 from .memory import FrugalInferer as FrugalInferer
 from .review import ReviewList as ReviewList
 from .tally import Tally as Tally
-from .uncertainty import UncertaintyInferer as UncertaintyInferer
+from .uncertainty import Uncertainty as Uncertainty
+from .uncertainty import mean_uncertainty as mean_uncertainty
 from .writers.dicom_objects import Algorithm as Algorithm
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
