@@ -74,7 +74,7 @@ def start_processes(device: torch.device | str) -> None:
     idist.sync()  # Ignite's metrics find out about the group at their first use, which must not be one process's alone
     _store = store.clone()  # a connection of its own: NCCL's threads use the other one while a process waits here
     if number > 0:
-        logging.getLogger("bundle.pyraseg").setLevel(logging.ERROR)
+        logging.getLogger("bundle").setLevel(logging.ERROR)
     logger.info("%d processes, joined by %s", processes, backend)
 
 
