@@ -93,7 +93,7 @@ def state_of_files(item: dict[str, str]) -> str:
     return key.hexdigest()[:24]
 
 
-def _key_of(transform: Callable) -> bytes:
+def _key_of(transform: Any) -> bytes:
     """Return a hash of a deterministic transform and its parameters, the same in every process."""
     if isinstance(transform, Randomizable):  # MONAI gives every Compose a random state, drawn anew in every process
         transform = deepcopy(transform)

@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from monai.transforms import Compose
@@ -83,17 +83,17 @@ class SliceDataset(Dataset):
         """Return the number of slices of all cases."""
         return sum(len(present) for present in self.present)
 
-    def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: Draw) -> dict[str, Any]:
         """Return one augmented slice: image (C, W, H) float32 and label (1, W, H).
 
         One whose augmentation is left to the device comes with the seed and the strength of its draw.
         """
-        image, label = map(torch.from_numpy, SliceCache.read(self.entries[draw.case], draw.slice))
+        image, label = map(torch.from_numpy, SliceCache.read(self.entries[index.case], index.slice))
         if self.before_device is not None:
-            drawn = {"seed": draw.seed, "strength": draw.strength}
+            drawn = {"seed": index.seed, "strength": index.strength}
             return {**self.before_device({"image": image, "label": label}), **drawn}
-        self.augmentation.set_random_state(seed=draw.seed)
-        set_strength(self.augmentation, draw.strength)
+        self.augmentation.set_random_state(seed=index.seed)
+        set_strength(self.augmentation, index.strength)
         return self.augmentation({"image": image, "label": label})
 
     def _fill(self, cache: SliceCache, num_workers: int) -> None:

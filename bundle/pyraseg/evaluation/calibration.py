@@ -95,7 +95,7 @@ class Reliability:
         ]
 
 
-def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: Sequence[float] | None = None) -> float:
+def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Return the temperature with the largest likelihood (Guo et al., ICML 2017).
 
     Args:
@@ -143,7 +143,8 @@ class BoundaryCalibration:
         for number, (region, true) in regions(prediction, truth, geometry, self.margin, len(self.class_names)).items():
             here = probabilities[(slice(None), *map(torch.from_numpy, region))].float()
             for version, reliabilities in self.reliabilities.items():
-                of_class = here if version == "uncalibrated" else soften(here, self.temperature, dim=0)
+                own = None if version == "uncalibrated" else self.temperature
+                of_class = here if own is None else soften(here, own, dim=0)
                 reliabilities[number - 1].add(of_class[number].numpy(force=True).astype(float), true == number)
 
     def summary(self) -> dict[str, Any]:

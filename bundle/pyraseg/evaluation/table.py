@@ -160,10 +160,11 @@ class ScoreTable:
             self.table.add(name, case, prediction, truth, batch["original"])
             if self.calibration is not None:
                 self.calibration.add(output["probabilities"], prediction, truth, geometry_of(batch["original"]))
-            if self.uncertainty is not None and self.uncertainty.of_classes is not None:
-                self.uncertainties[name] = self.uncertainty.of_case
-                rows = self.table.rows[-len(self.uncertainty.of_classes) :]
-                for row, uncertainty in zip(rows, self.uncertainty.of_classes, strict=True):
+            of_case = self.uncertainty.of_case if self.uncertainty is not None else None
+            of_classes = self.uncertainty.of_classes if self.uncertainty is not None else None
+            if of_case is not None and of_classes is not None:
+                self.uncertainties[name] = of_case
+                for row, uncertainty in zip(self.table.rows[-len(of_classes) :], of_classes, strict=True):
                     row["uncertainty"] = uncertainty
             self.done += 1
 
@@ -189,7 +190,7 @@ class ScoreTable:
     def _review(self) -> dict[str, Any]:
         """Write the cases in the order in which a person should look at them; return what the order is worth."""
         dice = mean_dice_of_cases(self.table.rows)
-        order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
+        order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)
         rows = [{"case": name, "uncertainty": self.uncertainties[name], "dice": dice[name]} for name in order]
         write_csv(self.output_dir / "review.csv", ["case", "uncertainty", "dice"], rows)
         scored = [row for row in rows if not math.isnan(row["dice"])]

@@ -36,10 +36,11 @@ class ReviewList:
     def add(self, engine: Engine) -> None:
         """Remember the uncertainty of the input of an iteration; one that failed has left nothing."""
         for item in engine.state.batch:  # one, or none: the inferer knows the uncertainty of the last input only
-            self.uncertainties[item["name"]] = self.uncertainty.of_case
+            if (uncertainty := self.uncertainty.of_case) is not None:
+                self.uncertainties[item["name"]] = uncertainty
 
     def __call__(self, engine: Engine) -> None:
-        order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
+        order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)
         rows = [{"case": name, "uncertainty": self.uncertainties[name]} for name in order]
         write_csv(self.path, ["case", "uncertainty"], rows)
         logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)

@@ -2,7 +2,7 @@
 """Look at an image from several sides, and see how far the answers differ."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,7 +111,7 @@ def _disagreement(dice: Tensor) -> list[float]:
 
 
 @contextmanager
-def _dropout_at_work(network: Callable[..., Tensor], wanted: bool) -> Iterator[None]:
+def _dropout_at_work(network: Any, wanted: bool) -> Generator[None]:
     """Put the dropout layers of a network in training mode, and back."""
     layers = [module for module in network.modules() if isinstance(module, _DropoutNd)] if wanted else []
     if wanted and not any(layer.p > 0 for layer in layers):

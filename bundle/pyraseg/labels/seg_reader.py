@@ -102,7 +102,7 @@ class Segmentation:
         dataset = self._dataset
         syntax = transfer_syntax(dataset)
         try:
-            if dataset.BitsAllocated == 1 and is_little_endian(dataset) and not syntax.is_compressed:
+            if dataset.BitsAllocated == 1 and is_little_endian(dataset) and not (syntax and syntax.is_compressed):
                 yield from self._unpacked()
             else:
                 yield from iter_pixels(dataset, raw=True)
@@ -120,7 +120,7 @@ class Segmentation:
             raise ValueError(f"{len(data)} bytes are not {len(self._planes)} frames of {shape[0]} x {shape[1]} bits")
         for index in range(len(self._planes)):
             first, end = index * size, (index + 1) * size
-            bits = unpack_bits(data[first // 8 : -(-end // 8)])
+            bits = np.asarray(unpack_bits(data[first // 8 : -(-end // 8)]))
             yield bits[first % 8 :][:size].reshape(shape)
 
     def _masks(self, index: int, pixels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -40,15 +40,15 @@ class MeshWriter:
         self.write = formats[format]
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
-        geometry = prediction.geometry
-        if geometry is None or len(geometry) < 2:
+        geometry, volumes = prediction.geometry, prediction.volumes
+        if geometry is None or volumes is None or len(geometry) < 2:
             return None
         written = []
         for value, path in enumerate(self.paths(prediction), 1):
             mask = prediction.slices == value
             if mask.any():
                 with replacing(path) as temporary:
-                    self.write(temporary, *surface(mask, geometry, prediction.volumes[value]))
+                    self.write(temporary, *surface(mask, geometry, volumes[value]))
                 written.append(path)
             else:
                 path.unlink(missing_ok=True)  # of a run before, which found something
