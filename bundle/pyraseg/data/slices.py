@@ -59,7 +59,7 @@ class SliceDataset(Dataset):
 
     def __init__(
         self,
-        data: Sequence[dict[str, str]],
+        data: Sequence[dict[str, Any]],
         transform: Callable[[dict], dict],
         *,
         augmentation: Compose,
@@ -126,7 +126,7 @@ class SliceDataset(Dataset):
 class _Missing(Dataset):
     """Write the entry of one case a time; return what is wrong with it, or nothing."""
 
-    def __init__(self, items: list[dict[str, str]], cache: SliceCache) -> None:
+    def __init__(self, items: list[dict[str, Any]], cache: SliceCache) -> None:
         self.items = items
         self.cache = cache
 
@@ -149,7 +149,7 @@ def _fault(action: Callable[[], object]) -> PyrasegError | None:
     return None
 
 
-def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dict]) -> None:
+def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dict]) -> None:
     """Run the preprocessing of every case once, so that what cannot be evaluated stops a run before it begins.
 
     Several processes share the work and all find what one of them finds.
@@ -163,7 +163,7 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
     progress = tqdm(mine, desc="Checking cases", unit="case", disable=process_rank() > 0 or None)
     holding: list[bool] = []  # whether the label of a case holds any class
 
-    def check(case: dict[str, str]) -> None:
+    def check(case: dict[str, Any]) -> None:
         label = transform(case)["label"]
         holding.append(bool(((label > 0) & (label != UNKNOWN)).any()))
 

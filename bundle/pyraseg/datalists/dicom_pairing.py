@@ -3,6 +3,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Scan, Series
@@ -11,7 +12,7 @@ from bundle.pyraseg.labels import ImageUids, images_of, read_references
 logger = logging.getLogger(__name__)
 
 
-def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
+def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, Any]]:
     """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
     Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from os.path import relpath
 from pathlib import Path
+from typing import Any
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.datalists.duplicates import Duplicate
@@ -13,7 +14,7 @@ from bundle.pyraseg.datalists.duplicates import Duplicate
 NAMED = 10
 
 
-def refuse_shared_patients(cases: Mapping[str, Sequence[dict[str, str]]], folder: Path) -> None:
+def refuse_shared_patients(cases: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> None:
     """Refuse parts that share a patient. Patients are not named: the message goes into logs.
 
     Raises:
@@ -29,7 +30,7 @@ def refuse_shared_patients(cases: Mapping[str, Sequence[dict[str, str]]], folder
 
 
 def leaks(
-    cases: Mapping[str, Sequence[dict[str, str]]], duplicates: Sequence[Duplicate]
+    cases: Mapping[str, Sequence[dict[str, Any]]], duplicates: Sequence[Duplicate]
 ) -> list[tuple[tuple[str, str], tuple[str, str], Duplicate]]:
     """Return the pairs whose two images lie in different parts: (part, image), (part, image) and what they share.
 
@@ -43,7 +44,7 @@ def leaks(
 
 
 def refuse_duplicates(
-    cases: Mapping[str, Sequence[dict[str, str]]], duplicates: Sequence[Duplicate], folder: Path, *, remedy: str
+    cases: Mapping[str, Sequence[dict[str, Any]]], duplicates: Sequence[Duplicate], folder: Path, *, remedy: str
 ) -> None:
     """Refuse parts that share an image, exactly or nearly.
 

@@ -2,6 +2,7 @@
 """Split the cases of a data set into parts, never the cases of a patient."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from bundle.pyraseg.core import PyrasegError
 SPLITS = ("training", "validation", "test")
 
 
-def random_split(items: list[dict[str, str]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, str]]]:
+def random_split(items: list[dict[str, Any]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, Any]]]:
     """Split three ways at random, by patient.
 
     Args:
@@ -62,18 +63,18 @@ def stratified_parts(
     Raises:
         PyrasegError: there are fewer patients than parts with a share.
     """
-    shares = np.asarray(shares, float)
+    shares_of = np.asarray(shares, float)
     names, member = np.unique(np.asarray(patients), return_inverse=True)
-    if len(names) < np.count_nonzero(shares):
+    if len(names) < np.count_nonzero(shares_of):
         raise PyrasegError(
-            f"{len(names)} patients cannot be split into {np.count_nonzero(shares)} parts: each needs one at least. "
+            f"{len(names)} patients cannot be split into {np.count_nonzero(shares_of)} parts: each needs one at least. "
             "Ask for fewer parts or add cases."
         )
     kinds = sorted({name for held in classes for name in held})
     holds = np.array([[name in held for name in kinds] + [not held, True] for held in classes], float)  # the last: all
     counts = np.zeros((len(names), holds.shape[1]))
     np.add.at(counts, member, holds)
-    lacking = shares[:, None] * counts.sum(axis=0)  # (parts, classes), in cases
+    lacking = shares_of[:, None] * counts.sum(axis=0)  # (parts, classes), in cases
     part_of = np.full(len(names), -1)
     random = np.random.default_rng(seed)
     left = random.permutation(len(names))
@@ -83,13 +84,13 @@ def stratified_parts(
         rarest = int(np.where(carriers > 0, carriers, np.inf).argmin())
         # Of its carriers the one with most cases, while there is room for it.
         patient = left[np.where(remaining[:, rarest] > 0, remaining[:, -1], 0).argmax()]
-        empty = np.flatnonzero((shares > 0) & ~np.isin(np.arange(len(shares)), part_of))
-        allowed = empty if empty.size >= left.size else np.flatnonzero(shares > 0)
+        empty = np.flatnonzero((shares_of > 0) & ~np.isin(np.arange(len(shares_of)), part_of))
+        allowed = empty if empty.size >= left.size else np.flatnonzero(shares_of > 0)
         # A part that has room for the patient, and of those the one that lacks the largest fraction of its share: so
         # patients with many cases and those with few are spread alike, and one with half of all cases goes to training.
         told_by = [rarest, -1]
         room = (lacking[:, told_by] >= counts[patient, told_by]).all(axis=1)
-        ranks = [(room[part], *lacking[part, told_by] / shares[part], random.random(), part) for part in allowed]
+        ranks = [(room[part], *lacking[part, told_by] / shares_of[part], random.random(), part) for part in allowed]
         part_of[patient] = part = max(ranks)[-1]
         lacking[part] -= counts[patient]
         left = left[left != patient]

@@ -133,7 +133,7 @@ def quantize(
         if agreement >= enough and not measure:
             return Quantized(model, agreement, (), {})
         alone = {layer: _agreement(quantizer(only=layer), shown, expected) for layer in progress(quantizer.layers)}
-        costs = {layer: 1 - alone[layer] for layer in sorted(alone, key=alone.get)}
+        costs = {layer: 1 - alone[layer] for layer in sorted(alone, key=alone.__getitem__)}
         in_float: list[str] = []
         while agreement < enough and len(in_float) < len(costs) // 2:
             in_float = list(costs)[: max(1, 2 * len(in_float))]

@@ -4,11 +4,13 @@
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from monai.data import MetaTensor
 from skimage.segmentation import find_boundaries
 
 from bundle.pyraseg.core import PyrasegError, mendable
@@ -64,7 +66,12 @@ def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[s
                 relative = found if absolute or high == low else (found - low) / (high - low)
                 values.setdefault(value, []).append(relative)
     ends = np.percentile(np.concatenate([part for found in values.values() for part in found]), (0.2, 99.8))
-    style = {"bins": np.linspace(*ends, 80), "density": True, "histtype": "step", "linewidth": 1.6}
+    style: dict[str, Any] = {
+        "bins": np.linspace(ends[0], ends[1], 80),
+        "density": True,
+        "histtype": "step",
+        "linewidth": 1.6,
+    }
     for value, found in sorted(values.items()):
         axes.hist(np.concatenate(found), color=_color(value), label=names[value], **style)
     label = "HU" if absolute else "from the 0.5th (0) to the 99.5th percentile (1) of each image"
@@ -124,7 +131,7 @@ def draw_pairs(
     figure.savefig(path, dpi=90, format="png")
 
 
-def outlined(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
+def outlined(image: MetaTensor, label: np.ndarray) -> tuple[np.ndarray, float]:
     """Return RGB (H, W, 3) of the slice with the largest label, outlined by class, and the height of its pixels.
 
     Args:

@@ -75,7 +75,7 @@ def _brightness(case: CaseFingerprint) -> float:
 
 def _deviations(values: Sequence[float]) -> np.ndarray:
     """Return by how many robust standard deviations each value is from the median; zeros for too few values."""
-    values = np.asarray(values, dtype=float)
-    away = values - np.median(values) if len(values) >= FEWEST else np.zeros(len(values))
+    found = np.asarray(values, dtype=float)
+    away = found - np.median(found) if len(found) >= FEWEST else np.zeros(len(found))
     spread = 1.4826 * np.median(np.abs(away))
     return away / spread if spread > 0 else np.zeros(len(values))

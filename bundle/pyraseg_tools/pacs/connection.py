@@ -109,7 +109,7 @@ def plain_errors(client: DICOMwebClient) -> Iterator[None]:
     except requests.exceptions.TooManyRedirects as error:
         raise Unavailable(f"{url} sends elsewhere, and redirects are not followed. Give the final address.") from error
     except requests.exceptions.HTTPError as error:
-        status = error.response.status_code
+        status = error.response.status_code if error.response is not None else 0
         if status == 401:
             raise Unavailable(
                 f"{url} refuses the credentials (HTTP 401). Set {USER} and {PASSWORD}, or {TOKEN}."

@@ -49,7 +49,7 @@ class Journal:
 
     def __getitem__(self, series_uid: str) -> Entry | None:
         item = self._entries.get(series_uid)
-        return item and Entry(**{**item, "segmentation": tuple(item["segmentation"])})
+        return None if not item else Entry(**{**item, "segmentation": tuple(item["segmentation"])})
 
     def __setitem__(self, series_uid: str, entry: Entry) -> None:
         self._entries[series_uid] = asdict(entry)

@@ -123,7 +123,7 @@ def phantom_case(seed: int, index: int, *, size: int = 144) -> PhantomCase:
         for axis in range(3)
     ]
     points = tuple(
-        sum(np.float32(lie[row, axis]) * local[axis] for axis in range(3)).ravel() + np.float32(middle[row])
+        np.ravel(sum(np.float32(lie[row, axis]) * local[axis] for axis in range(3))) + np.float32(middle[row])
         for row in range(3)
     )
     hu, labels = anatomy.render(points, blend=1.1 * spacing)
