@@ -40,7 +40,7 @@ from benchmarks.networks import (
 from bundle.pyraseg.commands import training_images
 from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
 from bundle.pyraseg.training import load_model
-from bundle.pyraseg.workflow import plain_console
+from bundle.pyraseg.workflow import plain_console, read_config
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 PICTURE = CONFIGS.parent / "docs" / "images" / "dermoscopy_front.png"
@@ -163,9 +163,8 @@ def main() -> None:
     logging.disable(logging.WARNING)  # the exporter's remarks
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
-    config = ConfigParser()
-    config.read_config([str(CONFIGS / "train.json"), str(CONFIGS / "dermoscopy.json")])
-    config.update({"dataset_dir": str(given.dataset_dir), "pretrained": False})
+    options = {"dataset_dir": str(given.dataset_dir), "pretrained": False}
+    config = read_config([CONFIGS / "train.json", CONFIGS / "dermoscopy.json"], options)
     report: dict[str, Any] = {"processor": processor(), "versions": versions(), "repeats": given.repeats}
     with tempfile.TemporaryDirectory() as folder:
         candidates = Candidates(config, given.work, Path(folder))

@@ -47,7 +47,7 @@ def test_help_and_refusals_come_at_once_and_without_torch():
         ([], 0, "segment photo.jpg out"),
         (["--help"], 0, "Deploy:"),
         (["--version"], 0, "pyraseg "),
-        (["segmnt"], 2, "The nearest is 'segment'"),
+        (["segmnt"], 2, "The nearest name is 'segment'"),
     ):
         check = f"import sys; from bundle.pyraseg.commands import main\ntry: main({words})"
         check += "\nfinally: assert 'torch' not in sys.modules"
@@ -59,7 +59,7 @@ def test_exit_codes(tmp_path, capsys):
     assert main(["segment", str(tmp_path / "none"), str(tmp_path / "out")]) == 1
     assert "pyraseg: There is nothing at" in capsys.readouterr().err
     assert main(["train", "dermoscpy"]) == 1
-    assert "The nearest is 'dermoscopy'" in capsys.readouterr().err
+    assert "The nearest name is 'dermoscopy'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         main(["segment"])
     assert end.value.code == 2

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.datalists.classes_present import classes_present
+from bundle.pyraseg.datalists.collecting import classes_present
 from tests.datalists.test_pairing import write_seg, write_study
 
 

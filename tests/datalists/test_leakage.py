@@ -5,7 +5,7 @@ import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.duplicates import Duplicate
-from bundle.pyraseg.datalists.leakage import NAMED, refuse_duplicates, refuse_shared_patients
+from bundle.pyraseg.datalists.splitting import NAMED, refuse_duplicates, refuse_shared_patients
 
 
 def items(*names: str, patient: str | None = None) -> list[dict[str, str]]:

@@ -6,11 +6,10 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from importlib.metadata import version
 from typing import NoReturn
 
-from bundle.pyraseg.core import mendable
+from bundle.pyraseg.core import mendable, nearest_hint
 
 _OWN, _TOOLS = "bundle.pyraseg.commands", "bundle.pyraseg_tools.commands"
 #: The commands in groups: name, module, and what it does in a line. A module is imported only when its command is run.
@@ -105,5 +104,4 @@ def _explain(words: list[str], commands: Collection[str]) -> NoReturn:
     parser.add_argument("--version", action="version", version=f"pyraseg {version('pyraseg')}")
     parser.add_argument("command", help=argparse.SUPPRESS)
     command = parser.parse_args(words[:1] or ["--help"]).command
-    near = get_close_matches(command, commands, n=1)
-    parser.error(f"there is no command {command!r}.{f' The nearest is {near[0]!r}.' if near else ''} All: --help")
+    parser.error(f"there is no command {command!r}.{nearest_hint(command, commands)} All: --help")

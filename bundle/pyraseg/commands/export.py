@@ -9,7 +9,6 @@ kept (docs/deployment.md). Options of the config, such as `--spacing 2.0`, repea
 """
 
 import argparse
-import hashlib
 import json
 import logging
 from importlib.metadata import metadata
@@ -19,7 +18,7 @@ from typing import Any
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, file_digest
 from bundle.pyraseg.deployment import Decision, Parts, export
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.transforms import read_temperature
@@ -86,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         "terminology": json.dumps(config["terminology"]),
         "algorithm": config["algorithm"]["name"],
         "version": metadata("pyraseg")["Version"],
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": file_digest(weights),
         **data,
     }
     came_along = weights.parent == shipped() / "models" and shipped() != root

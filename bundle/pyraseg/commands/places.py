@@ -3,11 +3,10 @@
 
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import bundle.pyraseg
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 
 #: The task that needs no overlay.
 DEFAULT = "phantom"
@@ -62,9 +61,8 @@ def config_files(names: Sequence[str | Path], *, program: str = "train") -> tupl
 def _file(name: str, configs: Path, program: str) -> Path:
     if not name.endswith((".json", ".yaml", ".yml")):
         if name not in tasks():
-            near = get_close_matches(name, [DEFAULT, *tasks()], n=1)
-            hint = f" The nearest is {near[0]!r}." if near else ""
-            raise PyrasegError(f"There is no task {name!r}.{hint} Tasks: {', '.join([DEFAULT, *tasks()])}.")
+            known = [DEFAULT, *tasks()]
+            raise PyrasegError(f"There is no task {name!r}.{nearest_hint(name, known)} Tasks: {', '.join(known)}.")
         return configs / f"{name}{'_inference' if program == 'inference' else ''}.json"
     found = [path for path in (Path(name), configs.parent / name) if path.is_file()]
     if not found:

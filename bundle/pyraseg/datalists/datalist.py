@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.datalists.leakage import refuse_shared_patients
 from bundle.pyraseg.datalists.pairing import pair_by_pattern
 from bundle.pyraseg.datalists.patients import patients_by_pattern
-from bundle.pyraseg.datalists.splitting import SPLITS, random_split
+from bundle.pyraseg.datalists.splitting import SPLITS, random_split, refuse_shared_patients
 from bundle.pyraseg.datalists.voc import is_voc, read_lists
 from bundle.pyraseg.transforms import label_files
 

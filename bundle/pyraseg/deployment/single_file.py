@@ -4,10 +4,12 @@
 import ast
 import stat
 import sys
-import tomllib
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 import bundle.pyraseg
 from bundle.pyraseg.core import replacing
@@ -71,9 +73,10 @@ def third_parties() -> set[str]:
 
 
 def requirements() -> list[str]:
-    """Return what is to be installed beside the file, as pip reads it: the extra of pyproject.toml."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        return tomllib.load(file)["project"]["optional-dependencies"][EXTRA]
+    """Return what is to be installed beside the file, as pip reads it: the extra of the installed package."""
+    lines = [Requirement(text) for text in requires("pyraseg") or []]
+    extra = [line for line in lines if line.marker is not None and line.marker.evaluate({"extra": EXTRA})]
+    return [f"{line.name}{line.specifier}" for line in extra]
 
 
 def write_zipapp(path: Path) -> int:

@@ -13,7 +13,6 @@ Settings follow from the training part of the split alone; what looks wrong is s
 """
 
 import argparse
-import json
 import logging
 import multiprocessing
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from bundle.pyraseg.commands import add_configs, command_parser, config_files, s
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
-from bundle.pyraseg.workflow import plain_console, read_config
+from bundle.pyraseg.workflow import components, config_text, plain_console, read_config
 from bundle.pyraseg_tools.fingerprint import (
     CaseFingerprint,
     Setting,
@@ -75,7 +74,7 @@ def propose(
     """Return the settings for knobs that the config uses, and notes on the others."""
     settings, notes = {}, []
     grid = propose_grid(training)
-    if "RandSpatialCropd" in json.dumps(parser["train#augmentation"]):
+    if any(part["_target_"] == "RandSpatialCropd" for _, part in components(parser["train#augmentation"])):
         notes.append("no `slice_size`: this config sees patches, whose size is a choice between detail and context.")
         grid.pop("slice_size")
     if parser["windows"] is not None:
@@ -151,9 +150,8 @@ def main(argv: list[str] | None = None) -> None:
         write_cases(folder / "cases.csv", measured, odd, names)
         draw_histograms(folder / "histograms.png", training, counts, settings.get("windows", Setting([], "")).value)
         draw_pairs(folder / "pairs.png", measured, odd, load)
-        values = {key: setting.value for key, setting in settings.items()}
-        lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
-        (folder / "proposal.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+        proposal = config_text({key: setting.value for key, setting in settings.items()})
+        (folder / "proposal.json").write_text(proposal, encoding="utf-8")
         (folder / "report.md").write_text(report(measured, odd, counts, settings, notes), encoding="utf-8")
     print(class_table(counts), settings_table(settings), *notes, sep="\n")
     print(f"{len(measured)} cases measured, {len(odd)} to look at: {options.output / 'report.md'} and its pictures;")

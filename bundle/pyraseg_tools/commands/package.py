@@ -5,8 +5,8 @@ pyraseg package --task dermoscopy
 
 It holds the task's configs merged into files that stand alone, the weights, the code, the model card and the license
 of the data, with SHA-256 sums, a bill of materials and a golden prediction on a drawn image, and no data. The same
-commit gives the same bytes. `pyraseg verify` checks it wherever it goes, and
-`pyraseg publish` publishes it (docs/sharing.md).
+commit gives the same bytes. `pyraseg verify` checks it wherever it goes, and `pyraseg publish` publishes it
+(docs/sharing.md).
 """
 
 import argparse
@@ -14,6 +14,7 @@ import hashlib
 from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.publishing import pack
 
@@ -30,6 +31,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     plain_console()
     options = arguments(argv)
+    if not Path("pyproject.toml").is_file():
+        raise PyrasegError(f"{Path.cwd()} is no clone of pyraseg, whose files make a package. Run this in one.")
     print(f"Packaging {options.task}, and trying the package on a made-up image ...", flush=True)
     path = pack(Path.cwd(), options.task, options.output_dir, model=options.model, key=options.sign)
     content = path.read_bytes()

@@ -71,10 +71,11 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     weights = _weights(model)
     digest = hashlib.sha256(weights).hexdigest()
     metadata = task.config("metadata")
-    if metadata["weights"] not in ({}, {MODEL: digest}):
+    stated = metadata["weights"].get(MODEL, digest)
+    if stated != digest:
         raise PyrasegError(
             f"{model} has the SHA-256 {digest}, but the metadata of the task {task.name!r} describe other weights, "
-            f"{', '.join(metadata['weights'].values())}. Measure these weights, and put their sum and their figures "
+            f"{stated}. Measure these weights, and put their sum and their figures "
             "into the metadata and the model card."
         )
     metadata["weights"] = {MODEL: digest}

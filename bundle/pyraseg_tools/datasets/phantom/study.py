@@ -97,7 +97,7 @@ def _data_list(items: list[dict[str, str]]) -> dict[str, object]:
     return {
         "name": "Pyraseg phantom",
         "description": "Synthetic abdominal CT; no patient is real.",
-        "license": "Apache-2.0",
+        "licence": "Apache-2.0",  # as the Decathlon spells it
         "modality": {"0": "CT"},
         "labels": {"0": "background", **{str(value): name for value, name in LABELS.items()}},
         "numTraining": training,

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pyraseg segment` and `pyraseg models`: which model takes what, what is said of it, and the masks that it writes."""
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bundle.pyraseg.commands import main
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.workflow import read_config
+from bundle.pyraseg_tools.datasets import write_photograph_study
+from tests.helpers.commands import ROOT
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a photograph with its mask beside the current folder, which is empty."""
+    write_photograph_study(tmp_path / "drawn", seed=5, people=3, photographs=1)
+    first, *others = sorted((tmp_path / "drawn" / "images").iterdir())
+    for path in others:
+        path.unlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return first
+
+
+def dice(found: Path, truth: Path) -> float:
+    one, other = (np.asarray(Image.open(path)) > 0 for path in (found, truth))
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+def volume(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "made_up.nii.gz"
+    values = np.random.default_rng(0).normal(0, 50, (48, 40, 3)).astype(np.float32)
+    nib.Nifti1Image(values, np.diag([2.5, 2.5, 5, 1])).to_filename(path)
+    return path
+
+
+def untrained(path: Path) -> Path:
+    torch.manual_seed(0)
+    network = read_config([ROOT / "configs" / "inference.json"]).get_parsed_content("network_def")
+    path.parent.mkdir(exist_ok=True)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_a_photograph_and_nothing_else(drawn, capsys):
+    assert main(["segment", str(drawn), "out"]) == 0
+    said = capsys.readouterr().out
+    assert "the model dermoscopy" in said and "Trained on: ISIC 2017" in said and "Not for diagnosis" in said
+    truth = drawn.parents[1] / "masks" / f"{drawn.stem}_segmentation.png"
+    assert dice(Path("out", f"{drawn.stem}.png"), truth) > 0.8
+    assert sorted(path.name for path in Path().iterdir()) == ["out"]  # nothing else is written here
+
+
+def test_both_kinds_in_a_folder(drawn, capsys):
+    volume(drawn.parent)
+    untrained(Path("models", "model.pt"))
+    assert main(["segment", str(drawn.parent), "out", "--outputs", "labels"]) == 0
+    said = capsys.readouterr().out
+    assert "1 photographs" in said and "1 series and volumes" in said and "which a training left there" in said
+    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {
+        f"dermoscopy/{drawn.stem}.png", "model/made_up.nii.gz",
+    }  # fmt: skip
+
+
+def test_a_file_of_weights_and_the_options_of_a_config(tmp_path, capsys):
+    weights = untrained(tmp_path / "models" / "mine.pt")
+    source, out = volume(tmp_path / "in"), tmp_path / "out"
+    words = ["segment", str(source), str(out), "--model", str(weights), "--outputs", "labels", "--spacing", "5.0"]
+    assert main(words) == 0 and nib.load(out / "made_up.nii.gz").shape == (48, 40, 3)
+    assert main([*words[:-2], "--spacin", "5.0"]) == 1
+    assert "The nearest name is 'spacing'" in capsys.readouterr().err
+
+
+def test_an_exported_model_and_a_package_are_refused_in_words(tmp_path, capsys):
+    source = volume(tmp_path / "in")
+    assert main(["segment", str(source), str(tmp_path / "out"), "--model", str(tmp_path / "none.onnx")]) == 1
+    assert "There is no model at" in capsys.readouterr().err
+    assert main(["segment", str(source), str(tmp_path / "out"), "--model", "dermoscpy"]) == 1
+    assert "'dermoscopy'" in capsys.readouterr().err
+    assert main(["segment", str(source), str(tmp_path / "out"), "--outputs", "label"]) == 1
+    assert "'labels'" in capsys.readouterr().err
+    shutil.copy(source, tmp_path / "no.zip")
+    assert main(["segment", str(source), str(tmp_path / "out"), "--model", str(tmp_path / "no.zip")]) == 1
+    assert "is refused" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_models_tells_what_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    untrained(Path("models", "mine.pt"))
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    for text in ("dermoscopy: Segmentation of skin lesions", "mean dice 0.892", "Apache-2.0", "models/mine.pt"):
+        assert text in said
+
+
+def test_weights_of_half_precision_give_what_they_say(tmp_path):
+    from bundle.pyraseg.training import load_model
+
+    network = read_config([ROOT / "configs" / "inference.json"]).get_parsed_content("network_def")
+    half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    torch.save(half, tmp_path / "half.pt")
+    loaded = load_model(network, tmp_path / "half.pt", remedy="").state_dict()
+    assert all(loaded[name].dtype in (torch.float32, torch.int64) for name in half)
+    assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in half.items())
+    with pytest.raises(PyrasegError, match="does not fit the network"):
+        torch.save({"a": torch.zeros(1)}, tmp_path / "half.pt")
+        load_model(network, tmp_path / "half.pt", remedy="")
