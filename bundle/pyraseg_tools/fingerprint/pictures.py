@@ -51,8 +51,9 @@ def draw_histograms(
     figure.savefig(path, dpi=100, format="png")
 
 
-def _color(value: int) -> tuple[float, ...]:
-    return tuple(color_of(np.array(value)) / 255) if value else (0.6, 0.6, 0.6)
+def _color(value: int) -> tuple[float, float, float]:
+    red, green, blue = color_of(np.array(value)) / 255 if value else (0.6, 0.6, 0.6)
+    return red, green, blue
 
 
 def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[str], windows: Sequence | None) -> None:
@@ -85,7 +86,9 @@ def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[s
 
 def _sizes(axes: Axes, cases: Sequence[CaseFingerprint]) -> None:
     located = all(case.spacing for case in cases)
-    extents = np.array([np.multiply(case.size[:2], case.spacing[:2] if located else 1) for case in cases], float)
+    extents = np.array(
+        [np.multiply(case.size[:2], case.spacing[:2] if located and case.spacing else 1) for case in cases], float
+    )
     axes.plot(*extents.T, "o", alpha=0.3)
     unit = "mm" if located else "pixels"
     axes.set(xlabel=f"width in {unit}", ylabel=f"height in {unit}", title="Sizes of the slices or images, a dot a case")

@@ -54,6 +54,7 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
 
 def pixel_size(case: CaseFingerprint) -> float:
     """Return the geometric mean of a case's in-plane spacing in mm."""
+    assert case.spacing is not None  # asked of images with patient geometry alone
     return float(np.sqrt(case.spacing[0] * case.spacing[1]))
 
 
@@ -69,6 +70,7 @@ def _measures(cases: Sequence[CaseFingerprint]) -> dict[str, Callable[[CaseFinge
 
 
 def _brightness(case: CaseFingerprint) -> float:
+    assert case.foreground is not None  # asked of labeled images alone
     _, low, high, _ = case.extent
     return (case.foreground[1] - low) / max(high - low, np.finfo(float).tiny)
 

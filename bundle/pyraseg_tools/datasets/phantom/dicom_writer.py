@@ -31,7 +31,7 @@ def write_series(folder: Path, case: PhantomCase, *, seed: int, number: int) -> 
     folder.mkdir(parents=True)
     identity = [str(seed), str(number)]
     if "multiframe" in case.plan.traits:
-        datasets = [_enhanced(case, identity, number)]
+        datasets: list[Dataset] = [_enhanced(case, identity, number)]
     else:
         datasets = [_slice(case, identity, number, k) for k in range(len(case.hu))]
     extra = [_scout(case, identity, number)] if "scout" in case.plan.traits else []
