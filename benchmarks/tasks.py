@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bundle.pyraseg.core import task_files
 from bundle.pyraseg.evaluation import mean_interval
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
@@ -37,16 +38,16 @@ def run(task: str, dataset_dir: Path, work: Path) -> None:
     options = ("--dataset_dir", str(dataset_dir.resolve()), "--model_file", str(work / "model.pt"))
     options += ("--num_workers", "0", "--cache_dir", str(work.parent / "cache"))
     before = processor_seconds()
-    bundle("training", f"train.json {task}.json", "--output_dir", str(work), *options)
+    bundle("training", task, "train", "--output_dir", str(work), *options)
     minutes = (processor_seconds() - before) / 60
-    bundle("evaluating", f"train.json {task}.json evaluate.json", "--output_dir", str(work / "test"), *options)
+    bundle("evaluating", task, "evaluate", "--output_dir", str(work / "test"), *options)
     keep(task, work, minutes)
 
 
-def bundle(program: str, configs: str, *options: str) -> None:
-    """Run a program of the bundle on one thread; its output goes to the screen."""
-    files = str([f"configs/{name}" for name in configs.split()])
-    command = [sys.executable, "-m", "monai.bundle", "run", program, "--config_file", files, *options]
+def bundle(run_id: str, task: str, program: str, *options: str) -> None:
+    """Run a program of a task on one thread; its output goes to the screen."""
+    files = str([str(file) for file in task_files(ROOT / "configs", program, task)])
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files, *options]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 

@@ -38,6 +38,7 @@ from benchmarks.networks import (
     summary,
 )
 from bundle.pyraseg.commands import training_images
+from bundle.pyraseg.core import task_files
 from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.workflow import plain_console, read_config
@@ -164,7 +165,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
     options = {"dataset_dir": str(given.dataset_dir), "pretrained": False}
-    config = read_config([CONFIGS / "train.json", CONFIGS / "dermoscopy.json"], options)
+    config = read_config(task_files(CONFIGS, "train", "dermoscopy"), options)
     report: dict[str, Any] = {"processor": processor(), "versions": versions(), "repeats": given.repeats}
     with tempfile.TemporaryDirectory() as folder:
         candidates = Candidates(config, given.work, Path(folder))

@@ -18,6 +18,7 @@ from torch import nn
 from benchmarks.dermoscopy.networks import NETWORKS, OURS
 from benchmarks.dermoscopy.trials import CONFIGS, versions
 from benchmarks.networks import check_export, eager_call, export, interleaved, onnx_call, processor, summary
+from bundle.pyraseg.core import task_files
 from bundle.pyraseg.workflow import read_config
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "dermoscopy"
@@ -26,7 +27,7 @@ MODES = ("eager", "onnxruntime")
 
 def build(name: str) -> nn.Module:
     """Return a network as the dermoscopy config with its overrides makes it, with random weights."""
-    parser = read_config([CONFIGS / "train.json", CONFIGS / "dermoscopy.json"])
+    parser = read_config(task_files(CONFIGS, "train", "dermoscopy"))
     parser.update(NETWORKS[name] | {"pretrained": False})
     return parser.get_parsed_content("network_def").to(memory_format=torch.channels_last).eval()
 

@@ -75,7 +75,7 @@ class Bench:
             PyrasegError: the record is that of a training with other settings.
         """
         results = self.results_dir / trial.folder
-        workflow = self._workflow(trial, "train.json", "dermoscopy.json")
+        workflow = self._workflow(trial, "train.json", "photographs.json", "dermoscopy.json")
         digest = config_hash(workflow.parser.get())
         if (results / "run.json").is_file():
             record = json.loads((results / "run.json").read_text(encoding="utf-8"))
@@ -118,7 +118,9 @@ class Bench:
         if not path.is_file():
             changed = {"output_dir": str(output / part), "model_file": str(output / "best.pt")}
             changed |= {"validate#dataset#data": f"$@cases['{part}']", "uncertainty_rotations": []}
-            workflow = self._workflow(trial, "train.json", "dermoscopy.json", "evaluate.json", **changed)
+            workflow = self._workflow(
+                trial, "train.json", "photographs.json", "dermoscopy.json", "evaluate.json", **changed
+            )
             workflow.run_id = "evaluating"
             workflow.initialize()
             workflow.run()

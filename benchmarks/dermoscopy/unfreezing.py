@@ -18,6 +18,7 @@ from monai.bundle import ConfigWorkflow
 
 from benchmarks.dermoscopy.latency import RESULTS
 from benchmarks.dermoscopy.trials import CONFIGS, versions
+from bundle.pyraseg.core import task_files
 from bundle.pyraseg.workflow import plain_console
 
 BATCHES = (1, 4, 16)
@@ -25,7 +26,7 @@ BATCHES = (1, 4, 16)
 
 def measure(**overrides: Any) -> dict[str, Any]:
     """Train the new parts, then return the validation Dice after numbers of batches that nothing learned from."""
-    workflow = ConfigWorkflow([str(CONFIGS / "train.json"), str(CONFIGS / "dermoscopy.json")], **overrides)
+    workflow = ConfigWorkflow([str(file) for file in task_files(CONFIGS, "train", "dermoscopy")], **overrides)
     workflow.initialize()
     workflow.run()
     network, evaluator, batches, device = (

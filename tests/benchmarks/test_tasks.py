@@ -8,6 +8,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from benchmarks.tasks import PAGE, RESULTS, TASKS, figures, keep, table
+from bundle.pyraseg.core import task_files
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -65,6 +66,6 @@ def test_metadata_and_config_agree_with_what_was_measured(task):
         "mean_iou": round(found["iou"].mean, 3),
     }
     parser = ConfigParser()
-    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / f"{task}.json")])
+    parser.read_config([str(file) for file in task_files(CONFIGS, "train", task)])
     for knob in ("seed", "epochs", "samples_per_epoch", "batch_size", "patient_pattern"):
         assert parser[knob] == found[knob], knob

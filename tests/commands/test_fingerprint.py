@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.pyraseg.core import task_files
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg_tools.commands.fingerprint import main
@@ -19,9 +20,11 @@ from tests.helpers.commands import monai_bundle
 from tests.helpers.dicom_files import write_series
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN, CHEST, HIPPOCAMPUS, RETINA = (
-    str(ROOT / "configs" / f"{name}.json") for name in ("train", "chest_xray", "hippocampus", "retina")
+CHEST, HIPPOCAMPUS, RETINA = (
+    [str(file) for file in task_files(ROOT / "configs", "train", task)]
+    for task in ("chest_xray", "hippocampus", "retina")
 )
+TRAIN = str(ROOT / "configs" / "train.json")
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def study(tmp_path) -> Path:
     return folder
 
 
-def fingerprint(study, out, *options, configs=(TRAIN, CHEST)):
+def fingerprint(study, out, *options, configs=CHEST):
     main([*configs, "--output", str(out), "--dataset_dir", str(study), "--num_workers", "0", *options])
     return json.loads((out / "proposal.json").read_text())
 
@@ -75,7 +78,7 @@ def test_a_knob_that_the_config_does_not_use_is_not_proposed(study, tmp_path):
         for k in range(12):
             picture = Image.open(study / name / f"p{k}.png").convert("RGB" if name == "images" else "L")
             picture.save(photographs / other / f"{k:02}L.{'jpg' if name == 'images' else 'png'}")
-    assert fingerprint(photographs, tmp_path / "out", configs=(TRAIN, RETINA)).keys() == {"loss#weight"}
+    assert fingerprint(photographs, tmp_path / "out", configs=RETINA).keys() == {"loss#weight"}
     assert "patches" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -159,7 +162,7 @@ def test_chest_x_rays(real_data, tmp_path):
 
 def test_hippocampus(real_data, tmp_path):
     folder = real_data / "mr_hippocampus"
-    proposal = fingerprint(folder, tmp_path / "out", configs=(TRAIN, HIPPOCAMPUS))
+    proposal = fingerprint(folder, tmp_path / "out", configs=HIPPOCAMPUS)
     labels = [case["label"] for case in load_cases(folder)["training"]]
     expected = independent_weights(labels, 3, lambda path: np.asarray(nib.load(path).dataobj).astype(int))
     assert proposal["loss#weight"] == pytest.approx(expected, rel=1e-3)
@@ -170,10 +173,10 @@ def test_hippocampus(real_data, tmp_path):
 @pytest.mark.slow
 def test_a_training_runs_with_the_proposal(real_data, tmp_path):
     folder = real_data / "mr_hippocampus"
-    proposal = fingerprint(folder, tmp_path / "out", "--memory", "4", "--device", "cpu", configs=(TRAIN, HIPPOCAMPUS))
+    proposal = fingerprint(folder, tmp_path / "out", "--memory", "4", "--device", "cpu", configs=HIPPOCAMPUS)
     assert 2 <= proposal["batch_size"] <= 32
     trained = monai_bundle(
-        "run", "training", "--config_file", str([TRAIN, HIPPOCAMPUS, str(tmp_path / "out" / "proposal.json")]),
+        "run", "training", "--config_file", str([*HIPPOCAMPUS, str(tmp_path / "out" / "proposal.json")]),
         "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "runs"), "--cache_dir", str(tmp_path / "cache"),
         "--model_file", str(tmp_path / "model.pt"), "--epochs", "1", "--samples_per_epoch", "64", "--device", "cpu",
         cwd=tmp_path,

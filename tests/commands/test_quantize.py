@@ -16,8 +16,11 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.workflow import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINING = [str(ROOT / "configs" / name) for name in ("train.json", "dermoscopy.json")]
-INFERENCE = [str(ROOT / "configs" / name) for name in ("inference.json", "dermoscopy_inference.json")]
+TRAINING = [str(ROOT / "configs" / name) for name in ("train.json", "photographs.json", "dermoscopy.json")]
+INFERENCE = [
+    str(ROOT / "configs" / name)
+    for name in ("inference.json", "photographs_inference.json", "dermoscopy_inference.json")
+]
 
 
 def test_the_configs_of_inference_are_found_by_their_names():

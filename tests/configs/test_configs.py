@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 
+from bundle.pyraseg.core import PyrasegError, how_to_train, task_files
+from bundle.pyraseg.workflow import config_text, require_kind
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,6 +18,17 @@ CONFIGS = ROOT / "configs"
 
 #: Tasks beside the default one: each is an overlay on train.json and one on inference.json.
 OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "spleen", "ultrasound", "voc")
+#: Those of 2-D images, which share the overlay of photographs.
+PHOTOGRAPHS = ("dermoscopy", "chest_xray", "retina", "ultrasound", "voc")
+
+
+def stack(program: str, task: str) -> list[str]:
+    """Return the files of a task: a base, the overlay of photographs where it is of 2-D images, and its own."""
+    base, suffix = ("inference.json", "_inference") if program == "infer" else ("train.json", "")
+    shared = [f"photographs{suffix}.json"] if task in PHOTOGRAPHS else []
+    return [base, *shared, f"{task}{suffix}.json"]
+
+
 #: What is run, and the files it is made of: a base, then overlays.
 PROGRAMS = {
     "train": ["train.json"],
@@ -23,17 +36,17 @@ PROGRAMS = {
     "calibrate": ["train.json", "calibrate.json"],
     "infer": ["inference.json"],
     "infer on ONNX Runtime": ["inference.json", "inference_onnx.json"],
-    "infer dermoscopy on ONNX Runtime": ["inference.json", "dermoscopy_inference.json", "inference_onnx.json"],
+    "infer dermoscopy on ONNX Runtime": [*stack("infer", "dermoscopy"), "inference_onnx.json"],
     "infer in TensorRT": ["inference.json", "inference_trt.json"],
     "infer in int8": ["inference.json", "inference_onnx.json", "inference_int8.json"],
     "train in several processes": ["train.json", "multi_gpu_train.json"],
     "train in a federation": ["train.json", "federated.json"],
-    "train dermoscopy in several processes": ["train.json", "dermoscopy.json", "multi_gpu_train.json"],
-    "train dermoscopy in a federation": ["train.json", "dermoscopy.json", "federated.json"],
-    **{f"train {task}": ["train.json", f"{task}.json"] for task in OVERLAYS},
-    **{f"evaluate {task}": ["train.json", f"{task}.json", "evaluate.json"] for task in OVERLAYS},
-    **{f"calibrate {task}": ["train.json", f"{task}.json", "calibrate.json"] for task in OVERLAYS},
-    **{f"infer {task}": ["inference.json", f"{task}_inference.json"] for task in OVERLAYS},
+    "train dermoscopy in several processes": [*stack("train", "dermoscopy"), "multi_gpu_train.json"],
+    "train dermoscopy in a federation": [*stack("train", "dermoscopy"), "federated.json"],
+    **{f"train {task}": stack("train", task) for task in OVERLAYS},
+    **{f"evaluate {task}": [*stack("train", task), "evaluate.json"] for task in OVERLAYS},
+    **{f"calibrate {task}": [*stack("train", task), "calibrate.json"] for task in OVERLAYS},
+    **{f"infer {task}": stack("infer", task) for task in OVERLAYS},
 }
 #: The training and the inference of each task.
 TASKS = [("train", "infer"), *((f"train {task}", f"infer {task}") for task in OVERLAYS)]
@@ -99,7 +112,8 @@ def test_every_knob_and_argument_is_used(program):
     parser.get_parsed_content("initialize#0")
     keys = {key for key, value in parser.get().items() if value is not None and key != "_meta_"}
     used = {ReferenceResolver.split_id(id)[0] for id in references(parser.get())}
-    assert keys - used - RUN_IDS - {"network_def"} == set()  # MONAI Label reads that one
+    # MONAI Label reads network_def; image_kind is checked, and a task may say how it is evaluated.
+    assert keys - used - RUN_IDS - {"network_def", "image_kind", "jaccard_threshold"} == set()
 
 
 @pytest.mark.parametrize("program", ["train", "train in several processes", "train in a federation"])
@@ -136,17 +150,64 @@ def test_no_macro_reads_another_file(name):
     assert all(macro[1:] in RUN_IDS for macro in macros)
 
 
+# --- tasks ---
+
+
+@pytest.mark.parametrize("task", [None, *OVERLAYS])
+def test_a_task_is_a_base_and_its_overlays(task):
+    for program, name in (("train", "train"), ("evaluate", "evaluate"), ("inference", "infer")):
+        files = PROGRAMS[name if task is None else f"{name} {task}"]
+        assert [path.name for path in task_files(CONFIGS, program, task)] == files
+    parts = ["metadata.json"] if task is None else ["metadata.json", f"{task}_metadata.json"]
+    assert [path.name for path in task_files(CONFIGS, "metadata", task)] == parts
+
+
+def test_who_lacks_a_model_is_told_how_to_train_it():
+    command = "Train one first: python -m monai.bundle run training --config_file "
+    assert how_to_train(ROOT / "models" / "model.pt", ROOT) == command + "configs/train.json"
+    assert how_to_train(ROOT / "models" / "spleen.pt", ROOT) == (
+        command + "\"['configs/train.json','configs/spleen.json']\""
+    )
+    assert how_to_train(ROOT / "models" / "retina.pt", str(ROOT)) == (
+        command + "\"['configs/train.json','configs/photographs.json','configs/retina.json']\""
+    )
+
+
+KINDS = {"chest_xray": "projection", **dict.fromkeys(("dermoscopy", "retina", "ultrasound", "voc"), "photograph")}
+
+
+@programs
+def test_the_transforms_are_those_of_the_kind(program):
+    parser = merged(PROGRAMS[program])
+    task = next((task for task in OVERLAYS if task in program.split()), "phantom")
+    assert parser["image_kind"] == KINDS.get(task, "volume")
+    require_kind(parser)
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "message"),
+    [
+        (["train.json", "dermoscopy.json"], None, "train#preprocessing#transforms lacks DropSliceAxisd and has Orient"),
+        (["inference.json"], "projection", "'projection', but preprocessing#transforms lacks DropSliceAxisd and has O"),
+        (PROGRAMS["train dermoscopy"], "volume", "'volume', but .* has DropSliceAxisd and has ResizePhotographd"),
+        (["train.json"], "volumes", "'volumes'; it is one of volume, projection, photograph. The nearest name is 'vol"),
+    ],
+)
+def test_transforms_of_another_kind_are_refused(files, kind, message):
+    parser = merged(files)
+    parser["image_kind"] = kind or parser["image_kind"]
+    with pytest.raises(PyrasegError, match=message):
+        require_kind(parser)
+
+
+def test_only_dermoscopy_is_scored_as_in_isic():
+    thresholds = {
+        task: merged(PROGRAMS[f"evaluate {task}"]).get_parsed_content("jaccard_threshold") for task in OVERLAYS
+    }
+    assert thresholds.pop("dermoscopy") == 0.65 and set(thresholds.values()) == {None}
+
+
 # --- form ---
-
-
-def lists_components(component: dict[str, Any]) -> bool:
-    return any(isinstance(value, list) and all(isinstance(v, dict) for v in value) for value in component.values())
-
-
-def components(config: Any) -> list[dict[str, Any]]:
-    inner = list(config.values()) if isinstance(config, dict) else config if isinstance(config, list) else []
-    found = [config] if isinstance(config, dict) and "_target_" in config else []
-    return found + [component for value in inner for component in components(value)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -159,16 +220,22 @@ def test_no_key_is_given_twice(name):
     json.loads((CONFIGS / name).read_text(), object_pairs_hook=unique)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_component_stands_on_one_line(name):
-    alone = 0
-    for number, line in enumerate((CONFIGS / name).read_text().splitlines(), start=1):
-        if re.fullmatch(r'\s*"_target_": "[\w.]+",?', line):
-            alone += 1
-        elif '"_target_"' in line:
-            assert line.count("{") == line.count("}"), f"{name}:{number}"
-    containers = sum(map(lists_components, components(ConfigParser.load_config_file(CONFIGS / name))))
-    assert alone <= containers  # only a component that holds a list of others is spread over lines
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.json")))
+def test_a_config_is_written_as_the_repository_writes_them(name):
+    text = (CONFIGS / name).read_text()
+    assert config_text(json.loads(text)) == text
+    for line in text.splitlines():  # a transform, or a text that cannot be broken
+        assert len(line) <= 120 or re.fullmatch(r' +\{"_target_": .*\},?| +("[^"]+": )?"[^"]*",?', line), line
+
+
+@pytest.mark.parametrize("name", ["train.json", "inference.json"])
+def test_knobs_come_first(name):
+    """Data, method, machine, then the parts that they are put into; the first knob of each block tells it apart."""
+    keys = list(json.loads((CONFIGS / name).read_text()))
+    blocks = [keys.index(key) for key in ("dataset_dir", "encoder", "output_dir", "device", "network_def")]
+    assert blocks == sorted(blocks)
+    components = [key for key in keys if isinstance(json.loads((CONFIGS / name).read_text())[key], dict)]
+    assert {"bundle_root", "network_def"} <= set(components)
 
 
 # --- from elsewhere, in another format ---
@@ -230,6 +297,14 @@ def test_training_and_inference_build_the_same_network(train, infer):
     assert {"encoder", "output_stride", "pool_sizes", "class_names", "pretrained"} <= shared
     shared -= {"pretrained"}  # inference loads the bundle's own weights
     assert {key: train[key] for key in shared} == {key: infer[key] for key in shared}
+
+
+@pytest.mark.parametrize(("train", "infer"), TASKS)
+def test_training_and_inference_say_the_same_of_images_and_classes(train, infer):
+    """What must agree with a set of weights, also where no transform refers to it."""
+    train, infer = merged(PROGRAMS[train]).get(), merged(PROGRAMS[infer]).get()
+    for key in ("image_kind", "class_names", "windows", "spacing", "context_slices", "normalization"):
+        assert train.get(key) == infer.get(key), key
 
 
 # --- MONAI's properties ---

@@ -18,10 +18,10 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.deployment.agreement import LOGIT_TOLERANCE, Agreement, compare_path
 from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.onnx_graph import network_model, path_model
-from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
+from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.deployment.reference import Reference, examples
 from bundle.pyraseg.runtime.model import open_session
-from tests.helpers.onnx_paths import WINDOWS, Convolutions, network, photograph, projection, steps, volume
+from tests.helpers.onnx_paths import WINDOWS, Convolutions, network, photograph, projection, recipe_of, steps, volume
 
 PLAIN = Decision()
 
@@ -33,7 +33,7 @@ def graph(recipe: Recipe, decision: Decision = PLAIN, classes: int = 3) -> onnx.
 
 def agreement(preprocessing: Compose, flips: list | None = None, decision: Decision = PLAIN, classes=3) -> Agreement:
     parts = steps(preprocessing, flips)
-    recipe = read_recipe(*parts)
+    recipe = recipe_of(*parts)
     reference = Reference(network(recipe.channels, classes), *parts, decision)
     return compare_path(graph(recipe, decision, classes), reference, examples(recipe))
 
@@ -67,9 +67,9 @@ def test_agrees_with_the_bundle_at_every_size(name):
 def test_mirror_images_are_averaged(make, flips):
     assert agreement(make(), flips).logit_error < 1e-5
     parts = steps(make())
-    recipe = read_recipe(*parts)
+    recipe = recipe_of(*parts)
     plain = Reference(network(recipe.channels), *parts, PLAIN)
-    other = graph(read_recipe(*steps(make(), flips)))
+    other = graph(recipe_of(*steps(make(), flips)))
     assert compare_path(other, plain, examples(recipe)).logit_error > 0.01  # so that they are not averaged over nothing
 
 
@@ -78,14 +78,14 @@ def test_temperature_and_threshold(temperature, threshold):
     decision = Decision(temperature, threshold)
     found = agreement(photograph(), decision=decision, classes=2)
     assert found.logit_error < 1e-5 and found.probability_error < 1e-5 and found.mask_agreement > 0.9999
-    recipe = read_recipe(*steps(photograph()))
+    recipe = recipe_of(*steps(photograph()))
     undecided = Reference(network(3, 2), *steps(photograph()), PLAIN)
     apart = compare_path(graph(recipe, decision, 2), undecided, examples(recipe))
     assert apart.probability_error > 0.01 or apart.mask_agreement < 0.99
 
 
 def test_a_batch_is_its_images():
-    recipe = read_recipe(*steps(volume("header", context_slices=1)))
+    recipe = recipe_of(*steps(volume("header", context_slices=1)))
     run = open_session(graph(recipe).SerializeToString(), threads=1, remedy="")
     (example,) = examples(recipe, [(40, 57)])
     names = [item.name for item in run.get_inputs()]
@@ -106,7 +106,7 @@ def test_what_a_graph_cannot_hold_is_refused():
         ((whole, infer, Compose([*post.transforms, FillHolesd("pred")])), "FillHolesd"),
     ]:
         with pytest.raises(PyrasegError, match=text):
-            read_recipe(*wrong)
+            recipe_of(*wrong)
 
 
 class OneSize(nn.Module):
@@ -132,7 +132,7 @@ class Guessing(Convolutions):
     ("wrong", "text"), [(OneSize(), "for one size"), (Guessing(3, 3), "not what PyTorch computes")]
 )
 def test_a_graph_that_computes_something_else_is_not_kept(wrong, text, tmp_path):
-    parts = Parts(wrong, 3, 3, *steps(photograph()))
+    parts = Parts(wrong, 3, 3, *steps(photograph()), "photograph")
     with pytest.raises(PyrasegError, match=text):
         export(parts, tmp_path / "n.onnx", tmp_path / "p.onnx", properties={})
     assert list(tmp_path.iterdir()) == []
@@ -142,13 +142,16 @@ def test_an_earlier_file_stays_when_a_graph_is_refused(tmp_path):
     (tmp_path / "p.onnx").write_text("before")
     with pytest.raises(PyrasegError):
         export(
-            Parts(Guessing(3, 3), 3, 3, *steps(photograph())), tmp_path / "n.onnx", tmp_path / "p.onnx", properties={}
+            Parts(Guessing(3, 3), 3, 3, *steps(photograph()), "photograph"),
+            tmp_path / "n.onnx",
+            tmp_path / "p.onnx",
+            properties={},
         )
     assert [path.name for path in tmp_path.iterdir()] == ["p.onnx"] and (tmp_path / "p.onnx").read_text() == "before"
 
 
 def test_files_are_whole_valid_and_say_what_they_are(tmp_path):
-    parts = Parts(network(9), 9, 3, *steps(volume(*WINDOWS, context_slices=1)))
+    parts = Parts(network(9), 9, 3, *steps(volume(*WINDOWS, context_slices=1)), "volume")
     files = tmp_path / "made" / "n.onnx", tmp_path / "made" / "p.onnx"
     found = export(parts, *files, properties={"name": "Ä"}, decision=Decision(1.5))
     assert sorted(path.name for path in files[0].parent.iterdir()) == ["n.onnx", "p.onnx"]
@@ -162,7 +165,7 @@ def test_files_are_whole_valid_and_say_what_they_are(tmp_path):
     assert set(contents) == {"network", "path"}
     recipe = json.loads(contents["path"]["recipe"])
     assert [window["center"] for window in recipe["windows"]] == [90, 40, 0]
-    assert (recipe["kind"], recipe["context_slices"], recipe["spacing"]) == ("volume", 1, 1.7)
+    assert (recipe["image_kind"], recipe["context_slices"], recipe["spacing"]) == ("volume", 1, 1.7)
     assert contents["path"]["temperature"] == "1.5"
 
 
@@ -171,5 +174,9 @@ def test_decisions_that_mean_nothing_are_refused(decision, tmp_path: Path):
     classes = 2 if decision.threshold == 1.5 else 3
     with pytest.raises(PyrasegError, match=r"temperature|threshold"):
         export(
-            Parts(network(3), 3, classes, *steps(photograph())), tmp_path / "n", None, properties={}, decision=decision
+            Parts(network(3), 3, classes, *steps(photograph()), "photograph"),
+            tmp_path / "n",
+            None,
+            properties={},
+            decision=decision,
         )

@@ -14,7 +14,7 @@ from tests.helpers.onnx_paths import network, photograph, steps
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     paths = folder / "n.onnx", folder / "p.onnx"
-    export(Parts(network(3), 3, 3, *steps(photograph())), *paths, properties={})
+    export(Parts(network(3), 3, 3, *steps(photograph()), "photograph"), *paths, properties={})
     return paths
 
 

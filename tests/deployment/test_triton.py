@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.deployment.onnx_graph import describe, network_model, path_model
-from bundle.pyraseg.deployment.recipe import Decision, read_recipe
+from bundle.pyraseg.deployment.recipe import Decision
 from bundle.pyraseg_tools.commands import triton
 from tests.helpers import onnx_paths as paths
 
@@ -25,7 +25,7 @@ def write(path, model: ir.Model) -> None:
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write(folder / "tumor.network.onnx", network_model(paths.network(3), 3))
-    recipe = read_recipe(*paths.steps(paths.volume(paths.WINDOWS[0], "header")))
+    recipe = paths.recipe_of(*paths.steps(paths.volume(paths.WINDOWS[0], "header")))
     write(folder / "tumor.onnx", path_model(network_model(paths.network(2), 2), recipe, Decision()))
     return folder
 

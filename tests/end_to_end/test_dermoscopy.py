@@ -13,19 +13,25 @@ from tests.helpers.commands import as_yaml, config_files, monai_bundle
 PHOTOGRAPHS = 48
 
 
+CONFIGS = (
+    "train", "photographs", "dermoscopy", "inference", "photographs_inference", "dermoscopy_inference",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Train on some photographs at 96 x 96."""
     work = tmp_path_factory.mktemp("dermoscopy")
     places = {name: work / name for name in ("study", "cache", "runs", "out", "inputs")} | {"model": work / "model.pt"}
-    places["configs"] = as_yaml(work / "configs", "train", "dermoscopy", "inference", "dermoscopy_inference")
+    places["configs"] = as_yaml(work / "configs", *CONFIGS)
     source = real_data / "dermoscopy_isic2017"
     for name in ("images", "masks"):
         (places["study"] / name).mkdir(parents=True)
         for path in sorted((source / name).iterdir())[:PHOTOGRAPHS]:
             shutil.copy(path, places["study"] / name)
     run = monai_bundle(
-        "run", "training", "--config_file", config_files("train.yaml", "dermoscopy.yaml", folder=places["configs"]),
+        "run", "training", "--config_file",
+        config_files("train.yaml", "photographs.yaml", "dermoscopy.yaml", folder=places["configs"]),
         "--num_workers", "0", "--epochs", "4", "--samples_per_epoch", "32", "--slice_size", "[96,96]",
         "--dataset_dir", str(places["study"]), "--cache_dir", str(places["cache"]),
         "--output_dir", str(places["runs"]), "--model_file", str(places["model"]), cwd=work,
@@ -43,7 +49,10 @@ def test_photographs_of_every_size_get_masks_of_their_own(trained, tmp_path):
     run = monai_bundle(
         "run", "inferring", "--slice_size", "[96,96]", "--dataset_dir", str(trained["inputs"]),
         "--output_dir", str(trained["out"]), "--model_file", str(trained["model"]), "--config_file",
-        config_files("inference.yaml", "dermoscopy_inference.yaml", folder=trained["configs"]), cwd=tmp_path,
+        config_files(
+            "inference.yaml", "photographs_inference.yaml", "dermoscopy_inference.yaml", folder=trained["configs"]
+        ),
+        cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     for path in trained["inputs"].iterdir():
@@ -61,7 +70,9 @@ def test_a_mask_between_black_and_white_needs_a_threshold(trained, tmp_path):
     for path in mask:
         Image.open(path).resize((250, 250), Image.Resampling.BILINEAR).resize((256, 256)).save(path)
     options = [
-        "run", "training", "--config_file", config_files("train.json", "dermoscopy.json"), "--num_workers", "0",
+        "run", "training", "--config_file",
+        config_files("train.json", "photographs.json", "dermoscopy.json"),
+        "--num_workers", "0",
         "--epochs", "1", "--samples_per_epoch", "16", "--slice_size", "[64,64]", "--dataset_dir", str(study),
         "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / "runs"),
         "--model_file", str(tmp_path / "model.pt"),

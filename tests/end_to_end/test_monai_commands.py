@@ -8,7 +8,10 @@ from monai.bundle import ConfigParser
 
 from tests.helpers.commands import ROOT, config_files, monai_bundle
 
-TASKS = {"phantom": ["inference.json"], "dermoscopy": ["inference.json", "dermoscopy_inference.json"]}
+TASKS = {
+    "phantom": ["inference.json"],
+    "dermoscopy": ["inference.json", "photographs_inference.json", "dermoscopy_inference.json"],
+}
 
 
 def test_the_declared_shapes_are_the_networks():

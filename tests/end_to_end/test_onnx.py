@@ -21,7 +21,7 @@ from tests.helpers.commands import ROOT, config_files, monai_bundle
 from tests.helpers.network_tests import randomize_statistics
 
 CT = ("inference.json",)
-PHOTOGRAPHS = ("inference.json", "dermoscopy_inference.json")
+PHOTOGRAPHS = ("inference.json", "photographs_inference.json", "dermoscopy_inference.json")
 ENCODER = "resnet18"  # the quickest to export
 SIZES = [(256, 256), (333, 187), (101, 260), (640, 480), (33, 41)]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from tests.helpers.commands import config_files, monai_bundle
+from tests.helpers.commands import monai_bundle, task_config
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_trains_evaluates_and_segments(name, real_data, tmp_path):
     common = ("--dataset_dir", str(study), "--model_file", str(tmp_path / "model.pt"), "--num_workers", "0")
 
     trained = monai_bundle(
-        "run", "training", "--config_file", config_files("train.json", f"{name}.json"), "--epochs", "2",
+        "run", "training", "--config_file", task_config("train", name), "--epochs", "2",
         "--samples_per_epoch", "32", "--batch_size", "8", "--cache_dir", str(tmp_path / "cache"),
         "--output_dir", str(tmp_path / "runs"), *common, *task.options, cwd=tmp_path,
     )  # fmt: skip
@@ -98,7 +98,7 @@ def test_trains_evaluates_and_segments(name, real_data, tmp_path):
     assert ("Untried" in trained.stdout) == (name in ("lung_ct", "spleen", "ultrasound"))
 
     evaluated = monai_bundle(
-        "run", "evaluating", "--config_file", config_files("train.json", f"{name}.json", "evaluate.json"),
+        "run", "evaluating", "--config_file", task_config("evaluate", name),
         "--batch_size", "8", "--output_dir", str(tmp_path / "scores"), *common, *task.options, cwd=tmp_path,
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
@@ -113,7 +113,7 @@ def test_trains_evaluates_and_segments(name, real_data, tmp_path):
     if task.other_input:
         shutil.copy(real_data / task.other_input, inputs)
     inferred = monai_bundle(
-        "run", "inferring", "--config_file", config_files("inference.json", f"{name}_inference.json"), "--dataset_dir",
+        "run", "inferring", "--config_file", task_config("inference", name), "--dataset_dir",
         str(inputs), "--output_dir", str(out), "--model_file", str(tmp_path / "model.pt"), *task.inference_options,
         cwd=tmp_path,
     )  # fmt: skip

@@ -32,7 +32,7 @@ def test_a_tree_is_trained_on_evaluated_and_segmented(tmp_path):
     common = ("--dataset_dir", str(tree), "--model_file", str(tmp_path / "model.pt"), "--num_workers", "0",
               "--slice_size", "[72,72]", "--batch_size", "8")  # fmt: skip
     trained = monai_bundle(
-        "run", "training", "--config_file", config_files("train.json", "voc.json"), "--epochs", "1",
+        "run", "training", "--config_file", config_files("train.json", "photographs.json", "voc.json"), "--epochs", "1",
         "--samples_per_epoch", "32", "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / "runs"),
         *common, cwd=tmp_path,
     )  # fmt: skip
@@ -41,7 +41,8 @@ def test_a_tree_is_trained_on_evaluated_and_segmented(tmp_path):
     assert f"Cases of 8 patients: {counts[0]} training, {counts[1]} validation, {len(tests)} test" in trained.stdout
 
     evaluated = monai_bundle(
-        "run", "evaluating", "--config_file", config_files("train.json", "voc.json", "evaluate.json"),
+        "run", "evaluating", "--config_file",
+        config_files("train.json", "photographs.json", "voc.json", "evaluate.json"),
         "--output_dir", str(tmp_path / "scores"), *common, cwd=tmp_path,
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
@@ -52,7 +53,9 @@ def test_a_tree_is_trained_on_evaluated_and_segmented(tmp_path):
     inputs.mkdir()
     shutil.copy(tree / "JPEGImages" / f"{tests[0]}.jpg", inputs)
     inferred = monai_bundle(
-        "run", "inferring", "--config_file", config_files("inference.json", "voc_inference.json"), "--dataset_dir",
+        "run", "inferring", "--config_file",
+        config_files("inference.json", "photographs_inference.json", "voc_inference.json"),
+        "--dataset_dir",
         str(inputs), "--output_dir", str(tmp_path / "out"), "--model_file", str(tmp_path / "model.pt"),
         "--slice_size", "[72,72]", cwd=tmp_path,
     )  # fmt: skip

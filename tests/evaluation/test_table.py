@@ -38,17 +38,10 @@ def volume(text: str) -> torch.Tensor:
     return torch.tensor([int(digit) for digit in text], dtype=torch.uint8).reshape(1, 2, 3, 4).permute(0, 3, 2, 1)
 
 
-class Views:
-    """Stand in for the inferer of the evaluator, which knows the uncertainty of the last case."""
-
-    of_classes: list[float]
-    of_case: float
-
-
 @pytest.fixture
 def evaluated(tmp_path) -> Engine:
     """Return an engine that evaluates the cases above, with everything that an evaluation may have."""
-    root, views = tmp_path.resolve() / "data", Views()
+    root = tmp_path.resolve() / "data"
     items = [
         {"image": str(root / name), "patient": patient, "site": site}
         for name, patient, site in (("a/ct", "DOE", "north"), ("b/ct", "DOE", "south"), ("c.nii.gz", "ROE", "north"))
@@ -60,10 +53,9 @@ def evaluated(tmp_path) -> Engine:
     def step(engine: Engine, case: int) -> list[dict]:
         prediction, truth = map(volume, CASES[case])
         sure = torch.nn.functional.one_hot(prediction[0].long(), 3).permute(3, 0, 1, 2) * 0.7 + 0.1
-        views.of_case = 0.1 * (case + 1)
-        views.of_classes = [views.of_case, float("nan")]
         engine.state.batch = [{"original": IMAGE}]
-        return [{"pred": prediction.float(), "truth": truth, "probabilities": sure}]
+        uncertainty = torch.tensor([0.1 * (case + 1), float("nan")], dtype=torch.float64)
+        return [{"pred": prediction.float(), "truth": truth, "probabilities": sure, "uncertainty": uncertainty}]
 
     engine = Engine(step)
     ScoreTable(
@@ -72,7 +64,6 @@ def evaluated(tmp_path) -> Engine:
         dataset_dir=tmp_path / "data",
         scorer=CaseScorer(CLASSES, ["lesion"]),
         calibration=BoundaryCalibration(CLASSES, margin=1, model_file=model),
-        uncertainty=views,
         by=["size", "site"],
         resamples=200,
     ).attach(engine)
@@ -218,14 +209,13 @@ def test_a_column_that_no_case_has_is_refused_before_anything_is_computed():
 
 def test_a_study_without_any_class_has_a_summary(tmp_path, capsys):
     """Neither truth nor prediction holds anything: there is nothing to score, and nothing breaks."""
-    views = Views()
-    views.of_classes, views.of_case = [float("nan"), float("nan")], 0.0
     background = torch.zeros(1, 4, 3, 2, dtype=torch.uint8)
     probabilities = torch.nn.functional.one_hot(background[0].long(), 3).permute(3, 0, 1, 2).float()
 
     def step(engine: Engine, case: int) -> list[dict]:
         engine.state.batch = [{"original": IMAGE}]
-        return [{"pred": background, "truth": background, "probabilities": probabilities}]
+        uncertainty = torch.full((2,), float("nan"))
+        return [{"pred": background, "truth": background, "probabilities": probabilities, "uncertainty": uncertainty}]
 
     engine = Engine(step)
     ScoreTable(
@@ -234,7 +224,6 @@ def test_a_study_without_any_class_has_a_summary(tmp_path, capsys):
         dataset_dir=tmp_path,
         scorer=CaseScorer(CLASSES, ["lesion"]),
         calibration=BoundaryCalibration(CLASSES, margin=1),
-        uncertainty=views,
         by=["size"],
     ).attach(engine)
     engine.run(range(2))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from bundle.pyraseg.core import task_files
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -33,3 +35,8 @@ def config_files(*names: str, folder: Path = ROOT / "configs") -> str:
     """Return the value of --config_file for one or several configs."""
     paths = [str(folder / name) for name in names]
     return paths[0] if len(paths) == 1 else str(paths)
+
+
+def task_config(program: str, task: str) -> str:
+    """Return the value of --config_file for "train", "evaluate" or "inference" of a task."""
+    return config_files(*(file.name for file in task_files(ROOT / "configs", program, task)))

@@ -84,31 +84,23 @@ def large_views(seed: int, *, cases: int) -> dict:
     return draw_views(image, shifted, truth, windows=["soft_tissue"], most=24, room=ROOM // cases)
 
 
-class Uncertainty:
-    """Stand in for the inferer of the evaluator, which knows the uncertainty of the last case."""
-
-    of_classes: list[float]
-    of_case: float
-
-
 def evaluate(
     folder: Path, cases: Sequence[Known], *, class_names: Sequence[str] = CLASSES, windows: Sequence | None = None
 ) -> Path:
     """Write scores, summary and pictures of the cases, as `evaluating` does; return the folder."""
-    data, uncertainty = folder / "data", Uncertainty()
+    data = folder / "data"
     items = [{"image": str(data / case.name), "patient": case.patient, "site": case.site} for case in cases]
 
     def step(engine: Engine, place: int) -> list[dict]:
         case = cases[place]
-        uncertainty.of_case = (place + 1) / (len(cases) + 1)
-        uncertainty.of_classes = [uncertainty.of_case] * (len(class_names) - 1)
+        uncertainty = torch.full((len(class_names) - 1,), (place + 1) / (len(cases) + 1), dtype=torch.float64)
         engine.state.batch = [{"original": case.image}]
-        return [{"pred": case.prediction, "truth": case.truth}]
+        return [{"pred": case.prediction, "truth": case.truth, "uncertainty": uncertainty}]
 
     engine = Engine(step)
     shared = {"output_dir": folder / "scores", "cases": items, "dataset_dir": data}
     scorer = CaseScorer(class_names, ["lesion"])
-    ScoreTable(**shared, scorer=scorer, uncertainty=uncertainty, by=["size", "site"], resamples=200).attach(engine)
+    ScoreTable(**shared, scorer=scorer, by=["size", "site"], resamples=200).attach(engine)
     CasePictures(**shared, windows=windows).attach(engine)
     engine.run(range(len(cases)))
     return folder / "scores"

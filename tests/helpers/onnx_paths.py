@@ -8,6 +8,7 @@ from monai.inferers import Inferer, SimpleInferer, SliceInferer
 from monai.transforms import Activationsd, Compose, NormalizeIntensityd
 from torch import Tensor, nn
 
+from bundle.pyraseg.deployment.recipe import Recipe, read_recipe
 from bundle.pyraseg.inference.flips import FlipInferer
 from bundle.pyraseg.inference.memory import FrugalInferer
 from bundle.pyraseg.transforms.context_slices import StackContextSlicesd
@@ -60,9 +61,19 @@ def photograph(size: tuple[int, int] = (64, 48)) -> Compose:
 
 
 def inferer(preprocessing: Compose, flips: list[list[int]]) -> Inferer:
-    volumes = any(isinstance(step, OrientSlicesd) for step in preprocessing.transforms)
+    volumes = kind_of(preprocessing) == "volume"
     inner = SliceInferer(roi_size=(-1, -1), spatial_dim=2, sw_batch_size=2) if volumes else SimpleInferer()
     return FrugalInferer(FlipInferer(inner, flips=flips))
+
+
+def kind_of(preprocessing: Compose) -> str:
+    """Return the kind of image of one of the chains above."""
+    steps = {type(step) for step in preprocessing.transforms}
+    return "volume" if OrientSlicesd in steps else "projection" if Windowd in steps else "photograph"
+
+
+def recipe_of(preprocessing: Compose, inferer: Inferer, postprocessing: Compose) -> Recipe:
+    return read_recipe(preprocessing, inferer, postprocessing, kind_of(preprocessing))
 
 
 def after(preprocessing: Compose) -> Compose:

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.pyraseg.inference.probabilities import write_probability
+from bundle.pyraseg.inference.writers.label_map import write_probability
 
 
 def test_a_volume_reads_as_values_from_0_to_1(tmp_path):

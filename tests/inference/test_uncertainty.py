@@ -5,12 +5,14 @@ import math
 
 import pytest
 import torch
+from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer, SliceInferer
 from monai.transforms import Rotate
 from torch import nn
+from torch.utils.data import DataLoader
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.inference.uncertainty import UncertaintyInferer, rotate
+from bundle.pyraseg.inference.uncertainty import Uncertainty, mean_uncertainty, rotate
 
 
 class Threshold(nn.Module):
@@ -49,69 +51,70 @@ def test_slices_of_a_volume_turn_alike():
     torch.testing.assert_close(turned[..., 1], 2 * rotate(image, 15))
 
 
-def test_who_sees_the_same_from_all_sides_has_no_doubt():
-    inferer = UncertaintyInferer(SimpleInferer(), flips=[[0], [1], [0, 1]])
-    logits = inferer(discs(), Threshold())
-    assert torch.equal(logits, Threshold()(discs()))
-    assert inferer.of_classes == [0, 0] and inferer.of_case == 0
-    turned = UncertaintyInferer(SimpleInferer(), rotations=[-10, 10])
-    turned(discs(), Threshold())
-    assert 0 < turned.of_case < 0.1  # edges alone
+def uncertainty(images: torch.Tensor, network: nn.Module, **views: object) -> torch.Tensor:
+    """Return the uncertainty of the classes of an image, from an evaluator's output; its own answer stays."""
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=DataLoader([{"image": images[0]}]),
+        network=network,
+        inferer=SimpleInferer()
+        if images.ndim == 4
+        else SliceInferer(roi_size=(-1, -1), spatial_dim=2, sw_batch_size=2),
+        val_handlers=[Uncertainty(**views)],
+    )
+    evaluator.run()
+    (output,) = evaluator.state.output
+    without = type(network)(bias=network.bias).eval()
+    expected = without(images) if images.ndim == 4 else torch.stack([without(s) for s in images.unbind(-1)], dim=-1)
+    assert torch.equal(output["pred"], expected[0])
+    assert ("uncertainty" in output) == bool(views)
+    return output.get("uncertainty")
+
+
+def test_who_sees_the_same_from_all_sides_is_certain():
+    found = uncertainty(discs(), Threshold(), flips=[[0], [1], [0, 1]])
+    assert found.tolist() == [0, 0] and mean_uncertainty(found) == 0
+    assert 0 < mean_uncertainty(uncertainty(discs(), Threshold(), rotations=[-10, 10])) < 0.1  # edges alone
 
 
 def test_disagreement_by_hand():
     # Mirrored, the right disc (2) lies in the half that is seen well and the left one (1) in the other, where a bias
     # of 1 takes a class: as it is, the discs are 1 and 1; mirrored they are nothing and 2.
-    inferer = UncertaintyInferer(SimpleInferer(), flips=[[0]])
-    labels = inferer(discs(), Threshold(bias=1)).argmax(dim=1)
-    assert set(labels.unique().tolist()) == {0, 1}
-    assert inferer.of_classes == [1.0, 1.0] and inferer.of_case == 1.0
-    both = UncertaintyInferer(SimpleInferer(), flips=[[0], [1]])  # upside down it sees the same
-    both(discs(), Threshold(bias=1))
-    assert both.of_classes == [0.5, 0.5]  # lesions: none here, some there; and none in both, which is agreement
+    found = uncertainty(discs(), Threshold(bias=1), flips=[[0]])
+    assert found.tolist() == [1.0, 1.0] and mean_uncertainty(found) == 1.0
+    # Upside down it sees the same. Of class 2: none here, some there; and none in both, which is agreement.
+    assert uncertainty(discs(), Threshold(bias=1), flips=[[0], [1]]).tolist() == [0.5, 0.5]
 
 
-def test_a_class_that_no_view_finds_has_no_doubt_of_its_own():
-    inferer = UncertaintyInferer(SimpleInferer(), flips=[[0]])
-    inferer(discs().clamp(max=1), Threshold())
-    assert inferer.of_classes[0] == 0 and math.isnan(inferer.of_classes[1]) and inferer.of_case == 0
-    inferer(torch.zeros(1, 1, 8, 8), Threshold())
-    assert all(map(math.isnan, inferer.of_classes)) and inferer.of_case == 0
+def test_a_class_that_no_view_finds_is_not_uncertain():
+    found = uncertainty(discs().clamp(max=1), Threshold(), flips=[[0]])
+    assert found[0] == 0 and found[1].isnan() and mean_uncertainty(found) == 0
+    found = uncertainty(torch.zeros(1, 1, 8, 8), Threshold(), flips=[[0]])
+    assert found.isnan().all() and mean_uncertainty(found) == 0
 
 
 def test_what_left_the_frame_is_no_disagreement():
-    inferer = UncertaintyInferer(SimpleInferer(), rotations=[45])
-    inferer(torch.ones(1, 1, 40, 40), Threshold())
-    assert inferer.of_classes[0] == pytest.approx(0, abs=1e-6)
+    assert uncertainty(torch.ones(1, 1, 40, 40), Threshold(), rotations=[45])[0].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_dropout_works_in_its_views_alone():
     torch.manual_seed(0)
     network = Threshold(dropout=0.5).eval()
-    inferer = UncertaintyInferer(SimpleInferer(), dropout=3)
-    logits = inferer(discs(), network)
-    assert torch.equal(logits, Threshold()(discs()))
-    assert inferer.of_case > 0.1
+    assert mean_uncertainty(uncertainty(discs(), network, dropout=3)) > 0.1
     assert not network.dropout.training
 
 
 def test_dropout_of_a_network_without_any_is_refused():
     with pytest.raises(PyrasegError, match="the network has none"):
-        UncertaintyInferer(SimpleInferer(), dropout=1)(discs(), Threshold())
+        uncertainty(discs(), Threshold(), dropout=1)
     with pytest.raises(PyrasegError, match="-1: give 0 or more"):
-        UncertaintyInferer(SimpleInferer(), dropout=-1)
+        Uncertainty(dropout=-1)
 
 
 def test_without_views_nothing_is_known():
-    inferer = UncertaintyInferer(SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=2))
-    logits = inferer(discs()[..., None].expand(-1, -1, -1, -1, 3), Threshold())
-    assert logits.shape == (1, 3, 64, 48, 3) and inferer.of_classes is None and inferer.of_case is None
+    assert uncertainty(discs()[..., None].expand(-1, -1, -1, -1, 3), Threshold()) is None
 
 
 def test_a_volume_through_its_slices():
     volume = torch.stack([discs(), discs()], dim=-1)
-    inferer = UncertaintyInferer(
-        SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=2), rotations=[10], flips=[[0]]
-    )
-    inferer(volume, Threshold())
-    assert 0 < inferer.of_case < 0.1
+    assert 0 < mean_uncertainty(uncertainty(volume, Threshold(), rotations=[10], flips=[[0]])) < 0.1

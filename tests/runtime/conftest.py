@@ -15,7 +15,7 @@ from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.recipe import Decision
 from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.transforms.reader import MedicalImageReader
-from tests.helpers.onnx_paths import WINDOWS, network, photograph, projection, steps, volume
+from tests.helpers.onnx_paths import WINDOWS, kind_of, network, photograph, projection, steps, volume
 
 TERMINOLOGY = {
     "liver": {"type": ["10200004", "SCT", "Liver"]},
@@ -46,7 +46,7 @@ def exported(folder: Path, preprocessing: Compose, *, rgb: bool = False) -> Expo
     counts = [channels[type(s).__name__](s) for s in preprocessing.transforms if type(s).__name__ in channels]
     number = 3 if rgb else int(np.prod(counts))
     files = folder / "small.network.onnx", folder / "small.onnx"
-    export(Parts(network(number), number, 3, *parts), *files, properties=PROPERTIES)
+    export(Parts(network(number), number, 3, *parts, kind_of(preprocessing)), *files, properties=PROPERTIES)
     load = LoadImaged("image", reader=MedicalImageReader(rgb=rgb), ensure_channel_first=True)
     reference = Reference(network(number), *parts, Decision())
     return Exported(files[1], files[0], lambda image: reference(load({"image": image})).classes)

@@ -94,7 +94,7 @@ class ThresholdRun:
             iteration_update=self.iteration,
             decollate=False,
             train_handlers=[
-                *([ValidationHandler(interval=interval, validator=self.evaluator)] if interval else []),
+                *([ValidationHandler(interval, self.evaluator, plan=plan)] if interval else []),
                 early_stopping,
                 log,
                 Checkpoints(

@@ -289,12 +289,20 @@ def test_layers_of_the_encoder_learn_the_slower_the_nearer_they_are_to_the_image
 
 
 @pytest.mark.parametrize("max_epochs", [3, 12, 40])
-def test_epochs_left_lead_to_the_next_stage(max_epochs):
-    plan = StagePlan(STAGES)
+def test_a_skip_leads_to_the_next_stage(max_epochs):
+    whole = StagePlan(STAGES)
     for epoch in range(1, max_epochs + 1):
-        left = plan.epochs_left(epoch, max_epochs)
-        assert plan.at(epoch + left, max_epochs) is plan.at(epoch, max_epochs)
-        assert epoch + left == max_epochs or plan.at(epoch + left + 1, max_epochs) is not plan.at(epoch, max_epochs)
+        plan = StagePlan(STAGES)
+        left = plan.skip(epoch, max_epochs)
+        assert (
+            whole.at(epoch + left, max_epochs).name
+            == plan.at(epoch, max_epochs).name
+            == whole.at(epoch, max_epochs).name
+        )
+        assert plan.is_over(epoch, max_epochs) == (epoch + left == max_epochs)
+        if not plan.is_over(epoch, max_epochs):
+            assert plan.at(epoch + 1, max_epochs).name != plan.at(epoch, max_epochs).name
+            assert plan.learning_rates(epoch + 1, max_epochs) == whole.learning_rates(epoch + left + 1, max_epochs)
 
 
 def test_a_finer_part_takes_the_rate_of_the_finest_name_that_holds_it(sampler):

@@ -4,6 +4,7 @@
 import pytest
 from ignite.engine import Engine
 
+from bundle.pyraseg.training.stages import StagePlan
 from bundle.pyraseg.training.validation import ValidationHandler
 
 
@@ -17,7 +18,9 @@ def test_epochs_that_are_validated(epochs, interval, expected):
         def run(self, epoch):
             validated.append(epoch)
 
-    handler = ValidationHandler(interval=interval)
+    handler = ValidationHandler(
+        interval, plan=StagePlan([{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"a": 1}}])
+    )
     handler.validator = Validator()
     trainer = Engine(lambda engine, batch: None)
     handler.attach(trainer)

@@ -66,14 +66,14 @@ def main(argv: list[str] | None = None) -> None:
     about = read_metadata(files, options.metadata)
     weights = options.model_file or trained_model(config)
     data = data_of(options.run)
-    network = load_model(config.get_parsed_content("network_def"), weights, remedy=config["remedy"])
+    network = load_model(config.get_parsed_content("network_def"), weights, remedy=config.get_parsed_content("remedy"))
     class_names = config["class_names"]
     decision = Decision(read_temperature(weights) or 1.0, options.threshold)
     parts = Parts(
         network,
         config.get_parsed_content("network_def#in_channels"),
         len(class_names),
-        *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing")),
+        *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing", "image_kind")),
     )
     properties = {
         "name": about["name"],

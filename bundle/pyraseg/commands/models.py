@@ -35,7 +35,7 @@ class Model:
 
     @property
     def takes_photographs(self) -> bool:
-        return self.about["network_data_format"]["inputs"]["image"]["format"] == "rgb"
+        return self.about.get("image_kind") == "photograph"  # a task of volumes leaves that to the base
 
 
 def shipped_models() -> list[Model]:

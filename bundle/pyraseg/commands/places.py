@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import bundle.pyraseg
-from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.core import PyrasegError, nearest_hint, overlays
 
 #: The task that needs no overlay.
 DEFAULT = "phantom"
@@ -49,7 +49,7 @@ def config_files(names: Sequence[str | Path], *, program: str = "train") -> tupl
     base, last = (configs / f"{name}.json" for name in (BASES[program], program))
     if not base.is_file():
         raise PyrasegError(f"There is no config at {base}. Install pyraseg from its wheel or clone, or give the files.")
-    files = [_file(str(name), configs, program) for name in names if name != DEFAULT]
+    files = [file for name in names if name != DEFAULT for file in _files(str(name), configs, program)]
     if files and files[0].name in (base.name, last.name):
         return files, files[0].resolve().parents[1] if Path(names[0]).is_file() else Path.cwd()
     if base == last:
@@ -58,13 +58,14 @@ def config_files(names: Sequence[str | Path], *, program: str = "train") -> tupl
     return [last, *files] if whole else [base, *files, last], Path.cwd()
 
 
-def _file(name: str, configs: Path, program: str) -> Path:
+def _files(name: str, configs: Path, program: str) -> list[Path]:
     if not name.endswith((".json", ".yaml", ".yml")):
         if name not in tasks():
             known = [DEFAULT, *tasks()]
             raise PyrasegError(f"There is no task {name!r}.{nearest_hint(name, known)} Tasks: {', '.join(known)}.")
-        return configs / f"{name}{'_inference' if program == 'inference' else ''}.json"
+        suffix = "_inference" if program == "inference" else ""
+        return [configs / f"{part}{suffix}.json" for part in overlays(configs, program, name)]
     found = [path for path in (Path(name), configs.parent / name) if path.is_file()]
     if not found:
         raise PyrasegError(f"There is no config at {name}. Correct the path, or name a task: {', '.join(tasks())}.")
-    return found[0]
+    return found[:1]

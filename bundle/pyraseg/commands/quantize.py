@@ -85,7 +85,9 @@ def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser)
     """Return the whole path around a network in int8, with the decision and the description of the float one."""
     about = {item.key: item.value for item in onnx.load(float_path, load_external_data=False).metadata_props}
     about["precision"] = next(item.value for item in network.metadata_props if item.key == "precision")
-    recipe = read_recipe(*(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing")))
+    recipe = read_recipe(
+        *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing", "image_kind"))
+    )
     properties = recipe_properties(recipe, Decision())
     if properties["recipe"] != about["recipe"]:
         raise PyrasegError(

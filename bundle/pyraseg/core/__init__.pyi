@@ -25,3 +25,8 @@ from .photographs import as_rgb as as_rgb
 from .photographs import convert as convert
 from .tables import read_csv as read_csv
 from .tables import write_csv as write_csv
+from .tasks import PROGRAMS as PROGRAMS
+from .tasks import config_option as config_option
+from .tasks import how_to_train as how_to_train
+from .tasks import overlays as overlays
+from .tasks import task_files as task_files

@@ -30,6 +30,7 @@ class Parts:
     preprocessing: Compose
     inferer: Inferer
     postprocessing: Compose
+    image_kind: str
 
 
 def export(
@@ -59,7 +60,7 @@ def export(
     require_decision(decision, parts.classes)
     network = parts.network.eval()
     steps = (parts.preprocessing, parts.inferer, parts.postprocessing)
-    recipe = None if path_file is None else read_recipe(*steps)
+    recipe = None if path_file is None else read_recipe(*steps, parts.image_kind)
     model = network_model(network, parts.channels)
     files = {network_file: _described(model, {**properties, "content": "network"})}
     agreements = {network_file: compare_network(files[network_file], network, parts.channels)}
@@ -84,7 +85,7 @@ def _described(model: ir.Model, properties: Mapping[str, str]) -> onnx.ModelProt
 def recipe_properties(recipe: Recipe, decision: Decision) -> dict[str, str]:
     """Return what a runtime, and a reader, have to know of a recipe.
 
-    The runtime uses `kind`, `context_slices` and `free_windows`; the rest tells what is inside.
+    The runtime uses `image_kind`, `context_slices` and `free_windows`; the rest tells what is inside.
     """
     return {
         "recipe": json.dumps({**asdict(recipe), "free_windows": recipe.free_windows}),

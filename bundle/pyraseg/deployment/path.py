@@ -38,7 +38,7 @@ class Inputs:
     @classmethod
     def of(cls, recipe: Recipe) -> "Inputs":
         """Return the inputs that a recipe needs."""
-        if recipe.kind == "photograph":
+        if recipe.image_kind == "photograph":
             return cls(_input("image", ir.DataType.UINT8, "batch", "height", "width", 3))
         free = len(recipe.free_windows)
         return cls(
@@ -59,7 +59,7 @@ def _input(name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
 
 def before_network(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
     """Return what the network is shown, (batch * (1 + flips), channels, columns, rows) float32."""
-    image = _colors(op, recipe, inputs) if recipe.kind == "photograph" else _grays(op, recipe, inputs)
+    image = _colors(op, recipe, inputs) if recipe.image_kind == "photograph" else _grays(op, recipe, inputs)
     image = op.Transpose(image, perm=[0, 1, 3, 2])
     if recipe.tta_flips:
         mirrored = [op.flip(image, [axis + 2 for axis in axes]) for axes in recipe.tta_flips]
@@ -102,7 +102,7 @@ def after_network(
 
 def _sides(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:
     """Return the height and the width of the input."""
-    first = 1 if recipe.kind == "photograph" else 2
+    first = 1 if recipe.image_kind == "photograph" else 2
     return op.size(inputs.image, first), op.size(inputs.image, first + 1)
 
 

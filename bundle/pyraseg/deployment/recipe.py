@@ -53,7 +53,7 @@ class Recipe:
     """Hold the numbers of a chain.
 
     Attributes:
-        kind: "volume" (slices in a patient), "projection" (a radiograph) or "photograph" (RGB).
+        image_kind: "volume" (slices in a patient), "projection" (a radiograph) or "photograph" (RGB).
         windows: one channel each; none for photographs.
         output_range: values of black and white.
         context_slices: slices on either side that are channels too.
@@ -63,7 +63,7 @@ class Recipe:
         tta_flips: for each mirror image that is averaged over, the axes it mirrors: 0 along a row, 1 along a column.
     """
 
-    kind: str
+    image_kind: str
     windows: tuple[Window, ...] = ()
     output_range: tuple[float, float] = (0.0, 1.0)
     context_slices: int = 0
@@ -93,8 +93,8 @@ class Recipe:
         ]
 
 
-def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compose) -> Recipe:
-    """Return what the preprocessing, the inferer and the postprocessing of a config do.
+def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compose, image_kind: str) -> Recipe:
+    """Return what the preprocessing, the inferer and the postprocessing of a config do with its kind of image.
 
     Raises:
         PyrasegError: they do something that a graph cannot hold.
@@ -106,16 +106,14 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
             "keep_largest, fill_holes and min_size switched off, and do that to the labels yourself."
         )
     steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | CopyItemsd)]
-    kinds = tuple(type(step) for step in steps)
-    for kind, chain in CHAINS.items():
-        optional = {DropSliceAxisd}
-        if kinds == chain or kinds == tuple(part for part in chain if part not in optional):
-            return Recipe(kind, tta_flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
-    known = "; ".join(f"{kind}: {', '.join(part.__name__ for part in chain)}" for kind, chain in CHAINS.items())
-    raise PyrasegError(
-        f"The preprocessing {', '.join(kind.__name__ for kind in kinds)} cannot be put into a graph. "
-        f"These can: {known}. Export the network alone (--network-only), or bring the config into one of these forms."
-    )
+    if tuple(map(type, steps)) != CHAINS[image_kind]:
+        found = ", ".join(type(step).__name__ for step in steps)
+        known = ", ".join(kind.__name__ for kind in CHAINS[image_kind])
+        raise PyrasegError(
+            f"The preprocessing {found} cannot be put into a graph. That of a {image_kind} can: {known}. Export the "
+            "network alone (--network-only), or bring the config into this form."
+        )
+    return Recipe(image_kind, tta_flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
 
 
 def _numbers(steps: Mapping[type, Any]) -> dict[str, Any]:

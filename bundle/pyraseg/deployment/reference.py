@@ -51,10 +51,10 @@ def examples(recipe: Recipe, sizes: Sequence[tuple[int, int]] = SIZES) -> Iterat
     """Yield an image for each size; the same ones in every run. Every second radiograph or volume is inverted."""
     random = np.random.default_rng(0)
     for number, (height, width) in enumerate(sizes):
-        if recipe.kind == "photograph":
+        if recipe.image_kind == "photograph":
             yield _photograph(patterns(random, 3, height, width))
         else:
-            depth = SLICES if recipe.kind == "volume" else 1
+            depth = SLICES if recipe.image_kind == "volume" else 1
             gray = _rescaled(recipe, patterns(random, depth, height, width))
             yield _gray(recipe, gray, number, inverted=number % 2 == 1)
 
@@ -95,7 +95,7 @@ def _gray(recipe: Recipe, slices: np.ndarray, number: int, *, inverted: bool) ->
     # Between 0.4 and 1.3 of the network's own spacing, and not the same along the two axes.
     own = recipe.spacing or 1.0
     between_rows, between_columns = (own * (0.4 + 0.9 * ((number * step) % 7) / 6) for step in (2, 3))
-    if recipe.kind == "projection":
+    if recipe.image_kind == "projection":
         item = MetaTensor(torch.from_numpy(array[..., 0].copy()), meta=meta)
     else:
         affine = np.diag([-between_columns, -between_rows, 3.0, 1.0])
@@ -103,7 +103,7 @@ def _gray(recipe: Recipe, slices: np.ndarray, number: int, *, inverted: bool) ->
     around = [range(k - recipe.context_slices, k + recipe.context_slices + 1) for k in range(depth)]
     places = np.clip(np.array([list(indices) for indices in around]), 0, depth - 1)
     feed = {"image": slices[places], "inverted": np.full(depth, inverted)}
-    if recipe.kind == "volume":
+    if recipe.image_kind == "volume":
         feed["spacing"] = np.array([between_rows, between_columns])
     if free:
         chosen = [

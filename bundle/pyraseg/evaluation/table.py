@@ -20,13 +20,15 @@ from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
 from bundle.pyraseg.evaluation.risk import risk_coverage
 from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, summarize_rows
 from bundle.pyraseg.evaluation.text import format_summary
-from bundle.pyraseg.inference import UncertaintyInferer
+from bundle.pyraseg.inference import mean_uncertainty
 from bundle.pyraseg.transforms import geometry_of
 
 logger = logging.getLogger(__name__)
 
 #: Raised by one when a reader of summary.json would no longer understand it.
 FORMAT = 1
+#: Columns that the tables have beside figures.
+OWN = ("case", "class", "patient", "lesion", "covered", "found", "uncertainty")
 
 
 class CaseTable:
@@ -108,7 +110,6 @@ class ScoreTable:
         dataset_dir: cases are named by the path of their image below it, see `case_names`.
         scorer: of the cases.
         calibration: gathers the probabilities that the evaluator keeps under `probabilities`; None leaves them alone.
-        uncertainty: the evaluator's inferer, if it takes several views.
         by: columns of the data list (and "size") whose values get figures of their own.
         resamples: draws of every bootstrap.
 
@@ -124,7 +125,6 @@ class ScoreTable:
         dataset_dir: str | Path,
         scorer: CaseScorer,
         calibration: BoundaryCalibration | None = None,
-        uncertainty: UncertaintyInferer | None = None,
         by: Sequence[str] = (),
         resamples: int = 10_000,
     ) -> None:
@@ -133,7 +133,6 @@ class ScoreTable:
         self.names = case_names(cases, dataset_dir)
         self.scorer = scorer
         self.calibration = calibration
-        self.uncertainty = uncertainty
         self.by = list(by)
         check_columns(self.by, self.cases)
         self.resamples = resamples
@@ -160,11 +159,10 @@ class ScoreTable:
             self.table.add(name, case, prediction, truth, batch["original"])
             if self.calibration is not None:
                 self.calibration.add(output["probabilities"], prediction, truth, geometry_of(batch["original"]))
-            of_case = self.uncertainty.of_case if self.uncertainty is not None else None
-            of_classes = self.uncertainty.of_classes if self.uncertainty is not None else None
-            if of_case is not None and of_classes is not None:
-                self.uncertainties[name] = of_case
-                for row, uncertainty in zip(self.table.rows[-len(of_classes) :], of_classes, strict=True):
+            if "uncertainty" in output:  # of its classes, by `inference.Uncertainty`
+                self.uncertainties[name] = mean_uncertainty(output["uncertainty"])
+                rows = self.table.rows[-len(output["uncertainty"]) :]
+                for row, uncertainty in zip(rows, output["uncertainty"].tolist(), strict=True):
                     row["uncertainty"] = uncertainty
             self.done += 1
 
@@ -194,10 +192,8 @@ class ScoreTable:
         rows = [{"case": name, "uncertainty": self.uncertainties[name], "dice": dice[name]} for name in order]
         write_csv(self.output_dir / "review.csv", ["case", "uncertainty", "dice"], rows)
         scored = [row for row in rows if not math.isnan(row["dice"])]
-        worth = (
-            risk_coverage([row["uncertainty"] for row in scored], [1 - row["dice"] for row in scored]) if scored else {}
-        )
-        return worth | {"review": order}
+        pairs = [[row["uncertainty"] for row in scored], [1 - row["dice"] for row in scored]]
+        return (risk_coverage(*pairs) if scored else {}) | {"review": order}
 
 
 def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None:
@@ -207,18 +203,7 @@ def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None
         PyrasegError: no case has the column, or it has the name of a figure or of what `CaseTable` writes itself.
     """
     for column in by:
-        if column in (
-            "case",
-            "class",
-            "patient",
-            "lesion",
-            "covered",
-            "found",
-            "uncertainty",
-            *METRICS,
-            *SIZES,
-            *LESIONS,
-        ):
+        if column in (*OWN, *METRICS, *SIZES, *LESIONS):
             raise PyrasegError(
                 f"There are no figures by {column!r}: `by` takes other columns of the data list, and size."
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 
 from bundle.pyraseg.core import write_csv
-from bundle.pyraseg.inference.uncertainty import UncertaintyInferer
+from bundle.pyraseg.inference.uncertainty import mean_uncertainty
 
 logger = logging.getLogger(__name__)
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 class ReviewList:
     """Write `review.csv` with the inputs in the order of their uncertainty, the most uncertain first.
 
+    It reads what `Uncertainty` puts into the output.
+
     Args:
         output_dir: folder of the file.
-        uncertainty: the evaluator's inferer.
     """
 
-    def __init__(self, output_dir: str | Path, *, uncertainty: UncertaintyInferer) -> None:
+    def __init__(self, output_dir: str | Path) -> None:
         self.path = Path(output_dir) / "review.csv"
-        self.uncertainty = uncertainty
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -35,9 +35,8 @@ class ReviewList:
 
     def add(self, engine: Engine) -> None:
         """Remember the uncertainty of the input of an iteration; one that failed has left nothing."""
-        for item in engine.state.batch:  # one, or none: the inferer knows the uncertainty of the last input only
-            if (uncertainty := self.uncertainty.of_case) is not None:
-                self.uncertainties[item["name"]] = uncertainty
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.uncertainties[item["name"]] = mean_uncertainty(output["uncertainty"])
 
     def __call__(self, engine: Engine) -> None:
         order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)

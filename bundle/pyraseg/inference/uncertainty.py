@@ -3,12 +3,14 @@
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.inferers import Inferer
+from ignite.engine import Engine
+from monai.engines.utils import IterationEvents
+from monai.networks.utils import eval_mode
 from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
@@ -16,68 +18,80 @@ from torch.nn.modules.dropout import _DropoutNd
 from bundle.pyraseg.core import PyrasegError
 
 
-class UncertaintyInferer(Inferer):
-    """Return what an inferer does, and remember by how much other views of the same image disagree with it.
+class Uncertainty:
+    """Put into an evaluator's output by how much other views of an image disagree with its segmentation.
 
     The uncertainty of a class is 1 - the mean Dice of its mask with its masks in the other views (after Roy et al.,
-    NeuroImage 2019, who compare samples of dropout), turned back, on the network's grid; that of a case is the mean
-    over the classes that any view has found. A pixel that left the frame in a view counts in none of its masks. Only
-    such views belong here as the training has shown.
+    NeuroImage 2019, who compare samples of dropout), turned back, on the network's grid. A pixel that left the frame in
+    a view counts in none of its masks. Only such views belong here as the training has shown.
+
+    Behind the network's own answer it looks at the views through the evaluator's inferer, and adds `uncertainty` to
+    the output: one value a foreground class, NaN where no view has found it; see `mean_uncertainty`. Without views
+    nothing is added.
 
     Args:
-        inferer: applies the network; returns logits (1, C, W, H[, D]), which are handed on as they are.
         rotations: degrees, one view each, in the plane of W and H.
         flips: for each view the spatial axes along which it mirrors, counted from 0.
         dropout: number of views with dropout at work.
     """
 
     def __init__(
-        self,
-        inferer: Inferer,
-        *,
-        rotations: Sequence[float] = (),
-        flips: Sequence[Sequence[int]] = (),
-        dropout: int = 0,
+        self, *, rotations: Sequence[float] = (), flips: Sequence[Sequence[int]] = (), dropout: int = 0
     ) -> None:
-        super().__init__()
         if dropout < 0:
             raise PyrasegError(f"The number of views with dropout is {dropout}: give 0 or more.")
-        self.inferer = inferer
         self.rotations = list(rotations)
         self.flips = [tuple(axis + 2 for axis in axes) for axes in flips]
         self.dropout = dropout
-        #: Uncertainty of each foreground class of the last image, NaN where no view has found it; None without views.
-        self.of_classes: list[float] | None = None
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        def look(images: Tensor) -> Tensor:
-            return self.inferer(images, network, *args, **kwargs)
+    def attach(self, engine: Engine) -> None:
+        if self.rotations or self.flips or self.dropout:
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
 
-        logits = look(inputs)
-        if not (self.rotations or self.flips or self.dropout):
-            return logits
+    def __call__(self, engine: Engine) -> None:
+        output, network = engine.state.output, engine.network
+        with (
+            eval_mode(network),
+            torch.autocast(engine.state.device.type, **engine.amp_kwargs) if engine.amp else nullcontext(),
+        ):
+            output["uncertainty"] = self.of_classes(
+                output["image"], output["pred"], network, lambda images: engine.inferer(images, network)
+            )[None]
+
+    def of_classes(
+        self, images: Tensor, logits: Tensor, network: Callable[..., Tensor], look: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return the uncertainty of every foreground class, (C - 1,).
+
+        Args:
+            images: (1, C', W, H[, D]).
+            logits: what `look` returned for them, (1, C, W, H[, D]).
+            network: whose dropout is put to work.
+            look: applies the network to images.
+        """
         labels = logits.argmax(dim=1)
         dice = []
         for degrees in self.rotations:
-            turned = rotate(look(rotate(inputs, degrees)).float(), -degrees)
-            seen = rotate(rotate(torch.ones_like(inputs[:, :1]).float(), degrees, zeros=True), -degrees, zeros=True)
+            turned = rotate(look(rotate(images, degrees)).float(), -degrees)
+            seen = rotate(rotate(torch.ones_like(images[:, :1]).float(), degrees, zeros=True), -degrees, zeros=True)
             dice.append(_dice(labels, turned.argmax(dim=1), seen[:, 0] > 0.99, logits.shape[1]))
         everywhere = torch.ones_like(labels, dtype=torch.bool)
         for dims in self.flips:
-            dice.append(_dice(labels, look(inputs.flip(dims)).flip(dims).argmax(dim=1), everywhere, logits.shape[1]))
+            dice.append(_dice(labels, look(images.flip(dims)).flip(dims).argmax(dim=1), everywhere, logits.shape[1]))
         with _dropout_at_work(network, self.dropout > 0):
             for _ in range(self.dropout):
-                dice.append(_dice(labels, look(inputs).argmax(dim=1), everywhere, logits.shape[1]))
-        self.of_classes = _disagreement(torch.stack(dice))
-        return logits
+                dice.append(_dice(labels, look(images).argmax(dim=1), everywhere, logits.shape[1]))
+        return _disagreement(torch.stack(dice))
 
-    @property
-    def of_case(self) -> float | None:
-        """Return the mean uncertainty of the classes that any view has found, 0 where all agree that there is none."""
-        if self.of_classes is None:
-            return None
-        found = [uncertainty for uncertainty in self.of_classes if not math.isnan(uncertainty)]
-        return sum(found) / len(found) if found else 0.0
+
+def mean_uncertainty(of_classes: Tensor) -> float:
+    """Return the uncertainty of a case: the mean over the classes that any view has found, 0 where there is none.
+
+    >>> mean_uncertainty(torch.tensor([0.25, float("nan"), 0.75]))
+    0.5
+    """
+    mean = of_classes.nanmean().item()
+    return 0.0 if math.isnan(mean) else mean
 
 
 def rotate(images: Tensor, degrees: float, *, zeros: bool = False) -> Tensor:
@@ -105,9 +119,9 @@ def _dice(labels: Tensor, others: Tensor, counted: Tensor, classes: int) -> Tens
     return (2 * confusion.diagonal() / (confusion.sum(dim=0) + confusion.sum(dim=1)))[1:]
 
 
-def _disagreement(dice: Tensor) -> list[float]:
+def _disagreement(dice: Tensor) -> Tensor:
     """Return 1 - the mean over views of (views, classes); two views without a class agree, unless none has it."""
-    return (1 - dice.nan_to_num(1.0).mean(dim=0)).masked_fill(dice.isnan().all(dim=0), math.nan).tolist()
+    return (1 - dice.nan_to_num(1.0).mean(dim=0)).masked_fill(dice.isnan().all(dim=0), math.nan)
 
 
 @contextmanager

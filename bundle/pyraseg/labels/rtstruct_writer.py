@@ -36,7 +36,7 @@ PATIENT_AND_STUDY = (
 def write_structure_set(
     path: str | os.PathLike,
     mask: np.ndarray,
-    sources: Sequence[Dataset],
+    source_images: Sequence[Dataset],
     geometry: Geometry,
     class_names: Sequence[str],
     *,
@@ -50,9 +50,9 @@ def write_structure_set(
 
     Args:
         path: file to write; it appears whole or not at all.
-        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `sources[k]` or, where there is one
+        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]` or, where there is one
             multi-frame source, to its frame `frame_numbers[k]`.
-        sources: headers of the image slices, or of one multi-frame image.
+        source_images: headers of the image slices, or of one multi-frame image.
         geometry: where the N slices lie.
         class_names: names of the classes 1, 2, ...
         frame_numbers: of each slice in its file, from 1.
@@ -63,14 +63,14 @@ def write_structure_set(
         PyrasegError: the sources lack UIDs, or a frame of reference.
     """
     path = Path(path)
-    first = sources[0]
-    missing = missing_attributes(sources, placed=True)
+    first = source_images[0]
+    missing = missing_attributes(source_images, placed=True)
     if missing:
         raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
     with values_as_they_are():
         dataset = _header(first, algorithm)
-        dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(sources)]
-        images = _images(sources, frame_numbers)
+        dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source_images)]
+        images = _images(source_images, frame_numbers)
         dataset.StructureSetROISequence = []
         dataset.ROIContourSequence = []
         dataset.RTROIObservationsSequence = []

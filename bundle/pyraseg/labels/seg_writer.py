@@ -107,7 +107,7 @@ def _organ(name: str) -> Code:
 def write_segmentation(
     path: str | os.PathLike,
     mask: np.ndarray,
-    source_datasets: Sequence[Dataset],
+    source_images: Sequence[Dataset],
     classes: Sequence[SegmentClass],
     *,
     algorithm: tuple[str, str] | None = None,
@@ -119,9 +119,9 @@ def write_segmentation(
 
     Args:
         path: file to write; it appears whole or not at all.
-        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_datasets[k]`, or to frame k of
+        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`, or to frame k of
             the one multi-frame source.
-        source_datasets: the image slices, or one multi-frame image.
+        source_images: the image slices, or one multi-frame image.
         classes: what the values 1, 2, ... stand for. Each is described, also where the mask does not hold it
             (segment numbers may have no gaps, PS3.3 C.8.20.4). A mask of zeros writes explicit empty frames.
         algorithm: name and version of the program that segmented; without it the segments count as manual.
@@ -145,9 +145,9 @@ def write_segmentation(
     400
     """
     path = Path(path)
-    source_datasets = [_without_empty_character_set(dataset) for dataset in source_datasets]
-    source = source_datasets[0]
-    _check_sources(path, mask, source_datasets, len(classes))
+    source_images = [_without_empty_character_set(dataset) for dataset in source_images]
+    source = source_images[0]
+    _check_sources(path, mask, source_images, len(classes))
     entropy = None if deterministic_seed is None else [str(deterministic_seed), source.SOPInstanceUID]
 
     def uid(role: str) -> str:
@@ -156,7 +156,7 @@ def write_segmentation(
     with values_as_they_are():
         try:
             segmentation = Segmentation(
-                source_images=list(source_datasets),
+                source_images=source_images,
                 pixel_array=mask,
                 segmentation_type="BINARY",
                 segment_descriptions=[

@@ -47,7 +47,7 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, st
     Raises:
         PyrasegError: it cannot be read, or it is no image for this model.
     """
-    kind = model.recipe["kind"]
+    kind = model.recipe["image_kind"]
     if isinstance(image, str) and image.lower().endswith(NIFTI + ITK):
         raise PyrasegError(f"{image} is no DICOM, PNG or JPEG. The full bundle reads NIfTI, NRRD and MetaImage.")
     if isinstance(image, str) and image.lower().endswith(PHOTOGRAPH):

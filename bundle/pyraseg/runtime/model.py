@@ -42,7 +42,7 @@ class Model:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """Return what happens to an image; outside the graph `kind`, `context_slices` and `free_windows` matter."""
+        """Return what happens to an image; outside the graph `image_kind`, `context_slices`, `free_windows` matter."""
         return json.loads(self.properties["recipe"])
 
     @cached_property

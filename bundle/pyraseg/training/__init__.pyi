@@ -19,7 +19,6 @@ from .parallel import distribute as distribute
 from .previews import Previews as Previews
 from .resume import Checkpoints as Checkpoints
 from .samplers import StagedSampler as StagedSampler
-from .sharing import shared as shared
 from .stages import StageHandler as StageHandler
 from .stages import StagePlan as StagePlan
 from .validation import ValidationHandler as ValidationHandler

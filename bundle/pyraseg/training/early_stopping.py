@@ -5,7 +5,7 @@ import logging
 
 from ignite.engine import Engine, Events
 
-from bundle.pyraseg.training.stages import StagePlan, planned_epoch
+from bundle.pyraseg.training.stages import StagePlan
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +34,27 @@ class EarlyStopping:
         self.waited_in_stage = 0
 
     def attach(self, engine: Engine) -> None:
-        engine.state.skipped = 0
-        engine.state_dict_user_keys.append("skipped")  # a resumed trainer knows how far its plan is ahead
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        epoch, max_epochs = planned_epoch(engine), engine.state.max_epochs
+        epoch, max_epochs = engine.state.epoch, engine.state.max_epochs
         stage = self.plan.at(epoch, max_epochs)
         if stage.name != self.stage:
             self.stage, self.best_of_stage, self.waited_in_stage = stage.name, float("-inf"), 0
-        if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch
+        if self.evaluator.state.epoch == epoch:  # MONAI's evaluator carries the trainer's epoch
             self._count(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
             if self.patience is not None and self.waited >= self.patience:
                 logger.info("No better score in %d validations: the training ends here.", self.waited)
                 engine.terminate()
             elif stage.patience is not None and self.waited_in_stage >= stage.patience:
-                left = self.plan.epochs_left(epoch, max_epochs)
+                left = self.plan.skip(epoch, max_epochs)
                 logger.info(
                     "No better score in %d validations: %r ends %d epochs early.",
                     self.waited_in_stage,
                     stage.name,
                     left,
                 )
-                engine.state.skipped += left
-        if planned_epoch(engine) >= max_epochs:
+        if self.plan.is_over(epoch, max_epochs):
             engine.terminate()
 
     def _count(self, score: float) -> None:
@@ -66,10 +63,11 @@ class EarlyStopping:
         self.best, self.best_of_stage = max(self.best, score), max(self.best_of_stage, score)
 
     def state_dict(self) -> dict[str, float | int | str]:
-        """Return what has been counted."""
+        """Return what has been counted, and how far the plan is ahead."""
         kept = ("best", "waited", "stage", "best_of_stage", "waited_in_stage")
-        return {name: getattr(self, name) for name in kept}
+        return {"skipped": self.plan.skipped, **{name: getattr(self, name) for name in kept}}
 
     def load_state_dict(self, state: dict[str, float | int | str]) -> None:
         """Go on counting from a `state_dict`."""
-        vars(self).update(state)
+        self.plan.skipped = int(state["skipped"])
+        vars(self).update({name: value for name, value in state.items() if name != "skipped"})

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bundle.pyraseg.core import process_rank, write_csv
 from bundle.pyraseg.evaluation import mean_dice, summarize
-from bundle.pyraseg.training.stages import StagePlan, planned_epoch
+from bundle.pyraseg.training.stages import StagePlan
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class EpochLog:
 
     def _row(self, engine: Engine) -> dict[str, float | str]:
         row: dict[str, float | str] = {"epoch": engine.state.epoch}
-        row["stage"] = self.plan.at(planned_epoch(engine), engine.state.max_epochs).name
+        row["stage"] = self.plan.at(engine.state.epoch, engine.state.max_epochs).name
         row |= {f"rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         row["loss"] = engine.state.metrics[LOSS]
         if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch

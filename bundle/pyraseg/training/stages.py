@@ -82,6 +82,8 @@ class Stage:
 class StagePlan:
     """The stages in order. Which one rules is a function of the epoch alone, so that a resumed run finds it again.
 
+    Epochs are the trainer's, counted from 1. A stage may be cut short, see `skip`; `skipped` says by how much in all.
+
     Args:
         stages: one mapping a stage, with the fields of `Stage`; their `epoch_fraction` sum to 1.
         epochs: length of the whole training where the trainer does not know it: in federated learning its `max_epochs`
@@ -100,6 +102,8 @@ class StagePlan:
 
     def __init__(self, stages: Sequence[Mapping], *, epochs: int | None = None) -> None:
         self.epochs = epochs
+        #: Epochs that stages without progress have left out; the plan is that far ahead of the trainer.
+        self.skipped = 0
         known = [field.name for field in fields(Stage)]
         for stage in stages:
             needed = {"name", "epoch_fraction", "learning_rates"}
@@ -125,29 +129,35 @@ class StagePlan:
         return network.parameter_groups(dict.fromkeys(finer))
 
     def at(self, epoch: int, max_epochs: int) -> Stage:
-        """Return the stage that rules `epoch`, counted from 1: the one in which the epoch's middle lies."""
-        return self._locate(epoch, max_epochs)[0]
+        """Return the stage that rules `epoch`: the one in which the epoch's middle lies."""
+        return self._locate(epoch + self.skipped, max_epochs)[0]
 
     def learning_rates(self, epoch: int, max_epochs: int, *, done: float = 0.5) -> dict[str, float]:
-        """Return the learning rate of every part that learns when a share of `epoch`, counted from 1, is done."""
-        stage, before, last = self._locate(epoch, max_epochs)
-        passed = (epoch - 1 + done - before) / (last - before)
+        """Return the learning rate of every part that learns when a share of `epoch` is done."""
+        stage, before, last = self._locate(epoch + self.skipped, max_epochs)
+        passed = (epoch + self.skipped - 1 + done - before) / (last - before)
         return {part: rate * stage.share_of_rates(passed) for part, rate in stage.learning_rates.items()}
 
-    def epochs_left(self, epoch: int, max_epochs: int) -> int:
-        """Return how many epochs the stage of `epoch`, counted from 1, has after it."""
-        return self._locate(epoch, max_epochs)[2] - epoch
+    def skip(self, epoch: int, max_epochs: int) -> int:
+        """Go on with the next stage behind `epoch`; return how many epochs its own one would still have had."""
+        left = self._locate(epoch + self.skipped, max_epochs)[2] - (epoch + self.skipped)
+        self.skipped += left
+        return left
 
-    def _locate(self, epoch: int, max_epochs: int) -> tuple[Stage, int, int]:
-        """Return the stage that rules an epoch, the epoch before its first, and its last one."""
+    def is_over(self, epoch: int, max_epochs: int) -> bool:
+        """Return whether nothing of the plan is left behind `epoch`."""
+        return epoch + self.skipped >= max_epochs
+
+    def _locate(self, planned: int, max_epochs: int) -> tuple[Stage, int, int]:
+        """Return the stage that rules an epoch of the plan, the epoch before its first, and its last one."""
         max_epochs = self.epochs or max_epochs
         share, before, last = 0.0, 0, 0
         for stage in self.stages:
             share += stage.epoch_fraction
             before, last = last, ceil(share * max_epochs - 0.5 - 1e-9)
-            if epoch <= last:
+            if planned <= last:
                 break
-        return stage, before, max(last, epoch)
+        return stage, before, max(last, planned)
 
 
 class StageHandler:
@@ -182,7 +192,7 @@ class StageHandler:
         engine.add_event_handler(Events.ITERATION_STARTED, self._set_rates)
 
     def __call__(self, engine: Engine) -> None:
-        stage = self.plan.at(planned_epoch(engine), engine.state.max_epochs)
+        stage = self.plan.at(engine.state.epoch, engine.state.max_epochs)
         self.network.learn_only(stage.learning_rates, freeze_batch_norm=stage.freeze_batch_norm)
         self.sampler.set_epoch(
             engine.state.epoch,
@@ -192,18 +202,13 @@ class StageHandler:
 
     def _set_rates(self, engine: Engine) -> None:
         iteration = (engine.state.iteration - 1) % engine.state.epoch_length
-        epoch, max_epochs = planned_epoch(engine), engine.state.max_epochs
+        epoch, max_epochs = engine.state.epoch, engine.state.max_epochs
         decay = self.plan.at(epoch, max_epochs).layer_decay
         rates = self.plan.learning_rates(epoch, max_epochs, done=(iteration + 0.5) / engine.state.epoch_length)
         for group in self.optimizer.param_groups:
             holders = [part for part in rates if _holds(part, group["name"])]
             rate = rates[max(holders, key=len)] if holders else 0.0
             group["lr"] = rate * decay ** self.height.get(group["name"], 0)
-
-
-def planned_epoch(engine: Engine) -> int:
-    """Return the epoch of the plan that a trainer is in: its own, and those that stages without progress left out."""
-    return engine.state.epoch + getattr(engine.state, "skipped", 0)
 
 
 def _holds(part: str, finer: str) -> bool:

@@ -7,6 +7,7 @@ from .config import override as override
 from .config import parse_options as parse_options
 from .config import read_config as read_config
 from .config import references as references
+from .config import require_kind as require_kind
 from .config import require_used as require_used
 from .console import plain_console as plain_console
 from .console import warn as warn

@@ -30,6 +30,16 @@ TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config"
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
 #: Knobs whose only use MONAI Label, MONAI FL and `pyraseg segment` may replace by a value of their own.
 REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data"}
+#: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.
+OF_TASKS = {"image_kind", "jaccard_threshold"}
+#: For each kind of image, the transforms that its chain must have, and those that it cannot have.
+KINDS = {
+    "volume": ((), ("DropSliceAxisd", "ResizePhotographd")),
+    "projection": (("DropSliceAxisd",), ("OrientSlicesd", "ResampleSlicesd", "StackContextSlicesd")),
+    "photograph": (("DropSliceAxisd",), ("OrientSlicesd", "ResampleSlicesd", "StackContextSlicesd", "Windowd")),
+}
+#: Columns of a line in a config's text.
+WIDTH = 120
 MONAI_IDS = RUN_IDS | TRACKING | PROPERTIES | {"imports", "displayable_configs", "_meta_"}
 
 
@@ -125,7 +135,7 @@ def require_used(parser: ConfigParser) -> None:
                 f"The option {key!r} was given as the text {value!r}, which counts as true. The command line takes "
                 f"Python's values: --{key} False. Nothing was run."
             )
-    used = MONAI_IDS | set(references(config))
+    used = MONAI_IDS | OF_TASKS | set(references(config))
     used |= {knob for knob, use in REPLACED.items() if use in parser and not isinstance(parser[use], str)}
     is_used = {place: any(_overlap(place, other) for other in used) for place in sections(config)}
     for place, fine in is_used.items():
@@ -136,6 +146,35 @@ def require_used(parser: ConfigParser) -> None:
         for key in component:
             if takes is not None and key not in takes and not re.fullmatch("_.*_", key):
                 raise _unused(f"{place}: {component['_target_']} has no argument {key!r}", key, takes)
+
+
+def require_kind(parser: ConfigParser) -> None:
+    """Refuse a config whose transforms are not those of its `image_kind`.
+
+    Raises:
+        PyrasegError: the kind is unknown, or a chain lacks one of its transforms or has one of another kind.
+    """
+    kind = parser.get("image_kind")
+    if kind not in KINDS:
+        hint = nearest_hint(str(kind), KINDS)
+        raise PyrasegError(f"image_kind is {kind!r}; it is one of {', '.join(KINDS)}.{hint} Nothing was run.")
+    needed, foreign = KINDS[kind]
+    for place in ("train#preprocessing#transforms", "preprocessing#transforms"):
+        if place not in parser or not isinstance(parser[place], list):
+            continue
+        steps = [
+            step["_target_"].rpartition(".")[2]
+            for number, step in enumerate(parser[place])
+            if "_disabled_" not in step or not parser.get_parsed_content(f"{place}#{number}#_disabled_")
+        ]
+        wrong = [f"lacks {step}" for step in needed if step not in steps]
+        wrong += [f"has {step}" for step in foreign if step in steps]
+        if wrong:
+            raise PyrasegError(
+                f"image_kind is {kind!r}, but {place} {' and '.join(wrong)}. Correct image_kind, or the transforms; a "
+                "task of photographs or projections goes on top of configs/photographs.json (for inference "
+                "photographs_inference.json), which has theirs. Nothing was run."
+            )
 
 
 def _unused(what: str, key: str, known: set[str]) -> PyrasegError:
@@ -200,28 +239,41 @@ def arguments(component: dict[str, Any], parser: ConfigParser) -> set[str] | Non
     return {parameter.name for parameter in parameters}
 
 
-def config_text(config: dict[str, Any]) -> str:
-    """Return a config as JSON; a reader finds each component, or plain value, on a line of its own."""
-    return _text(config, 0) + "\n"
+def config_text(config: Mapping[str, Any]) -> str:
+    """Return a config as JSON in the form of the repository's own, which a test holds them to.
+
+    A value stands on one line where that has at most 120 columns. Otherwise, and where it is a section or a list of
+    components, each of its parts starts a line. A transform of a list `transforms` always stands on one.
+    """
+    return _spread(config, "", 0) + "\n"
 
 
-def _text(value: Any, depth: int) -> str:
-    if depth and not _is_spread(value):
-        return json.dumps(value, ensure_ascii=False)
+def _text(value: Any, key: str, depth: int, before: int) -> str:
+    """Return a value as text behind `before` columns of its line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not value or not isinstance(value, Mapping | list):
+        return line
+    return _spread(value, key, depth) if _has_parts(value) or before + len(line) >= WIDTH else line
+
+
+def _spread(value: Mapping | list, key: str, depth: int) -> str:
     inner, outer = "    " * (depth + 1), "    " * depth
-    if isinstance(value, dict):
-        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_text(item, depth + 1)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{outer}}}"
-    return "[\n" + ",\n".join(inner + _text(item, depth + 1) for item in value) + f"\n{outer}]"
+    if isinstance(value, Mapping):
+        names = {name: f"{inner}{json.dumps(name, ensure_ascii=False)}: " for name in value}
+        lines = [names[name] + _text(item, name, depth + 1, len(names[name])) for name, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{outer}}}"
+    if key.endswith("transforms"):
+        lines = [inner + json.dumps(item, ensure_ascii=False) for item in value]
+    else:
+        lines = [inner + _text(item, "", depth + 1, len(inner)) for item in value]
+    return "[\n" + ",\n".join(lines) + f"\n{outer}]"
 
 
-def _is_spread(value: Any) -> bool:
-    """Return whether a value takes several lines: it lists objects, or is a section that holds objects."""
+def _has_parts(value: Mapping | list) -> bool:
+    """Return whether a value lists components, or is a section that holds objects."""
     if isinstance(value, list):
-        objects = [item for item in value if isinstance(item, dict)]
-        return bool(objects) and (len(objects) == len(value) or any("_target_" in item for item in objects))
-    if not isinstance(value, dict):
-        return False
+        return any(isinstance(item, Mapping) and "_target_" in item for item in value)
+    parts = [item for item in value.values() if item and isinstance(item, Mapping | list)]
     if "_target_" in value:
-        return any(_is_spread(item) and isinstance(item, list) for item in value.values())
-    return any((isinstance(item, dict) and item) or _is_spread(item) for item in value.values())
+        return any(isinstance(item, list) and _has_parts(item) for item in parts)
+    return any(isinstance(item, Mapping) or _has_parts(item) for item in parts)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
 
 from bundle.pyraseg.core import file_digest, process_count, replacing
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow.config import leaves
-from bundle.pyraseg.workflow.running import bundle_root, caller, running_parser
+from bundle.pyraseg.workflow.running import bundle_root, running_parser
 
 logger = logging.getLogger(__name__)
 
@@ -26,31 +25,29 @@ PACKAGES = ("pyraseg", "torch", "monai", "pytorch-ignite", "timm", "numpy", "pyd
 FREE = {"resume", "num_workers", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 
 
-def log_environment(*, device: torch.device | str, amp: bool) -> None:
-    """Log the device, the precision and the versions of a run; warn where another pyraseg than the bundle's runs."""
+def log_environment(*, device: torch.device | str, amp: bool, meta: Mapping[str, Any]) -> None:
+    """Log the device, the precision and the versions of a run; warn where another pyraseg than the bundle's runs.
+
+    Args:
+        device: of the run.
+        amp: whether it runs in mixed precision.
+        meta: the metadata of the bundle, as MONAI reads them with its configs; empty where there are none.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
         hardware = f"{platform.machine()}, {torch.get_num_threads()} threads"
     logger.info("Device %s (%s), precision %s", device, hardware, "mixed (autocast)" if amp else "float32")
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    logger.info("Python %s, %s", platform.python_version(), versions)
-    _compare_versions()
-
-
-def _compare_versions() -> None:
-    """Warn where the bundle that runs was made of another version of pyraseg than the one that is installed."""
-    workflow = caller(ConfigWorkflow._run_expr, ConfigWorkflow._get_property)
-    metadata = workflow and workflow.config_root_path / "metadata.json"
-    if not metadata or not metadata.is_file():
-        return
-    stated, installed = json.loads(metadata.read_text(encoding="utf-8"))["version"], version("pyraseg")
-    if stated != installed:
+    versions = {name: version(name) for name in PACKAGES}
+    found = ", ".join(f"{name} {number}" for name, number in versions.items())
+    logger.info("Python %s, %s", platform.python_version(), found)
+    installed = versions["pyraseg"]
+    if (stated := meta.get("version", installed)) != installed:
         logger.warning(
             "This bundle is of pyraseg %s, and %s is installed and runs: results may differ. Install the one that "
-            "comes with the bundle, in an environment of its own: pip install %s",
-            stated, installed, metadata.parents[1],
+            "comes with the bundle, in an environment of its own: pip install, with the folder of the bundle",
+            stated, installed,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from bundle.pyraseg.workflow.config import require_used
+from bundle.pyraseg.workflow.config import require_kind, require_used
 
 
 def caller(*methods: Callable) -> Any:
@@ -48,9 +48,13 @@ def bundle_root() -> str:
 
 
 def check_config() -> None:
-    """Refuse the running config where nothing uses one of its keys; it stands first in the run list.
+    """Refuse the running config where nothing uses one of its keys, or its images are of another kind than it says.
+
+    It stands first in the run list.
 
     Raises:
-        PyrasegError: see `require_used`.
+        PyrasegError: see `require_used` and `require_kind`.
     """
-    require_used(running_parser())
+    parser = running_parser()
+    require_used(parser)
+    require_kind(parser)

@@ -11,7 +11,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from bundle.pyraseg.commands import command_parser
+from bundle.pyraseg.commands import command_parser, home
+from bundle.pyraseg.core import config_option, task_files
 from bundle.pyraseg.datalists import LIST, THRESHOLD, collect_cases, write_split
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.datasets.public import RECIPES, prepare
@@ -45,5 +46,5 @@ def main(argv: list[str] | None = None) -> None:
         data = collect_cases(folder, threshold=THRESHOLD)
         print(write_split(data, folder, folder, shares=(0.7, 0.15, 0.15), seed=options.seed))
     print(f"{recipe.title} is in {folder}, license: {recipe.license}. Train on it:")
-    overlay = f"\"['configs/train.json','configs/{recipe.task}.json']\""
+    overlay = config_option(task_files(home() / "configs", "train", recipe.task))
     print(f"python -m monai.bundle run training --config_file {overlay} --dataset_dir {folder}")

@@ -22,7 +22,6 @@ class App(LabelApp):
     \"\"\"MONAI Label looks for a class that this file defines.\"\"\"
 """
 _INFERENCE, _TRAIN = "configs/inference.json", "configs/train.json"
-_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.DropSliceAxisd"
 
 
 def put_bundles(packages: Sequence[Path], app: Path) -> list[Path]:
@@ -123,8 +122,7 @@ def _served(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _adapt(inference: dict[str, Any], train: dict[str, Any], metadata: dict[str, Any]) -> None:
-    photograph = any(step["_target_"] == _TO_PHOTOGRAPHS for step in inference["preprocessing"]["transforms"])
-    if photograph:  # MONAI Label writes (1, W, H) as a volume
+    if inference["image_kind"] != "volume":  # MONAI Label writes (1, W, H) as a volume
         inference["postprocessing"]["transforms"].append({"_target_": "SqueezeDimd", "keys": "pred", "dim": 0})
     else:  # the number of entries says how many axes an image has, also where the network sees one slice of it
         shape = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, replacing
 from bundle.pyraseg.packaging import (
     BILL,
     CHANGELOG,
@@ -32,9 +32,7 @@ from bundle.pyraseg_tools.publishing.bill import bill_of_materials
 from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
 from bundle.pyraseg_tools.publishing.made_up import write_made_up
 from bundle.pyraseg_tools.publishing.sources import check_tracked
-from bundle.pyraseg_tools.publishing.task import PROGRAMS, Task
-
-_TO_PHOTOGRAPHS = "bundle.pyraseg.transforms.DropSliceAxisd"
+from bundle.pyraseg_tools.publishing.task import Task
 
 
 def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key: Path | None = None) -> Path:
@@ -139,8 +137,8 @@ def _golden(files: Mapping[str, bytes]) -> dict[str, bytes]:
         unpack(files, folder)
         golden = folder / "golden"
         golden.mkdir()
-        steps = json.loads(files["configs/inference.json"])["preprocessing"]["transforms"]
-        write_made_up(golden, photograph=any(step["_target_"] == _TO_PHOTOGRAPHS for step in steps))
+        kind = json.loads(files["configs/inference.json"])["image_kind"]
+        write_made_up(golden, photograph=kind != "volume")
         fault = run_golden("record", folder)
         if fault:
             raise PyrasegError(f"The package would not work elsewhere: {fault}. Nothing was written.")

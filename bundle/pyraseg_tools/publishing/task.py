@@ -4,21 +4,12 @@
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, task_files
 from bundle.pyraseg.packaging import MODEL
 from bundle.pyraseg.workflow import merge_files, read_config
 
 #: The task that is no overlay.
 DEFAULT = "phantom"
-#: What is run, and what it is made of; TASK is left out for the default task.
-PROGRAMS = {
-    "train": ("train", "TASK"),
-    "evaluate": ("train", "TASK", "evaluate"),
-    "inference": ("inference", "TASK_inference"),
-    "metadata": ("metadata", "TASK_metadata"),
-}
-#: What to do where there are no weights, in the words of a package.
-REMEDY = "Train one first: python -m monai.bundle run training --config_file configs/train.json"
 
 
 def tasks(root: Path) -> list[str]:
@@ -66,23 +57,22 @@ class Task:
             config["weights"] = dict(zip([MODEL], config["weights"].values(), strict=False))
             return config
         config["model_file"] = f"$@bundle_root + '/{MODEL}'"
-        if "remedy" in config:
-            config["remedy"] = REMEDY
         if isinstance(config.get("dataset_dir"), dict):  # which the repository writes itself; here it has to be there
             config["dataset_dir"] = config["dataset_dir"]["folder"]
         if program == "evaluate":
+            config["remedy"] = merge_files(self._files("inference"))["remedy"]  # its own speaks of several files
             del config["training"]  # in the base it means what `run` means, which here is to evaluate
         return config
 
     def other_overlays(self) -> list[Path]:
         """Return the configs that go on top of any task's, such as that of several GPUs."""
         own = {f"{part}.json" for parts in PROGRAMS.values() for part in parts}
-        own |= {part.replace("TASK", task) for part in own if "TASK" in part for task in tasks(self.root)}
+        of_tasks = ["photographs", *tasks(self.root)]
+        own |= {part.replace("TASK", task) for part in own if "TASK" in part for task in of_tasks}
         return sorted(path for path in _configs(self.root).glob("*.json") if path.name not in own)
 
     def _files(self, program: str) -> list[Path]:
-        parts = [part for part in PROGRAMS[program] if "TASK" not in part or self.overlay is not None]
-        return [_configs(self.root) / f"{part.replace('TASK', self.name)}.json" for part in parts]
+        return task_files(_configs(self.root), program, self.overlay)
 
 
 def _configs(root: Path) -> Path:

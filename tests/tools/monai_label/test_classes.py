@@ -16,7 +16,13 @@ from tests.helpers.commands import ROOT
 def tasks(tmp_path):
     """Return the default task, in which a spleen has a second name, and that of the photographs."""
     folders = []
-    for name, overlays in (("phantom", ()), ("dermoscopy", ("dermoscopy.json", "dermoscopy_inference.json"))):
+    for name, overlays in (
+        ("phantom", ()),
+        (
+            "dermoscopy",
+            ("photographs.json", "photographs_inference.json", "dermoscopy.json", "dermoscopy_inference.json"),
+        ),
+    ):
         folders.append(tmp_path / name / "configs")
         folders[-1].mkdir(parents=True)
         for config in ("train.json", "inference.json"):

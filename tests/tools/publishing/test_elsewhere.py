@@ -64,7 +64,9 @@ def downloaded(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_the_same_masks(study, downloaded, tmp_path, monkeypatch):
     settings = ["--dataset_dir", str(study / "images"), "--device", "cpu", "--outputs", "['labels']"]
     here = monai_bundle(
-        "run", "inferring", "--config_file", config_files("inference.json", "dermoscopy_inference.json"), *settings,
+        "run", "inferring", "--config_file",
+        config_files("inference.json", "photographs_inference.json", "dermoscopy_inference.json"),
+        *settings,
         "--output_dir", str(tmp_path / "here"), cwd=tmp_path,
     )  # fmt: skip
     monkeypatch.setenv("PYTHONPATH", str(downloaded))
@@ -103,7 +105,9 @@ def test_another_version_that_is_installed_is_told(study, downloaded, tmp_path):
 def test_the_same_scores(study, downloaded, tmp_path, monkeypatch):
     settings = ["--dataset_dir", str(study), "--device", "cpu", "--num_workers", "0", "--resamples", "100"]
     here = monai_bundle(
-        "run", "evaluating", "--config_file", config_files("train.json", "dermoscopy.json", "evaluate.json"), *settings,
+        "run", "evaluating", "--config_file",
+        config_files("train.json", "photographs.json", "dermoscopy.json", "evaluate.json"),
+        *settings,
         "--output_dir", str(tmp_path / "here"), "--cache_dir", str(tmp_path / "cache"), cwd=tmp_path,
     )  # fmt: skip
     monkeypatch.setenv("PYTHONPATH", str(downloaded))
