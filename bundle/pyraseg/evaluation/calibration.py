@@ -38,7 +38,7 @@ def near_boundary(
         predicted: boolean mask, (W, H[, D]).
         true: the same. Where both are empty, no voxel is returned.
         geometry: of the volume; distances are along its axes (a tilt does not count).
-        margin: in mm, or pixels without a place in the patient.
+        margin: in mm, or pixels without a patient position.
 
     Returns:
         One index array an axis, as `numpy.nonzero` does.
@@ -119,7 +119,7 @@ class BoundaryCalibration:
     Args:
         class_names: names of all classes, background first.
         margin: mm around the true and the predicted boundary of a class in which its voxels count; pixels without a
-            place in the patient.
+            patient position.
         bins: of the probabilities.
         model_file: weights that gave them; a temperature that was fitted to these is read beside them.
     """

@@ -169,7 +169,7 @@ def by_column(
 
 
 def truth_size(row: dict[str, Any]) -> tuple[float, str]:
-    """Return the size of a class in the truth and its unit: ml with a place in the patient, pixels without."""
+    """Return the size of a class in the truth and its unit: ml with a patient position, pixels without."""
     return (row["truth_voxels"], "px") if math.isnan(row["truth_ml"]) else (row["truth_ml"], "ml")
 
 

@@ -75,7 +75,7 @@ def surface_dice(surfaces: tuple[Surface, Surface], tolerance: float) -> float:
 
 
 def spacing_of(geometry: Geometry | None, dimensions: int) -> tuple[float, ...]:
-    """Return the distance of neighbors along each axis, in mm, or in pixels where nobody knows a place."""
+    """Return the distance of neighbors along each axis, in mm, or in pixels where the position is unknown."""
     return (1.0,) * dimensions if geometry is None else geometry.spacing
 
 

@@ -102,7 +102,7 @@ def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = 
 def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
     """Yield the labels of each slice, in the order and the orientation of the series."""
     if stream.geometry is None:
-        raise PyrasegError(f"{stream.files[0]} has no place in the patient, and the model is for slices of volumes.")
+        raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
     if stream.is_color:
         raise PyrasegError(f"{stream.files[0]} is a color image, and the model is for gray ones.")
     orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)

@@ -20,7 +20,7 @@ from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.
 GRID_TOLERANCE = 0.1
-#: What a loaded label holds where nobody knows the class, as in Pascal VOC's masks: give it to a loss as ignore_index.
+#: What a loaded label holds where the class is unknown, as in Pascal VOC's masks: give it to a loss as ignore_index.
 UNKNOWN = 255
 FILES = NIFTI + ITK + PHOTOGRAPH
 

@@ -68,7 +68,7 @@ def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any])
         info: what came with it: `label_info`, a list of {"name": ..., "idx": ...}, or `model`.
 
     Raises:
-        PyrasegError: nobody knows.
+        PyrasegError: it is unknown.
     """
     values = sorted({int(value) for value in values} - {0})
     names = _names(info.get("label_info") or [])

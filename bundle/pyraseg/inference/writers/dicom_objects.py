@@ -128,7 +128,7 @@ class SegmentationWriter:
 class StructureSetWriter:
     """Write `<name>_rtstruct.dcm`, the outlines of every class; the ROI numbers are the label values.
 
-    Classes that were not found are listed without contours. Inputs that are not DICOM, or have no place in the patient,
+    Classes that were not found are listed without contours. Inputs that are not DICOM, or have no patient position,
     get none.
 
     Args:

@@ -21,7 +21,7 @@ HEADER = "SPACE=LPS"  # 3D Slicer reads this, and takes LPS for granted without 
 class MeshWriter:
     """Write `<name>_<class>.stl` or `.ply` for every class that was found, in patient coordinates (LPS, mm).
 
-    One slice, or an image without a place in the patient, makes no surface.
+    One slice, or an image without a patient position, makes no surface.
 
     Args:
         class_names: names of all classes, background first.
