@@ -75,7 +75,7 @@ def start_processes(device: torch.device | str) -> None:
     # A connection of its own: NCCL's threads use the other one while a process waits here.
     _store = store.clone()  # pyrefly: ignore # PyTorch's stub of Store lacks it
     if number > 0:
-        logging.getLogger("bundle.pyraseg").setLevel(logging.ERROR)
+        logging.getLogger("bundle").setLevel(logging.ERROR)
     logger.info("%d processes, joined by %s", processes, backend)
 
 

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     plain_console()
     options = arguments(argv)
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stdout)
-    logging.getLogger("bundle.pyraseg").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses
+    logging.getLogger("bundle").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses
     filters = parse_filters(options.filter)
     client = connect(options.url, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http)
     model = Model(options.model, threads=options.threads)
