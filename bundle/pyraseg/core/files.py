@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bundle.pyraseg.core.errors import DiskError, PyrasegError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Generator[Path]:
     """Yield a temporary path beside `path` to write a file or fill a folder at; rename it to `path` at the end.
 
     A reader of `path` sees the old content or the new, whole one. When the block raises, or the process dies, `path` is

@@ -58,6 +58,8 @@ def network_model(network: nn.Module, channels: int) -> ir.Model:
         ) from error
     finally:
         exporters.setLevel(level)
+    if program is None:
+        raise PyrasegError("PyTorch wrote no graph of this network. Use another encoder or decoder.")
     return program.model
 
 
@@ -82,7 +84,12 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
     sides = ("height", "width")
     for value, name, dtype, shape in (
         (classes, "classes", ir.DataType.UINT8, ("batch", *sides)),
-        (probabilities, "probabilities", ir.DataType.FLOAT, ("batch", logits.shape[1], *sides)),
+        (
+            probabilities,
+            "probabilities",
+            ir.DataType.FLOAT,
+            ("batch", logits.shape[1] if logits.shape else None, *sides),
+        ),
     ):
         value.name, value.dtype, value.shape = name, dtype, ir.Shape(shape)
     ir.convenience.replace_all_uses_with(shown, prepared)
@@ -154,7 +161,7 @@ def export(
     model = network_model(network, parts.channels)
     files = {network_file: _described(model, {**properties, "content": "network"})}
     agreements = {network_file: compare_network(files[network_file], network, parts.channels)}
-    if recipe is not None:
+    if recipe is not None and path_file is not None:
         whole = path_model(model, recipe, decision)
         about = {**properties, **recipe_properties(recipe, decision), "content": "path"}
         files[path_file] = _described(whole, about)

@@ -8,6 +8,7 @@ holds for every size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +33,7 @@ class Operators:
         self.count = 0
 
     def __getattr__(self, kind: str):
-        def write(*inputs: object, **attributes: object) -> ir.Value:
+        def write(*inputs: object, **attributes: Any) -> ir.Value:
             return self.tape.op(kind, [self.value(item) for item in inputs], attributes=attributes, output=self._new())
 
         return write
@@ -182,6 +183,7 @@ def _sides(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.
 def _matrices(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:
     """Return what shrinks the rows, (rows, height), and the columns, (columns, width)."""
     sides = _sides(op, recipe, inputs)
+    targets: list[Any]
     if recipe.size is not None:
         targets = [op.value([side]) for side in recipe.size[::-1]]
     else:
@@ -201,6 +203,7 @@ def _grays(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
         if isinstance(window, VoiWindow):
             channels.append(_fixed_window(op, values, window))
         else:
+            assert inputs.windows is not None  # a recipe with free windows has this input
             channels.append(_free_window(op, values, inputs.windows, free))
             free += 1
     gray = op.Concat(*channels, axis=2) if len(channels) > 1 else channels[0]

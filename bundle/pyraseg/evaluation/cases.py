@@ -22,7 +22,7 @@ class Detection:
     """The lesions of one class in one case.
 
     Args:
-        sizes: of each true lesion, in ml with a place in the patient, in pixels without, (L,).
+        sizes: of each true lesion, in ml with a patient position, in pixels without, (L,).
         covered: share of each that was predicted as the class, (L,).
         found: whether that is enough, (L,).
         predicted: number of predicted lesions.
@@ -116,7 +116,7 @@ class CaseScorer:
         """Return one row a foreground class, and the lesions of the classes that have them.
 
         A row holds `METRICS`, `SIZES` and `LESIONS`; what has no meaning is NaN: all metrics where truth and prediction
-        both lack the class, distances where one of them does, mm and ml without a place in the patient.
+        both lack the class, distances where one of them does, mm and ml without a patient position.
 
         Args:
             prediction: class indices, (1, W, H[, D]).

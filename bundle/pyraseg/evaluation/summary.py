@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bundle.pyraseg.evaluation.bootstrap import mean_interval
 from bundle.pyraseg.evaluation.cases import METRICS
 
 
-def risk_coverage(uncertainties: Sequence[float], risks: Sequence[float]) -> dict[str, Any]:
+def risk_coverage(uncertainties: ArrayLike, risks: ArrayLike) -> dict[str, Any]:
     """Return how the mean risk falls when only the least uncertain cases are left to the network.
 
     Args:
@@ -24,9 +25,9 @@ def risk_coverage(uncertainties: Sequence[float], risks: Sequence[float]) -> dic
         El-Yaniv, NIPS 2017); `area`: the mean of these risks (AURC); `area_random`: what it is for an uncertainty that
         tells nothing, on average; `area_best`: what it is when uncertainties are in the order of the risks.
     """
-    uncertainties, risks = np.asarray(uncertainties, float), np.asarray(risks, float)
+    risks = np.asarray(risks, float)
     left = np.arange(1, len(risks) + 1)
-    curve = np.cumsum(risks[np.argsort(uncertainties, kind="stable")]) / left
+    curve = np.cumsum(risks[np.argsort(np.asarray(uncertainties, float), kind="stable")]) / left
     return {
         "area": float(curve.mean()),
         "area_random": float(risks.mean()),
@@ -50,7 +51,7 @@ POLICY = (
 )
 
 
-def figure(scores: Sequence[float], patients: Sequence[str], *, resamples: int) -> dict[str, Any] | None:
+def figure(scores: ArrayLike, patients: Sequence[str], *, resamples: int) -> dict[str, Any] | None:
     """Return a mean over cases with its 95 % bootstrap interval over patients, or None where no case has a score.
 
     Args:
@@ -65,10 +66,15 @@ def figure(scores: Sequence[float], patients: Sequence[str], *, resamples: int) 
     scores = np.asarray(scores, float)
     if np.isnan(scores).all():  # or there are no cases
         return None
-    scored = ~np.isnan(scores.reshape(len(scores), -1)).all(axis=1)
-    scores, patients = scores[scored], [patient for patient, there in zip(patients, scored, strict=True) if there]
+    scored = np.any(~np.isnan(scores.reshape(len(scores), -1)), axis=1)
+    scores = scores[scored]
+    patients = [patient for patient, there in zip(patients, scored, strict=True) if there]
     distinct = list(dict.fromkeys(patients))
-    found = {"cases": len(patients), "patients": len(distinct), "reliable": len(distinct) >= FEW_PATIENTS}
+    found: dict[str, Any] = {
+        "cases": len(patients),
+        "patients": len(distinct),
+        "reliable": len(distinct) >= FEW_PATIENTS,
+    }
     if len(distinct) > 1:
         interval = mean_interval(scores, patients=patients, resamples=resamples)
         found = {"mean": interval.mean, "low": interval.low, "high": interval.high, **found}
@@ -190,7 +196,7 @@ def by_column(
 
 
 def truth_size(row: dict[str, Any]) -> tuple[float, str]:
-    """Return the size of a class in the truth and its unit: ml with a place in the patient, pixels without."""
+    """Return the size of a class in the truth and its unit: ml with a patient position, pixels without."""
     return (row["truth_voxels"], "px") if math.isnan(row["truth_ml"]) else (row["truth_ml"], "ml")
 
 

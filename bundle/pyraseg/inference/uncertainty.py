@@ -3,9 +3,10 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +127,7 @@ def _disagreement(dice: Tensor) -> Tensor:
 
 
 @contextmanager
-def _dropout_at_work(network: Callable[..., Tensor], wanted: bool) -> Iterator[None]:
+def _dropout_at_work(network: Any, wanted: bool) -> Generator[None]:
     """Put the dropout layers of a network in training mode, and back."""
     layers = [module for module in network.modules() if isinstance(module, _DropoutNd)] if wanted else []
     if wanted and not any(layer.p > 0 for layer in layers):
@@ -171,7 +172,7 @@ class ReviewList:
             self.uncertainties[item["name"]] = mean_uncertainty(output["uncertainty"])
 
     def __call__(self, engine: Engine) -> None:
-        order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
+        order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)
         rows = [{"case": name, "uncertainty": self.uncertainties[name]} for name in order]
         write_csv(self.path, ["case", "uncertainty"], rows)
         logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)

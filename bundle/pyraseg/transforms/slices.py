@@ -28,7 +28,7 @@ class OrientSlices(InvertibleTransform, Transform):
         affine = img.affine.numpy()
         return orientation(img, affine, slice_orientation(affine), False, self.get_transform_info())
 
-    def inverse(self, data: torch.Tensor) -> torch.Tensor:
+    def inverse(self, data: MetaTensor) -> torch.Tensor:
         if data.ndim == 3:
             return data
         affine = self.pop_transform(data)["extra_info"]["original_affine"]
@@ -96,7 +96,7 @@ class DropSliceAxisd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         return {**data, **{key: self.drop(data[key]) for key in self.key_iterator(data)}}
 
-    def drop(self, image: torch.Tensor) -> torch.Tensor:
+    def drop(self, image: MetaTensor) -> torch.Tensor:
         """Return the 2-D image; metadata are kept."""
         if image.ndim == 3:
             return image

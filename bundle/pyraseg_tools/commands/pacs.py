@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         journal, found = Journal(path, model_hash=model_hash), find_series(client, filters)
         for series in found:
             entry = journal[series.uid]
-            state = "due" if is_due(series, entry) else entry.status
+            state = "due" if entry is None or is_due(series, entry) else entry.status
             print(f"{series.uid}: {series.modality}, {series.instances} images, {state}")
         due = sum(is_due(series, journal[series.uid]) for series in found)
         print(f"{due} of {len(found)} series would be segmented with {options.model}; nothing was done")
