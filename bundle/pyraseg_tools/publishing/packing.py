@@ -162,8 +162,9 @@ def check_tracked(root: Path, paths: Iterable[Path]) -> None:
 def _code(root: Path) -> list[Path]:
     """Return the files of pyraseg that an installation has: modules, and what pyproject.toml names beside them."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    files = [path for suffix in ("py", "pyi") for path in (root / "bundle" / "pyraseg").rglob(f"*.{suffix}")]
-    for package, patterns in settings["package-data"].items():
+    data = settings["package-data"]
+    files = [path for pattern in ("*.py", *data["*"]) for path in (root / "bundle" / "pyraseg").rglob(pattern)]
+    for package, patterns in data.items():
         if package.startswith("bundle.pyraseg."):
             files += [path for pattern in patterns for path in (root / package.replace(".", "/")).glob(pattern)]
     return files
