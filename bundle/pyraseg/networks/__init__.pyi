@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-from .bottleneck import PyramidBottleneck as PyramidBottleneck
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
 from .encoders import expected_normalization as expected_normalization
+from .heads import PyramidBottleneck as PyramidBottleneck
 from .losses import DiceCELoss as DiceCELoss
 from .losses import DiceFocalLoss as DiceFocalLoss
 from .parts import PartwiseNetwork as PartwiseNetwork

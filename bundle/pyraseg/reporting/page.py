@@ -18,8 +18,15 @@ from markupsafe import Markup
 from bundle.pyraseg.core import PyrasegError, file_digest, replacing
 from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
 from bundle.pyraseg.figures import color_of
-from bundle.pyraseg.reporting.provenance import RECORDED, provenance
-from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, read_log, training_charts, uncertainty_chart
+from bundle.pyraseg.reporting.sections import (
+    RECORDED,
+    box_plots,
+    calibration_chart,
+    provenance,
+    read_log,
+    training_charts,
+    uncertainty_chart,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bundle.pyraseg.data import ClassCounts
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
-from bundle.pyraseg_tools.fingerprint.proposal import Setting
+from bundle.pyraseg_tools.fingerprint.rules import Setting
 
 
 def write_cases(
