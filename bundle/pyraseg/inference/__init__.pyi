@@ -11,10 +11,10 @@ from .writers.dicom_objects import Algorithm as Algorithm
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
 from .writers.dicom_objects import StructureSetWriter as StructureSetWriter
+from .writers.first_look import OverlayWriter as OverlayWriter
+from .writers.first_look import VolumeTable as VolumeTable
 from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
-from .writers.overlay import OverlayWriter as OverlayWriter
 from .writers.save import SavePredictions as SavePredictions
-from .writers.volumes import VolumeTable as VolumeTable

@@ -12,7 +12,6 @@ from pathlib import Path
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import replacing
 from bundle.pyraseg.deployment import requirements, write_zipapp
-from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,7 +21,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     path = arguments(argv).output
     count = write_zipapp(path)
     listed = path.with_suffix(".requirements.txt")
