@@ -12,7 +12,7 @@ help:
 	@echo "make label      serve packages through MONAI Label: ARGS=\"dist/pyraseg_dermoscopy_v0.2.0.zip --studies FOLDER\""
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
-	@echo "make lint       check style, formatting and which room imports which"
+	@echo "make lint       check style, formatting, types and which room imports which"
 	@echo "make benchmark  measure the deformation and the networks beside those of others (20 minutes)"
 	@echo "make clean      remove the environment, the phantom study, its cache and runs; models/ stays"
 
@@ -35,6 +35,7 @@ lint: .venv/installed-dev
 	ruff check .
 	ruff format --check .
 	lint-imports --no-cache
+	pyrefly check
 
 benchmark: .venv/installed-benchmark
 	python -m benchmarks.deformation

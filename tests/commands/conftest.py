@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-CHANGED = ("monai", "bundle.pyraseg")
+CHANGED = ("monai", "bundle")
 
 
 @pytest.fixture(autouse=True)

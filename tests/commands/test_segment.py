@@ -64,10 +64,19 @@ def test_both_kinds_in_a_folder(drawn, capsys):
     untrained(Path("models", "model.pt"))
     assert main(["segment", str(drawn.parent), "out", "--outputs", "labels"]) == 0
     said = capsys.readouterr().out
-    assert "1 photographs" in said and "1 series and volumes" in said and "which a training left there" in said
+    assert "Photographs (1)" in said and "Series and volumes (1)" in said and "which a training left there" in said
     assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {
         f"dermoscopy/{drawn.stem}.png", "model/made_up.nii.gz",
     }  # fmt: skip
+
+
+def test_a_volume_and_nothing_else_is_segmented_with_a_warning(tmp_path, monkeypatch, capsys):
+    source = volume(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    assert main(["segment", str(source), "out", "--outputs", "labels"]) == 0
+    said = capsys.readouterr().out
+    assert "by the model phantom" in said and "WARNING: this model has seen SYNTHETIC images only" in said
+    assert nib.load("out/made_up.nii.gz").shape == (48, 40, 3)
 
 
 def test_a_file_of_weights_and_the_options_of_a_config(tmp_path, capsys):
@@ -97,7 +106,13 @@ def test_models_tells_what_is_there(tmp_path, monkeypatch, capsys):
     untrained(Path("models", "mine.pt"))
     assert main(["models"]) == 0
     said = capsys.readouterr().out
-    for text in ("dermoscopy: Segmentation of skin lesions", "mean dice 0.892", "Apache-2.0", "models/mine.pt"):
+    for text in (
+        "dermoscopy: Segmentation of skin lesions",
+        "phantom: Segmentation of liver",
+        "mean dice 0.892",
+        "Apache-2.0",
+        "models/mine.pt",
+    ):
         assert text in said
 
 

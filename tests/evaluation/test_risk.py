@@ -18,5 +18,5 @@ def test_the_wrong_order_is_worse_than_none():
     assert found["area"] > found["area_random"] > found["area_best"]
 
 
-def test_equal_doubts_keep_the_order_of_the_cases():
+def test_equal_uncertainties_keep_the_order_of_the_cases():
     assert [point["risk"] for point in risk_coverage([0, 0], [0.2, 0.4])["curve"]] == pytest.approx([0.2, 0.3])

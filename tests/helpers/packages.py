@@ -3,6 +3,7 @@
 
 import io
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from filelock import FileLock
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import read_archive
@@ -49,9 +51,16 @@ def write_keys(folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    folder = tmp_path_factory.mktemp("package")
-    private, public = write_keys(folder)
-    path = pack(ROOT, "dermoscopy", folder, key=private)
+    """Return a package that is made once, also where the tests run in several processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
+    folder.mkdir(exist_ok=True)
+    private, public = folder / "private.pem", folder / "public.pem"
+    with FileLock(folder / "lock"):
+        if not list(folder.glob("*.zip")):
+            write_keys(folder)
+            pack(ROOT, "dermoscopy", folder, key=private)
+    (path,) = folder.glob("*.zip")
     return Package(path, read_archive(path)[1], private, public)
 
 

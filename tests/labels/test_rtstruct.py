@@ -134,7 +134,7 @@ def test_structure_sets_of_other_images_are_refused(tmp_path: Path, caplog: pyte
         found = read_dicom_label(path, make_grid(frame_of_reference_uid=generate_uid()), TABLE)
     assert np.array_equal(found, expected)
     assert "names another frame of reference" in caplog.text
-    with pytest.raises(PyrasegError, match="whose slices have a place in the patient"):
+    with pytest.raises(PyrasegError, match="whose slices have a patient position"):
         read_dicom_label(path, make_grid(geometry=None), TABLE)
     sagittal = make_grid("sagittal")
     with pytest.raises(PyrasegError, match="across the image's slices"):

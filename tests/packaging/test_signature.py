@@ -5,8 +5,7 @@ import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import archive_bytes
-from bundle.pyraseg.packaging.signature import sign
-from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS
+from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, sign
 from bundle.pyraseg.packaging.verification import verify
 from tests.helpers.packages import NAME, VERSION, refused, resummed, write_keys
 

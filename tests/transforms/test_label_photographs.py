@@ -16,7 +16,7 @@ from tests.helpers.labeled_images import CLASSES, PICTURE, load, write_picture
 @pytest.mark.parametrize("suffix", ["png", "dcm"])
 def test_a_label_of_a_photograph_is_matched_by_size(tmp_path: Path, suffix: str, palette: bool) -> None:
     photograph = tmp_path / f"image.{suffix}"
-    if suffix == "dcm":  # a projection, without a place in the patient
+    if suffix == "dcm":  # a projection, without a patient position
         write_image(photograph, np.zeros(PICTURE.shape, np.int16), Modality="CR")
     else:
         write_picture(photograph, np.zeros((*PICTURE.shape, 3), np.uint8))

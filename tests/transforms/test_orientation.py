@@ -60,7 +60,7 @@ def test_slices_are_displayed_as_stated_and_no_voxel_moves(directions: np.ndarra
     shown = result.affine.numpy().copy()
     shown[:3, 2] = np.sign(shown[:3, 2] @ plane[:3, 2]) * plane[:3, 2]
     assert nib.aff2axcodes(shown) == DISPLAY[AXIS[nib.aff2axcodes(plane)[2]]]
-    # Every voxel of the result has the value of the voxel that was in its place in the patient.
+    # Every voxel of the result has the value of the voxel that was at its position in the patient.
     indices = np.stack(np.meshgrid(*map(range, result.shape[1:]), indexing="ij"), axis=-1).reshape(-1, 3)
     places = nib.affines.apply_affine(result.affine.numpy(), indices)
     before = nib.affines.apply_affine(np.linalg.inv(image.affine.numpy()), places)

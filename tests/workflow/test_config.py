@@ -14,6 +14,7 @@ from bundle.pyraseg.workflow.running import check_config
 
 CONFIG = {
     "epochs": 3,
+    "image_kind": "volume",
     "size": [8, 8],
     "network_def": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": "@epochs"},
     "train": {

@@ -39,7 +39,7 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     return split_options(parser, argv)
 
 
-def read_metadata(configs: list[Path], given: list[Path] | None) -> dict[str, object]:
+def read_metadata(configs: list[Path], given: list[Path] | None) -> dict[str, Any]:
     """Return the merged metadata of the bundle and the task."""
     beside = [configs[0].with_name("metadata.json")]
     beside += [file.with_name(file.name.replace("_inference.json", "_metadata.json")) for file in configs[1:]]

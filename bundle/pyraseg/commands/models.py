@@ -45,9 +45,6 @@ def shipped_models() -> list[Model]:
     for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
         about = json.loads(file.read_text(encoding="utf-8"))
         task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT
-        image = about.get("+network_data_format#inputs#image")
-        if image is not None:
-            about["network_data_format"] = {"inputs": {"image": image}}
         for weights in about.get("weights", {}):
             path = next((root / weights for root in (home(), shipped()) if (root / weights).is_file()), None)
             if path is not None:

@@ -99,5 +99,5 @@ def main(argv: list[str] | None = None) -> None:
     medians = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
     for name, median in sorted(medians.items(), key=lambda item: item[1]):
         print(f"{median:9.1f} ms  {name}")
-    fastest = min((name for name in medians if not name.endswith(UNCHECKED)), key=medians.get)
+    fastest = min((name for name in medians if not name.endswith(UNCHECKED)), key=medians.__getitem__)
     print(f"Fastest of those that were compared with PyTorch: {fastest}, {files[fastest.rpartition(', ')[2]]}")

@@ -94,11 +94,11 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
     for photographs, items in parts.items():
         if not items:
             continue
-        what = f"{len(items)} {'photographs' if photographs else 'series and volumes'}"
+        what = f"{'photographs' if photographs else 'series and volumes'} ({len(items)})"
         try:
             model = model_for(photographs, what)
             folder = target / model.name if all(parts.values()) else target
-            print(f"{what} of {source} -> {folder}, by {introduced(model)}", flush=True)
+            print(f"{what.capitalize()} of {source} -> {folder}, by {introduced(model)}", flush=True)
             run(model.task, model.path, folder, settings | {"dataset#data": tuple(items)})
         except Exception as error:
             cause = mendable(error)

@@ -4,10 +4,10 @@
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ignite.distributed as idist
 import torch
@@ -72,9 +72,10 @@ def start_processes(device: torch.device | str) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=number, world_size=processes)
     idist.sync()  # Ignite's metrics find out about the group at their first use, which must not be one process's alone
-    _store = store.clone()  # a connection of its own: NCCL's threads use the other one while a process waits here
+    # A connection of its own: NCCL's threads use the other one while a process waits here.
+    _store = store.clone()  # pyrefly: ignore # PyTorch's stub of Store lacks it
     if number > 0:
-        logging.getLogger("bundle.pyraseg").setLevel(logging.ERROR)
+        logging.getLogger("bundle").setLevel(logging.ERROR)
     logger.info("%d processes, joined by %s", processes, backend)
 
 
@@ -87,7 +88,7 @@ def stop_processes() -> None:
 
 
 @contextmanager
-def in_turn() -> Iterator[None]:
+def in_turn() -> Generator[None]:
     """Let the processes run a block one after the other, the first one first.
 
     What the first writes the others find, and on a machine with disks of its own, its first process writes it again.
@@ -115,7 +116,7 @@ def from_first(make: Callable[[], T]) -> T:
     """Return what `make` returns in the first process. All must call this; the others do not call `make`."""
     if _store is None:
         return make()
-    values = [make() if process_rank() == 0 else None]
+    values: list[Any] = [make() if process_rank() == 0 else None]
     dist.broadcast_object_list(values)
     return values[0]
 

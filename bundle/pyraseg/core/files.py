@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from bundle.pyraseg.core.errors import DiskError, PyrasegError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Generator[Path]:
     """Yield a temporary path beside `path` to write a file or fill a folder at; rename it to `path` at the end.
 
     A reader of `path` sees the old content or the new, whole one. When the block raises, or the process dies, `path` is

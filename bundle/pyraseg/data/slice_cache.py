@@ -34,13 +34,13 @@ class SliceCache:
         self.transform = transform
         self._transform_key = _key_of(transform)
 
-    def entry(self, item: dict[str, str]) -> Path:
+    def entry(self, item: dict[str, Any]) -> Path:
         """Return the folder of an item's entry, whether or not it exists."""
         key = hashlib.sha256(self._transform_key)
         key.update(state_of_files(item).encode())
         return self.folder / key.hexdigest()[:24]
 
-    def write(self, item: dict[str, str]) -> Path:
+    def write(self, item: dict[str, Any]) -> Path:
         """Preprocess an item and write its entry.
 
         Raises:
@@ -82,7 +82,7 @@ class SliceCache:
         return np.load(entry / "present.npy")
 
 
-def state_of_files(item: dict[str, str]) -> str:
+def state_of_files(item: dict[str, Any]) -> str:
     """Return a hash of the paths, sizes and times of change of a case's files: it tells when one of them changes."""
     key = hashlib.sha256(str(item["label"]).encode())  # which file is which class
     for root in (item["image"], *label_files(item["label"])):
@@ -93,7 +93,7 @@ def state_of_files(item: dict[str, str]) -> str:
     return key.hexdigest()[:24]
 
 
-def _key_of(transform: Callable) -> bytes:
+def _key_of(transform: Any) -> bytes:
     """Return a hash of a deterministic transform and its parameters, the same in every process."""
     if isinstance(transform, Randomizable):  # MONAI gives every Compose a random state, drawn anew in every process
         transform = deepcopy(transform)

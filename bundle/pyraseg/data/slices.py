@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from monai.transforms import Compose
@@ -59,7 +59,7 @@ class SliceDataset(Dataset):
 
     def __init__(
         self,
-        data: Sequence[dict[str, str]],
+        data: Sequence[dict[str, Any]],
         transform: Callable[[dict], dict],
         *,
         augmentation: Compose,
@@ -83,17 +83,17 @@ class SliceDataset(Dataset):
         """Return the number of slices of all cases."""
         return sum(len(present) for present in self.present)
 
-    def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: Draw) -> dict[str, Any]:
         """Return one augmented slice: image (C, W, H) float32 and label (1, W, H).
 
         One whose augmentation is left to the device comes with the seed and the strength of its draw.
         """
-        image, label = map(torch.from_numpy, SliceCache.read(self.entries[draw.case], draw.slice))
+        image, label = map(torch.from_numpy, SliceCache.read(self.entries[index.case], index.slice))
         if self.before_device is not None:
-            drawn = {"seed": draw.seed, "strength": draw.strength}
+            drawn = {"seed": index.seed, "strength": index.strength}
             return {**self.before_device({"image": image, "label": label}), **drawn}
-        self.augmentation.set_random_state(seed=draw.seed)
-        set_strength(self.augmentation, draw.strength)
+        self.augmentation.set_random_state(seed=index.seed)
+        set_strength(self.augmentation, index.strength)
         return self.augmentation({"image": image, "label": label})
 
     def _fill(self, cache: SliceCache, num_workers: int) -> None:
@@ -126,7 +126,7 @@ class SliceDataset(Dataset):
 class _Missing(Dataset):
     """Write the entry of one case a time; return what is wrong with it, or nothing."""
 
-    def __init__(self, items: list[dict[str, str]], cache: SliceCache) -> None:
+    def __init__(self, items: list[dict[str, Any]], cache: SliceCache) -> None:
         self.items = items
         self.cache = cache
 
@@ -149,7 +149,7 @@ def _fault(action: Callable[[], object]) -> PyrasegError | None:
     return None
 
 
-def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dict]) -> None:
+def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dict]) -> None:
     """Run the preprocessing of every case once, so that what cannot be evaluated stops a run before it begins.
 
     Several processes share the work and all find what one of them finds.
@@ -163,7 +163,7 @@ def check_cases(cases: Sequence[dict[str, str]], transform: Callable[[dict], dic
     progress = tqdm(mine, desc="Checking cases", unit="case", disable=process_rank() > 0 or None)
     holding: list[bool] = []  # whether the label of a case holds any class
 
-    def check(case: dict[str, str]) -> None:
+    def check(case: dict[str, Any]) -> None:
         label = transform(case)["label"]
         holding.append(bool(((label > 0) & (label != UNKNOWN)).any()))
 

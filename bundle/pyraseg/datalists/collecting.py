@@ -4,6 +4,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -43,7 +44,7 @@ class DataList:
 
     layout: str
     grouping: str
-    items: list[dict[str, str]]
+    items: list[dict[str, Any]]
     sources: list[str]
     classes: list[set[str]]
     duplicates: list[Duplicate]

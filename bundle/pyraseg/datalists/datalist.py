@@ -28,7 +28,7 @@ def load_cases(
     patient_pattern: str | None = None,
     split_shares: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
-) -> dict[str, list[dict[str, str]]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Return the cases of each part of the split, with absolute paths.
 
     `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
@@ -93,7 +93,7 @@ def load_cases(
     return cases
 
 
-def split_hash(cases: Mapping[str, Sequence[dict[str, str]]]) -> str:
+def split_hash(cases: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     """Return a hash of which case is in which part of the split, by the names of the images: the same on every machine.
 
     Two runs may be compared only where it is the same.
@@ -121,7 +121,7 @@ def _common_folder(images: Sequence[str]) -> Path:
     return Path(commonpath(images)) if len(set(images)) > 1 else Path(images[0]).parent
 
 
-def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
+def _read_list(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -140,10 +140,10 @@ def _read_list(path: Path) -> dict[str, list[dict[str, str]]]:
     return cases
 
 
-def _case(item: dict, listed: Path) -> dict[str, str]:
+def _case(item: dict, listed: Path) -> dict[str, Any]:
     image, label = (item.get("image"), item.get("label")) if isinstance(item, dict) else (None, None)
     masks = label if isinstance(label, dict) else {"": label}
-    if not masks or not all(isinstance(path, str) for path in (image, *masks.values())):
+    if not isinstance(image, str) or not masks or not all(isinstance(path, str) for path in masks.values()):
         raise PyrasegError(
             f"An item of the data list {listed} lacks the path 'image' or 'label': {json.dumps(item)[:120]}."
         )
@@ -157,7 +157,7 @@ def _case(item: dict, listed: Path) -> dict[str, str]:
     return {**item, **paths, **whose}
 
 
-def _with_patients(items: list[dict[str, str]], pattern: str | None) -> list[dict[str, str]]:
+def _with_patients(items: list[dict[str, Any]], pattern: str | None) -> list[dict[str, Any]]:
     """Return the items with the patients that a pattern finds in their names; without one nobody is known."""
     if pattern is None:
         return [{**item, "patient_known": False} for item in items]

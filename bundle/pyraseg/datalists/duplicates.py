@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy.fft import irfft2, rfft2
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
@@ -111,7 +111,7 @@ def _plane(path: Path) -> np.ndarray:
             with Image.open(path) as image:
                 image.draft("L", (2 * SIZE, 2 * SIZE))  # JPEG decodes a large image several times faster like this
                 return np.asarray(image if image.mode[0] in "IF" else image.convert("L"), np.float32)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise PyrasegError(f"{path} cannot be read as an image. Replace the file or leave it out.") from error
     array = np.asarray(MedicalImageReader().get_data([path])[0], np.float32)
     if array.ndim > 3:  # colors, or several measurements of one volume

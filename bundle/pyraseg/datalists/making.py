@@ -133,7 +133,7 @@ def _parts(data: DataList, shares: Sequence[float], seed: int, names: Sequence[s
 
 
 def _refuse_leaks(
-    cases: Mapping[str, Sequence[dict[str, str]]], data: DataList, parts: Sequence[str], folder: Path
+    cases: Mapping[str, Sequence[dict[str, Any]]], data: DataList, parts: Sequence[str], folder: Path
 ) -> None:
     """Refuse duplicates in two parts. Patients cannot be: the split is one of patients."""
     order = [index for name in cases for index, part in enumerate(parts) if part == name]

@@ -10,6 +10,7 @@ import logging
 import os
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.dicom import Scan, Series, find_series
@@ -25,7 +26,7 @@ PARALLEL = tuple((images, labels) for images in ("images", "imagesTr") for label
 
 def find_pairs(
     folder: Path, *, image_pattern: str | None = None, label_pattern: str | None = None
-) -> tuple[str, list[dict[str, str]]]:
+) -> tuple[str, list[dict[str, Any]]]:
     """Return the layout of a data set in words, and its items in the order of their names.
 
     Tried in this order, the first that is there: two patterns, a Decathlon `dataset.json`, Pascal VOC, the names of the
@@ -36,10 +37,10 @@ def find_pairs(
     """
     if not folder.is_dir():
         raise PyrasegError(f"There is no folder {folder}. Give the folder of the data set.")
-    if (image_pattern is None) != (label_pattern is None):
-        raise PyrasegError("An image pattern and a label pattern belong together: give both or none.")
-    if image_pattern is not None:
+    if image_pattern is not None and label_pattern is not None:
         return f"{image_pattern} and {label_pattern}", pair_by_pattern(folder, image_pattern, label_pattern)
+    if image_pattern is not None or label_pattern is not None:
+        raise PyrasegError("An image pattern and a label pattern belong together: give both or none.")
     if (folder / "dataset.json").is_file():
         return "Decathlon (dataset.json)", pair_decathlon(folder / "dataset.json")
     if (folder / "JPEGImages").is_dir() and (folder / "SegmentationClass").is_dir():
@@ -59,7 +60,7 @@ def find_pairs(
     return "DICOM series with the objects that refer to them", pair_dicom(folder, scan)
 
 
-def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, str]]:
+def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, Any]]:
     """Pair what two patterns match, by the name that stands for `{case}` in both.
 
     Raises:
@@ -76,7 +77,7 @@ def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> lis
     return _join(folder, images, labels)
 
 
-def pair_isic(folder: Path) -> list[dict[str, str]]:
+def pair_isic(folder: Path) -> list[dict[str, Any]]:
     """Pair every `X_segmentation.png` below a folder with the one image called X, wherever it lies.
 
     Raises:
@@ -98,7 +99,7 @@ def pair_isic(folder: Path) -> list[dict[str, str]]:
     return _join(folder, images, masks)
 
 
-def pair_decathlon(listed: Path) -> list[dict[str, str]]:
+def pair_decathlon(listed: Path) -> list[dict[str, Any]]:
     """Return the training pairs of a Medical Segmentation Decathlon `dataset.json`; its test images have no labels.
 
     Raises:
@@ -148,7 +149,7 @@ def _add(found: dict[str, Path], case: str, path: Path, folder: Path) -> None:
     found[case] = path
 
 
-def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> list[dict[str, str]]:
+def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> list[dict[str, Any]]:
     unpaired = sorted(images.keys() ^ labels.keys())
     if unpaired:
         logger.warning(
@@ -160,7 +161,7 @@ def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> lis
     ]
 
 
-def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, str]]:
+def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, Any]]:
     """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
     Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one.

@@ -42,7 +42,8 @@ class Identity:
     def of(cls, header: Dataset, image: str, stated: str = "") -> "Identity":
         """Return what the header of an image tells."""
         keywords = (*PATIENT_KEYWORDS, "StudyInstanceUID", "FrameOfReferenceUID")
-        return cls(image, *(str(header.get(name) or "").strip() for name in keywords), stated.strip())
+        patient, issuer, study, frame = (str(header.get(name) or "").strip() for name in keywords)
+        return cls(image, patient, issuer, study, frame, stated.strip())
 
 
 def group_patients(
@@ -105,7 +106,10 @@ def _keys(identity: Identity, by: str, without_issuer: set[str]) -> set[tuple[st
     """
     if identity.stated:
         return {("stated", identity.stated)}
-    keys = {("study", identity.study_uid), ("frame of reference", identity.frame_of_reference_uid)}
+    keys: set[tuple[str, ...]] = {
+        ("study", identity.study_uid),
+        ("frame of reference", identity.frame_of_reference_uid),
+    }
     if by != "study":
         issuer = "" if identity.patient_id in without_issuer else identity.issuer
         keys.add(("patient", identity.patient_id, issuer))

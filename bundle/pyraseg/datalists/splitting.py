@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from os.path import relpath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ SPLITS = ("training", "validation", "test")
 NAMED = 10
 
 
-def random_split(items: list[dict[str, str]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, str]]]:
+def random_split(items: list[dict[str, Any]], shares: Sequence[float], seed: int) -> dict[str, list[dict[str, Any]]]:
     """Split three ways at random, by patient.
 
     Args:
@@ -68,7 +69,7 @@ def stratified_parts(
     Raises:
         PyrasegError: there are fewer patients than parts with a share.
     """
-    shares = np.asarray(shares, float)
+    share_of = np.asarray(shares, float)
     names, member = np.unique(np.asarray(patients), return_inverse=True)
     if len(names) < np.count_nonzero(shares):
         raise PyrasegError(
@@ -79,7 +80,7 @@ def stratified_parts(
     holds = np.array([[name in held for name in kinds] + [not held, True] for held in classes], float)  # the last: all
     counts = np.zeros((len(names), holds.shape[1]))
     np.add.at(counts, member, holds)
-    lacking = shares[:, None] * counts.sum(axis=0)  # (parts, classes), in cases
+    lacking = share_of[:, None] * counts.sum(axis=0)  # (parts, classes), in cases
     part_of = np.full(len(names), -1)
     random = np.random.default_rng(seed)
     left = random.permutation(len(names))
@@ -89,20 +90,20 @@ def stratified_parts(
         rarest = int(np.where(carriers > 0, carriers, np.inf).argmin())
         # Of its carriers the one with most cases, while there is room for it.
         patient = left[np.where(remaining[:, rarest] > 0, remaining[:, -1], 0).argmax()]
-        empty = np.flatnonzero((shares > 0) & ~np.isin(np.arange(len(shares)), part_of))
-        allowed = empty if empty.size >= left.size else np.flatnonzero(shares > 0)
+        empty = np.flatnonzero((share_of > 0) & ~np.isin(np.arange(len(share_of)), part_of))
+        allowed = empty if empty.size >= left.size else np.flatnonzero(share_of > 0)
         # A part that has room for the patient, and of those the one that lacks the largest fraction of its share: so
         # patients with many cases and those with few are spread alike, and one with half of all cases goes to training.
         told_by = [rarest, -1]
         room = (lacking[:, told_by] >= counts[patient, told_by]).all(axis=1)
-        ranks = [(room[part], *lacking[part, told_by] / shares[part], random.random(), part) for part in allowed]
+        ranks = [(room[part], *lacking[part, told_by] / share_of[part], random.random(), part) for part in allowed]
         part_of[patient] = part = max(ranks)[-1]
         lacking[part] -= counts[patient]
         left = left[left != patient]
     return part_of[member]
 
 
-def refuse_shared_patients(cases: Mapping[str, Sequence[dict[str, str]]], folder: Path) -> None:
+def refuse_shared_patients(cases: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> None:
     """Refuse parts that share a patient. Patients are not named: the message goes into logs.
 
     Raises:
@@ -118,7 +119,7 @@ def refuse_shared_patients(cases: Mapping[str, Sequence[dict[str, str]]], folder
 
 
 def leaks(
-    cases: Mapping[str, Sequence[dict[str, str]]], duplicates: Sequence[Duplicate]
+    cases: Mapping[str, Sequence[dict[str, Any]]], duplicates: Sequence[Duplicate]
 ) -> list[tuple[tuple[str, str], tuple[str, str], Duplicate]]:
     """Return the pairs whose two images lie in different parts: (part, image), (part, image) and what they share.
 
@@ -132,7 +133,7 @@ def leaks(
 
 
 def refuse_duplicates(
-    cases: Mapping[str, Sequence[dict[str, str]]], duplicates: Sequence[Duplicate], folder: Path, *, remedy: str
+    cases: Mapping[str, Sequence[dict[str, Any]]], duplicates: Sequence[Duplicate], folder: Path, *, remedy: str
 ) -> None:
     """Refuse parts that share an image, exactly or nearly.
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,7 +44,7 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
 
     JPEGs keep the colors of every pixel (no chroma subsampling), since the channels may be different windows.
     """
-    options = {"quality": JPEG_QUALITY, "subsampling": 0} if path.suffix == ".jpg" else {}
+    options: dict[str, Any] = {"quality": JPEG_QUALITY, "subsampling": 0} if path.suffix == ".jpg" else {}
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
 
 
@@ -62,7 +63,7 @@ def is_voc(folder: Path) -> bool:
     return (folder / LISTS / "train.txt").is_file()
 
 
-def read_lists(root: Path) -> dict[str, list[dict[str, str]]]:
+def read_lists(root: Path) -> dict[str, list[dict[str, Any]]]:
     """Return {"image": path, "label": path, "patient": name} of each part of the split, in the order of the lists.
 
     A list that is absent (VOC 2012 has none of its test part) is an empty part.
@@ -70,7 +71,7 @@ def read_lists(root: Path) -> dict[str, list[dict[str, str]]]:
     Raises:
         PyrasegError: a name is no file name, is listed twice, or has no image or no mask.
     """
-    cases: dict[str, list[dict[str, str]]] = {}
+    cases: dict[str, list[dict[str, Any]]] = {}
     seen: set[str] = set()
     for part, name in PARTS.items():
         listed = root / LISTS / f"{name}.txt"
@@ -79,7 +80,7 @@ def read_lists(root: Path) -> dict[str, list[dict[str, str]]]:
     return cases
 
 
-def _case(root: Path, listed: Path, name: str, seen: set[str]) -> dict[str, str]:
+def _case(root: Path, listed: Path, name: str, seen: set[str]) -> dict[str, Any]:
     if name in seen or Path(name).name != name:
         what = "is listed twice" if name in seen else "is no name of a file"
         raise PyrasegError(f"{listed}: {name!r} {what}. Correct the lists of the split.")

@@ -64,7 +64,7 @@ def export(
     model = network_model(network, parts.channels)
     files = {network_file: _described(model, {**properties, "content": "network"})}
     agreements = {network_file: compare_network(files[network_file], network, parts.channels)}
-    if recipe is not None:
+    if recipe is not None and path_file is not None:
         whole = path_model(model, recipe, decision)
         about = {**properties, **recipe_properties(recipe, decision), "content": "path"}
         files[path_file] = _described(whole, about)

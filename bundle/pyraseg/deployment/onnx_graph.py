@@ -53,6 +53,8 @@ def network_model(network: nn.Module, channels: int) -> ir.Model:
         ) from error
     finally:
         exporters.setLevel(level)
+    if program is None:
+        raise PyrasegError("PyTorch wrote no graph of this network. Use another encoder or decoder.")
     return program.model
 
 
@@ -77,7 +79,12 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
     sides = ("height", "width")
     for value, name, dtype, shape in (
         (classes, "classes", ir.DataType.UINT8, ("batch", *sides)),
-        (probabilities, "probabilities", ir.DataType.FLOAT, ("batch", logits.shape[1], *sides)),
+        (
+            probabilities,
+            "probabilities",
+            ir.DataType.FLOAT,
+            ("batch", logits.shape[1] if logits.shape else None, *sides),
+        ),
     ):
         value.name, value.dtype, value.shape = name, dtype, ir.Shape(shape)
     ir.convenience.replace_all_uses_with(shown, prepared)

@@ -5,6 +5,7 @@ Sizes are run-time values throughout, so that a graph holds for every size.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -26,7 +27,7 @@ class Operators:
         self.count = 0
 
     def __getattr__(self, kind: str):
-        def write(*inputs: object, **attributes: object) -> ir.Value:
+        def write(*inputs: object, **attributes: Any) -> ir.Value:
             return self.tape.op(kind, [self.value(item) for item in inputs], attributes=attributes, output=self._new())
 
         return write

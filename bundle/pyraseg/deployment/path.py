@@ -6,6 +6,7 @@ last two axes are swapped in front of the network and behind it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -108,6 +109,7 @@ def _sides(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.
 def _matrices(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:
     """Return what shrinks the rows, (rows, height), and the columns, (columns, width)."""
     sides = _sides(op, recipe, inputs)
+    targets: list[Any]
     if recipe.size is not None:
         targets = [op.value([side]) for side in recipe.size[::-1]]
     else:
@@ -127,6 +129,7 @@ def _grays(op: Operators, recipe: Recipe, inputs: Inputs) -> ir.Value:
         if isinstance(window, VoiWindow):
             channels.append(_fixed_window(op, values, window))
         else:
+            assert inputs.windows is not None  # a recipe with free windows has this input
             channels.append(_free_window(op, values, inputs.windows, free))
             free += 1
     gray = op.Concat(*channels, axis=2) if len(channels) > 1 else channels[0]

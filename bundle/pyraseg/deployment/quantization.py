@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -133,7 +133,7 @@ def quantize(
         if agreement >= enough and not measure:
             return Quantized(model, agreement, (), {})
         alone = {layer: _agreement(quantizer(only=layer), shown, expected) for layer in progress(quantizer.layers)}
-        costs = {layer: 1 - alone[layer] for layer in sorted(alone, key=alone.get)}
+        costs = {layer: 1 - alone[layer] for layer in sorted(alone, key=alone.__getitem__)}
         in_float: list[str] = []
         while agreement < enough and len(in_float) < len(costs) // 2:
             in_float = list(costs)[: max(1, 2 * len(in_float))]
@@ -185,7 +185,7 @@ class _Reader(CalibrationDataReader):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Keep what ONNX Runtime prints and logs about every step to itself."""
     logger = logging.getLogger()
     level = logger.level

@@ -92,11 +92,12 @@ def _gray(recipe: Recipe, slices: np.ndarray, number: int, *, inverted: bool) ->
     ]
     meta: dict[str, Any] = {"inverted": inverted, "voi": offered}
     array = slices.transpose(2, 1, 0)[None]
+    # Between 0.4 and 1.3 of the network's own spacing, and not the same along the two axes.
+    own = recipe.spacing or 1.0
+    between_rows, between_columns = (own * (0.4 + 0.9 * ((number * step) % 7) / 6) for step in (2, 3))
     if recipe.image_kind == "projection":
         item = MetaTensor(torch.from_numpy(array[..., 0].copy()), meta=meta)
     else:
-        # Between 0.4 and 1.3 of the network's own spacing, and not the same along the two axes.
-        between_rows, between_columns = (recipe.spacing * (0.4 + 0.9 * ((number * step) % 7) / 6) for step in (2, 3))
         affine = np.diag([-between_columns, -between_rows, 3.0, 1.0])
         item = MetaTensor(torch.from_numpy(array.copy()), affine=torch.from_numpy(affine), meta=meta)
     around = [range(k - recipe.context_slices, k + recipe.context_slices + 1) for k in range(depth)]

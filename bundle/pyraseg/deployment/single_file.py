@@ -50,7 +50,7 @@ def public_names(room: str) -> dict[str, str]:
     if not stub.is_file():
         return {}
     nodes = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
-    return {alias.name: node.module for node in nodes for alias in node.names}
+    return {alias.name: node.module or "" for node in nodes for alias in node.names}
 
 
 def imports(path: Path) -> list[str]:
@@ -59,7 +59,7 @@ def imports(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.module:
             public = public_names(node.module)
             parts = [public.get(alias.name, alias.name) for alias in node.names]
             names += [node.module, *(f"{node.module}.{part}" for part in parts)]

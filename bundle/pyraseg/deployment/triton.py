@@ -9,7 +9,7 @@ import onnx
 from bundle.pyraseg.core import PyrasegError, replacing
 
 #: What Triton calls the types that our graphs have (`model_config.proto`).
-TYPES = {
+TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
     onnx.TensorProto.DOUBLE: "TYPE_FP64",
     onnx.TensorProto.UINT8: "TYPE_UINT8",

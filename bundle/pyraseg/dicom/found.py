@@ -4,7 +4,7 @@
 import os
 import pickle
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -57,7 +57,7 @@ def are_found(path: str | os.PathLike | Sequence[str | os.PathLike]) -> bool:
 
 
 @contextmanager
-def opened(file: str | os.PathLike, stamp: Stamp | None = None) -> Iterator[tuple[BinaryIO, Stamp]]:
+def opened(file: str | os.PathLike, stamp: Stamp | None = None) -> Generator[tuple[BinaryIO, Stamp]]:
     """Open a file to read, once; yield it with its stamp.
 
     Args:
@@ -71,7 +71,7 @@ def opened(file: str | os.PathLike, stamp: Stamp | None = None) -> Iterator[tupl
     with open(file, "rb") as stream:
         status = os.fstat(stream.fileno())
         now = status.st_size, status.st_mtime_ns
-        if stamp not in (None, now):
+        if stamp is not None and stamp != now:
             raise PyrasegError(
                 f"{file} has changed since it was found: it had {stamp[0]} bytes, has {now[0]}, and was written "
                 "anew. Run again once its series is complete."

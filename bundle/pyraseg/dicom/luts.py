@@ -2,6 +2,7 @@
 """Look-up tables and windows of the standard (PS3.3 C.11): to the units of a modality, and to what is shown."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -13,7 +14,7 @@ from bundle.pyraseg.dicom.headers import file_of, functional_group, is_little_en
 VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
-def read_descriptor(values: object, *, signed: bool, where: str) -> tuple[int, int, int]:
+def read_descriptor(values: Any, *, signed: bool, where: str) -> tuple[int, int, int]:
     """Return (number of entries, first value mapped, bits per entry) of a LUT descriptor.
 
     0 entries mean 65536. Entries and bits are unsigned whatever the VR says; the first value is signed where the input

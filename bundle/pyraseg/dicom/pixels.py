@@ -6,11 +6,12 @@ are read here and in :mod:`~bundle.pyraseg.dicom.luts`, and never applied on the
 """
 
 import logging
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, get_decoder
-from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.headers import (
@@ -47,7 +48,7 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
     Raises:
         PyrasegError: there is no pixel data, or it cannot be decoded.
     """
-    where, syntax = file_of(dataset), transfer_syntax(dataset)
+    where, syntax = file_of(dataset), transfer_syntax(dataset) or UID("")
     if not any(dataset.get(keyword) for keyword in PIXEL_KEYWORDS):
         raise PyrasegError(f"{where}: no pixel data; it is not an image or it was cut short. Export the file again.")
     photometric = str(dataset.get("PhotometricInterpretation", ""))
@@ -56,7 +57,11 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
     try:
         # pydicom converts YBR of 8 bits only.
         deep_ybr = photometric.startswith("YBR_FULL") and int(dataset.get("BitsAllocated") or 8) > 8
-        options = {"raw": deep_ybr, "allow_excess_frames": False, "decoding_plugin": PLUGINS.get(syntax, "")}
+        options: dict[str, Any] = {
+            "raw": deep_ybr,
+            "allow_excess_frames": False,
+            "decoding_plugin": PLUGINS.get(syntax, ""),
+        }
         with without_notices():
             decoded, _ = get_decoder(syntax).as_array(dataset, **options)
         shape = (frame_count(dataset), dataset.Rows, dataset.Columns)

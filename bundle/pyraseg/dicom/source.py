@@ -5,12 +5,13 @@ import hashlib
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import pydicom.config
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -61,7 +62,7 @@ _VALIDATION = threading.RLock()
 
 
 @contextmanager
-def values_as_they_are() -> Iterator[None]:
+def values_as_they_are() -> Generator[None]:
     """Let pydicom and highdicom read and copy values that break the standard, without a warning; one thread at a time.
 
     Their warnings quote what they complain of: a birth date, or a name that is a single word.
@@ -100,8 +101,8 @@ def read_sources(files: Sequence[str | Path], *, pixels: bool = False) -> list[D
                 setattr(dataset, keyword, _acceptable(keyword, dataset.get(keyword)))
             if "SpecificCharacterSet" in dataset and not dataset.SpecificCharacterSet:
                 del dataset.SpecificCharacterSet
-            if not dataset.file_meta.get("TransferSyntaxUID"):
-                dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
+            if not dataset.file_meta.get("TransferSyntaxUID") and (syntax := transfer_syntax(dataset)):
+                dataset.file_meta.TransferSyntaxUID = syntax
         _fill_thickness(datasets)
     return datasets
 
@@ -116,9 +117,10 @@ def _source(file: str | Path, pixels: bool) -> Dataset:
 def _fill_thickness(datasets: Sequence[Dataset]) -> None:
     """Give slices in a patient a thickness, which PS3.3 C.7.6.16.2.1 wants of a segmentation."""
     planes = [plane for dataset in datasets for plane in frame_planes(dataset)]
-    if None in planes or all(plane.slice_thickness for plane in planes):
+    known = [plane for plane in planes if plane is not None]
+    if len(known) < len(planes) or all(plane.slice_thickness for plane in known):
         return
-    geometry, _ = stack_geometry(planes)
+    geometry, _ = stack_geometry(known)
     if geometry.slice_spacing is None:
         raise PyrasegError("its only slice has no SliceThickness, and no neighbor tells it. Set it in a copy.")
     for dataset in datasets:

@@ -97,12 +97,12 @@ class SeriesStream:
 
     def _decoded(self) -> Iterator[tuple[np.ndarray, Dataset]]:
         """Yield each slice, infinite where it is padding, and its file."""
-        held: Frame | None = None
+        held: tuple[Frame, tuple] | None = None
         for place, frame in enumerate(self.frames):
-            if held is None or held.file != frame.file:
+            if held is None or held[0].file != frame.file:
                 wanted = self._keep_headers and not isinstance(self.sources[place], FoundFile)
-                dataset, decoded, found = decode_file(frame, keep_header=wanted)
-                held = frame
+                held = frame, decode_file(frame, keep_header=wanted)
+            dataset, decoded, found = held[1]
             self.sources[place] = found or self.sources[place]
             stored = decoded[frame.index]
             yield to_uint8(stored, dataset) if self.is_color else rescale_frame(stored, dataset, frame.index), dataset

@@ -38,7 +38,7 @@ def near_boundary(
         predicted: boolean mask, (W, H[, D]).
         true: the same. Where both are empty, no voxel is returned.
         geometry: of the volume; distances are along its axes (a tilt does not count).
-        margin: in mm, or pixels without a place in the patient.
+        margin: in mm, or pixels without a patient position.
 
     Returns:
         One index array an axis, as `numpy.nonzero` does.
@@ -95,7 +95,7 @@ class Reliability:
         ]
 
 
-def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: Sequence[float] | None = None) -> float:
+def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Return the temperature with the largest likelihood (Guo et al., ICML 2017).
 
     Args:
@@ -119,7 +119,7 @@ class BoundaryCalibration:
     Args:
         class_names: names of all classes, background first.
         margin: mm around the true and the predicted boundary of a class in which its voxels count; pixels without a
-            place in the patient.
+            patient position.
         bins: of the probabilities.
         model_file: weights that gave them; a temperature that was fitted to these is read beside them.
     """
@@ -143,7 +143,8 @@ class BoundaryCalibration:
         for number, (region, true) in regions(prediction, truth, geometry, self.margin, len(self.class_names)).items():
             here = probabilities[(slice(None), *map(torch.from_numpy, region))].float()
             for version, reliabilities in self.reliabilities.items():
-                of_class = here if version == "uncalibrated" else soften(here, self.temperature, dim=0)
+                own = None if version == "uncalibrated" else self.temperature
+                of_class = here if own is None else soften(here, own, dim=0)
                 reliabilities[number - 1].add(of_class[number].numpy(force=True).astype(float), true == number)
 
     def summary(self) -> dict[str, Any]:

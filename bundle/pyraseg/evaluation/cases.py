@@ -69,7 +69,7 @@ class CaseScorer:
         """Return one row a foreground class, and the lesions of the classes that have them.
 
         A row holds `METRICS`, `SIZES` and `LESIONS`; what has no meaning is NaN: all metrics where truth and prediction
-        both lack the class, distances where one of them does, mm and ml without a place in the patient.
+        both lack the class, distances where one of them does, mm and ml without a patient position.
 
         Args:
             prediction: class indices, (1, W, H[, D]).

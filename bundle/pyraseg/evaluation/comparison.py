@@ -88,8 +88,8 @@ def compare(
             columns["mean"] = list(range(len(classes)))
         for name, chosen in columns.items():
             pair = scores[:, :, chosen]
-            both = ~np.isnan(pair).any(axis=0)
-            counted = both.any(axis=1)
+            both = np.logical_not(np.isnan(pair).any(axis=0))
+            counted = np.any(both, axis=1)
             of = [patients[case] for case, yes in zip(cases, counted, strict=True) if yes]
             either = (~np.isnan(pair)).any(axis=0)
             row = {"metric": metric, "class": name, "cases": int(counted.sum()), "patients": len(set(of))}

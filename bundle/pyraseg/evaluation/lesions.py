@@ -14,7 +14,7 @@ class Detection:
     """The lesions of one class in one case.
 
     Args:
-        sizes: of each true lesion, in ml with a place in the patient, in pixels without, (L,).
+        sizes: of each true lesion, in ml with a patient position, in pixels without, (L,).
         covered: share of each that was predicted as the class, (L,).
         found: whether that is enough, (L,).
         predicted: number of predicted lesions.

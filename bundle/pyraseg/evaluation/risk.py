@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What uncertainty is worth: the risk that is left when the most uncertain cases go to a person."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def risk_coverage(uncertainties: Sequence[float], risks: Sequence[float]) -> dict[str, Any]:
+def risk_coverage(uncertainties: ArrayLike, risks: ArrayLike) -> dict[str, Any]:
     """Return how the mean risk falls when only the least uncertain cases are left to the network.
 
     Args:
@@ -19,9 +19,9 @@ def risk_coverage(uncertainties: Sequence[float], risks: Sequence[float]) -> dic
         El-Yaniv, NIPS 2017); `area`: the mean of these risks (AURC); `area_random`: what it is for an uncertainty that
         tells nothing, on average; `area_best`: what it is when uncertainties are in the order of the risks.
     """
-    uncertainties, risks = np.asarray(uncertainties, float), np.asarray(risks, float)
+    risks = np.asarray(risks, float)
     left = np.arange(1, len(risks) + 1)
-    curve = np.cumsum(risks[np.argsort(uncertainties, kind="stable")]) / left
+    curve = np.cumsum(risks[np.argsort(np.asarray(uncertainties, float), kind="stable")]) / left
     return {
         "area": float(curve.mean()),
         "area_random": float(risks.mean()),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bundle.pyraseg.evaluation.bootstrap import mean_interval
 from bundle.pyraseg.evaluation.cases import METRICS
@@ -23,7 +24,7 @@ POLICY = (
 )
 
 
-def figure(scores: Sequence[float], patients: Sequence[str], *, resamples: int) -> dict[str, Any] | None:
+def figure(scores: ArrayLike, patients: Sequence[str], *, resamples: int) -> dict[str, Any] | None:
     """Return a mean over cases with its 95 % bootstrap interval over patients, or None where no case has a score.
 
     Args:
@@ -38,10 +39,15 @@ def figure(scores: Sequence[float], patients: Sequence[str], *, resamples: int) 
     scores = np.asarray(scores, float)
     if np.isnan(scores).all():  # or there are no cases
         return None
-    scored = ~np.isnan(scores.reshape(len(scores), -1)).all(axis=1)
-    scores, patients = scores[scored], [patient for patient, there in zip(patients, scored, strict=True) if there]
+    scored = np.any(~np.isnan(scores.reshape(len(scores), -1)), axis=1)
+    scores = scores[scored]
+    patients = [patient for patient, there in zip(patients, scored, strict=True) if there]
     distinct = list(dict.fromkeys(patients))
-    found = {"cases": len(patients), "patients": len(distinct), "reliable": len(distinct) >= FEW_PATIENTS}
+    found: dict[str, Any] = {
+        "cases": len(patients),
+        "patients": len(distinct),
+        "reliable": len(distinct) >= FEW_PATIENTS,
+    }
     if len(distinct) > 1:
         interval = mean_interval(scores, patients=patients, resamples=resamples)
         found = {"mean": interval.mean, "low": interval.low, "high": interval.high, **found}
@@ -163,7 +169,7 @@ def by_column(
 
 
 def truth_size(row: dict[str, Any]) -> tuple[float, str]:
-    """Return the size of a class in the truth and its unit: ml with a place in the patient, pixels without."""
+    """Return the size of a class in the truth and its unit: ml with a patient position, pixels without."""
     return (row["truth_voxels"], "px") if math.isnan(row["truth_ml"]) else (row["truth_ml"], "ml")
 
 

@@ -55,12 +55,13 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, geometry: Geome
     places = [np.argwhere(edge) + np.array(low) - 0.5 for edge in edges]
     if geometry is not None:
         places = [geometry.points(indices) for indices in places]
-    surfaces = []
-    for this, other in ((0, 1), (1, 0)):
+
+    def surface(this: int, other: int) -> Surface:
         distances = KDTree(places[other], leafsize=32).query(places[this])[0]
         order = np.argsort(distances, kind="stable")
-        surfaces.append(Surface(distances[order], areas[this][edges[this]].astype(float)[order]))
-    return tuple(surfaces)
+        return Surface(distances[order], areas[this][edges[this]].astype(float)[order])
+
+    return surface(0, 1), surface(1, 0)
 
 
 def hausdorff(surfaces: tuple[Surface, Surface], percent: float = 95.0) -> float:
@@ -74,7 +75,7 @@ def surface_dice(surfaces: tuple[Surface, Surface], tolerance: float) -> float:
 
 
 def spacing_of(geometry: Geometry | None, dimensions: int) -> tuple[float, ...]:
-    """Return the distance of neighbors along each axis, in mm, or in pixels where nobody knows a place."""
+    """Return the distance of neighbors along each axis, in mm, or in pixels where the position is unknown."""
     return (1.0,) * dimensions if geometry is None else geometry.spacing
 
 

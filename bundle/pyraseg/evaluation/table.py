@@ -188,7 +188,7 @@ class ScoreTable:
     def _review(self) -> dict[str, Any]:
         """Write the cases in the order in which a person should look at them; return what the order is worth."""
         dice = mean_dice_of_cases(self.table.rows)
-        order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
+        order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)
         rows = [{"case": name, "uncertainty": self.uncertainties[name], "dice": dice[name]} for name in order]
         write_csv(self.output_dir / "review.csv", ["case", "uncertainty", "dice"], rows)
         scored = [row for row in rows if not math.isnan(row["dice"])]

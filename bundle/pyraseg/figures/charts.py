@@ -56,7 +56,8 @@ class Axis:
         low, high = min(values), max(values)
         if low == high:
             low, high = low - 0.5, high + 0.5
-        self.ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high).tolist()
+        ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
+        self.ticks = [float(tick) for tick in ticks]
         self.low, self.high = self.ticks[0], self.ticks[-1]
         self.start, self.end = start, end
 
@@ -81,7 +82,7 @@ def box_plot(title: str, boxes: Sequence[Box]) -> Markup:
         if len(box.values):
             parts.append(_box(axis, middle, box))
         if box.mean:
-            parts.append(_mean(axis, middle + 11, box))
+            parts.append(_mean(axis, middle + 11, *box.mean))
     return _svg(title, height + 22, parts)
 
 
@@ -147,8 +148,7 @@ def _box(axis: Axis, middle: float, box: Box) -> Markup:
     return Markup(shape).format(box.color, path, middle_line, Markup("").join(dots))
 
 
-def _mean(axis: Axis, y: float, box: Box) -> Markup:
-    mean, low, high = box.mean
+def _mean(axis: Axis, y: float, mean: float, low: float | None, high: float | None) -> Markup:
     place = axis(mean)
     path = f"M{place:.1f} {y - 4:.1f}l4 4l-4 4l-4 -4z"
     if low is not None and high is not None:

@@ -111,10 +111,10 @@ def display(
 def _row(image: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> list[np.ndarray]:
     """Return an image, its label maps and the last one laid over it, enlarged to square pixels; see `display`."""
     enlarged = max(1.0, NARROWEST / min(size))
-    size = tuple(round(side * enlarged) for side in size)
-    gray = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    pixels = round(size[0] * enlarged), round(size[1] * enlarged)
+    gray = np.asarray(Image.fromarray(image).resize(pixels, Image.Resampling.BILINEAR))
     pictures = [Image.fromarray(labels.astype(np.uint8)) for labels in maps]
-    maps = [np.asarray(picture.resize(size, Image.Resampling.NEAREST)) for picture in pictures]
+    maps = [np.asarray(picture.resize(pixels, Image.Resampling.NEAREST)) for picture in pictures]
     colors = [color_of(labels) for labels in maps]
     found = (maps[-1] > 0)[..., None]
     blended = np.where(found, (1 - OPACITY) * gray + OPACITY * colors[-1], gray).astype(np.uint8)

@@ -31,8 +31,8 @@ class InputDataset(IterableDataset):
         with ThreadPoolExecutor(1, thread_name_prefix="loading") as pool:
             waiting: Future | None = None
             for item in [*self.data, None]:
-                current, waiting = waiting, item and pool.submit(self._load, item)
-                loaded = current and current.result()
+                current, waiting = waiting, pool.submit(self._load, item) if item is not None else None
+                loaded = current.result() if current is not None else None
                 del current  # else it keeps the volume until the next one is there
                 if loaded is not None:
                     yield loaded

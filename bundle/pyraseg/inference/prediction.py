@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found in one input, with its place in the patient."""
+"""What was found in one input, with its patient position."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +36,7 @@ class Prediction:
 
     @cached_property
     def geometry(self) -> Geometry | None:
-        """Return where the slices lie in the patient, LPS mm, in the order of `slices`; None where nobody knows.
+        """Return where the slices lie in the patient, LPS mm, in the order of `slices`; None where unknown.
 
         They need not be sorted along the normal, nor be evenly spaced.
         """
@@ -49,7 +49,7 @@ class Prediction:
 
     @cached_property
     def volumes(self) -> np.ndarray | None:
-        """Return the volume of each label value, (256,) mm³; None where nobody knows.
+        """Return the volume of each label value, (256,) mm³; None where unknown.
 
         A slice stands for half the way to either neighbor, so it is right for uneven stacks too. The width of a lone
         DICOM slice is unknown: its nominal thickness says nothing about the distance to others.

@@ -39,7 +39,7 @@ class ReviewList:
             self.uncertainties[item["name"]] = mean_uncertainty(output["uncertainty"])
 
     def __call__(self, engine: Engine) -> None:
-        order = sorted(self.uncertainties, key=self.uncertainties.get, reverse=True)
+        order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)
         rows = [{"case": name, "uncertainty": self.uncertainties[name]} for name in order]
         write_csv(self.path, ["case", "uncertainty"], rows)
         logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)

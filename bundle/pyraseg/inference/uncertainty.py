@@ -2,8 +2,9 @@
 """Look at an image from several sides, and see how far the answers differ."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +125,7 @@ def _disagreement(dice: Tensor) -> Tensor:
 
 
 @contextmanager
-def _dropout_at_work(network: Callable[..., Tensor], wanted: bool) -> Iterator[None]:
+def _dropout_at_work(network: Any, wanted: bool) -> Generator[None]:
     """Put the dropout layers of a network in training mode, and back."""
     layers = [module for module in network.modules() if isinstance(module, _DropoutNd)] if wanted else []
     if wanted and not any(layer.p > 0 for layer in layers):

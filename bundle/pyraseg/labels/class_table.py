@@ -150,8 +150,8 @@ class ClassTable:
         Raises:
             PyrasegError: regions that nothing is declared for.
         """
-        result = {number: self.index_of(region) for number, region in regions.items()}
-        unknown = sorted({regions[number].name for number, index in result.items() if index is None})
+        found_as = {number: self.index_of(region) for number, region in regions.items()}
+        unknown = sorted({regions[number].name for number, index in found_as.items() if index is None})
         if unknown:
             found = ", ".join(str(region) for region in regions.values())
             raise PyrasegError(
@@ -159,7 +159,7 @@ class ClassTable:
                 f"{found}. Correct class_names, say in label_names which class they are, or list them under "
                 f"{self.class_names[0]!r} there to leave them out."
             )
-        return result
+        return {number: index for number, index in found_as.items() if index is not None}
 
     def classes_of(self, values: np.ndarray, path: object) -> np.ndarray:
         """Return the class of each value of a label map; they are indices where label_names has no values.

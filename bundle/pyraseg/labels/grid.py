@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The slices of an image as labels find them: their place in the patient, and the objects they came from."""
+"""The slices of an image as labels find them: their patient position, and the objects they came from."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ class ImageGrid:
 
     Attributes:
         shape: slices, rows, columns.
-        geometry: where they lie; None where the image has no place in the patient.
+        geometry: where they lie; None where the image has no patient position.
         series_uid, frame_of_reference_uid: "" where the image has none.
         sop_instance_uids, frame_numbers: for each slice; empty where unknown.
     """

@@ -105,12 +105,12 @@ def structure_set_to_labels(
     so are contours of one ROI that cross.
 
     Raises:
-        PyrasegError: the image has no place in the patient, the contours were drawn on other images or in another
+        PyrasegError: the image has no patient position, the contours were drawn on other images or in another
             plane, none of them lies on a slice, an ROI means no class, or ROIs overlap whose classes may not.
     """
     where = f"The RTSTRUCT {structures.path}"
     if grid.geometry is None:
-        raise PyrasegError(f"{where} needs an image whose slices have a place in the patient.")
+        raise PyrasegError(f"{where} needs an image whose slices have a patient position.")
     classes = table.indices(structures.regions, where, "ROIs")
     canvas = Canvas(table, grid.shape, where)
     drawn = {number: roi for number, roi in structures.rois.items() if classes[number]}

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -147,7 +148,7 @@ def _reference(source: Dataset) -> Dataset:
 
 def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -> list[Dataset]:
     result = []
-    for k in np.flatnonzero(mask.any(axis=(1, 2))):
+    for k in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
         for polygon in trace_polygons(mask[k]):
             points = geometry.points(np.column_stack([polygon[:, ::-1], np.full(len(polygon), k)]))
             result.append(
@@ -161,7 +162,8 @@ def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -
     return result
 
 
-def _item(**attributes: object) -> Dataset:
+def _item(**attributes: Any) -> Dataset:
     dataset = Dataset()
-    dataset.update(attributes)
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
     return dataset

@@ -33,7 +33,7 @@ STEP_TOLERANCE = 1e-2  # of a pixel, from one pixel to the next
 class SegmentationFrame:
     """Hold the pixels of one segment on one plane.
 
-    ``plane`` is None where the frame has no place in the patient; then it belongs to the one image frame that it was
+    ``plane`` is None where the frame has no patient position; then it belongs to the one image frame that it was
     derived from: ``source`` is its SOP Instance UID and frame number (0 where none is given).
     """
 
@@ -102,7 +102,7 @@ class Segmentation:
         dataset = self._dataset
         syntax = transfer_syntax(dataset)
         try:
-            if dataset.BitsAllocated == 1 and is_little_endian(dataset) and not syntax.is_compressed:
+            if dataset.BitsAllocated == 1 and is_little_endian(dataset) and not (syntax and syntax.is_compressed):
                 yield from self._unpacked()
             else:
                 yield from iter_pixels(dataset, raw=True)
@@ -120,7 +120,7 @@ class Segmentation:
             raise ValueError(f"{len(data)} bytes are not {len(self._planes)} frames of {shape[0]} x {shape[1]} bits")
         for index in range(len(self._planes)):
             first, end = index * size, (index + 1) * size
-            bits = unpack_bits(data[first // 8 : -(-end // 8)])
+            bits = np.asarray(unpack_bits(data[first // 8 : -(-end // 8)]))
             yield bits[first % 8 :][:size].reshape(shape)
 
     def _masks(self, index: int, pixels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -229,7 +229,7 @@ def _are_voxel_steps(steps: np.ndarray, geometry: Geometry) -> bool:
 def _source_slice(frame: SegmentationFrame, grid: ImageGrid, where: str) -> int:
     """Return the slice that a frame was derived from."""
     if frame.source is None:
-        raise PyrasegError(f"{where} has no place in the patient and does not name one image that it was derived from.")
+        raise PyrasegError(f"{where} has no patient position and does not name one image that it was derived from.")
     if frame.mask.shape != grid.shape[1:]:
         raise PyrasegError(
             f"{where} has {frame.mask.shape[0]} x {frame.mask.shape[1]} pixels, the image that it was derived from "

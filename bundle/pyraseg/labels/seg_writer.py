@@ -179,7 +179,7 @@ def write_segmentation(
                 raise
             raise PyrasegError(
                 f"Cannot write {path}: the source images are of the SOP class {source.SOPClassUID.name}, which is "
-                "retired or private, so nobody knows what a segmentation of them takes over. Convert the images."
+                "retired or private, so what a segmentation of them takes over is unknown. Convert the images."
             ) from error
         if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
             segmentation.PatientOrientation = source.get("PatientOrientation", "")

@@ -31,9 +31,9 @@ class PyramidBottleneck(ConvNormAct):
         )
         self.folded = spatial_dims == 2
 
-    def forward(self, features: Tensor, levels: list[Tensor]) -> Tensor:
+    def forward(self, features: Tensor, levels: list[Tensor]) -> Tensor:  # pyrefly: ignore # two inputs, not one
         if self.folded:
-            mixed = folded_convolution(features, levels, self[0].weight)
+            mixed = folded_convolution(features, levels, self[0].weight)  # pyrefly: ignore # the first child is a convolution
         else:
             mixed = self[0](torch.cat([features] + [resize(level, features) for level in levels], dim=1))
         return self[2](self[1](mixed))

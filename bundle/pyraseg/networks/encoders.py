@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +89,7 @@ class Encoder(nn.Module):
 class UndividedEncoder(nn.Module):
     """A feature extractor of timm whose modules do not run one after the other: one part, without stages."""
 
-    def __init__(self, extractor: nn.Module, *, depth: int | None = None) -> None:
+    def __init__(self, extractor: Any, *, depth: int | None = None) -> None:
         super().__init__()
         if depth is not None:
             raise PyrasegError("This encoder does not run stage by stage: `depth` cannot cut it. Leave it at None.")
@@ -109,7 +110,7 @@ class EvenSameConv2d(nn.Conv2d):
     which no runtime can fuse into the convolution.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: Any) -> None:
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -125,9 +126,9 @@ class EvenSameConv2d(nn.Conv2d):
             total = max(0, dilation * (kernel - 1) + 1 - stride)
             self.same += [total // 2, total - total // 2]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, self.same)
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+    def forward(self, input: Tensor) -> Tensor:
+        padded = F.pad(input, self.same)
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def expected_normalization(name: str) -> dict[str, list[float]]:
@@ -214,7 +215,7 @@ def _extractor(name: str, *, in_channels: int, download: bool, output_stride: in
     return extractor
 
 
-def _divide(extractor: nn.Module, *, depth: int | None) -> Encoder | UndividedEncoder:
+def _divide(extractor: Any, *, depth: int | None) -> Encoder | UndividedEncoder:
     """Turn timm's extractor into a stem and stages."""
     for parent in list(extractor.modules()):
         for child_name, child in list(parent.named_children()):
@@ -300,4 +301,4 @@ def _dilate(stage: nn.Module, rate: int) -> None:
                     module.padding = tuple(rate * (kernel // 2) for kernel in module.kernel_size)
         if isinstance(module, MBConvBlock):  # pads by a layer of its own
             sides = [rate * (kernel // 2) for kernel in module._depthwise_conv.kernel_size for _ in range(2)]
-            module._depthwise_conv_padding = nn.ConstantPad3d(sides, 0.0)
+            module._depthwise_conv_padding = nn.ConstantPad3d(tuple(sides), 0.0)

@@ -22,8 +22,8 @@ def adaptive_averages(features: Tensor, bins: list[int]) -> list[Tensor]:
         if is_exporting():
             return _averages_by_products(features, bins)
     if features.dim() == 5:
-        return [F.adaptive_avg_pool3d(features, [count, count, count]) for count in bins]
-    return [F.adaptive_avg_pool2d(features, [count, count]) for count in bins]
+        return [F.adaptive_avg_pool3d(features, [count, count, count]) for count in bins]  # pyrefly: ignore # TorchScript
+    return [F.adaptive_avg_pool2d(features, [count, count]) for count in bins]  # pyrefly: ignore # TorchScript
 
 
 def _averages_by_products(features: Tensor, bins: list[int]) -> list[Tensor]:
@@ -74,6 +74,6 @@ class PyramidPooling(nn.Module):
         for index, branch in enumerate(self.branches):
             pooled = averages[index]
             if not torch.jit.is_scripting():
-                check_batch(pooled, branch)
+                check_batch(pooled, branch)  # pyrefly: ignore # a ModuleList tells no type
             levels.append(branch(pooled))
         return levels

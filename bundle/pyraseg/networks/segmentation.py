@@ -73,7 +73,7 @@ class SegmentationNetwork(PartwiseNetwork):
         logits = enlarge(self.decode(maps), padded, image)
         if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
             if self.auxiliary is not None and self.training:
-                return [logits, enlarge(self.auxiliary(maps[-2]), padded, image)]
+                return [logits, enlarge(self.auxiliary(maps[-2]), padded, image)]  # pyrefly: ignore # see above
         return logits
 
     def skip_indices(self, strides: tuple[int, ...]) -> list[int]:

@@ -61,13 +61,13 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
     own = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     given = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     by_name = {name.replace(".", "_"): name for name in given}
-    sources = [by_name.get(name.replace(".", "_")) for name in own]
+    sources = [by_name[key] for name in own if (key := name.replace(".", "_")) in by_name]
     matched = "name"
-    if None in sources:
-        first = list(own)[sources.index(None)]
+    if len(sources) < len(own):
+        first = next(name for name in own if name.replace(".", "_") not in by_name)
         if len(given) < len(own):
             raise PyrasegError(
-                f"The weights lack {sources.count(None)} of the encoder's {len(own)} tensors, the first of them "
+                f"The weights lack {len(own) - len(sources)} of the encoder's {len(own)} tensors, the first of them "
                 f"{first!r}. Give weights of the same encoder in the layout of timm or torchvision."
             )
         sources, matched = list(given)[: len(own)], "order"
@@ -94,6 +94,7 @@ def change_batch_norm_eps(network: nn.Module, trained_with: float) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            assert module.running_var is not None  # every layer of an encoder keeps statistics
             module.running_var += trained_with - module.eps
 
 

@@ -6,12 +6,12 @@ from .form import BILL as BILL
 from .form import CHANGELOG as CHANGELOG
 from .form import METADATA as METADATA
 from .form import MODEL as MODEL
+from .form import Verified as Verified
 from .form import check_form as check_form
 from .golden import run_golden as run_golden
-from .signature import sign as sign
 from .sums import SIGNATURE as SIGNATURE
 from .sums import SUMS as SUMS
 from .sums import check_sums as check_sums
+from .sums import sign as sign
 from .sums import sums_text as sums_text
 from .verification import verify as verify
-from .verified import Verified as Verified

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A package as a zip of one form: the same files, the same bytes; whatever has another form is refused.
+"""A package as a zip of one form, or as a folder; whatever has another form is refused.
 
-Files lie in one folder, sorted by name, stored without compression (whose output depends on the version of zlib), with
-one date and one mode. Nothing else is in the file, so a reader of its list of files and a reader of its entries see the
-same.
+In a zip, the same files are the same bytes: they lie in one folder, sorted by name, stored without compression (whose
+output depends on the version of zlib), with one date and one mode. Nothing else is in the file, so a reader of its list
+of files and a reader of its entries see the same.
 """
 
 import io
@@ -20,6 +20,8 @@ from bundle.pyraseg.core import PyrasegError
 MOST_FILES = 5_000
 MOST_BYTES = 2**30
 MOST_ENTRY = 512  # bytes of a file's entry in the list of files
+#: What the hub, its client and git lay beside the files of a package; nothing of it is ever run.
+BESIDE = (".cache", ".git", ".gitattributes")
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
 _MODE = stat.S_IFREG | 0o644
 _PART = "[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?"
@@ -107,3 +109,30 @@ def _check_entries(infos: list[zipfile.ZipInfo], size: int) -> None:
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise PyrasegError(f"it holds {info.filename} compressed or encrypted; a package is neither")
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Return the files of a package's folder by path in it, all but those of `BESIDE`; nothing is run.
+
+    Raises:
+        PyrasegError: it holds a link, a path that no package has, or more than a package.
+    """
+    files: dict[str, bytes] = {}
+    left, size = [folder], 0
+    while left:
+        for path in sorted(left.pop().iterdir()):
+            name = path.relative_to(folder).as_posix()
+            if name in BESIDE:
+                continue
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise PyrasegError(f"it holds {name}, which is a link or a device")
+            if re.fullmatch(SAFE_PATH, name) is None:
+                raise PyrasegError(f"it holds {name!r}, which is no safe path of a file")
+            if path.is_dir():
+                left.append(path)
+                continue
+            size += path.stat().st_size
+            if size > MOST_BYTES or len(files) == MOST_FILES:
+                raise PyrasegError(f"it holds more than {MOST_FILES:,} files, or more than {MOST_BYTES:,} bytes")
+            files[name] = path.read_bytes()
+    return files

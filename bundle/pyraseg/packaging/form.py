@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundle.pyraseg.core import PyrasegError
 
@@ -26,6 +26,18 @@ _METADATA = {
 _TENSOR = {
     "type": str, "format": str, "num_channels": int, "spatial_shape": list, "dtype": str, "value_range": list,
 }  # fmt: skip
+
+
+class Verified(NamedTuple):
+    """A package that was verified: its name, its metadata and its files, by path in it."""
+
+    name: str
+    metadata: dict[str, Any]
+    files: dict[str, bytes]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.metadata['version']}"
 
 
 def check_form(name: str | None, files: Mapping[str, bytes]) -> dict[str, Any]:

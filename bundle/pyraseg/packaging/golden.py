@@ -63,7 +63,7 @@ def main(action: str, folder: Path) -> None:
         "training shows the network another image than inference", sample(shown["image"]), found["image"], IMAGE_ATOL
     )
     if action == "record":
-        np.savez(folder / "golden" / "expected.npz", **found)
+        np.savez(folder / "golden" / "expected.npz", allow_pickle=False, **found)
         return
     expected = np.load(folder / "golden" / "expected.npz", allow_pickle=False)
     compare("preprocessing gives another image", found["image"], expected["image"], IMAGE_ATOL)

@@ -13,13 +13,10 @@ import tempfile
 from pathlib import Path
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.packaging.archive import read_archive, unpack
-from bundle.pyraseg.packaging.folder import read_folder
-from bundle.pyraseg.packaging.form import BILL, check_form
+from bundle.pyraseg.packaging.archive import read_archive, read_folder, unpack
+from bundle.pyraseg.packaging.form import BILL, Verified, check_form
 from bundle.pyraseg.packaging.golden import run_golden
-from bundle.pyraseg.packaging.signature import check_signature, read_public_key
-from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, check_sums
-from bundle.pyraseg.packaging.verified import Verified
+from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, check_signature, check_sums, read_public_key
 
 
 def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> Verified:

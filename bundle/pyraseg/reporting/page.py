@@ -188,12 +188,16 @@ def choose_views(views: Sequence[Sequence[dict[str, Any]]], dice: Sequence[float
     return chosen
 
 
+def _size(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def render(**content: Any) -> str:
     """Return the page; everything in it is escaped, and a policy lets no script run but its own."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = format_figure
-    environment.filters["digits"] = lambda column: 1 if column.endswith(("_mm", "_px", "_ml")) else 3
-    environment.filters["size"] = lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    environment.filters["digits"] = lambda column: 1 if str(column).endswith(("_mm", "_px", "_ml")) else 3
+    environment.filters["size"] = _size
     folder = files("bundle.pyraseg.reporting") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))

@@ -117,7 +117,7 @@ def _view(picture: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, fl
     scale = SIDE / max(size)
     shown = tuple(max(1, round(side * scale)) for side in size)
     # Small pixels are averaged; large ones stay as sharp as they are and are enlarged by whoever shows them.
-    stored = tuple(min(pair) for pair in zip(shown, picture.shape[1::-1], strict=True))
+    stored = min(shown[0], picture.shape[1]), min(shown[1], picture.shape[0])
     file = io.BytesIO()
     Image.fromarray(picture).resize(stored, Image.Resampling.LANCZOS).save(file, "WEBP", quality=QUALITY)
     true, predicted = (outline_paths(labels, shown) for labels in maps)

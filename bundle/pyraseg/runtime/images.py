@@ -90,7 +90,7 @@ def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
 
 def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None) -> Feed:
     if pixels.ndim != 2:
-        raise PyrasegError(f"{stream.files[0]} is a color image, and the model is for radiographs.")
+        raise PyrasegError(f"{stream.files[0] if stream else 'It'} is a color image, and the model is for radiographs.")
     feed = {"image": pixels[None, None], "inverted": np.array([stream is not None and stream.inverted])}
     free = model.recipe["free_windows"]
     if free:
@@ -102,7 +102,7 @@ def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = 
 def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
     """Yield the labels of each slice, in the order and the orientation of the series."""
     if stream.geometry is None:
-        raise PyrasegError(f"{stream.files[0]} has no place in the patient, and the model is for slices of volumes.")
+        raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
     if stream.is_color:
         raise PyrasegError(f"{stream.files[0]} is a color image, and the model is for gray ones.")
     orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)
@@ -121,11 +121,11 @@ def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
         if edges is not None:
             feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
         labels = model.classes(feed)
-        yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, axes))
+        yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, tuple(axes)))
 
 
 def _turn(pixels: np.ndarray, axes: Sequence[int], swapped: bool) -> np.ndarray:
-    flipped = np.flip(pixels, axes)
+    flipped = np.flip(pixels, tuple(axes))
     return flipped.T if swapped else flipped
 
 

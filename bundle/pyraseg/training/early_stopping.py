@@ -69,5 +69,5 @@ class EarlyStopping:
 
     def load_state_dict(self, state: dict[str, float | int | str]) -> None:
         """Go on counting from a `state_dict`."""
-        self.plan.skipped = state["skipped"]
+        self.plan.skipped = int(state["skipped"])
         vars(self).update({name: value for name, value in state.items() if name != "skipped"})

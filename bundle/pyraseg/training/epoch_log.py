@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -125,7 +126,7 @@ def _loss(output: dict | list[dict]) -> float:
 def describe(row: dict[str, float | str], *, max_epochs: int) -> str:
     """Return an epoch's figures as one line."""
 
-    def named(kind: str) -> dict[str, float]:
+    def named(kind: str) -> dict[str, Any]:
         return {name.partition("/")[2]: value for name, value in row.items() if name.startswith(f"{kind}/")}
 
     rates = " ".join(f"{name} {rate:.0e}" for name, rate in named("rate").items() if rate)

@@ -53,11 +53,11 @@ class ClipGradients:
         self.max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:
-        if self.max_norm is not None:
-            self.optimizer.register_step_pre_hook(self._clip)
+        self.optimizer.register_step_pre_hook(self._clip)
 
     def _clip(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        nn.utils.clip_grad_norm_(_parameters(optimizer), self.max_norm)
+        if self.max_norm is not None:
+            nn.utils.clip_grad_norm_(_parameters(optimizer), self.max_norm)
 
 
 def _parameters(optimizer: Optimizer) -> Iterable[nn.Parameter]:

@@ -36,7 +36,7 @@ def peak_of_steps(
         amp_dtype: of the mixed precision, or None.
     """
     device = torch.device(device)
-    network = network.to(device=device, memory_format=torch.channels_last).train()
+    network = network.to(device=device, memory_format=torch.channels_last).train()  # pyrefly: ignore # its stub has no such keyword
     optimizer = torch.optim.AdamW(network.parameters())
     for _ in range(STEPS):
         image = torch.randn(*image_shape, device=device)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sized
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
@@ -96,7 +96,7 @@ class KeepInStep:
             if isinstance(module, _NormBase) and module.training and not isinstance(module, nn.SyncBatchNorm):
                 for owner in dict.fromkeys((module, averaged)):
                     for statistic in (owner.running_mean, owner.running_var):
-                        if statistic is not None:
+                        if isinstance(statistic, Tensor):
                             dist.all_reduce(statistic)
                             statistic /= process_count()
 

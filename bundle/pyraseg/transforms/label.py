@@ -20,7 +20,7 @@ from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.
 GRID_TOLERANCE = 0.1
-#: What a loaded label holds where nobody knows the class, as in Pascal VOC's masks: give it to a loss as ignore_index.
+#: What a loaded label holds where the class is unknown, as in Pascal VOC's masks: give it to a loss as ignore_index.
 UNKNOWN = 255
 FILES = NIFTI + ITK + PHOTOGRAPH
 
@@ -55,7 +55,7 @@ class Target:
         shape, name = tuple(image.shape[1:]), str(meta.get("filename_or_obj", "it"))
         if "sop_instance_uids" not in meta:
             return cls(shape, affine, name)
-        slices = (*shape, 1)[:3][::-1]  # of a projection the axis of slices may be gone
+        slices = (shape[2] if len(shape) > 2 else 1, shape[1], shape[0])  # a projection may have no axis of slices
         geometry = None
         if meta.get("slice_positions") is not None:
             geometry = Geometry.from_affine(LPS_TO_RAS @ affine, np.asarray(meta["slice_positions"]))
@@ -125,7 +125,9 @@ class LabelReader:
         For a DICOM series as `read_series` returned it, that is the transpose of its pixels (slices, rows, columns).
         """
         target = Target.of(image)
-        if isinstance(path, Mapping) and path:
+        if isinstance(path, Mapping):
+            if not path:
+                raise PyrasegError("The data list names a label without a mask of any class. Correct its entry.")
             return self._from_masks({name: Path(file) for name, file in path.items()}, target, "The data list")
         path = Path(path)
         if not path.exists():
@@ -295,7 +297,7 @@ def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path:
     missed = np.abs(to_image[:3, :3] @ original + to_image[:3, 3:] - corners).max()
     if missed > GRID_TOLERANCE:
         raise _mismatch(path, values.shape, target, f"The label lies up to {missed:.1f} voxels beside its image")
-    return np.flip(values, axis=tuple(np.flatnonzero(signs < 0)))
+    return np.flip(values, axis=tuple(np.flatnonzero(signs < 0).tolist()))
 
 
 def _mismatch(path: Path, shape: Sequence[int], target: Target, what: str) -> PyrasegError:

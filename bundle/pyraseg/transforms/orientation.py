@@ -27,7 +27,7 @@ class OrientSlices(InvertibleTransform, Transform):
         affine = img.affine.numpy()
         return orientation(img, affine, slice_orientation(affine), False, self.get_transform_info())
 
-    def inverse(self, data: torch.Tensor) -> torch.Tensor:
+    def inverse(self, data: MetaTensor) -> torch.Tensor:
         if data.ndim == 3:
             return data
         affine = self.pop_transform(data)["extra_info"]["original_affine"]

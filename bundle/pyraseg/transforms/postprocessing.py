@@ -44,16 +44,18 @@ class InvertArgmaxd(MapTransform):
 
     def labels(self, data: Mapping[Hashable, torch.Tensor], key: Hashable) -> MetaTensor:
         """Return the class indices for one key; of equal probabilities the first class counts, as for an argmax."""
-        largest = labels = None
-        for index in range(len(data[key])):
-            inverted = self.invert({key: data[key][index : index + 1], self.orig_key: data[self.orig_key]})[key]
-            probability = inverted.as_tensor()
-            if largest is None:
-                largest, labels = probability.clone(), torch.zeros_like(probability, dtype=torch.uint8)
-                continue
+
+        def inverted(index: int) -> MetaTensor:
+            return self.invert({key: data[key][index : index + 1], self.orig_key: data[self.orig_key]})[key]
+
+        first = inverted(0)
+        largest = first.as_tensor().clone()
+        labels = torch.zeros_like(largest, dtype=torch.uint8)
+        for index in range(1, len(data[key])):
+            probability = inverted(index).as_tensor()
             labels.masked_fill_(probability > largest, index)
             torch.maximum(largest, probability, out=largest)
-        return MetaTensor(labels.cpu(), meta=inverted.meta)
+        return MetaTensor(labels.cpu(), meta=first.meta)
 
 
 class RemoveSmallRegionsd(MapTransform):

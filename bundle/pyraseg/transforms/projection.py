@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.pyraseg.core import PyrasegError
@@ -26,7 +27,7 @@ class DropSliceAxisd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         return {**data, **{key: self.drop(data[key]) for key in self.key_iterator(data)}}
 
-    def drop(self, image: torch.Tensor) -> torch.Tensor:
+    def drop(self, image: MetaTensor) -> torch.Tensor:
         """Return the 2-D image; metadata are kept."""
         if image.ndim == 3:
             return image

@@ -141,7 +141,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
 
 
 def geometry_of(image: MetaTensor) -> Geometry | None:
-    """Return where the slices of an image (C, W, H, D) lie, as a reader left it; None without a place in the patient.
+    """Return where the slices of an image (C, W, H, D) lie, as a reader left it; None without a patient position.
 
     Pictures, projections and stacks without geometry have none.
     """

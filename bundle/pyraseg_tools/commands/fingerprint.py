@@ -63,7 +63,7 @@ def loader(parser: ConfigParser) -> Compose:
     place = "train#preprocessing#transforms"
     targets = [item["_target_"].rpartition(".")[2] for item in parser[place]]
     if "LoadLabeld" not in targets:
-        raise PyrasegError(f"{place} of the config has no LoadLabeld, so nobody knows where its labels come from.")
+        raise PyrasegError(f"{place} of the config has no LoadLabeld, so the source of its labels is unknown.")
     last = targets.index("LoadLabeld")
     return Compose([parser.get_parsed_content(f"{place}#{index}") for index in range(last + 1)])
 

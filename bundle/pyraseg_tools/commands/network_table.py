@@ -11,6 +11,7 @@ convolutions and matrix products, not those of normalization, activation, poolin
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ ENCODERS = (
     "convnext_tiny",
 )
 #: Each head with its constructor's defaults, which the configs share; all with two classes.
-HEADS = {
+HEADS: dict[str, tuple[type, dict[str, Any]]] = {
     "PSPNet, plain": (PSPNet, {}),
     "PSPNet, fpn": (PSPNet, {"decoder": "fpn"}),
     "DeepLabV3+": (DeepLabV3Plus, {}),

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     plain_console()
     options = arguments(argv)
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stdout)
-    logging.getLogger("bundle.pyraseg").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses
+    logging.getLogger("bundle").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses
     filters = parse_filters(options.filter)
     client = connect(options.url, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http)
     model = Model(options.model, threads=options.threads)
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         journal, found = Journal(path, model_hash=model_hash), find_series(client, filters)
         for series in found:
             entry = journal[series.uid]
-            state = "due" if is_due(series, entry) else entry.status
+            state = "due" if entry is None or is_due(series, entry) else entry.status
             print(f"{series.uid}: {series.modality}, {series.instances} images, {state}")
         due = sum(is_due(series, journal[series.uid]) for series in found)
         print(f"{due} of {len(found)} series would be segmented with {options.model}; nothing was done")

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
@@ -99,10 +100,12 @@ def window(text: str) -> str | dict[str, object]:
         return text
     try:
         if text.startswith("percentiles="):
-            item = {"percentiles": [float(value) for value in text.removeprefix("percentiles=").split(",")]}
+            item: dict[str, Any] = {
+                "percentiles": [float(value) for value in text.removeprefix("percentiles=").split(",")]
+            }
         else:
-            parts = dict(part.partition("=")[::2] for part in text.split(","))
-            item = {name: value if name == "function" else float(value) for name, value in parts.items()}
+            parts = (part.partition("=") for part in text.split(","))
+            item = {name: value if name == "function" else float(value) for name, _, value in parts}
         parse_window(item)
     except ValueError as error:  # a PyrasegError, in the words of a config, or what is no number
         raise PyrasegError(

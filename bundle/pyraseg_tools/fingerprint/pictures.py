@@ -4,11 +4,13 @@
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from monai.data import MetaTensor
 from skimage.segmentation import find_boundaries
 
 from bundle.pyraseg.core import PyrasegError, mendable
@@ -49,8 +51,9 @@ def draw_histograms(
     figure.savefig(path, dpi=100, format="png")
 
 
-def _color(value: int) -> tuple[float, ...]:
-    return tuple(color_of(np.array(value)) / 255) if value else (0.6, 0.6, 0.6)
+def _color(value: int) -> tuple[float, float, float]:
+    red, green, blue = color_of(np.array(value)) / 255 if value else (0.6, 0.6, 0.6)
+    return red, green, blue
 
 
 def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[str], windows: Sequence | None) -> None:
@@ -64,7 +67,12 @@ def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[s
                 relative = found if absolute or high == low else (found - low) / (high - low)
                 values.setdefault(value, []).append(relative)
     ends = np.percentile(np.concatenate([part for found in values.values() for part in found]), (0.2, 99.8))
-    style = {"bins": np.linspace(*ends, 80), "density": True, "histtype": "step", "linewidth": 1.6}
+    style: dict[str, Any] = {
+        "bins": np.linspace(ends[0], ends[1], 80),
+        "density": True,
+        "histtype": "step",
+        "linewidth": 1.6,
+    }
     for value, found in sorted(values.items()):
         axes.hist(np.concatenate(found), color=_color(value), label=names[value], **style)
     label = "HU" if absolute else "from the 0.5th (0) to the 99.5th percentile (1) of each image"
@@ -78,7 +86,9 @@ def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[s
 
 def _sizes(axes: Axes, cases: Sequence[CaseFingerprint]) -> None:
     located = all(case.spacing for case in cases)
-    extents = np.array([np.multiply(case.size[:2], case.spacing[:2] if located else 1) for case in cases], float)
+    extents = np.array(
+        [np.multiply(case.size[:2], case.spacing[:2] if located and case.spacing else 1) for case in cases], float
+    )
     axes.plot(*extents.T, "o", alpha=0.3)
     unit = "mm" if located else "pixels"
     axes.set(xlabel=f"width in {unit}", ylabel=f"height in {unit}", title="Sizes of the slices or images, a dot a case")
@@ -124,7 +134,7 @@ def draw_pairs(
     figure.savefig(path, dpi=90, format="png")
 
 
-def outlined(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
+def outlined(image: MetaTensor, label: np.ndarray) -> tuple[np.ndarray, float]:
     """Return RGB (H, W, 3) of the slice with the largest label, outlined by class, and the height of its pixels.
 
     Args:

@@ -37,7 +37,7 @@ def propose_windows(cases: Sequence[CaseFingerprint]) -> Setting:
         low, high = (round(float(value)) for value in np.percentile(values, (0.5, 99.5)))
         window = {"center": (low + high) / 2, "width": float(max(high - low, 1))}
         return Setting([window], f"from {low} to {high} HU: the 0.5th to 99.5th percentile under the labels")
-    ranks = np.median([case.ranks for case in labeled], axis=0)
+    ranks = np.median([case.ranks for case in labeled if case.ranks is not None], axis=0)
     low = float(np.floor(10 * min(MOST_CUT, ranks[0])) / 10)
     high = float(np.ceil(10 * max(100 - MOST_CUT, ranks[1])) / 10)
     return Setting(
@@ -50,17 +50,18 @@ def propose_windows(cases: Sequence[CaseFingerprint]) -> Setting:
 def propose_grid(cases: Sequence[CaseFingerprint]) -> dict[str, Setting]:
     """Return `spacing` and `slice_size` for volumes, `slice_size` alone for images without patient geometry."""
     extents = np.median([case.size[:2] for case in cases], axis=0)
-    located = all(case.spacing for case in cases)
-    if located:
-        spacing = float(np.median([pixel_size(case) for case in cases]))
-        extents = np.median([np.multiply(case.size[:2], case.spacing[:2]) for case in cases], axis=0) / spacing
+    spacings = [case.spacing for case in cases if case.spacing]
+    spacing = float(np.median([pixel_size(case) for case in cases])) if len(spacings) == len(cases) else None
+    if spacing is not None:
+        sizes = [np.multiply(case.size[:2], found[:2]) for case, found in zip(cases, spacings, strict=True)]
+        extents = np.median(sizes, axis=0) / spacing
     # The scale by which the median slice is enlarged: 1 unless it is smaller or larger than a network likes.
     scale = min(max(1.0, SHORTEST / extents.min()), LONGEST / extents.max())
     scale = scale if extents.max() > LONGEST or extents.min() < SHORTEST else 1.0
     size = [int(np.ceil(round(float(extent) * scale, 3) / STRIDE)) * STRIDE for extent in extents]
     why = "the median size" if scale == 1 else f"the median size times {scale:.3g}, between {SHORTEST} and {LONGEST}"
     grid = {"slice_size": Setting(size, f"{why}, rounded up to a multiple of {STRIDE} pixels")}
-    if located:
+    if spacing is not None:
         target = float(f"{spacing / scale:.3g}")
         why = "the median in-plane spacing in mm" + ("" if scale == 1 else f", {spacing:.3g}, over {scale:.3g}")
         grid = {"spacing": Setting(target, why), **grid}

@@ -54,6 +54,7 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
 
 def pixel_size(case: CaseFingerprint) -> float:
     """Return the geometric mean of a case's in-plane spacing in mm."""
+    assert case.spacing is not None  # asked of images with patient geometry alone
     return float(np.sqrt(case.spacing[0] * case.spacing[1]))
 
 
@@ -69,13 +70,14 @@ def _measures(cases: Sequence[CaseFingerprint]) -> dict[str, Callable[[CaseFinge
 
 
 def _brightness(case: CaseFingerprint) -> float:
+    assert case.foreground is not None  # asked of labeled images alone
     _, low, high, _ = case.extent
     return (case.foreground[1] - low) / max(high - low, np.finfo(float).tiny)
 
 
 def _deviations(values: Sequence[float]) -> np.ndarray:
     """Return by how many robust standard deviations each value is from the median; zeros for too few values."""
-    values = np.asarray(values, dtype=float)
-    away = values - np.median(values) if len(values) >= FEWEST else np.zeros(len(values))
+    found = np.asarray(values, dtype=float)
+    away = found - np.median(found) if len(found) >= FEWEST else np.zeros(len(found))
     spread = 1.4826 * np.median(np.abs(away))
     return away / spread if spread > 0 else np.zeros(len(values))

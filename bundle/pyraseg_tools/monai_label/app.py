@@ -70,7 +70,7 @@ class LabelApp(MONAILabelApp):
         if self.conf["dicom"] == "true":
             return self._dicom(FolderArchive(Path(self.studies)), ours)
         return FolderDatastore(
-            ours if len(ours) == len(self.bundles) else (),  # nobody knows what others call their classes
+            ours if len(ours) == len(self.bundles) else (),  # what others call their classes is unknown
             self.studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,

@@ -68,7 +68,7 @@ def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any])
         info: what came with it: `label_info`, a list of {"name": ..., "idx": ...}, or `model`.
 
     Raises:
-        PyrasegError: nobody knows.
+        PyrasegError: it is unknown.
     """
     values = sorted({int(value) for value in values} - {0})
     names = _names(info.get("label_info") or [])
@@ -80,8 +80,9 @@ def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any])
             )
         for task in tasks:
             classes = {value: task.table.index_of(Region(names[value])) for value in values}
-            if None not in classes.values():
-                return task, classes
+            known = {value: index for value, index in classes.items() if index is not None}
+            if len(known) == len(classes):
+                return task, known
         known = "; ".join(f"{task.name}: {', '.join(task.table.class_names[1:])}" for task in tasks)
         raise PyrasegError(
             f"The segments {', '.join(names[value] for value in values)} are not all classes of one bundle ({known}). "

@@ -168,7 +168,7 @@ class DicomDatastore(Datastore):
         """Store a final label in the archive and read it back, or keep another one here; return its id.
 
         Raises:
-            PyrasegError: it does not lie on the image, or nobody knows what its values mean.
+            PyrasegError: it does not lie on the image, or the meaning of its values is unknown.
         """
         if label_tag != DefaultLabelTag.FINAL:
             suffix = label_filename.removeprefix(without_suffix(label_filename)) or Path(label_filename).suffix

@@ -4,7 +4,7 @@
 import logging
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def left_out() -> Iterator[None]:
+def left_out() -> Generator[None]:
     """Go on where one of many images fails, and tell why."""
     try:
         yield

@@ -11,7 +11,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
-from bundle.pyraseg.datalists import Identity, group_patients, patients_by_pattern
+from bundle.pyraseg.datalists import patients_by_pattern
 from bundle.pyraseg_tools.monai_label.classes import Task
 from bundle.pyraseg_tools.monai_label.dicom_datastore import DicomDatastore
 from bundle.pyraseg_tools.monai_label.options import CODE, check_options, models
@@ -66,8 +66,10 @@ class Training(BundleTrainTask):
         if self.conf.get("patient_pattern"):
             names = [without_suffix(name) for name in cases]
             return dict(zip(cases, patients_by_pattern(names, self.conf["patient_pattern"]), strict=True))
-        identities = [Identity(name, stated=case.get("patient", "")) for name, case in cases.items()]
-        return dict(zip(cases, group_patients(identities, strict=False), strict=True))
+        unknown = sum("patient" not in case for case in cases.values())
+        if unknown:
+            logger.warning("%d of %d images tell no patient: each is one of its own", unknown, len(cases))
+        return {name: case.get("patient", name) for name, case in cases.items()}
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         overrides["record#cases"] = {

@@ -3,7 +3,7 @@
 
 import ipaddress
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -91,7 +91,7 @@ def open_session(
 
 
 @contextmanager
-def plain_errors(client: DICOMwebClient) -> Iterator[None]:
+def plain_errors(client: DICOMwebClient) -> Generator[None]:
     """Raise what goes wrong between here and the PACS in words that quote no answer and no credentials.
 
     Raises:
@@ -109,7 +109,7 @@ def plain_errors(client: DICOMwebClient) -> Iterator[None]:
     except requests.exceptions.TooManyRedirects as error:
         raise Unavailable(f"{url} sends elsewhere, and redirects are not followed. Give the final address.") from error
     except requests.exceptions.HTTPError as error:
-        status = error.response.status_code
+        status = error.response.status_code if error.response is not None else 0
         if status == 401:
             raise Unavailable(
                 f"{url} refuses the credentials (HTTP 401). Set {USER} and {PASSWORD}, or {TOKEN}."
@@ -139,8 +139,9 @@ def _add_credentials(session: requests.Session, environment: Mapping[str, str]) 
         raise PyrasegError(f"Set both {USER} and {PASSWORD}, or {TOKEN} alone.")
     if token:
         session.headers["Authorization"] = f"Bearer {token}"
-    elif user is not None:
-        session.auth = (user.encode(), password.encode())  # as text, requests would take Latin-1 alone
+    elif user is not None and password is not None:
+        # As text, requests would take Latin-1 alone.
+        session.auth = (user.encode(), password.encode())  # pyrefly: ignore # its stub names text alone
 
 
 def _is_this_machine(host: str) -> bool:

@@ -4,10 +4,11 @@
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, replacing
 
@@ -49,7 +50,8 @@ class Journal:
 
     def __getitem__(self, series_uid: str) -> Entry | None:
         item = self._entries.get(series_uid)
-        return item and Entry(**{**item, "segmentation": tuple(item["segmentation"])})
+        fields: dict[str, Any] = {**item, "segmentation": tuple(item["segmentation"])} if item else {}
+        return Entry(**fields) if fields else None
 
     def __setitem__(self, series_uid: str, entry: Entry) -> None:
         self._entries[series_uid] = asdict(entry)
@@ -78,7 +80,7 @@ def _read(path: Path) -> dict[str, dict[str, dict]]:
 
 
 @contextmanager
-def sole_user(folder: Path) -> Iterator[Path]:
+def sole_user(folder: Path) -> Generator[Path]:
     """Keep other processes out of a folder, and yield an empty one within it for images of patients.
 
     Only the user can read in it. It is emptied at the end, or at the next start where a process was killed.

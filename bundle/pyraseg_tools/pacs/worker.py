@@ -109,9 +109,10 @@ class Worker:
         The journal says what is on its way before it is sent. So a stop at any point leaves one segmentation, not two.
         """
         entry = self.journal[series.uid]
-        is_on_its_way = entry is not None and entry.status == "storing" and entry.instances == series.instances
-        if is_on_its_way and holds(self.client, series.study_uid, *entry.segmentation):
-            return entry.segmentation
+        sent = entry.segmentation if entry is not None and entry.status == "storing" else ()
+        same = entry is not None and entry.instances == series.instances
+        if same and sent and holds(self.client, series.study_uid, *sent):
+            return sent
         own = str(segmentation.SeriesInstanceUID), str(segmentation.SOPInstanceUID)
         self.journal[series.uid] = Entry("storing", series.instances, own)
         store(self.client, segmentation)

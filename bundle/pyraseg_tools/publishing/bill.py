@@ -17,6 +17,9 @@ from packaging.utils import canonicalize_name
 
 from bundle.pyraseg.core import PyrasegError
 
+#: Extras that a package needs for all that it can do, its training among it.
+EXTRAS = ("train", "nrrd")
+
 
 def bill_of_materials(root: Path, *, name: str, version: str, model: str, digest: str) -> dict[str, Any]:
     """Return the bill of a package.
@@ -32,7 +35,8 @@ def bill_of_materials(root: Path, *, name: str, version: str, model: str, digest
         PyrasegError: a declared dependency has no pin, or a package is not installed that another one needs.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = [Requirement(text) for text in project["dependencies"]]
+    texts = project["dependencies"] + [text for extra in EXTRAS for text in project["optional-dependencies"][extra]]
+    declared = [Requirement(text) for text in texts]
     pins = _pins(root / "constraints.txt")
     for requirement in declared:
         if canonicalize_name(requirement.name) not in pins:

@@ -3,9 +3,11 @@
 
 import hashlib
 import json
+import shutil
+import subprocess
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,6 @@ from bundle.pyraseg.workflow import config_text
 from bundle.pyraseg_tools.publishing.bill import bill_of_materials
 from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
 from bundle.pyraseg_tools.publishing.made_up import write_made_up
-from bundle.pyraseg_tools.publishing.sources import check_tracked
 from bundle.pyraseg_tools.publishing.task import Task
 
 
@@ -95,6 +96,29 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     files[CHANGELOG] = changelog_page(metadata).encode()
     files["docs/README.md"] = _document(task.card, "the model card")
     return files
+
+
+def check_tracked(root: Path, paths: Iterable[Path]) -> None:
+    """Check that git tracks files which are about to be packaged, so that no scratch file goes to others.
+
+    Where `root` is no working tree of git (an unpacked archive, a package), or git is not installed, nothing can tell,
+    and every file may go.
+
+    Raises:
+        PyrasegError: git does not track one of them, or cannot list what it tracks.
+    """
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        raise PyrasegError(f"git cannot list the files that it tracks in {root}: {listed.stderr.strip()}")
+    tracked = set(listed.stdout.split("\0"))
+    stray = sorted({path.relative_to(root).as_posix() for path in paths} - tracked)
+    if stray:
+        raise PyrasegError(
+            f"git does not track {', '.join(stray[:5])}{' and others' if stray[5:] else ''}, which would be packaged. "
+            f"Add what belongs to it (git add), and move the rest out of {root}."
+        )
 
 
 def _code(root: Path) -> list[Path]:

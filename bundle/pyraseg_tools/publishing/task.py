@@ -54,7 +54,8 @@ class Task:
         """Return a key of `PROGRAMS` as the one config that it is in a package."""
         config = merge_files(self._files(program))
         if program == "metadata":
-            config["weights"] = dict(zip([MODEL], config["weights"].values(), strict=False))
+            own = config["weights"].get(f"models/{self.model.name}")  # those of another task are not this one's
+            config["weights"] = {} if own is None else {MODEL: own}
             return config
         config["model_file"] = f"$@bundle_root + '/{MODEL}'"
         if isinstance(config.get("dataset_dir"), dict):  # which the repository writes itself; here it has to be there

@@ -20,7 +20,7 @@ from bundle.pyraseg_tools.pacs.search import find_series, parse_filters
 from tests.helpers.orthanc import running
 from tests.helpers.pacs_series import small_series
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 URL = "https://pacs.example.org/dicom-web"
 
 
@@ -90,7 +90,7 @@ def test_no_way_to_the_pacs(pacs, arguments, tmp_path, capfd, monkeypatch):
 
 def test_the_program_says_it_in_one_line(pacs, arguments):
     environment = {**os.environ, PASSWORD: "a wrong one"}
-    command = [sys.executable, "-m", "scripts.pacs", *arguments()]
+    command = [sys.executable, "-m", "bundle.pyraseg", "pacs", *arguments()]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and not done.stdout
     (line,) = [line for line in done.stderr.splitlines() if "nvImageCodec" not in line]
@@ -144,6 +144,6 @@ def test_a_pacs_that_goes_away_is_waited_for(arguments, tmp_path, monkeypatch, c
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=meanwhile))
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="Stopped"):
             main(arguments("--watch", "7", url=own.url, ca_bundle=own.ca_bundle))
     assert caplog.text.count("Looking again in 7 s") == 2

@@ -25,7 +25,7 @@ from tests.helpers import dicom_files as files
 from tests.helpers.orthanc import PASSWORD
 from tests.helpers.pacs_series import small_series
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMBINED = {"combine_segments": True, "ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
 PHANTOMS = {"plain": 0, "oblique": 2, "tilted": 4, "multi-frame": 6, "JPEG 2000": 8}
 
@@ -122,7 +122,7 @@ def test_done_once(pacs, arguments, tmp_path, capsys):
 def test_killed_half_way(pacs, arguments, tmp_path):
     for name in ("one", "two", "three"):
         pacs.add(small_series(tmp_path, name))
-    command = [sys.executable, "-u", "-m", "scripts.pacs", *arguments()]
+    command = [sys.executable, "-u", "-m", "bundle.pyraseg", "pacs", *arguments()]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert "[1/3]" in process.stdout.readline()
         process.kill()
@@ -140,7 +140,7 @@ def test_stopped_around_the_storage(moment, pacs, arguments, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     pacs.add(small_series(tmp_path, "one"))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="Stopped"):
         patch.setattr(worker, moment, stop)
         main(arguments())
     assert len(pacs.instances(Modality="SEG")) == (moment == "require_same")
@@ -207,7 +207,7 @@ def test_watching_waits_until_a_series_is_whole(pacs, arguments, tmp_path, monke
 
     monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=meanwhile))
     pacs.add(paths[:2])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="Stopped"):
         main(arguments("--watch", "7"))
     assert counts == [0, 0, 1]
     (entry,) = journal(tmp_path).values()

@@ -15,9 +15,8 @@ import torch
 from huggingface_hub import ModelCard, close_session
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.packaging.folder import read_folder
-from bundle.pyraseg.packaging.form import METADATA
-from bundle.pyraseg.packaging.verified import Verified
+from bundle.pyraseg.packaging.archive import read_folder
+from bundle.pyraseg.packaging.form import METADATA, Verified
 from bundle.pyraseg_tools.commands.publish import arguments, to_hub
 from bundle.pyraseg_tools.publishing.hub import publish
 from tests.helpers.commands import ROOT, monai_bundle

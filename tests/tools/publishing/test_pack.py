@@ -14,8 +14,7 @@ import torch
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg_tools.commands.package import main
-from bundle.pyraseg_tools.publishing.packing import pack
-from bundle.pyraseg_tools.publishing.sources import check_tracked
+from bundle.pyraseg_tools.publishing.packing import check_tracked, pack
 from bundle.pyraseg_tools.publishing.task import Task
 from tests.helpers.commands import ROOT
 from tests.helpers.packages import VERSION

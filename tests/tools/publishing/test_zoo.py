@@ -18,8 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.packaging.form import METADATA
-from bundle.pyraseg.packaging.verified import Verified
+from bundle.pyraseg.packaging.form import METADATA, Verified
 from bundle.pyraseg_tools.commands.publish import arguments, to_zoo
 from bundle.pyraseg_tools.publishing.zoo import LARGEST, write_zoo, zoo_files
 from tests.helpers.commands import ROOT

@@ -128,7 +128,7 @@ class SegmentationWriter:
 class StructureSetWriter:
     """Write `<name>_rtstruct.dcm`, the outlines of every class; the ROI numbers are the label values.
 
-    Classes that were not found are listed without contours. Inputs that are not DICOM, or have no place in the patient,
+    Classes that were not found are listed without contours. Inputs that are not DICOM, or have no patient position,
     get none.
 
     Args:
@@ -143,17 +143,18 @@ class StructureSetWriter:
         self.sources = sources
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
-        if prediction.geometry is None or not prediction.source_files:
+        sources = self.sources(prediction) if prediction.geometry is not None else None
+        if prediction.geometry is None or sources is None:
             return None
         path = prediction.stem.with_name(f"{prediction.stem.name}_rtstruct.dcm")
         write_structure_set(
             path,
             prediction.slices,
-            self.sources(prediction),
+            sources,
             prediction.geometry,
             self.class_names[1:],
             frame_numbers=prediction.source_frames,
-            colors=color_of(np.arange(1, len(self.class_names))),
+            colors=color_of(np.arange(1, len(self.class_names))).tolist(),
             algorithm=(self.algorithm.name, self.algorithm.version),
         )
         return [path]

@@ -21,7 +21,7 @@ HEADER = "SPACE=LPS"  # 3D Slicer reads this, and takes LPS for granted without 
 class MeshWriter:
     """Write `<name>_<class>.stl` or `.ply` for every class that was found, in patient coordinates (LPS, mm).
 
-    One slice, or an image without a place in the patient, makes no surface.
+    One slice, or an image without a patient position, makes no surface.
 
     Args:
         class_names: names of all classes, background first.
@@ -40,15 +40,15 @@ class MeshWriter:
         self.write = formats[format]
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
-        geometry = prediction.geometry
-        if geometry is None or len(geometry) < 2:
+        geometry, volumes = prediction.geometry, prediction.volumes
+        if geometry is None or volumes is None or len(geometry) < 2:
             return None
         written = []
         for value, path in enumerate(self.paths(prediction), 1):
             mask = prediction.slices == value
             if mask.any():
                 with replacing(path) as temporary:
-                    self.write(temporary, *surface(mask, geometry, prediction.volumes[value]))
+                    self.write(temporary, *surface(mask, geometry, volumes[value]))
                 written.append(path)
             else:
                 path.unlink(missing_ok=True)  # of a run before, which found something

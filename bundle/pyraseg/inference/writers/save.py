@@ -72,11 +72,13 @@ class SavePredictions:
             name = item["name"]
             prediction = Prediction(name, self.output_dir / name, output[self.label_key], item[self.image_key])
             self._wait()
+            assert self._pool is not None  # the run has started
             self._writing = self._pool.submit(self.write, prediction)
 
     def finish(self) -> None:
         self._wait()
-        self._pool.shutdown()
+        if self._pool is not None:
+            self._pool.shutdown()
         self.tally.finish()
 
     def _wait(self) -> None:

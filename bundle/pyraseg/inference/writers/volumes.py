@@ -13,7 +13,7 @@ FIELDS = ("case", "class", "value", "voxels", "volume_ml")
 class VolumeTable:
     """Write `volumes.csv`: for every input and class the voxels and the volume in ml, zeros included.
 
-    A volume is empty where the input has no place in the patient or a single DICOM slice. The table of a run replaces
+    A volume is empty where the input has no patient position or a single DICOM slice. The table of a run replaces
     that of the run before; it is whole after every input.
 
     Args:

@@ -61,7 +61,7 @@ class Anatomy:
         from the points (a lesion sits on a voxel of the liver): call it once for a patient.
         """
         offsets = [np.float32(amplitude) * wave(points) for amplitude, wave in zip((5, 5, 6), self.warp, strict=True)]
-        canvas = Canvas(tuple(p + o for p, o in zip(points, offsets, strict=True)), blend)
+        canvas = Canvas((points[0] + offsets[0], points[1] + offsets[1], points[2] + offsets[2]), blend)
         self._paint_table(canvas, points)
         self._paint_trunk(canvas)
         self._paint_spine(canvas)

@@ -122,11 +122,11 @@ def phantom_case(seed: int, index: int, *, size: int = 144) -> PhantomCase:
         + np.float32(positions[0][axis])
         for axis in range(3)
     ]
-    points = tuple(
-        sum(np.float32(lie[row, axis]) * local[axis] for axis in range(3)).ravel() + np.float32(middle[row])
+    x, y, z = (
+        np.ravel(sum(np.float32(lie[row, axis]) * local[axis] for axis in range(3))) + np.float32(middle[row])
         for row in range(3)
     )
-    hu, labels = anatomy.render(points, blend=1.1 * spacing)
+    hu, labels = anatomy.render((x, y, z), blend=1.1 * spacing)
     hu = add_scanner(hu.reshape(count, rows, columns), rng, streak=rng.random() < 0.2)
     outside = None
     if "circle" in plan.traits:

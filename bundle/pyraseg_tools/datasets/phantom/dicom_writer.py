@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a phantom case as a real CT series: CT Image Storage (PS3.3 A.3) or Enhanced CT (PS3.3 A.38)."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
@@ -28,7 +31,7 @@ def write_series(folder: Path, case: PhantomCase, *, seed: int, number: int) -> 
     folder.mkdir(parents=True)
     identity = [str(seed), str(number)]
     if "multiframe" in case.plan.traits:
-        datasets = [_enhanced(case, identity, number)]
+        datasets: list[Dataset] = [_enhanced(case, identity, number)]
     else:
         datasets = [_slice(case, identity, number, k) for k in range(len(case.hu))]
     extra = [_scout(case, identity, number)] if "scout" in case.plan.traits else []
@@ -40,11 +43,11 @@ def write_series(folder: Path, case: PhantomCase, *, seed: int, number: int) -> 
     return datasets
 
 
-def _uid(identity: list[str], *parts: object) -> str:
+def _uid(identity: list[str], *parts: object) -> UID:
     return generate_uid(entropy_srcs=[*identity, *map(str, parts)])
 
 
-def _header(case: PhantomCase, identity: list[str], number: int, instance: str, sop_class: str) -> FileDataset:
+def _header(case: PhantomCase, identity: list[str], number: int, instance: str, sop_class: UID) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = _uid(identity, "instance", instance)
@@ -174,6 +177,6 @@ def _item(**attributes: object) -> Dataset:
     return item
 
 
-def _decimals(values: object) -> list[str]:
+def _decimals(values: Iterable[Any]) -> list[str]:
     """Return Decimal Strings of at most 16 characters (PS3.5 6.2)."""
     return [f"{float(value):.10g}"[:16] for value in values]

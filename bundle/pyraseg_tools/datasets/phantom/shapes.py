@@ -8,6 +8,7 @@ its own: its voxels are just other points.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -25,10 +26,10 @@ def ellipsoid(points: Points, center: tuple, radii: tuple, rotation: np.ndarray 
     return (level - 1) * (level + tiny) / (slope + tiny / np.float32(min(radii)))
 
 
-def capsule(points: Points, start: tuple, end: tuple, start_radius: float, end_radius: float) -> np.ndarray:
+def capsule(points: Points, start: ArrayLike, end: ArrayLike, start_radius: float, end_radius: float) -> np.ndarray:
     """Return the distance (mm) to a rod between two points whose radius changes linearly."""
     axis = np.subtract(end, start).astype(np.float32)
-    local = [p - np.float32(s) for p, s in zip(points, start, strict=True)]
+    local = [p - np.float32(s) for p, s in zip(points, np.asarray(start), strict=True)]
     along = np.clip(sum(p * a for p, a in zip(local, axis, strict=True)) / np.float32(axis @ axis), 0, 1)
     radius = np.float32(start_radius) + along * np.float32(end_radius - start_radius)
     return np.sqrt(sum((p - along * a) ** 2 for p, a in zip(local, axis, strict=True))) - radius
@@ -82,17 +83,17 @@ class Canvas:
         self.hu = np.full(points[0].shape, -1000, np.float32)
         self.labels = np.zeros(points[0].shape, np.uint8)
 
-    def near(self, center: tuple, reach: float | tuple) -> np.ndarray:
+    def near(self, center: tuple, reach: ArrayLike) -> np.ndarray:
         """Return the indices of the points in the box of half-widths `reach` (mm) about `center`."""
-        reach = np.broadcast_to(reach, 3)
         inside = np.ones(self.points[0].shape, bool)
-        for p, c, r in zip(self.points, center, reach, strict=True):
+        for p, c, r in zip(self.points, center, np.broadcast_to(reach, 3), strict=True):
             inside &= np.abs(p - np.float32(c)) < r
         return np.flatnonzero(inside)
 
     def at(self, where: np.ndarray | slice) -> Points:
         """Return the points of these indices."""
-        return tuple(p[where] for p in self.points)
+        x, y, z = self.points
+        return x[where], y[where], z[where]
 
     def paint(
         self,

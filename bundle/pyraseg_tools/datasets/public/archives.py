@@ -6,7 +6,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +55,7 @@ class _Member:
 
 
 @contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
+def _members(archive: Path) -> Generator[list[_Member]]:
     """Yield the regular files of an archive; refuse links, devices and encrypted files."""
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as file:
@@ -63,7 +63,7 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
             for info in infos:
                 if not info.isreg():
                     raise PyrasegError(f"{archive} holds {info.name}, which is a link or a device. Do not use it.")
-            yield [_Member(info.name, info.size, partial(file.extractfile, info)) for info in infos]
+            yield [_Member(info.name, info.size, partial(file.extractfile, info)) for info in infos]  # pyrefly: ignore # files
     elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]

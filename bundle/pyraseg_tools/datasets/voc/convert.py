@@ -139,8 +139,10 @@ def write_voc(
         failures = [outcome.fault for outcome in converted if outcome.fault]
         failures += [f"{file}: it is DICOM and cannot be read; replace it or leave it out" for file in plan.unreadable]
         # In the order of the names of the pictures, which says nothing of names of patients.
-        images = sorted((row for outcome in converted for row in outcome.images), key=itemgetter("image"))
-        links = sorted((row for outcome in converted for row in outcome.links), key=itemgetter("image"))
+        images: list[dict[str, Any]] = [row for outcome in converted for row in outcome.images]
+        images.sort(key=itemgetter("image"))
+        links: list[dict[str, Any]] = [row for outcome in converted for row in outcome.links]
+        links.sort(key=itemgetter("image"))
         if not images:
             raise PyrasegError(_named_failures(failures, "nothing is written"))
         for row in images:
@@ -192,7 +194,7 @@ def pixel_spacing(image: DicomImage, aspect_ratio: object = None) -> tuple[float
     """
     if image.geometry is not None:
         return image.geometry.pixel_spacing
-    stated = [image.source.get("PixelSpacing"), image.source.get("ImagerPixelSpacing"), aspect_ratio]
+    stated: list[Any] = [image.source.get("PixelSpacing"), image.source.get("ImagerPixelSpacing"), aspect_ratio]
     for value in stated:
         try:
             rows, columns = map(float, value or ())
@@ -238,7 +240,7 @@ class _Conversion(Dataset):
         settings = self.settings
         source, image, label = read_stack(stack, settings)
         spacing = pixel_spacing(source, stack.headers[0].get("PixelAspectRatio"))
-        if settings.square and not is_square(spacing):
+        if settings.square and spacing is not None and not is_square(spacing):
             image = square_pixels(image, spacing, mode="bilinear")
             label = None if label is None else square_pixels(label, spacing, mode="nearest")
             spacing = (min(spacing),) * 2
@@ -339,5 +341,5 @@ def _named_failures(failures: Sequence[str], rest: str) -> str:
     return "\n  ".join([f"{len(failures)} series or files were not converted, {rest}:", *failures])
 
 
-def _unchanged(outcome: _Outcome) -> _Outcome:
+def _unchanged(outcome: Any) -> Any:
     return outcome

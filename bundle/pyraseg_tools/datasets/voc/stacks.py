@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plan a conversion: which slices are read together, with which label, whose they are, what they will be called."""
 
-import csv
 import logging
 import re
 from collections import Counter, defaultdict
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError, without_suffix
+from bundle.pyraseg.core import PyrasegError, read_csv, without_suffix
 from bundle.pyraseg.datalists import PATIENT_KEYWORDS, Identity, group_patients
 from bundle.pyraseg.dicom import Scan, Series, frame_planes
 from bundle.pyraseg.labels import ImageUids, images_of, read_references
@@ -111,17 +110,12 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
         PyrasegError: the file is absent, no CSV, has another column, or names a label that does not exist.
     """
     path = Path(path).expanduser()
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PyrasegError(f"The table {path} cannot be read: {error}.") from error
-    unknown = set(columns) - set(COLUMNS)
-    if "series" not in columns or len(columns) < 2 or unknown or any(None in (*row, *row.values()) for row in rows):
+    remedy = f"Write a table with 'series' and some of {', '.join(COLUMNS[1:])}, separated by commas."
+    rows = read_csv(path, ["series"], remedy=remedy)
+    columns = [column for column in (rows[0] if rows else ()) if column is not None]
+    if (rows and len(columns) < 2) or {*columns} - {*COLUMNS} or any(None in (*row, *row.values()) for row in rows):
         raise PyrasegError(
-            f"The table {path} has the columns {', '.join(columns) or 'none'} or a row with more or fewer. It needs "
-            f"'series' and some of {', '.join(COLUMNS[1:])}, separated by commas."
+            f"The table {path} has the columns {', '.join(columns)} or a row with more or fewer. {remedy}"
         )
     rows = [{name: value.strip() for name, value in row.items()} for row in rows]
     for row in rows:
@@ -133,7 +127,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 
 def _stacks_of(series: Series) -> list[Stack]:
-    """Return a series as one stack, or file by file where no file has a place in the patient."""
+    """Return a series as one stack, or file by file where no file has a patient position."""
     members = list(zip(series.files, series.headers, strict=True))
     if len(members) == 1 or any(_has_place(header) for header in series.headers):
         return [Stack(series.uid, series.study_uid, series.files, series.headers)]

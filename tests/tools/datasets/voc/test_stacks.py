@@ -147,5 +147,5 @@ def test_a_folder_of_several_series_is_not_clear(tree, tmp_path):
 
 
 def test_no_table(tmp_path):
-    with pytest.raises(PyrasegError, match=r"The table .*gone\.csv cannot be read"):
+    with pytest.raises(PyrasegError, match=r"There is no file .*gone\.csv\. Write a table with 'series'"):
         read_table(tmp_path / "gone.csv")
