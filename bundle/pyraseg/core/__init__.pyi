@@ -19,6 +19,8 @@ from .files import file_digest as file_digest
 from .files import read_csv as read_csv
 from .files import replacing as replacing
 from .files import write_csv as write_csv
+from .files import write_json as write_json
+from .files import write_text as write_text
 from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH

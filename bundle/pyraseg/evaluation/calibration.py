@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Geometry
-from bundle.pyraseg.evaluation.surfaces import bounds, spacing_of
+from bundle.pyraseg.evaluation.surfaces import spacing_of
 from bundle.pyraseg.transforms import UNKNOWN, geometry_of, read_temperature, soften, write_temperature
 
 logger = logging.getLogger(__name__)
@@ -47,17 +47,15 @@ def near_boundary(
         return tuple(np.empty(0, int) for _ in range(true.ndim))
     spacing = spacing_of(geometry, true.ndim)
     reach = [int(np.ceil(margin / step)) for step in spacing]
-    low, high = bounds(predicted | true)
-    low = [max(0, first - steps) for first, steps in zip(low, reach, strict=True)]
-    high = [min(size, end + steps) for end, steps, size in zip(high, reach, true.shape, strict=True)]
-    box = tuple(slice(first, end) for first, end in zip(low, high, strict=True))
-    surface = np.zeros([end - first for first, end in zip(low, high, strict=True)], bool)
+    (box,) = find_objects((predicted | true).astype(np.uint8))
+    box = tuple(slice(max(0, part.start - steps), part.stop + steps) for part, steps in zip(box, reach, strict=True))
+    surface = np.zeros_like(true[box])
     for mask in (predicted[box], true[box]):
         surface |= mask ^ binary_erosion(mask, border_value=1)  # where the image ends, nothing begins
     if not surface.any():
         return tuple(np.empty(0, int) for _ in range(true.ndim))
     near = distance_transform_edt(~surface, sampling=spacing) <= margin
-    return tuple(found + first for found, first in zip(np.nonzero(near), low, strict=True))
+    return tuple(found + part.start for found, part in zip(np.nonzero(near), box, strict=True))
 
 
 class Reliability:

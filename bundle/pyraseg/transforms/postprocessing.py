@@ -17,7 +17,7 @@ from monai.transforms import Invertd, InvertibleTransform, MapTransform
 from scipy import ndimage
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, file_digest, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +30,7 @@ def temperature_path(model_file: str | Path) -> Path:
 def write_temperature(model_file: str | Path, temperature: float, **about: object) -> Path:
     """Write the temperature of the weights in `model_file`, with what else is to be known of it; return the path."""
     path = temperature_path(model_file)
-    content = {"temperature": temperature, "weights_sha256": file_digest(model_file), **about}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(path, {"temperature": temperature, "weights_sha256": file_digest(model_file), **about})
     return path
 
 
