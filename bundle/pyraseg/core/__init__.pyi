@@ -27,8 +27,10 @@ from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import as_rgb as as_rgb
 from .formats import convert as convert
 from .formats import without_suffix as without_suffix
+from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS
 from .tasks import config_option as config_option
 from .tasks import how_to_train as how_to_train
 from .tasks import overlays as overlays
 from .tasks import task_files as task_files
+from .tasks import task_names as task_names
