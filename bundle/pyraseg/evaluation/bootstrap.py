@@ -91,7 +91,6 @@ def difference_interval(
     second: ArrayLike,
     *,
     patients: Sequence[Hashable] | None = None,
-    level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
@@ -106,7 +105,7 @@ def difference_interval(
     first, second = np.asarray(first, float), np.asarray(second, float)
     if first.shape != second.shape:
         raise PyrasegError(f"Scores of shapes {first.shape} and {second.shape} are not of the same cases.")
-    return mean_interval(first - second, patients=patients, level=level, resamples=resamples, seed=seed)
+    return mean_interval(first - second, patients=patients, resamples=resamples, seed=seed)
 
 
 #: Columns of scores.csv without which two evaluations cannot be compared.

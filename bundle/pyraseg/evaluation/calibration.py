@@ -118,23 +118,19 @@ class BoundaryCalibration:
         class_names: names of all classes, background first.
         margin: mm around the true and the predicted boundary of a class in which its voxels count; pixels without a
             patient position.
-        bins: of the probabilities.
         model_file: weights that gave them; a temperature that was fitted to these is read beside them.
     """
 
-    def __init__(
-        self, class_names: Sequence[str], *, margin: float, bins: int = 15, model_file: str | Path | None = None
-    ) -> None:
+    def __init__(self, class_names: Sequence[str], *, margin: float, model_file: str | Path | None = None) -> None:
         self.class_names = list(class_names)
         self.margin = margin
-        self.bins = bins
         self.model_file = model_file
 
     def start(self) -> None:
         """Forget all cases, and read the temperature: the first thing to call, when the weights are there."""
         self.temperature = None if self.model_file is None else read_temperature(self.model_file)
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
-        self.reliabilities = {v: [Reliability(self.bins) for _ in self.class_names[1:]] for v in versions}
+        self.reliabilities = {v: [Reliability() for _ in self.class_names[1:]] for v in versions}
 
     def add(self, probabilities: Tensor, prediction: Tensor, truth: Tensor, geometry: Geometry | None) -> None:
         """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice."""

@@ -18,6 +18,8 @@ from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.inference.inputs import Tally, describe
 from bundle.pyraseg.transforms import geometry_of
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -76,8 +78,6 @@ class Prediction:
         return [int(number) for number in self.original.meta.get("frame_numbers", ())]
 
 
-logger = logging.getLogger(__name__)
-
 #: Write something about a prediction and return the files, or None where there is no such thing for its input.
 Writer = Callable[[Prediction], list[Path] | None]
 #: The writers of the bundle; a config may have its own besides.
@@ -87,6 +87,7 @@ KINDS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
 class SavePredictions:
     """Write what was asked for about every input that the evaluator has segmented.
 
+    Class indices on the input's grid are `pred` of the output, and the image before preprocessing `original` of the batch.
     One prediction is written at a time, in a thread; the next one waits for it. A writer that fails is reported for its
     input, and the other writers go on.
 
@@ -95,8 +96,6 @@ class SavePredictions:
         outputs: names of the writers that are wanted.
         writers: these writers, and perhaps others, by name.
         tally: where inputs are counted and failures reported.
-        label_key: key of the class indices, (1, W, H[, D]) on the input's grid.
-        image_key: key of the image before preprocessing.
 
     Raises:
         PyrasegError: there is no writer of a name.
@@ -109,15 +108,11 @@ class SavePredictions:
         outputs: str | Sequence[str],
         writers: Mapping[str, Writer],
         tally: Tally,
-        label_key: str = "pred",
-        image_key: str = "original",
     ) -> None:
         self.output_dir = Path(output_dir)
         names = [outputs] if isinstance(outputs, str) else outputs
         self.writers = {name: _wanted(name, writers) for name in names}
         self.tally = tally
-        self.label_key = label_key
-        self.image_key = image_key
         self._pool: ThreadPoolExecutor | None = None
         self._writing: Future | None = None
 
@@ -133,7 +128,7 @@ class SavePredictions:
     def __call__(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             name = item["name"]
-            prediction = Prediction(name, self.output_dir / name, output[self.label_key], item[self.image_key])
+            prediction = Prediction(name, self.output_dir / name, output["pred"], item["original"])
             self._wait()
             assert self._pool is not None  # the run has started
             self._writing = self._pool.submit(self.write, prediction)
