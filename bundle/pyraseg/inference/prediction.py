@@ -87,7 +87,8 @@ KINDS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
 class SavePredictions:
     """Write what was asked for about every input that the evaluator has segmented.
 
-    Class indices on the input's grid are `pred` of the output, and the image before preprocessing `original` of the batch.
+    Class indices on the grid of the input are `pred` of the output; the image before preprocessing is `original` of the
+    batch.
     One prediction is written at a time, in a thread; the next one waits for it. A writer that fails is reported for its
     input, and the other writers go on.
 
