@@ -10,7 +10,7 @@ from torch import nn
 
 from bundle.pyraseg.commands import pick_form
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.deployment.onnx_graph import describe, network_model
+from bundle.pyraseg.deployment.exporting import describe, network_model
 
 
 def write(network: nn.Module, path) -> None:

@@ -20,7 +20,7 @@ from bundle.pyraseg.data.slices import Draw, SliceDataset, check_cases
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandNoised
 from bundle.pyraseg.transforms.label import UNKNOWN, LoadLabeld
-from bundle.pyraseg.transforms.orientation import OrientSlicesd
+from bundle.pyraseg.transforms.slices import OrientSlicesd
 from bundle.pyraseg.transforms.windowing import Windowd
 from tests.helpers.dicom_files import write_series
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.deployment.tensorrt import load_engine
+from bundle.pyraseg.deployment.onnx_network import load_engine
 
 
 def test_without_a_file_it_says_how_to_write_one(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.deployment.onnx_graph import describe, network_model, path_model
+from bundle.pyraseg.deployment.exporting import describe, network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision
 from bundle.pyraseg_tools.commands import triton
 from tests.helpers import onnx_paths as paths

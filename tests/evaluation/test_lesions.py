@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from bundle.pyraseg.dicom.geometry import Geometry
-from bundle.pyraseg.evaluation.lesions import detect
+from bundle.pyraseg.evaluation.cases import detect
 from bundle.pyraseg.transforms.reader import geometry_of
 
 

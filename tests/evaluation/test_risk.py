@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from bundle.pyraseg.evaluation.risk import risk_coverage
+from bundle.pyraseg.evaluation.summary import risk_coverage
 
 
 def test_by_hand():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
-from bundle.pyraseg.figures.outlines import TOLERANCE, outline_paths
+from bundle.pyraseg.figures.overlay import TOLERANCE, outline_paths
 
 
 def rings(path: str) -> list[np.ndarray]:

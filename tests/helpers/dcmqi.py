@@ -8,7 +8,7 @@ import itk
 import numpy as np
 from scipy.spatial import cKDTree
 
-from bundle.pyraseg.labels.grid import ImageGrid
+from bundle.pyraseg.labels.references import ImageGrid
 
 
 def dcmqi_points(path: Path) -> dict[int, np.ndarray]:

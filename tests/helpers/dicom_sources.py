@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from bundle.pyraseg.dicom.geometry import Geometry
-from bundle.pyraseg.labels.grid import ImageGrid
+from bundle.pyraseg.labels.references import ImageGrid
 
 SPACING = (1.5, 0.8)  # rows, columns
 SHAPE = (4, 14, 11)

@@ -9,13 +9,10 @@ from monai.transforms import Activationsd, Compose, NormalizeIntensityd
 from torch import Tensor, nn
 
 from bundle.pyraseg.deployment.recipe import Recipe, read_recipe
-from bundle.pyraseg.inference.flips import FlipInferer
-from bundle.pyraseg.inference.memory import FrugalInferer
-from bundle.pyraseg.transforms.context_slices import StackContextSlicesd
-from bundle.pyraseg.transforms.orientation import OrientSlicesd
+from bundle.pyraseg.inference.inferers import FlipInferer, FrugalInferer
 from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd
-from bundle.pyraseg.transforms.projection import DropSliceAxisd
 from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
+from bundle.pyraseg.transforms.slices import DropSliceAxisd, OrientSlicesd, StackContextSlicesd
 from bundle.pyraseg.transforms.windowing import Windowd
 
 WINDOWS = [{"center": 90, "width": 180}, "soft_tissue", {"center": 0, "width": 1000}]

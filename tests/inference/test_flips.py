@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
 
-from bundle.pyraseg.inference.flips import FlipInferer
+from bundle.pyraseg.inference.inferers import FlipInferer
 
 PLANE = [[0], [1], [0, 1]]
 

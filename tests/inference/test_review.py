@@ -2,7 +2,7 @@
 import torch
 from ignite.engine import Engine
 
-from bundle.pyraseg.inference.review import ReviewList
+from bundle.pyraseg.inference.uncertainty import ReviewList
 
 UNCERTAINTIES = {"a": [0.2, 0.2], "b/ct": [0.7, 0.3], "c": [float("nan"), 0.0]}
 

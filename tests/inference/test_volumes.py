@@ -10,8 +10,8 @@ import pytest
 import trimesh
 
 from bundle.pyraseg.inference.writers.dicom_objects import Algorithm
+from bundle.pyraseg.inference.writers.first_look import VolumeTable
 from bundle.pyraseg.inference.writers.mesh import MeshWriter
-from bundle.pyraseg.inference.writers.volumes import VolumeTable
 from tests.helpers.dicom_files import PATIENT, write_series
 from tests.helpers.segmented_series import NAMES, Case, complaints, make_case, segmentation_writer, structure_set_writer
 

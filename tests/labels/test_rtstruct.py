@@ -14,8 +14,8 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.labels.class_table import ClassTable
-from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import read_dicom_label
+from bundle.pyraseg.labels.references import ImageGrid
 from tests.helpers.dicom_sources import STACKS
 from tests.helpers.structure_sets import write_structure_set
 from tests.labels.test_contours import INNER, KEYHOLE, OUTER, REGIONS, SHAPE, moments, perimeter

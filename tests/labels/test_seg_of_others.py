@@ -11,8 +11,8 @@ import pytest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.labels.class_table import ClassTable
-from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import open_label, read_dicom_label
+from bundle.pyraseg.labels.references import ImageGrid
 
 
 def real_grid(real_data: Path, folder: str) -> ImageGrid:

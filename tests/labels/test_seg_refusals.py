@@ -10,8 +10,8 @@ from pydicom.uid import generate_uid
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.geometry import Geometry
-from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import open_label, read_dicom_label
+from bundle.pyraseg.labels.references import ImageGrid
 from tests.helpers.dicom_sources import grid_of, letter_f, make_sources
 from tests.helpers.seg_files import TABLE, change, write
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bundle.pyraseg.networks.bottleneck import PyramidBottleneck, shifted_interpolation
+from bundle.pyraseg.networks.heads import PyramidBottleneck, shifted_interpolation
 from bundle.pyraseg.networks.pspnet import PSPNet
 
 BINS = (1, 2, 3, 5, 7)

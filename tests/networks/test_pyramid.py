@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.networks.matrices import averaging_matrix, numbered
+from bundle.pyraseg.networks.layers import averaging_matrix, numbered
 from bundle.pyraseg.networks.pyramid import PyramidPooling
 
 

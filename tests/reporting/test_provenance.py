@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from bundle.pyraseg.reporting.provenance import provenance
+from bundle.pyraseg.reporting.sections import provenance
 
 SUMMARY = {
     "cases": 3,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
 
+from bundle.pyraseg.deployment.agreement import Reference
 from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.recipe import Decision
-from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.onnx_paths import WINDOWS, kind_of, network, photograph, projection, steps, volume
 

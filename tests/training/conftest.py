@@ -13,11 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.evaluation.scores import CaseOverlap
-from bundle.pyraseg.training.early_stopping import EarlyStopping
 from bundle.pyraseg.training.epoch_log import EpochLog
 from bundle.pyraseg.training.resume import Checkpoints
 from bundle.pyraseg.training.stages import StagePlan
-from bundle.pyraseg.training.validation import ValidationHandler
+from bundle.pyraseg.training.validation import EarlyStopping, ValidationHandler
 
 CLASSES = ["background", "lesion"]
 

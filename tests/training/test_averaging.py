@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from bundle.pyraseg.training.averaging import AveragedWeights
+from bundle.pyraseg.training.iterations import AveragedWeights
 
 
 def train(network: nn.Linear, averaged: AveragedWeights, values: list[float]) -> None:

@@ -8,11 +8,10 @@ from torch.utils.data import DataLoader
 
 from bundle.pyraseg.data.slices import Draw, SliceDataset
 from bundle.pyraseg.networks.encoders import expected_normalization
-from bundle.pyraseg.training.device_augmentation import AugmentBatch
-from bundle.pyraseg.transforms.color import RandColorJitterd
+from bundle.pyraseg.training.iterations import AugmentBatch
 from bundle.pyraseg.transforms.deformation import RandDeformd
-from bundle.pyraseg.transforms.intensity import RandBlurd, RandBrightnessContrastd, RandNoised
-from bundle.pyraseg.transforms.random_part import split_at_random
+from bundle.pyraseg.transforms.intensity import RandBlurd, RandBrightnessContrastd, RandColorJitterd, RandNoised
+from bundle.pyraseg.transforms.strength import split_at_random
 
 BOTH = ["image", "label"]
 DRAWS = [Draw(case=0, slice=0, seed=seed, strength=strength) for seed, strength in ((1, 1.0), (2, 0.5), (3, 0.0))]

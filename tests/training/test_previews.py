@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.figures.overlay import COLORS, MARGIN
-from bundle.pyraseg.training.previews import Previews
+from bundle.pyraseg.training.epoch_log import Previews
 
 
 def test_the_first_cases_are_drawn_after_every_validation(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.context_slices import StackContextSlicesd
+from bundle.pyraseg.transforms.slices import StackContextSlicesd
 
 
 def stack(image: torch.Tensor, context_slices: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.labels.seg_writer import write_segmentation
 from bundle.pyraseg.transforms.label import LabelReader, LoadLabeld
-from bundle.pyraseg.transforms.projection import DropSliceAxisd
+from bundle.pyraseg.transforms.slices import DropSliceAxisd
 from tests.helpers.dicom_files import PATIENT, write_image
 from tests.helpers.labeled_images import (
     CLASSES,

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd
 
 from bundle.pyraseg.dicom.affines import slice_orientation
-from bundle.pyraseg.transforms.orientation import OrientSlicesd
+from bundle.pyraseg.transforms.slices import OrientSlicesd
 
 SHAPE = (5, 4, 3)
 SPACING = np.diag([0.7, 1.2, 3.0])

@@ -9,9 +9,9 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.projection import DropSliceAxisd
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from bundle.pyraseg.transforms.resampling import ResizePhotographd
+from bundle.pyraseg.transforms.slices import DropSliceAxisd
 from bundle.pyraseg.transforms.windowing import Windowd
 
 

@@ -8,13 +8,11 @@ these options make without one. Where a manifest.json lies beside the list, the 
 """
 
 import argparse
-import logging
 from pathlib import Path
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.datalists import MANIFEST, THRESHOLD, changed_files, find_duplicates, load_cases, refuse_duplicates
-from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,8 +30,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options = arguments(argv)
     folder = options.dataset_dir.expanduser().resolve()
     cases = load_cases(

@@ -12,7 +12,6 @@ from pathlib import Path
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.evaluation import METRICS, aligned, compare, read_scores, read_unit
-from bundle.pyraseg.workflow import plain_console
 
 COLUMNS = ("metric", "class", "difference", "low", "high", "cases", "patients", "left_out", "reliable")
 
@@ -31,7 +30,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     rows = compare(
         read_scores(options.first), read_scores(options.second), metrics=options.metrics, resamples=options.resamples

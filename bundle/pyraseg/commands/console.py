@@ -3,8 +3,10 @@
 
 import argparse
 import importlib
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from typing import NoReturn
@@ -75,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] not in modules:
         _explain(words, modules)
     name, *words = words
+    # LoadImage builds every reader that MONAI knows, although ours are named; one of them tells that it is of no use.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    logging.getLogger("monai.data").setLevel(logging.ERROR)
     try:
         return importlib.import_module(modules[name]).main(words) or 0
     except Exception as error:

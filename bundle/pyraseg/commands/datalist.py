@@ -11,7 +11,6 @@ that puts the same or nearly the same image into two parts is refused.
 """
 
 import argparse
-import logging
 from pathlib import Path
 
 from bundle.pyraseg.commands.console import command_parser
@@ -27,7 +26,6 @@ from bundle.pyraseg.datalists import (
     write_link,
     write_split,
 )
-from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,8 +61,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options = arguments(argv)
     folder = options.dataset_dir.expanduser().resolve()
     output = options.output_dir.expanduser().resolve() if options.output_dir else folder

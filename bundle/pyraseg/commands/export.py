@@ -10,7 +10,6 @@ kept (docs/deployment.md). Options of the config, such as `--spacing 2.0`, repea
 
 import argparse
 import json
-import logging
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from bundle.pyraseg.core import PyrasegError, file_digest
 from bundle.pyraseg.deployment import Decision, Parts, export
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.transforms import read_temperature
-from bundle.pyraseg.workflow import merge_files, plain_console, read_config
+from bundle.pyraseg.workflow import merge_files, read_config
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -58,8 +57,6 @@ def data_of(run: Path | None) -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options, settings = arguments(argv)
     files, root = config_files(options.tasks, program="inference")
     config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.runtime import open_session
-from bundle.pyraseg.workflow import plain_console
 
 SUFFIXES = {"float": ".network.onnx", "int8": ".int8.network.onnx"}
 #: Ends the name of a form that nobody has compared with the float one.
@@ -78,7 +77,6 @@ def candidates(files: dict[str, Path], threads: int, shape: tuple[int, ...]) -> 
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     files = {form: options.model.with_name(options.model.name + suffix) for form, suffix in SUFFIXES.items()}
     files = {form: path for form, path in files.items() if path.is_file()}

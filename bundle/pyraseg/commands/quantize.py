@@ -11,7 +11,6 @@ such as `--spacing 2.0`, repeat those of the training.
 """
 
 import argparse
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from bundle.pyraseg.deployment import (
     recipe_properties,
     require_content,
 )
-from bundle.pyraseg.workflow import override, plain_console, read_config
+from bundle.pyraseg.workflow import override, read_config
 
 #: Layers that a message names.
 NAMED = 5
@@ -107,8 +106,6 @@ def told(quantized: Quantized) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options, settings = arguments(argv)
     files, root = config_files(options.tasks)
     settings = {"bundle_root": str(root), "device": "cpu", **settings}

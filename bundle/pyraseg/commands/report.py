@@ -9,7 +9,6 @@ from pathlib import Path
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.reporting import write_report
-from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,7 +21,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     path = write_report(
         options.evaluation, training_dir=options.training, path=options.output, hide_names=options.hide_names

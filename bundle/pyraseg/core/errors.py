@@ -1,16 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one error that a user can mend, and what is said of any other."""
+"""What a user can mend, what is missing, and what may have been meant, in words."""
 
 import importlib
 import logging
 import os
 import traceback
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-from bundle.pyraseg.core.extras import remedy_for
-
 logger = logging.getLogger(__name__)
+
+
+#: Extras by the name under which a package is imported.
+EXTRAS = {
+    "tensorboard": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "itk": "nrrd",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "openvino": "openvino",
+    "dicomweb_client": "pacs",
+    "cryptography": "signing",
+    "huggingface_hub": "hub",
+    "httpx2": "hub",
+    "mlflow": "tracking",
+}
+#: What is in no extra, for it would not go with the other packages.
+ELSEWHERE = {
+    "nvflare": "`pip install --requirement scripts/federated_requirements.txt` in an environment of its own",
+    "monailabel": "`make label` makes an environment with it",
+    "bundle.pyraseg_tools": "a model package has no tools for makers; install pyraseg from its wheel or clone",
+}
+
+
+def remedy_for(module: str) -> str | None:
+    """Return what to do where a module is missing, or None where it is none of these.
+
+    >>> remedy_for("onnxruntime.quantization")
+    'onnxruntime is missing. It is in the extra "export": pip install "pyraseg[export]"'
+    """
+    name = module.partition(".")[0]
+    if name in EXTRAS:
+        return f'{name} is missing. It is in the extra "{EXTRAS[name]}": pip install "pyraseg[{EXTRAS[name]}]"'
+    known = next((known for known in ELSEWHERE if f"{module}.".startswith(f"{known}.")), None)
+    return known and f"{known} is missing: {ELSEWHERE[known]}."
 
 
 class PyrasegError(ValueError):
@@ -77,3 +115,14 @@ def describe(error: BaseException) -> str:
     last = traceback.extract_tb(root.__traceback__)[-1:]
     place = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in last)
     return f"an unexpected {type(root).__name__}{place}. PYRASEG_TRACEBACK=1 in the environment shows all of it."
+
+
+def nearest_hint(name: object, known: Iterable[object], *, count: int = 1) -> str:
+    """Return a sentence that names the most similar of the known names, for the end of a message, or "".
+
+    >>> nearest_hint("epoch", ["epochs", "spacing"])
+    " The nearest name is 'epochs'."
+    """
+    nearest = get_close_matches(str(name), sorted(map(str, known)), n=count, cutoff=0.3)
+    named = ", ".join(map(repr, nearest))
+    return f" The nearest name{' is' if len(nearest) == 1 else 's are'} {named}." if nearest else ""

@@ -35,7 +35,7 @@ class SliceDataset(Dataset):
         data: items of the data list, {"image": path, "label": path, "patient": group}.
         transform: deterministic preprocessing of a whole case; its result is cached.
         augmentation: random transforms of a slice, {"image": (C, W, H), "label": (1, W, H)}.
-        augment_on_device: leave them, from the first random one on, to `training.device_augmentation.AugmentBatch`.
+        augment_on_device: leave them, from the first random one on, to `training.AugmentBatch`.
         cache_dir: folder of the cache.
         num_workers: processes that fill the cache.
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from .exporting import Parts as Parts
+from .exporting import describe as describe
 from .exporting import export as export
+from .exporting import path_model as path_model
 from .exporting import recipe_properties as recipe_properties
 from .gate import judge as judge
-from .onnx_graph import describe as describe
-from .onnx_graph import path_model as path_model
 from .onnx_network import OnnxNetwork as OnnxNetwork
+from .onnx_network import load_engine as load_engine
 from .quantization import Quantized as Quantized
 from .quantization import quantize as quantize
 from .quantization import require_content as require_content
@@ -13,5 +14,4 @@ from .recipe import Decision as Decision
 from .recipe import read_recipe as read_recipe
 from .single_file import requirements as requirements
 from .single_file import write_zipapp as write_zipapp
-from .tensorrt import load_engine as load_engine
 from .triton import write_repository as write_repository

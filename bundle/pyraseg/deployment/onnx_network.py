@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An exported network in the place of the one in PyTorch."""
+"""Exported networks in the place of the one in PyTorch."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +38,24 @@ class OnnxNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         (logits,) = self.session.run(None, {self.input: np.ascontiguousarray(image.detach().cpu().float().numpy())})
         return torch.from_numpy(logits).to(image.device)
+
+
+def load_engine(path: str | Path, *, remedy: str) -> nn.Module:
+    """Return the compiled network on the GPU: image (B, C, W, H) -> logits (B, classes, W, H), at the exported size.
+
+    Args:
+        path: TorchScript with a TensorRT engine.
+        remedy: what a user does to get it, for the message where there is none.
+
+    Raises:
+        PyrasegError: there is no file, no GPU, or no package `torch_tensorrt`, which the engine runs in.
+    """
+    if not Path(path).is_file():
+        raise PyrasegError(f"There is no TensorRT engine at {path}. {remedy}")
+    if not torch.cuda.is_available():
+        raise PyrasegError("TensorRT needs an NVIDIA GPU, and torch sees none. Leave inference_trt.json out.")
+    try:
+        importlib.import_module("torch_tensorrt")
+    except ImportError as error:
+        raise PyrasegError("The package torch_tensorrt is not installed: pip install torch-tensorrt.") from error
+    return torch.jit.load(path, map_location="cuda").eval()

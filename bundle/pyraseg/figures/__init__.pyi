@@ -3,9 +3,9 @@ from .charts import Box as Box
 from .charts import Line as Line
 from .charts import box_plot as box_plot
 from .charts import line_chart as line_chart
-from .outlines import outline_paths as outline_paths
 from .overlay import at_window as at_window
 from .overlay import color_of as color_of
 from .overlay import display as display
 from .overlay import draw as draw
+from .overlay import outline_paths as outline_paths
 from .overlay import telling_slices as telling_slices

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-from .flips import FlipInferer as FlipInferer
+from .inferers import FlipInferer as FlipInferer
+from .inferers import FrugalInferer as FrugalInferer
 from .inputs import InputDataset as InputDataset
 from .inputs import SegmentOne as SegmentOne
-from .memory import FrugalInferer as FrugalInferer
-from .review import ReviewList as ReviewList
-from .tally import Tally as Tally
+from .inputs import Tally as Tally
+from .prediction import SavePredictions as SavePredictions
+from .uncertainty import ReviewList as ReviewList
 from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import mean_uncertainty as mean_uncertainty
 from .writers.dicom_objects import Algorithm as Algorithm
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
 from .writers.dicom_objects import StructureSetWriter as StructureSetWriter
+from .writers.first_look import OverlayWriter as OverlayWriter
+from .writers.first_look import VolumeTable as VolumeTable
 from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
-from .writers.overlay import OverlayWriter as OverlayWriter
-from .writers.save import SavePredictions as SavePredictions
-from .writers.volumes import VolumeTable as VolumeTable

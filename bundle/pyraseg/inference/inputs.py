@@ -1,14 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load and segment inputs one by one, without letting one that fails stop the others."""
+"""Load and segment inputs one by one, keep the books of what is done and what failed, and let none stop the others."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import RLock
+from time import monotonic
 from typing import Any
 
 from ignite.engine import Engine
 from torch.utils.data import IterableDataset
+from tqdm import tqdm
 
-from bundle.pyraseg.inference.tally import Tally
+from bundle.pyraseg.core import PyrasegError, mendable, root_of
+from bundle.pyraseg.core import describe as describe_any
+from bundle.pyraseg.inference.inferers import is_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+
+class Tally:
+    """Keep the books of a run over many inputs; loading, network and writing report here, each from its own thread.
+
+    Args:
+        data: what `find_inputs` returned.
+    """
+
+    def __init__(self, data: Sequence[dict[str, Any]]) -> None:
+        self.names = [item["name"] for item in data]
+        #: What went wrong, by the name of the input.
+        self.failures: dict[str, list[str]] = {}
+        self._done: set[str] = set()
+        self._lock = RLock()
+        self._bar: tqdm | None = None
+        self._began = 0.0
+
+    def start(self) -> None:
+        """Begin anew, with a progress bar where a terminal shows it."""
+        with self._lock:
+            self.failures.clear()
+            self._done.clear()
+            self._began = monotonic()
+            self._bar = tqdm(total=len(self.names), desc="Segmenting", unit="case", disable=None)
+
+    def finish(self) -> None:
+        """Close the progress bar and log how many inputs were segmented, and how fast."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
+            failed = f", {len(self.failures)} failed" if self.failures else ""
+            good = len(self._done - self.failures.keys())
+            logger.info("%d of %d inputs segmented%s (%s)", good, len(self.names), failed, self._rate())
+
+    def done(self, name: str) -> None:
+        """Count an input that nothing more is going to happen to."""
+        with self._lock:
+            self._done.add(name)
+            if self._bar is not None:
+                self._bar.set_postfix_str(self._rate(), refresh=False)
+                self._bar.update(len(self._done) - self._bar.n)
+
+    def fail(self, name: str, error: Exception | str) -> None:
+        """Keep and log why an input, or one of its outputs, failed; the run goes on."""
+        reason = error if isinstance(error, str) else describe(error)
+        with self._lock:
+            self.failures.setdefault(name, []).append(reason)
+            logger.warning("%s: %s", name, reason)
+            self.done(name)
+
+    def require_all(self) -> None:
+        """Raise PyrasegError if any input failed; the message names each."""
+        if self.failures:
+            listed = "\n  ".join(f"{name}: {' '.join(reasons)}" for name, reasons in sorted(self.failures.items()))
+            raise PyrasegError(
+                f"{len(self.failures)} of {len(self.names)} inputs failed, the others are done:\n  {listed}"
+            )
+
+    def _rate(self) -> str:
+        minutes = (monotonic() - self._began) / 60
+        return f"{len(self._done) / minutes:.1f} cases/min" if minutes > 0 else ""
+
+
+def describe(error: Exception) -> str:
+    """Return what a person has to know of an error, `core.describe`, torch's want of memory included."""
+    if mendable(error) is None and is_out_of_memory(root_of(error)):
+        return describe_any(MemoryError())
+    return describe_any(error)
 
 
 class InputDataset(IterableDataset):

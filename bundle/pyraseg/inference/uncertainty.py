@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look at an image from several sides, and see how far the answers differ."""
+"""Look at an image from several sides, see how far the answers differ, and list which a person should see first."""
 
+import logging
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, write_csv
+
+logger = logging.getLogger(__name__)
 
 
 class Uncertainty:
@@ -138,3 +142,36 @@ def _dropout_at_work(network: Any, wanted: bool) -> Generator[None]:
     finally:
         for layer, training in zip(layers, before, strict=True):
             layer.train(training)
+
+
+class ReviewList:
+    """Write `review.csv` with the inputs in the order of their uncertainty, the most uncertain first.
+
+    It reads what `Uncertainty` puts into the output.
+
+    Args:
+        output_dir: folder of the file.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.path = Path(output_dir) / "review.csv"
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def start(self, engine: Engine) -> None:
+        """Forget the inputs of a run before."""
+        self.uncertainties: dict[str, float] = {}
+
+    def add(self, engine: Engine) -> None:
+        """Remember the uncertainty of the input of an iteration; one that failed has left nothing."""
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.uncertainties[item["name"]] = mean_uncertainty(output["uncertainty"])
+
+    def __call__(self, engine: Engine) -> None:
+        order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)
+        rows = [{"case": name, "uncertainty": self.uncertainties[name]} for name in order]
+        write_csv(self.path, ["case", "uncertainty"], rows)
+        logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)

@@ -10,8 +10,7 @@ import pydicom
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import parse, without_notices
 from bundle.pyraseg.labels.class_table import ClassTable
-from bundle.pyraseg.labels.grid import ImageGrid
-from bundle.pyraseg.labels.references import DRAWN_ON
+from bundle.pyraseg.labels.references import DRAWN_ON, ImageGrid
 from bundle.pyraseg.labels.rtstruct_reader import StructureSet, read_structure_set, structure_set_to_labels
 from bundle.pyraseg.labels.seg_reader import Segmentation, segmentation_to_labels
 

@@ -8,12 +8,14 @@ image does not state cannot decide.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import DicomImage, Geometry
 
 LOGGER = logging.getLogger(__name__)
 
@@ -199,3 +201,33 @@ def _items(dataset: Dataset, path: tuple[str, ...]) -> Iterator[Dataset]:
         return
     for item in dataset.get(path[0]) or []:
         yield from _items(item, path[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGrid:
+    """Hold the slices of an image that a label is laid on: where they lie, and which DICOM objects they came from.
+
+    Attributes:
+        shape: slices, rows, columns.
+        geometry: where they lie; None where the image has no patient position.
+        series_uid, frame_of_reference_uid: "" where the image has none.
+        sop_instance_uids, frame_numbers: for each slice; empty where unknown.
+    """
+
+    shape: tuple[int, int, int]
+    geometry: Geometry | None = None
+    series_uid: str = ""
+    frame_of_reference_uid: str = ""
+    sop_instance_uids: tuple[str, ...] = ()
+    frame_numbers: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, image: DicomImage) -> "ImageGrid":
+        """Return the grid of a series that `read_series` returned."""
+        origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
+        return cls(image.pixels.shape[:3], image.geometry, **{name: getattr(image, name) for name in origin})
+
+    @cached_property
+    def uids(self) -> ImageUids:
+        """Return the UIDs by which a label refers to the image."""
+        return ImageUids.known(self.sop_instance_uids, [self.series_uid], [self.frame_of_reference_uid])

@@ -13,8 +13,7 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.labels.contours import fill_contours
-from bundle.pyraseg.labels.grid import ImageGrid
-from bundle.pyraseg.labels.references import ImageUids, references_of_regions, require_reference
+from bundle.pyraseg.labels.references import ImageGrid, ImageUids, references_of_regions, require_reference
 
 LOGGER = logging.getLogger(__name__)
 

@@ -21,8 +21,7 @@ from bundle.pyraseg.dicom import (
     transfer_syntax,
 )
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
-from bundle.pyraseg.labels.grid import ImageGrid
-from bundle.pyraseg.labels.references import references_of, require_reference
+from bundle.pyraseg.labels.references import ImageGrid, references_of, require_reference
 
 TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 IN_PLANE_TOLERANCE = 0.1  # pixels by which a frame may miss the image's grid

@@ -7,8 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bundle.pyraseg.networks.layers import ConvNormAct, check_batch, is_exporting
-from bundle.pyraseg.networks.matrices import averaging_matrix, multiply_along, numbered
+from bundle.pyraseg.networks.layers import (
+    ConvNormAct,
+    averaging_matrix,
+    check_batch,
+    is_exporting,
+    multiply_along,
+    numbered,
+)
 
 
 def adaptive_averages(features: Tensor, bins: list[int]) -> list[Tensor]:

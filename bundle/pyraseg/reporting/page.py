@@ -15,11 +15,18 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError, file_digest, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, write_text
 from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
 from bundle.pyraseg.figures import color_of
-from bundle.pyraseg.reporting.provenance import RECORDED, provenance
-from bundle.pyraseg.reporting.sections import box_plots, calibration_chart, read_log, training_charts, uncertainty_chart
+from bundle.pyraseg.reporting.sections import (
+    RECORDED,
+    box_plots,
+    calibration_chart,
+    provenance,
+    read_log,
+    training_charts,
+    uncertainty_chart,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +97,7 @@ def write_report(
         uncertainty=uncertainty_chart(summary),
         made_of=provenance(made_of, summary, training),
     )
-    with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(target, text)
     logger.info("The report (%.1f MB) is %s", target.stat().st_size / 1e6, target)
     return target
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-from .averaging import AveragedWeights as AveragedWeights
 from .checkpoints import load_model as load_model
 from .checkpoints import promote as promote
 from .checkpoints import save_atomically as save_atomically
 from .checkpoints import start_from as start_from
-from .device_augmentation import AugmentBatch as AugmentBatch
-from .early_stopping import EarlyStopping as EarlyStopping
 from .epoch_log import EpochLog as EpochLog
+from .epoch_log import Previews as Previews
+from .iterations import AugmentBatch as AugmentBatch
+from .iterations import AveragedWeights as AveragedWeights
 from .iterations import ClipGradients as ClipGradients
 from .iterations import ExplainOutOfMemory as ExplainOutOfMemory
 from .iterations import SeedEpochs as SeedEpochs
@@ -16,9 +16,9 @@ from .memory import peak_of_steps as peak_of_steps
 from .parallel import CaseShare as CaseShare
 from .parallel import KeepInStep as KeepInStep
 from .parallel import distribute as distribute
-from .previews import Previews as Previews
 from .resume import Checkpoints as Checkpoints
 from .samplers import StagedSampler as StagedSampler
 from .stages import StageHandler as StageHandler
 from .stages import StagePlan as StagePlan
+from .validation import EarlyStopping as EarlyStopping
 from .validation import ValidationHandler as ValidationHandler

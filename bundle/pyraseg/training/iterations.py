@@ -1,15 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every iteration of a training needs beside the step itself: its random numbers, gradients of bounded length, and
-plain words when a GPU's memory runs out."""
+"""What every iteration of a training needs beside the step itself.
+
+Augmentation on the device that trains, random numbers, gradients of bounded length, an average of the weights, and
+plain words when a GPU's memory runs out.
+"""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
+from monai.engines import default_prepare_batch
+from monai.transforms import Compose
 from torch import nn
 from torch.optim import Optimizer
 
 from bundle.pyraseg.core import PyrasegError, process_rank
+from bundle.pyraseg.transforms import set_strength, split_at_random
+
+
+class AugmentBatch:
+    """Move a batch to a device and, where its slices were only drawn, augment them there: a trainer's `prepare_batch`.
+
+    A dataset that leaves augmentation to the device (see `SliceDataset`) adds to every slice the seed and the strength
+    of its draw. So a slice is augmented the same wherever that happens, but for the noise, whose numbers CUDA draws
+    otherwise, and for rounding.
+
+    Args:
+        augmentation: the dataset's; what it does before its first random transform was done when the slice was loaded.
+
+    Returns:
+        Image (B, C, W, H) and label (B, 1, W, H) on the device.
+    """
+
+    def __init__(self, augmentation: Compose) -> None:
+        _, self.augmentation = split_at_random(augmentation)
+
+    def __call__(
+        self, batch: dict[str, torch.Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        image, label = default_prepare_batch(batch, device, non_blocking, **kwargs)
+        if "seed" not in batch:
+            return image, label
+        slices = []
+        draws = zip(image, label, batch["seed"].tolist(), batch["strength"].tolist(), strict=True)
+        for of_image, of_label, seed, strength in draws:
+            self.augmentation.set_random_state(seed=seed)
+            set_strength(self.augmentation, strength)
+            slices.append(self.augmentation({"image": of_image, "label": of_label}))
+        return torch.stack([each["image"] for each in slices]), torch.stack([each["label"] for each in slices])
 
 
 class SeedEpochs:
@@ -78,3 +118,30 @@ class ExplainOutOfMemory:
                 f"mobilenetv3_large_100. torch says: {str(error).splitlines()[0]}"
             ) from error
         raise error
+
+
+class AveragedWeights:
+    """Keep an exponential moving average of a network's weights and buffers, or, switched off, the network itself.
+
+    Args:
+        network: that is trained.
+        ema_decay: share of the average that an iteration keeps, such as 0.99; 0 switches it off.
+    """
+
+    def __init__(self, network: nn.Module, *, ema_decay: float = 0.0) -> None:
+        self.handler = EMAHandler(network, momentum=1 - ema_decay, handle_buffers="update") if ema_decay else None
+        #: The network to validate and to keep: the average, or the trained one.
+        self.network: nn.Module = self.handler.ema_model if self.handler else network
+
+    def attach(self, engine: Engine) -> None:
+        if self.handler:
+            self.handler.attach(engine, warn_if_exists=False)
+
+    def state_dict(self) -> dict:
+        """Return the average; nothing where it is switched off."""
+        return self.network.state_dict() if self.handler else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from an average."""
+        if self.handler:
+            self.network.load_state_dict(state)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one mechanism that makes augmentation weak in an early stage of training and full in the last."""
+"""What random transforms share: where chance begins in a chain, and how strong an augmentation is."""
 
 from collections.abc import Sequence
 from typing import Any
+
+from monai.transforms import Compose, RandomizableTrait
 
 from bundle.pyraseg.core import PyrasegError
 
@@ -38,3 +40,13 @@ def set_strength(transform: Any, strength: float) -> int:
         return 1
     children = transform if isinstance(transform, Sequence) else getattr(transform, "transforms", ())
     return sum(set_strength(child, strength) for child in children)
+
+
+def split_at_random(chain: Compose) -> tuple[Compose, Compose]:
+    """Return what a chain does before its first random transform, and that transform with all that follows.
+
+    Both hold the transforms themselves, not copies. The second draws what the whole chain would draw from one seed.
+    """
+    transforms = chain.flatten().transforms
+    first = next((i for i, each in enumerate(transforms) if isinstance(each, RandomizableTrait)), len(transforms))
+    return Compose(transforms[:first]), Compose(transforms[first:])

@@ -8,7 +8,6 @@ The cases of one part of the split are scored as an evaluation scores a network:
 """
 
 import argparse
-import logging
 from pathlib import Path
 
 from monai.transforms import Compose, LoadImaged
@@ -18,7 +17,6 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.datalists import SPLITS, load_cases
 from bundle.pyraseg.evaluation import CaseScorer, CaseTable, format_summary
 from bundle.pyraseg.transforms import LoadLabeld
-from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,8 +39,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options = arguments(argv)
     cases = load_cases(
         options.dataset_dir,

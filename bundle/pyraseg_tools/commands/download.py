@@ -8,13 +8,11 @@ all, and its SOURCE.txt says where it came from, under which license and what to
 """
 
 import argparse
-import logging
 from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser, home
 from bundle.pyraseg.core import config_option, task_files
 from bundle.pyraseg.datalists import LIST, THRESHOLD, collect_cases, write_split
-from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.datasets.public import RECIPES, prepare
 
 
@@ -35,8 +33,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options = arguments(argv)
     recipe = RECIPES[options.set]
     folder = (options.output_dir or Path("data") / options.set).expanduser().resolve()

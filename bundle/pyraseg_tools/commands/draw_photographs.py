@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
-from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.datasets import write_photograph_study
 
 
@@ -24,7 +23,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     names = write_photograph_study(
         options.folder, seed=options.seed, people=options.people, photographs=options.photographs

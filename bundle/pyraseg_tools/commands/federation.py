@@ -19,7 +19,7 @@ import torch
 from bundle.pyraseg.commands import command_parser, home, split_options
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.training import save_atomically
-from bundle.pyraseg.workflow import plain_console, read_config
+from bundle.pyraseg.workflow import read_config
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
 
 CONFIGS = ["configs/train.json", "configs/federated.json"]
@@ -88,7 +88,6 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options, given = arguments(argv)
     folder = options.output_dir.expanduser().resolve()
     if " " in f"{folder}{home()}":

@@ -13,7 +13,6 @@ Settings follow from the training part of the split alone; what looks wrong is s
 """
 
 import argparse
-import logging
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from bundle.pyraseg.commands import add_configs, command_parser, config_files, s
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
-from bundle.pyraseg.workflow import components, config_text, plain_console, read_config
+from bundle.pyraseg.workflow import components, config_text, read_config
 from bundle.pyraseg_tools.fingerprint import (
     CaseFingerprint,
     Setting,
@@ -125,8 +124,6 @@ def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)  # LoadImage tells of readers that are not used
     options, settings = arguments(argv)
     if options.output.exists():
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")

@@ -20,7 +20,6 @@ from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import patients_by_pattern
 from bundle.pyraseg.dicom import scan_files
-from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.monai_label import put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
@@ -52,7 +51,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     if importlib.util.find_spec("monailabel") is None:
         raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")

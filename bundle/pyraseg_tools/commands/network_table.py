@@ -21,7 +21,6 @@ from tqdm import tqdm
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, import_with_torchvision
-from bundle.pyraseg.workflow import plain_console
 
 timm = import_with_torchvision("timm")
 
@@ -148,7 +147,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     if not options.page.is_file():
         raise PyrasegError(f"There is no page {options.page} to write the tables into.")

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.publishing import pack
 
 
@@ -29,7 +28,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     if not Path("pyproject.toml").is_file():
         raise PyrasegError(f"{Path.cwd()} is no clone of pyraseg, whose files make a package. Run this in one.")

@@ -18,7 +18,6 @@ from pathlib import Path
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.runtime import Model
-from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
 
 
@@ -54,7 +53,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("bundle").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.packaging import Verified, verify
-from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.publishing import write_zoo, zoo_files
 
 
@@ -39,7 +38,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     if options.hub is not None:
         from bundle.pyraseg_tools.publishing import check_repository  # the hub's client is an extra

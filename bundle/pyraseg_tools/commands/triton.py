@@ -13,7 +13,6 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.deployment import write_repository
-from bundle.pyraseg.workflow import plain_console
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,7 +25,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
     options = arguments(argv)
     written = [
         write_repository(file, options.output_dir, threads=options.threads, instances=options.instances)

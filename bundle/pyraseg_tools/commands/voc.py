@@ -10,7 +10,6 @@ Pictures carry no name, ID, date or UID; the link to their sources is a file of 
 
 import argparse
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from bundle.pyraseg.datalists import GROUPINGS
 from bundle.pyraseg.dicom import Scan, find_series
 from bundle.pyraseg.labels import DRAWN_ON, open_label
 from bundle.pyraseg.transforms import PRESETS, LabelReader, parse_window
-from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.datasets.voc import (
     FORMATS,
     KEYWORDS,
@@ -151,8 +149,6 @@ def require_classes(options: argparse.Namespace, scan: Scan) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    plain_console()
-    logging.getLogger("monai").setLevel(logging.ERROR)
     options = arguments(argv)
     if min(options.workers, options.seed) < 0:
         raise PyrasegError("--workers and --seed are 0 or more.")

@@ -7,9 +7,9 @@ from .page import settings_table as settings_table
 from .page import write_cases as write_cases
 from .pictures import draw_histograms as draw_histograms
 from .pictures import draw_pairs as draw_pairs
-from .proposal import Setting as Setting
-from .proposal import propose_background_fraction as propose_background_fraction
-from .proposal import propose_grid as propose_grid
-from .proposal import propose_weights as propose_weights
-from .proposal import propose_windows as propose_windows
-from .suspicion import suspicious as suspicious
+from .rules import Setting as Setting
+from .rules import propose_background_fraction as propose_background_fraction
+from .rules import propose_grid as propose_grid
+from .rules import propose_weights as propose_weights
+from .rules import propose_windows as propose_windows
+from .rules import suspicious as suspicious

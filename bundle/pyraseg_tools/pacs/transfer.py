@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch a series (WADO-RS), store a segmentation (STOW-RS) and get it back (PS3.18 10.4 and 10.5)."""
+"""Fetch a series (WADO-RS), store a segmentation (STOW-RS), get it back (PS3.18 10.4 and 10.5) and check that it is the
+same."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pydicom
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom import values_as_they_are, without_notices
+from bundle.pyraseg.dicom import read_sources, values_as_they_are, without_notices
+from bundle.pyraseg.labels import ClassTable, ImageGrid, read_dicom_label, references_of
+from bundle.pyraseg.runtime import Labels
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
 from bundle.pyraseg_tools.pacs.search import RemoteSeries
 
@@ -60,3 +66,51 @@ def fetch_instance(client: DICOMwebClient, study_uid: str, series_uid: str, inst
 def _save(dataset: Dataset, path: Path) -> None:
     with values_as_they_are():
         dataset.save_as(path)
+
+
+#: What names the segments and their codes, and what they refer to.
+KEPT = ("SOPClassUID", "StudyInstanceUID", "FrameOfReferenceUID", "SegmentSequence", "ReferencedSeriesSequence")
+
+
+def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, class_names: Sequence[str]) -> None:
+    """Refuse a segmentation that came back changed.
+
+    It is read as a training label would be: laid on the images by its geometry, with classes told by the names
+    of its segments.
+
+    Args:
+        returned: file from the PACS.
+        sent: file that was written; only UIDs of its own and times may differ.
+        mask: (N, rows, columns) uint8, what was found in each slice.
+        grid: of the images.
+        class_names: background first.
+
+    Raises:
+        PyrasegError: it cannot be read, or differs.
+    """
+    was, is_now = (pydicom.dcmread(path, stop_before_pixels=True) for path in (sent, returned))
+    changed = [keyword for keyword in KEPT if was.get(keyword) != is_now.get(keyword)]
+    if references_of(was) != references_of(is_now):
+        changed.append("the images that frames refer to")
+    if not np.array_equal(read_dicom_label(returned, grid, ClassTable(class_names)), mask):
+        changed.append("pixels")
+    if changed:
+        raise PyrasegError(
+            f"the segmentation is stored as {is_now.SOPInstanceUID}, but comes back with other {', '.join(changed)}. "
+            "Look at what the PACS changes on arrival."
+        )
+
+
+def grid_of(labels: Labels) -> ImageGrid:
+    """Return where the labels of a DICOM series lie."""
+    files = list(dict.fromkeys(labels.files))
+    headers = dict(zip(files, read_sources(files), strict=True))
+    first = headers[files[0]]
+    return ImageGrid(
+        labels.shape,
+        labels.geometry,
+        series_uid=str(first.SeriesInstanceUID),
+        frame_of_reference_uid=str(first.get("FrameOfReferenceUID") or ""),
+        sop_instance_uids=tuple(str(headers[file].SOPInstanceUID) for file in labels.files),
+        frame_numbers=tuple(labels.frame_numbers),
+    )

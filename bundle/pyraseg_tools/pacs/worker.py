@@ -15,11 +15,10 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import describe
 from bundle.pyraseg.runtime import Model, seg_writer, segment
-from bundle.pyraseg_tools.pacs.check import grid_of, require_same
 from bundle.pyraseg_tools.pacs.connection import PacsError, Unavailable
 from bundle.pyraseg_tools.pacs.journal import Entry, Journal
 from bundle.pyraseg_tools.pacs.search import RemoteSeries, find_series
-from bundle.pyraseg_tools.pacs.transfer import fetch_instance, fetch_series, holds, store
+from bundle.pyraseg_tools.pacs.transfer import fetch_instance, fetch_series, grid_of, holds, require_same, store
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a package of one task: `pyraseg_TASK_vVERSION.zip`."""
+"""Make a package of one task: `pyraseg_TASK_vVERSION.zip`, with an image that shows nobody to try it on."""
 
 import hashlib
 import json
@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import torch
+from PIL import Image
 
 from bundle.pyraseg.core import PROGRAMS, PyrasegError, replacing
 from bundle.pyraseg.packaging import (
@@ -30,10 +33,45 @@ from bundle.pyraseg.packaging import (
 )
 from bundle.pyraseg.transforms import temperature_path
 from bundle.pyraseg.workflow import config_text
+from bundle.pyraseg_tools.datasets.phantom import phantom_case
 from bundle.pyraseg_tools.publishing.bill import bill_of_materials
 from bundle.pyraseg_tools.publishing.card import changelog_page, first_page
-from bundle.pyraseg_tools.publishing.made_up import write_made_up
 from bundle.pyraseg_tools.publishing.task import Task
+
+PHOTOGRAPH, VOLUME = "input.png", "input.nii"
+_SIZE = 192, 160  # columns, rows: not alike, so that a transposed result is seen
+_PATIENT = 5  # of the phantom study: axial slices, a lesion
+_SLICES = slice(8, 14)
+
+
+def write_made_up(folder: Path, *, photograph: bool) -> None:
+    """Write an image and an empty label beside it, `input.*` and `label.*`.
+
+    Args:
+        folder: exists.
+        photograph: a drawn patch on skin, as PNG, in place of a few slices of a phantom CT, as NIfTI in RAS.
+    """
+    if photograph:
+        Image.fromarray(_skin()).save(folder / PHOTOGRAPH)
+        Image.fromarray(np.zeros(_SIZE[::-1], np.uint8)).save(folder / "label.png")
+    else:
+        case = phantom_case(2024, _PATIENT, size=96)
+        voxels = np.ascontiguousarray(case.hu[_SLICES].transpose(2, 1, 0))
+        affine = np.diag([-case.pixel_spacing[1], -case.pixel_spacing[0], float(case.slice_step[2]), 1.0])
+        nib.save(nib.Nifti1Image(voxels, affine), folder / VOLUME)
+        nib.save(nib.Nifti1Image(np.zeros(voxels.shape, np.uint8), affine), folder / "label.nii")
+
+
+def _skin() -> np.ndarray:
+    """Return a brown patch with a soft, uneven border on grained skin, (rows, columns, 3) uint8."""
+    columns, rows = _SIZE
+    y, x = np.indices((rows, columns))
+    across, down = (x - 0.42 * columns) / (0.24 * columns), (y - 0.55 * rows) / (0.3 * rows)
+    distance = np.hypot(across, down) * (1 + 0.12 * np.sin(3 * np.arctan2(down, across)))
+    patch = 1 / (1 + np.exp((distance - 1) / 0.06))
+    skin, brown = np.array([214, 168, 150]), np.array([98, 60, 48])
+    grain = np.random.default_rng(0).normal(0, 6, (rows, columns, 1))
+    return np.clip(skin + patch[..., None] * (brown - skin) + grain, 0, 255).astype(np.uint8)
 
 
 def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key: Path | None = None) -> Path:
@@ -124,8 +162,9 @@ def check_tracked(root: Path, paths: Iterable[Path]) -> None:
 def _code(root: Path) -> list[Path]:
     """Return the files of pyraseg that an installation has: modules, and what pyproject.toml names beside them."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    files = [path for suffix in ("py", "pyi") for path in (root / "bundle" / "pyraseg").rglob(f"*.{suffix}")]
-    for package, patterns in settings["package-data"].items():
+    data = settings["package-data"]
+    files = [path for pattern in ("*.py", *data["*"]) for path in (root / "bundle" / "pyraseg").rglob(pattern)]
+    for package, patterns in data.items():
         if package.startswith("bundle.pyraseg."):
             files += [path for pattern in patterns for path in (root / package.replace(".", "/")).glob(pattern)]
     return files

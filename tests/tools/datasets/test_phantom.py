@@ -17,8 +17,8 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, JPEG2000Lossless
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.labels.class_table import ClassTable
-from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import open_label, read_dicom_label
+from bundle.pyraseg.labels.references import ImageGrid
 from bundle.pyraseg_tools.datasets.phantom import study
 from bundle.pyraseg_tools.datasets.phantom.cases import PLANS, phantom_case
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study

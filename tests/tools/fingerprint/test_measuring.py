@@ -9,14 +9,14 @@ from monai.data import MetaTensor
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.data.class_statistics import sum_counts
 from bundle.pyraseg_tools.fingerprint.measuring import SAMPLES, CaseFingerprint, body, measure, measure_cases
-from bundle.pyraseg_tools.fingerprint.proposal import (
+from bundle.pyraseg_tools.fingerprint.rules import (
     foreground_samples,
     propose_background_fraction,
     propose_grid,
     propose_weights,
     propose_windows,
+    suspicious,
 )
-from bundle.pyraseg_tools.fingerprint.suspicion import suspicious
 
 RNG = np.random.default_rng(0)
 

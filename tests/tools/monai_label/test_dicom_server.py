@@ -18,8 +18,8 @@ from pydicom.uid import VLPhotographicImageStorage
 
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.labels.class_table import ClassTable
-from bundle.pyraseg.labels.grid import ImageGrid
 from bundle.pyraseg.labels.reading import read_dicom_label
+from bundle.pyraseg.labels.references import ImageGrid
 from bundle.pyraseg.transforms.label import LabelReader
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers import dicom_files as files

@@ -10,9 +10,9 @@ import pytest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.source import read_sources
-from bundle.pyraseg.labels.grid import ImageGrid
+from bundle.pyraseg.labels.references import ImageGrid
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
-from bundle.pyraseg_tools.pacs.check import require_same
+from bundle.pyraseg_tools.pacs.transfer import require_same
 from tests.helpers.pacs_series import small_series
 
 CLASSES = ["background", "liver", "spleen"]

@@ -1,11 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of each class was found in each input, as one table."""
+"""For a first look at what was found: a picture of each input, and a table of volumes."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bundle.pyraseg.core import write_csv
+from bundle.pyraseg.core import replacing, write_csv
+from bundle.pyraseg.figures import draw
 from bundle.pyraseg.inference.prediction import Prediction
+
+
+class OverlayWriter:
+    """Write the image, the label map and both laid over each other as `<name>_overlay.png`.
+
+    Args:
+        class_names: names of all classes, background first.
+        windows: as for `Windowd`, for inputs in rescaled units; None for photographs.
+    """
+
+    def __init__(self, *, class_names: Sequence[str], windows: Sequence[Any] | None) -> None:
+        self.class_names = list(class_names)
+        self.windows = windows
+
+    def __call__(self, prediction: Prediction) -> list[Path]:
+        picture = draw(prediction.original, prediction.labels, self.class_names, windows=self.windows)
+        path = prediction.stem.with_name(f"{prediction.stem.name}_overlay.png")
+        with replacing(path) as temporary:
+            picture.save(temporary, format="PNG")
+        return [path]
+
 
 FIELDS = ("case", "class", "value", "voxels", "volume_ml")
 
