@@ -60,12 +60,12 @@ def test_scales_are_those_of_the_channels_and_of_the_measured_ranges(float_file,
     np.testing.assert_allclose(values["image_scale"], (high - low) / 255, rtol=1e-5)
 
 
-def test_layers_left_in_float_keep_their_weights(float_file, images):
-    with Quantizer(float_file, images) as quantizer:
-        assert quantizer.layers == ["first", "last"]
-        assert integers(quantizer(in_float=["last"])) == {"first.weight"}
-        assert integers(quantizer(in_float=quantizer.layers)) == set()
-        assert integers(quantizer(only="last")) == {"last.weight"}
+def test_layers_left_in_float_keep_their_weights(float_file, images, tmp_path):
+    quantizer = Quantizer(float_file, images, tmp_path)
+    assert quantizer.layers == ["first", "last"]
+    assert integers(quantizer(in_float=["last"])) == {"first.weight"}
+    assert integers(quantizer(in_float=quantizer.layers)) == set()
+    assert integers(quantizer(only="last")) == {"last.weight"}
 
 
 def test_layers_around_a_range_in_which_the_rest_drowns_stay_in_float(tmp_path, images):

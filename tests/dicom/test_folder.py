@@ -13,9 +13,8 @@ from torch.utils.data import default_collate
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.scan import find_series
-from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.dicom.series import SeriesStream, read_series
 from bundle.pyraseg.dicom.source import read_sources
-from bundle.pyraseg.dicom.stream import SeriesStream
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import write_image, write_series

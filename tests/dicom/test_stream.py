@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg.dicom.stream import SeriesStream
+from bundle.pyraseg.dicom.series import SeriesStream, read_series
 from tests.helpers.dicom_files import write_enhanced, write_series
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bundle.pyraseg.commands.export import main as export
 from bundle.pyraseg.runtime.__main__ import main as segment
-from bundle.pyraseg.transforms.temperature import write_temperature
+from bundle.pyraseg.transforms.postprocessing import write_temperature
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.commands import ROOT, config_files, monai_bundle
 from tests.helpers.network_tests import randomize_statistics

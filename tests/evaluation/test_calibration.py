@@ -22,14 +22,14 @@ from bundle.pyraseg.evaluation.calibration import (
     near_boundary,
 )
 from bundle.pyraseg.transforms.label import UNKNOWN
-from bundle.pyraseg.transforms.reader import geometry_of
-from bundle.pyraseg.transforms.temperature import (
+from bundle.pyraseg.transforms.postprocessing import (
     TemperatureScaled,
     read_temperature,
     soften,
     temperature_path,
     write_temperature,
 )
+from bundle.pyraseg.transforms.reader import geometry_of
 
 CLASSES = ["background", "liver", "lesion"]
 

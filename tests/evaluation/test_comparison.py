@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.evaluation.bootstrap import mean_interval
-from bundle.pyraseg.evaluation.comparison import compare, read_scores
+from bundle.pyraseg.evaluation.bootstrap import compare, mean_interval, read_scores
 
 
 def scores(dice: dict[tuple[str, str], float | None], **others: float) -> dict:

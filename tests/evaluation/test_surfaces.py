@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
 from bundle.pyraseg.dicom.geometry import Geometry
-from bundle.pyraseg.evaluation.surfaces import bounds, hausdorff, surface_dice, surface_distances
+from bundle.pyraseg.evaluation.surfaces import hausdorff, surface_dice, surface_distances
 from bundle.pyraseg.transforms.reader import geometry_of
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.8, 5.0), (5.0, 0.8, 0.7)]
@@ -147,9 +147,3 @@ def test_an_uneven_stack_counts_its_gaps():
     truth[10:30, 10:30, 2], prediction[10:30, 10:30, 3] = True, True
     assert hausdorff(surface_distances(prediction, truth, grid), 100) == pytest.approx(5.5)
     # From the corners between slices 1 and 2, at 1.5 mm, to those between 2 and 3, at 7: 5.5; 7 to 12.5 likewise.
-
-
-def test_bounds_of_a_mask():
-    mask = np.zeros((5, 6, 7), bool)
-    mask[1, 2:4, 6] = True
-    assert bounds(mask) == ([1, 2, 6], [2, 4, 7])

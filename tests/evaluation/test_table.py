@@ -16,7 +16,7 @@ from bundle.pyraseg.evaluation.cases import CaseScorer
 from bundle.pyraseg.evaluation.summary import POLICY
 from bundle.pyraseg.evaluation.table import CaseTable, ScoreTable, check_columns
 from bundle.pyraseg.evaluation.text import format_summary
-from bundle.pyraseg.transforms.temperature import write_temperature
+from bundle.pyraseg.transforms.postprocessing import write_temperature
 
 CLASSES = ["background", "liver", "lesion"]
 IMAGE = MetaTensor(torch.zeros(1, 4, 3, 2), affine=np.diag([1.0, 1.0, 2.0, 1.0]))

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from bundle.pyraseg.core import gather, in_turn, process_count, process_rank, start_processes, stop_processes
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.scores import CaseOverlap
-from bundle.pyraseg.networks.parts import PartwiseNetwork
+from bundle.pyraseg.networks.segmentation import PartwiseNetwork
 from bundle.pyraseg.training.iterations import AveragedWeights, SeedEpochs
 from bundle.pyraseg.training.parallel import CaseShare, KeepInStep, distribute
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.workflow.running import plain_console
 
 CASES = 5
 EPOCHS = 4

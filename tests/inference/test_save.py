@@ -15,9 +15,8 @@ from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError, mendable
 from bundle.pyraseg.inference.inputs import InputDataset, SegmentOne, Tally, describe
-from bundle.pyraseg.inference.prediction import Prediction
+from bundle.pyraseg.inference.prediction import Prediction, SavePredictions
 from bundle.pyraseg.inference.writers.label_map import LabelMapWriter
-from bundle.pyraseg.inference.writers.save import SavePredictions
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
 NAMES = ["a", "b", "c", "d"]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.networks.parts import PartwiseNetwork
+from bundle.pyraseg.networks.segmentation import PartwiseNetwork
 
 
 class Network(PartwiseNetwork):

@@ -12,8 +12,8 @@ from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.data.slices import SliceDataset
-from bundle.pyraseg.networks.parts import PartwiseNetwork
 from bundle.pyraseg.networks.pspnet import PSPNet
+from bundle.pyraseg.networks.segmentation import PartwiseNetwork
 from bundle.pyraseg.training.samplers import StagedSampler
 from bundle.pyraseg.training.stages import StageHandler, StagePlan
 

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError, mendable
-from bundle.pyraseg.workflow.console import warn
+from bundle.pyraseg.workflow.running import warn
 
 #: An error as MONAI's `instantiate` and `apply_transform` wrap it.
 WRAPPED = """
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.workflow.running import plain_console
 plain_console()
 try:
     try:
@@ -26,14 +26,14 @@ except Exception as error:
 
 DEFECT = """
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.workflow.running import plain_console
 plain_console()
 1 / 0
 """
 
 DEFECT_WHILE_HANDLING = """
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.workflow.console import plain_console
+from bundle.pyraseg.workflow.running import plain_console
 plain_console()
 try:
     raise PyrasegError("The folder is empty.")

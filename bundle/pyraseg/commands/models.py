@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.commands.console import command_parser
-from bundle.pyraseg.commands.places import DEFAULT, home, shipped
+from bundle.pyraseg.commands.places import home, shipped
+from bundle.pyraseg.core import DEFAULT_TASK
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def shipped_models() -> list[Model]:
     found = []
     for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
         about = json.loads(file.read_text(encoding="utf-8"))
-        task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT
+        task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT_TASK
         for weights in about.get("weights", {}):
             path = next((root / weights for root in (home(), shipped()) if (root / weights).is_file()), None)
             if path is not None:

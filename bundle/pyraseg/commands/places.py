@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import bundle.pyraseg
-from bundle.pyraseg.core import PyrasegError, nearest_hint, overlays
+from bundle.pyraseg.core import DEFAULT_TASK, PyrasegError, nearest_hint, overlays, task_names
 
-#: The task that needs no overlay.
-DEFAULT = "phantom"
 #: The configs that stand first in a program; tasks are laid over them.
 BASES = {"train": "train", "evaluate": "train", "calibrate": "train", "inference": "inference"}
 
@@ -23,11 +21,6 @@ def shipped() -> Path:
 def home() -> Path:
     """Return the folder whose `configs/` a command uses: the current one, if it is a clone or a model package."""
     return Path.cwd() if Path("configs", "inference.json").is_file() else shipped()
-
-
-def tasks() -> list[str]:
-    """Return the names of the tasks that overlays make of the base."""
-    return sorted(path.name.removesuffix("_metadata.json") for path in (home() / "configs").glob("*_metadata.json"))
 
 
 def config_files(names: Sequence[str | Path], *, program: str = "train") -> tuple[list[Path], Path]:
@@ -49,7 +42,7 @@ def config_files(names: Sequence[str | Path], *, program: str = "train") -> tupl
     base, last = (configs / f"{name}.json" for name in (BASES[program], program))
     if not base.is_file():
         raise PyrasegError(f"There is no config at {base}. Install pyraseg from its wheel or clone, or give the files.")
-    files = [file for name in names if name != DEFAULT for file in _files(str(name), configs, program)]
+    files = [file for name in names if name != DEFAULT_TASK for file in _files(str(name), configs, program)]
     if files and files[0].name in (base.name, last.name):
         return files, files[0].resolve().parents[1] if Path(names[0]).is_file() else Path.cwd()
     if base == last:
@@ -59,13 +52,13 @@ def config_files(names: Sequence[str | Path], *, program: str = "train") -> tupl
 
 
 def _files(name: str, configs: Path, program: str) -> list[Path]:
+    known = task_names(configs)
     if not name.endswith((".json", ".yaml", ".yml")):
-        if name not in tasks():
-            known = [DEFAULT, *tasks()]
+        if name not in known:
             raise PyrasegError(f"There is no task {name!r}.{nearest_hint(name, known)} Tasks: {', '.join(known)}.")
         suffix = "_inference" if program == "inference" else ""
         return [configs / f"{part}{suffix}.json" for part in overlays(configs, program, name)]
     found = [path for path in (Path(name), configs.parent / name) if path.is_file()]
     if not found:
-        raise PyrasegError(f"There is no config at {name}. Correct the path, or name a task: {', '.join(tasks())}.")
+        raise PyrasegError(f"There is no config at {name}. Correct the path, or name a task: {', '.join(known)}.")
     return found[:1]

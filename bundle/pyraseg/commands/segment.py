@@ -26,8 +26,8 @@ from typing import Any
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.models import Model, shipped_models
-from bundle.pyraseg.commands.places import DEFAULT, config_files, home, tasks
-from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, mendable, nearest_hint
+from bundle.pyraseg.commands.places import config_files, home
+from bundle.pyraseg.core import DEFAULT_TASK, PHOTOGRAPH, PyrasegError, mendable, nearest_hint, task_names
 
 #: What is said of the model that has seen no patient.
 SYNTHETIC = """
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     elif given.suffix == ".zip" or given.is_dir():
         return with_package(given, source, target, options, settings)
     elif given.is_file():
-        task = options.task or (given.stem if given.stem in tasks() else DEFAULT)
+        task = options.task or (given.stem if given.stem in task_names(home() / "configs") else DEFAULT_TASK)
         run(task, given, target, settings | {"dataset_dir": str(source)})
     else:
         raise PyrasegError(
@@ -116,7 +116,7 @@ def model_for(photographs: bool, what: str) -> Model:
     trained = Path("models", "model.pt")
     if trained.is_file() and all(model.path.resolve() != trained.resolve() for model in models):
         about = json.loads((home() / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        models.insert(0, Model("model", DEFAULT, trained.resolve(), about))
+        models.insert(0, Model("model", DEFAULT_TASK, trained.resolve(), about))
     for model in models:
         if model.takes_photographs == photographs:
             return model
@@ -129,7 +129,7 @@ def introduced(model: Model) -> str:
         return f"{model.path}, which a training left there. Not for diagnosis."
     text = f"the model {model.name}: {model.about['task']}. Trained on: {model.about['data_source']}. "
     text += f"{model.about['intended_use']}."
-    if model.task == DEFAULT and model.name == DEFAULT:
+    if model.task == DEFAULT_TASK and model.name == DEFAULT_TASK:
         text += SYNTHETIC
     return text
 

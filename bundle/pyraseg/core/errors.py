@@ -10,6 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
+logger = logging.getLogger(__name__)
+
+
 #: Extras by the name under which a package is imported.
 EXTRAS = {
     "tensorboard": "train",
@@ -46,9 +49,6 @@ def remedy_for(module: str) -> str | None:
         return f'{name} is missing. It is in the extra "{EXTRAS[name]}": pip install "pyraseg[{EXTRAS[name]}]"'
     known = next((known for known in ELSEWHERE if f"{module}.".startswith(f"{known}.")), None)
     return known and f"{known} is missing: {ELSEWHERE[known]}."
-
-
-logger = logging.getLogger(__name__)
 
 
 class PyrasegError(ValueError):

@@ -3,6 +3,7 @@
 
 import csv
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -75,6 +76,17 @@ def _require_room(folder: Path, error: Exception) -> None:
             f"Nothing can be written to {folder}: {refused.strerror} ({free:.0f} MB are free). What was there is as it "
             "was. Make room, or choose another folder."
         ) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any, *, indent: int | None = 1) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
 def file_digest(path: str | Path, algorithm: str = "sha256") -> str:

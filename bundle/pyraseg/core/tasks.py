@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+#: The task that needs no overlay.
+DEFAULT_TASK = "phantom"
 #: The overlay that tasks of 2-D images share.
 PHOTOGRAPHS = "photographs"
 #: What is run, and the files that it is made of; TASK is left out for the default task. Where TASK is about 2-D images,
@@ -15,6 +17,11 @@ PROGRAMS = {
     "inference": ("inference", "TASK_inference"),
     "metadata": ("metadata", "TASK_metadata"),
 }
+
+
+def task_names(folder: Path) -> list[str]:
+    """Return the names of the tasks of a folder of configs, the default one first."""
+    return [DEFAULT_TASK, *sorted(file.name.removesuffix("_metadata.json") for file in folder.glob("*_metadata.json"))]
 
 
 def task_files(folder: Path, program: str, task: str | None) -> list[Path]:

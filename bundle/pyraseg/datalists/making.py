@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, file_digest, replacing, write_csv
+from bundle.pyraseg.core import PyrasegError, file_digest, write_csv, write_json, write_text
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
@@ -145,7 +145,7 @@ def _refuse_leaks(
 def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary: str, settings: dict) -> None:
     """Write all files, the lists last: what a training reads is there only when everything is."""
     write_manifest(output, [item[key] for item in data.items for key in ("image", "label")], settings)
-    _write_text(output / SUMMARY, summary + "\n")
+    write_text(output / SUMMARY, summary + "\n")
     for path, cases in lists.items():
         folder = (output / path).parent
         content = {
@@ -156,12 +156,7 @@ def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary:
             for part, items in cases.items()
         }
         counts = {"numTraining": len(content["training"]), "numTest": len(content["test"])}
-        _write_text(output / path, json.dumps({**counts, **content}, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        write_json(output / path, {**counts, **content})
 
 
 def write_manifest(folder: Path, paths: Iterable[str | Path], settings: Mapping[str, Any]) -> None:
@@ -181,8 +176,7 @@ def write_manifest(folder: Path, paths: Iterable[str | Path], settings: Mapping[
         Path(os.path.relpath(file, folder)).as_posix(): file_digest(file)
         for file in tqdm(listed, desc="Hashing", unit="file", disable=None)
     }
-    with replacing(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps({**settings, "files": hashes}, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, {**settings, "files": hashes}, indent=2)
 
 
 def changed_files(manifest: Path) -> list[str]:

@@ -221,8 +221,7 @@ def _fixed_window(op: Operators, values: ir.Value, window: VoiWindow) -> ir.Valu
     """Map values to [0, 1] as `apply_voi_lut` does."""
     if window.function == "SIGMOID":
         return op.Sigmoid(op.Mul(op.Sub(values, float(window.center)), float(4 / window.width)))
-    exact = window.function == "LINEAR_EXACT"
-    center, width = (window.center, window.width) if exact else (window.center - 0.5, window.width - 1)
+    center, width = window.ramp
     if width == 0:
         return op.to(op.Greater(values, float(center)), ir.DataType.FLOAT)
     return op.Clip(op.Mul(op.Sub(values, float(center - width / 2)), float(1 / width)), 0.0, 1.0)

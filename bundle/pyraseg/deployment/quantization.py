@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import onnx
@@ -50,18 +49,19 @@ class Quantized:
 
 
 class Quantizer:
-    """Quantize one network again and again with other layers in float; ranges are measured once. Use it in a `with`.
+    """Quantize one network again and again with other layers in float; ranges are measured once.
 
     Args:
         network_file: float network as `pyraseg export` writes it.
         images: what the network is shown on the task's training data, each (1, C, W, H) float32.
+        folder: for what is made on the way.
     """
 
-    def __init__(self, network_file: Path, images: Sequence[np.ndarray]) -> None:
+    def __init__(self, network_file: Path, images: Sequence[np.ndarray], folder: Path) -> None:
         self.images = list(images)
-        self._folder = tempfile.TemporaryDirectory(prefix="pyraseg_int8_")
-        self._prepared = Path(self._folder.name) / "prepared.onnx"
-        self._ranges = Path(self._folder.name) / "ranges.json"
+        self._prepared, self._ranges, self._target = (
+            folder / name for name in ("prepared.onnx", "ranges.json", "int8.onnx")
+        )
         with _quiet():
             quant_pre_process(network_file, self._prepared, skip_symbolic_shape=True)
         graph = onnx.load(self._prepared).graph
@@ -75,14 +75,6 @@ class Quantizer:
                 layer = layer if layer not in self._nodes else f"{layer} ({node.name})"
                 self._nodes[layer] = [node.name, *_activation(graph, node.output[0])]
 
-    def __enter__(self) -> "Quantizer":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._folder.cleanup()
-
     @property
     def layers(self) -> list[str]:
         """Return the names of the layers, those of their weights, from the image on."""
@@ -90,11 +82,10 @@ class Quantizer:
 
     def __call__(self, *, in_float: Sequence[str] = (), only: str | None = None) -> onnx.ModelProto:
         """Return the network in int8, but for some layers; or in float, but for one."""
-        target = Path(self._folder.name) / "int8.onnx"
         with _quiet():
             quantize_static(
                 self._prepared,
-                target,
+                self._target,
                 _Reader(self.input, self.images),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
@@ -104,7 +95,7 @@ class Quantizer:
                 nodes_to_quantize=None if only is None else self._nodes[only],
                 calibration_cache_path=self._ranges,
             )
-        return onnx.load(target)
+        return onnx.load(self._target)
 
 
 def quantize(
@@ -127,7 +118,8 @@ def quantize(
         progress: goes through the layers while they are measured, with a bar for example.
     """
     expected = classes(onnx.load(network_file), shown)
-    with Quantizer(network_file, images) as quantizer:
+    with tempfile.TemporaryDirectory(prefix="pyraseg_int8_") as folder:
+        quantizer = Quantizer(network_file, images, Path(folder))
         model = quantizer()
         agreement = _agreement(model, shown, expected)
         if agreement >= enough and not measure:

@@ -3,7 +3,6 @@
 
 import ast
 import stat
-import sys
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import requires
@@ -64,12 +63,6 @@ def imports(path: Path) -> list[str]:
             parts = [public.get(alias.name, alias.name) for alias in node.names]
             names += [node.module, *(f"{node.module}.{part}" for part in parts)]
     return names
-
-
-def third_parties() -> set[str]:
-    """Return the packages of others that the modules of the runtime import."""
-    tops = {name.partition(".")[0] for path in modules().values() for name in imports(path)}
-    return tops - set(sys.stdlib_module_names) - {"bundle"}
 
 
 def requirements() -> list[str]:

@@ -117,6 +117,11 @@ class VoiWindow:
     function: str = "LINEAR"
     explanation: str = ""
 
+    @property
+    def ramp(self) -> tuple[float, float]:
+        """Return center and width of the values from black to white: those of LINEAR are 0.5 and 1 less."""
+        return (self.center - 0.5, self.width - 1) if self.function == "LINEAR" else (self.center, self.width)
+
     def require_valid(self) -> None:
         """Raise PyrasegError unless the function is known and the width is allowed: LINEAR >= 1, others > 0."""
         if self.function not in VOI_FUNCTIONS:
@@ -187,7 +192,7 @@ def apply_voi_lut(values: np.ndarray, voi: VoiWindow | VoiLut) -> np.ndarray:
         # 1 / (1 + exp(-4 (x - c) / w)) in the form that does not overflow.
         scaled = np.multiply(np.subtract(values, voi.center, dtype=np.float32), 2 / voi.width)
         return np.tanh(scaled, out=scaled) / 2 + 0.5
-    center, width = (voi.center - 0.5, voi.width - 1) if voi.function == "LINEAR" else (voi.center, voi.width)
+    center, width = voi.ramp
     if width == 0:
         return (values > center).astype(np.float32)
     scaled = np.subtract(values, center - width / 2, dtype=np.float32)

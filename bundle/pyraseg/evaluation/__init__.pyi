@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+from .bootstrap import compare as compare
 from .bootstrap import difference_interval as difference_interval
 from .bootstrap import mean_interval as mean_interval
+from .bootstrap import read_scores as read_scores
+from .bootstrap import read_unit as read_unit
 from .calibration import BoundaryCalibration as BoundaryCalibration
 from .calibration import TemperatureFit as TemperatureFit
 from .cases import LESIONS as LESIONS
 from .cases import METRICS as METRICS
 from .cases import SIZES as SIZES
 from .cases import CaseScorer as CaseScorer
-from .comparison import compare as compare
-from .comparison import read_scores as read_scores
-from .comparison import read_unit as read_unit
 from .scores import CaseOverlap as CaseOverlap
 from .scores import count_overlap as count_overlap
 from .scores import mean_dice as mean_dice

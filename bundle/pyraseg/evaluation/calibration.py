@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Geometry
-from bundle.pyraseg.evaluation.surfaces import bounds, spacing_of
+from bundle.pyraseg.evaluation.surfaces import spacing_of
 from bundle.pyraseg.transforms import UNKNOWN, geometry_of, read_temperature, soften, write_temperature
 
 logger = logging.getLogger(__name__)
@@ -47,17 +47,15 @@ def near_boundary(
         return tuple(np.empty(0, int) for _ in range(true.ndim))
     spacing = spacing_of(geometry, true.ndim)
     reach = [int(np.ceil(margin / step)) for step in spacing]
-    low, high = bounds(predicted | true)
-    low = [max(0, first - steps) for first, steps in zip(low, reach, strict=True)]
-    high = [min(size, end + steps) for end, steps, size in zip(high, reach, true.shape, strict=True)]
-    box = tuple(slice(first, end) for first, end in zip(low, high, strict=True))
-    surface = np.zeros([end - first for first, end in zip(low, high, strict=True)], bool)
+    (box,) = find_objects((predicted | true).astype(np.uint8))
+    box = tuple(slice(max(0, part.start - steps), part.stop + steps) for part, steps in zip(box, reach, strict=True))
+    surface = np.zeros_like(true[box])
     for mask in (predicted[box], true[box]):
         surface |= mask ^ binary_erosion(mask, border_value=1)  # where the image ends, nothing begins
     if not surface.any():
         return tuple(np.empty(0, int) for _ in range(true.ndim))
     near = distance_transform_edt(~surface, sampling=spacing) <= margin
-    return tuple(found + first for found, first in zip(np.nonzero(near), low, strict=True))
+    return tuple(found + part.start for found, part in zip(np.nonzero(near), box, strict=True))
 
 
 class Reliability:
@@ -120,23 +118,19 @@ class BoundaryCalibration:
         class_names: names of all classes, background first.
         margin: mm around the true and the predicted boundary of a class in which its voxels count; pixels without a
             patient position.
-        bins: of the probabilities.
         model_file: weights that gave them; a temperature that was fitted to these is read beside them.
     """
 
-    def __init__(
-        self, class_names: Sequence[str], *, margin: float, bins: int = 15, model_file: str | Path | None = None
-    ) -> None:
+    def __init__(self, class_names: Sequence[str], *, margin: float, model_file: str | Path | None = None) -> None:
         self.class_names = list(class_names)
         self.margin = margin
-        self.bins = bins
         self.model_file = model_file
 
     def start(self) -> None:
         """Forget all cases, and read the temperature: the first thing to call, when the weights are there."""
         self.temperature = None if self.model_file is None else read_temperature(self.model_file)
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
-        self.reliabilities = {v: [Reliability(self.bins) for _ in self.class_names[1:]] for v in versions}
+        self.reliabilities = {v: [Reliability() for _ in self.class_names[1:]] for v in versions}
 
     def add(self, probabilities: Tensor, prediction: Tensor, truth: Tensor, geometry: Geometry | None) -> None:
         """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice."""

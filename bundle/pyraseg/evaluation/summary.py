@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bundle.pyraseg.evaluation.bootstrap import mean_interval
+from bundle.pyraseg.evaluation.bootstrap import FEW_PATIENTS, mean_interval
 from bundle.pyraseg.evaluation.cases import METRICS
 
 
@@ -38,8 +38,6 @@ def risk_coverage(uncertainties: ArrayLike, risks: ArrayLike) -> dict[str, Any]:
     }
 
 
-#: Below this number of patients an interval is marked as unreliable and the patients' values stand beside it.
-FEW_PATIENTS = 20
 #: Metrics that have a mean over classes.
 ACROSS_CLASSES = ("dice", "iou", "surface_dice")
 THIRDS = ("smallest third", "middle third", "largest third")

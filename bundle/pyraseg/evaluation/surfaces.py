@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from monai.metrics.utils import get_mask_edges
+from scipy.ndimage import find_objects
 from scipy.spatial import KDTree
 
 from bundle.pyraseg.dicom import Geometry
@@ -46,13 +47,12 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, geometry: Geome
         truth: the same.
         geometry: of the whole volume; None counts in pixels.
     """
-    low, high = bounds(prediction | truth)
-    box = tuple(slice(first, end) for first, end in zip(low, high, strict=True))
+    (box,) = find_objects((prediction | truth).astype(np.uint8))
     masks = [torch.from_numpy(np.pad(mask[box], 1)) for mask in (prediction, truth)]
     edges_and_areas = get_mask_edges(*masks, crop=False, spacing=spacing_of(geometry, truth.ndim))
     edges, areas = ([found.numpy() for found in pair] for pair in (edges_and_areas[:2], edges_and_areas[2:]))
     # The corner k of the padded box lies between its voxels k and k + 1, which are k - 1 and k of the box.
-    places = [np.argwhere(edge) + np.array(low) - 0.5 for edge in edges]
+    places = [np.argwhere(edge) + [part.start for part in box] - 0.5 for edge in edges]
     if geometry is not None:
         places = [geometry.points(indices) for indices in places]
 
@@ -77,11 +77,3 @@ def surface_dice(surfaces: tuple[Surface, Surface], tolerance: float) -> float:
 def spacing_of(geometry: Geometry | None, dimensions: int) -> tuple[float, ...]:
     """Return the distance of neighbors along each axis, in mm, or in pixels where the position is unknown."""
     return (1.0,) * dimensions if geometry is None else geometry.spacing
-
-
-def bounds(mask: np.ndarray) -> tuple[list[int], list[int]]:
-    """Return the first index along each axis that a mask holds, and the one behind the last."""
-    found = [
-        np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)
-    ]
-    return [int(f[0]) for f in found], [int(f[-1]) + 1 for f in found]

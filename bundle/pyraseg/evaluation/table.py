@@ -13,7 +13,7 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, replacing, write_csv
+from bundle.pyraseg.core import PyrasegError, write_csv, write_text
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
@@ -179,8 +179,7 @@ class ScoreTable:
             write_csv(self.output_dir / "lesions.csv", lesions, self.table.lesions)
         if self.uncertainties:
             summary["uncertainty"] = self._review()
-        with replacing(self.output_dir / "summary.json") as temporary:
-            temporary.write_text(json.dumps(plain(summary), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(self.output_dir / "summary.json", json.dumps(plain(summary), indent=1, allow_nan=False) + "\n")
         print(format_summary(summary))
         logger.info("Scores of %d cases, and what they come to, are in %s", len(self.cases), self.output_dir)
 

@@ -4,6 +4,7 @@ from .inferers import FrugalInferer as FrugalInferer
 from .inputs import InputDataset as InputDataset
 from .inputs import SegmentOne as SegmentOne
 from .inputs import Tally as Tally
+from .prediction import SavePredictions as SavePredictions
 from .uncertainty import ReviewList as ReviewList
 from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import mean_uncertainty as mean_uncertainty
@@ -17,4 +18,3 @@ from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
-from .writers.save import SavePredictions as SavePredictions

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from monai.inferers import Inferer, sliding_window_inference
 
+logger = logging.getLogger(__name__)
+
 
 class FlipInferer(Inferer):
     """Average the logits of an image and of its flips, each flipped back.
@@ -34,8 +36,6 @@ class FlipInferer(Inferer):
             total = total + self.inferer(inputs.flip(dims), network, *args, **kwargs).flip(dims)
         return total / (1 + len(self.flips))
 
-
-logger = logging.getLogger(__name__)
 
 Network = Callable[..., torch.Tensor]
 

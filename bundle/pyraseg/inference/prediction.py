@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found in one input, with its patient position."""
+"""What was found in one input, with its place in the patient, handed to the writers that were asked for."""
 
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
+from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom import Geometry
+from bundle.pyraseg.inference.inputs import Tally, describe
 from bundle.pyraseg.transforms import geometry_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,3 +76,96 @@ class Prediction:
     def source_frames(self) -> list[int]:
         """Return the frame that each slice is in its DICOM file, from 1."""
         return [int(number) for number in self.original.meta.get("frame_numbers", ())]
+
+
+#: Write something about a prediction and return the files, or None where there is no such thing for its input.
+Writer = Callable[[Prediction], list[Path] | None]
+#: The writers of the bundle; a config may have its own besides.
+KINDS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
+
+
+class SavePredictions:
+    """Write what was asked for about every input that the evaluator has segmented.
+
+    Class indices on the grid of the input are `pred` of the output; the image before preprocessing is `original` of the
+    batch.
+    One prediction is written at a time, in a thread; the next one waits for it. A writer that fails is reported for its
+    input, and the other writers go on.
+
+    Args:
+        output_dir: folder of the files; each is named as its input, below it.
+        outputs: names of the writers that are wanted.
+        writers: these writers, and perhaps others, by name.
+        tally: where inputs are counted and failures reported.
+
+    Raises:
+        PyrasegError: there is no writer of a name.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        outputs: str | Sequence[str],
+        writers: Mapping[str, Writer],
+        tally: Tally,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        names = [outputs] if isinstance(outputs, str) else outputs
+        self.writers = {name: _wanted(name, writers) for name in names}
+        self.tally = tally
+        self._pool: ThreadPoolExecutor | None = None
+        self._writing: Future | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="writing")
+        self.tally.start()
+
+    def __call__(self, engine: Engine) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            name = item["name"]
+            prediction = Prediction(name, self.output_dir / name, output["pred"], item["original"])
+            self._wait()
+            assert self._pool is not None  # the run has started
+            self._writing = self._pool.submit(self.write, prediction)
+
+    def finish(self) -> None:
+        self._wait()
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.tally.finish()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def write(self, prediction: Prediction) -> None:
+        """Write one prediction in every way that was asked for."""
+        written, without, failures = [], [], defaultdict(list)
+        for kind, writer in self.writers.items():
+            try:
+                paths = writer(prediction)
+            except Exception as error:
+                failures[describe(error)].append(kind)
+                continue
+            if paths is None:
+                without.append(kind)
+            else:
+                written += [path.relative_to(self.output_dir).as_posix() for path in paths]
+        note = f" (no {', '.join(without)}: not for an input of this kind)" if without else ""
+        logger.info("%s -> %s%s", prediction.name, ", ".join(written) or "nothing", note)
+        for reason, kinds in failures.items():
+            self.tally.fail(prediction.name, f"no {', '.join(kinds)}: {reason}")
+        self.tally.done(prediction.name)
+
+
+def _wanted(name: str, writers: Mapping[str, Writer]) -> Writer:
+    if name not in writers:
+        raise PyrasegError(f"There is no output {name!r}; there are {', '.join(KINDS)}.{nearest_hint(name, KINDS)}")
+    return writers[name]

@@ -19,6 +19,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.core import PyrasegError, write_csv
 
+logger = logging.getLogger(__name__)
+
 
 class Uncertainty:
     """Put into an evaluator's output by how much other views of an image disagree with its segmentation.
@@ -140,9 +142,6 @@ def _dropout_at_work(network: Any, wanted: bool) -> Generator[None]:
     finally:
         for layer, training in zip(layers, before, strict=True):
             layer.train(training)
-
-
-logger = logging.getLogger(__name__)
 
 
 class ReviewList:

@@ -4,8 +4,8 @@ from .encoders import expected_normalization as expected_normalization
 from .heads import PyramidBottleneck as PyramidBottleneck
 from .losses import DiceCELoss as DiceCELoss
 from .losses import DiceFocalLoss as DiceFocalLoss
-from .parts import PartwiseNetwork as PartwiseNetwork
 from .pspnet import PSPNet as PSPNet
+from .segmentation import PartwiseNetwork as PartwiseNetwork
 from .torchvision_ops import import_with_torchvision as import_with_torchvision
 from .weights import load_weights as load_weights
 from .weights import read_packaged_weights as read_packaged_weights

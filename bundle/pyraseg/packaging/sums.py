@@ -9,10 +9,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, require
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -61,13 +60,13 @@ def sign(message: bytes, key: Path) -> bytes:
     Raises:
         PyrasegError: there is no such key, it has a password, or `cryptography` is not installed.
     """
-    serialization = _cryptography()
+    serialization = require("cryptography.hazmat.primitives.serialization")
     return _key(key, "private", lambda pem: serialization.load_pem_private_key(pem, password=None)).sign(message)
 
 
 def read_public_key(path: Path) -> "Ed25519PublicKey":
     """Return the public key in a PEM file; the errors are those of `sign`."""
-    return _key(path, "public", _cryptography().load_pem_public_key)
+    return _key(path, "public", require("cryptography.hazmat.primitives.serialization").load_pem_public_key)
 
 
 def check_signature(message: bytes, signature: bytes, key: "Ed25519PublicKey") -> None:
@@ -96,13 +95,3 @@ def _key(path: Path, kind: str, load: Any) -> Any:
     if not isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
         raise PyrasegError(f"{path} holds a key of another kind. Give an Ed25519 {kind} key.")
     return key
-
-
-def _cryptography() -> ModuleType:
-    try:
-        from cryptography.hazmat.primitives import serialization
-    except ModuleNotFoundError as error:
-        raise PyrasegError(
-            "Signatures need the package cryptography, which is not installed: pip install cryptography."
-        ) from error
-    return serialization

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError, file_digest, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, write_text
 from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.reporting.sections import (
@@ -97,8 +97,7 @@ def write_report(
         uncertainty=uncertainty_chart(summary),
         made_of=provenance(made_of, summary, training),
     )
-    with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(target, text)
     logger.info("The report (%.1f MB) is %s", target.stat().st_size / 1e6, target)
     return target
 

@@ -3,7 +3,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
-from bundle.pyraseg.core import replacing
+from bundle.pyraseg.core import write_json
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.figures import at_window, display, outline_paths
 from bundle.pyraseg.transforms import UNKNOWN
@@ -76,8 +75,7 @@ class CasePictures:
             self.cases.append({"case": self.names[len(self.cases)], **views})
 
     def __call__(self, engine: Engine) -> None:
-        with replacing(self.path) as temporary:
-            temporary.write_text(json.dumps({"cases": self.cases}) + "\n", encoding="utf-8")
+        write_json(self.path, {"cases": self.cases}, indent=None)
 
 
 def draw_views(

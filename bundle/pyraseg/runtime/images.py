@@ -183,6 +183,5 @@ def _header_edges(views: Sequence[VoiWindow | VoiLut], window: Mapping[str, Any]
     if isinstance(view, VoiLut) or view.function == "SIGMOID":
         raise PyrasegError(f"{file} is shown by a lookup table or a sigmoid: segment it with the full bundle.")
     view.require_valid()
-    exact = view.function == "LINEAR_EXACT"
-    center, width = (view.center, view.width) if exact else (view.center - 0.5, view.width - 1)
+    center, width = view.ramp
     return center - width / 2, center + width / 2

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Go on with a run that died, as if it had not."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import PyrasegError, from_first, process_rank, replacing
+from bundle.pyraseg.core import PyrasegError, from_first, process_rank, write_json
 from bundle.pyraseg.training.checkpoints import save_atomically
 
 logger = logging.getLogger(__name__)
@@ -177,8 +176,7 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
         for path in self.folder.parent.rglob(".*.tmp"):  # what a killed run had not finished writing
             path.unlink()
-        with replacing(self.folder.parent / "run.json") as temporary:
-            temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder.parent / "run.json", self.record)
 
     def _restore(self, engine: Engine, content: dict) -> None:
         for key in ("versions", "revision"):

@@ -9,6 +9,8 @@ from monai.engines import Evaluator
 
 from bundle.pyraseg.training.stages import StagePlan
 
+logger = logging.getLogger(__name__)
+
 
 class ValidationHandler(monai.handlers.ValidationHandler):
     """Validate every `interval` epochs, and after the last one, whose weights would else never be compared.
@@ -28,9 +30,6 @@ class ValidationHandler(monai.handlers.ValidationHandler):
             return epoch % self.interval == 0 or self.plan.is_over(epoch, trainer.state.max_epochs)
 
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=is_due), self)
-
-
-logger = logging.getLogger(__name__)
 
 
 class EarlyStopping:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-from .color import RandColorJitterd as RandColorJitterd
 from .deformation import RandDeformd as RandDeformd
 from .intensity import RandBlurd as RandBlurd
 from .intensity import RandBrightnessContrastd as RandBrightnessContrastd
+from .intensity import RandColorJitterd as RandColorJitterd
 from .intensity import RandNoised as RandNoised
 from .label import UNKNOWN as UNKNOWN
 from .label import LabelReader as LabelReader
@@ -12,7 +12,12 @@ from .label import label_files as label_files
 from .label import onto_grid as onto_grid
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
 from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
+from .postprocessing import TemperatureScaled as TemperatureScaled
 from .postprocessing import class_indices as class_indices
+from .postprocessing import read_temperature as read_temperature
+from .postprocessing import soften as soften
+from .postprocessing import temperature_path as temperature_path
+from .postprocessing import write_temperature as write_temperature
 from .reader import MedicalImageReader as MedicalImageReader
 from .reader import from_dicom as from_dicom
 from .reader import geometry_of as geometry_of
@@ -25,11 +30,6 @@ from .slices import OrientSlicesd as OrientSlicesd
 from .slices import StackContextSlicesd as StackContextSlicesd
 from .strength import set_strength as set_strength
 from .strength import split_at_random as split_at_random
-from .temperature import TemperatureScaled as TemperatureScaled
-from .temperature import read_temperature as read_temperature
-from .temperature import soften as soften
-from .temperature import temperature_path as temperature_path
-from .temperature import write_temperature as write_temperature
 from .windowing import PRESETS as PRESETS
 from .windowing import Percentiles as Percentiles
 from .windowing import Window as Window

@@ -90,9 +90,6 @@ class DropSliceAxisd(MapTransform):
         PyrasegError: an image has several slices.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         return {**data, **{key: self.drop(data[key]) for key in self.key_iterator(data)}}
 

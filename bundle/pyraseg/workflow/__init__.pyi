@@ -9,11 +9,11 @@ from .config import read_config as read_config
 from .config import references as references
 from .config import require_kind as require_kind
 from .config import require_used as require_used
-from .console import plain_console as plain_console
-from .console import warn as warn
 from .record import PACKAGES as PACKAGES
 from .record import log_environment as log_environment
 from .record import run_record as run_record
 from .record import write_record as write_record
 from .running import bundle_root as bundle_root
 from .running import check_config as check_config
+from .running import plain_console as plain_console
+from .running import warn as warn

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run is made of: its configuration, its data, its software."""
 
-import json
 import logging
 import platform
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bundle.pyraseg.core import file_digest, process_count, replacing
+from bundle.pyraseg.core import file_digest, process_count, write_json
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow.config import leaves
@@ -91,8 +90,7 @@ def write_record(output_dir: str | Path, *, record: Mapping[str, Any], dataset_d
     """
     weights = {"file": Path(model_file).name, "sha256": file_digest(model_file)}
     content = {"dataset": Path(dataset_dir).name, "weights": weights, **record}
-    with replacing(Path(output_dir) / "evaluation.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(output_dir) / "evaluation.json", content)
 
 
 def revision(folder: Path) -> str:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
-from bundle.pyraseg.core import replacing
+from bundle.pyraseg.core import write_text
 from bundle.pyraseg.deployment import requirements, write_zipapp
 
 
@@ -24,6 +24,5 @@ def main(argv: list[str] | None = None) -> None:
     path = arguments(argv).output
     count = write_zipapp(path)
     listed = path.with_suffix(".requirements.txt")
-    with replacing(listed) as temporary:
-        temporary.write_text("\n".join(requirements()) + "\n", encoding="utf-8")
+    write_text(listed, "\n".join(requirements()) + "\n")
     print(f"{path}: {count} modules, {path.stat().st_size / 1e3:.0f} kB; what it needs is in {listed}")

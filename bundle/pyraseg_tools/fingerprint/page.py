@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A data set's fingerprint as a table of its cases and a page to read."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.data import ClassCounts
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
 from bundle.pyraseg_tools.fingerprint.rules import Setting
@@ -18,19 +18,20 @@ def write_cases(
     path: Path, cases: Sequence[CaseFingerprint], odd: Mapping[str, Sequence[str]], class_names: Sequence[str]
 ) -> None:
     """Write a CSV with a row a case: size, spacing, intensities, pixels of each class, empty slices, what is odd."""
-    head = ["case", "part", "size", "spacing_mm", "modality", "units", "min", "p0.5", "p99.5", "max"]
-    head += ["foreground_p0.5", "foreground_p50", "foreground_p99.5", *(f"pixels_{name}" for name in class_names)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow([*head, "slices", "empty_slices", "odd"])
-        for case in cases:
-            spacing = " x ".join(f"{s:g}" for s in case.spacing or ())
-            measured = [f"{v:.6g}" for v in (*case.extent, *(case.foreground or ()))] if case.size else []
-            row = [case.name, case.part, " x ".join(map(str, case.size)), spacing, case.modality, case.units, *measured]
-            row += [""] * (len(head) - len(class_names) - len(row))
-            pixels = case.counts.sum(axis=0).tolist() if case.size else [""] * len(class_names)
-            seen = [len(case.counts), case.empty_slices] if case.size else ["", ""]
-            table.writerow([*row, *pixels, *seen, "; ".join(odd.get(case.name, []))])
+    figures = ["min", "p0.5", "p99.5", "max", "foreground_p0.5", "foreground_p50", "foreground_p99.5"]
+    pixels = [f"pixels_{name}" for name in class_names]
+    rows = []
+    for case in cases:
+        row = {"case": case.name, "part": case.part, "odd": "; ".join(odd.get(case.name, []))}
+        if case.size:
+            row |= {"size": " x ".join(map(str, case.size)), "modality": case.modality, "units": case.units}
+            row |= {"spacing_mm": " x ".join(f"{s:g}" for s in case.spacing or ())}
+            row |= dict(zip(figures, (f"{v:.6g}" for v in (*case.extent, *(case.foreground or ()))), strict=False))
+            row |= dict(zip(pixels, case.counts.sum(axis=0).tolist(), strict=True))
+            row |= {"slices": len(case.counts), "empty_slices": case.empty_slices}
+        rows.append(row)
+    head = ["case", "part", "size", "spacing_mm", "modality", "units"]
+    write_csv(path, [*head, *figures, *pixels, "slices", "empty_slices", "odd"], rows)
 
 
 def class_table(counts: ClassCounts) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bundle.pyraseg
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, write_text
 from bundle.pyraseg.packaging import METADATA, SUMS, check_form, check_sums, read_archive, unpack
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,7 @@ def put_bundles(packages: Sequence[Path], app: Path) -> list[Path]:
                 unpack(_served(content), temporary)
         elif (folder / SUMS).read_bytes() != content[SUMS]:
             raise PyrasegError(_two_versions(f"{folder} holds another version of {name}, with what was retrained"))
-    with replacing(app / "main.py") as temporary:
-        temporary.write_text(_MAIN, encoding="utf-8")
+    write_text(app / "main.py", _MAIN)
     return [app / "model" / name for name in bundles]
 
 

@@ -17,7 +17,7 @@ import pydicom
 from filelock import FileLock
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from bundle.pyraseg.core import DiskError, PyrasegError, replacing, without_suffix
+from bundle.pyraseg.core import DiskError, PyrasegError, replacing, without_suffix, write_json
 from bundle.pyraseg.datalists import Identity, group_patients
 from bundle.pyraseg.dicom import in_frame_order, read_series, read_sources
 from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
@@ -157,8 +157,7 @@ class DicomDatastore(Datastore):
         with self._files:
             scores = self._scores()
             scores[image_id] = {**scores.get(image_id, {}), **info}
-            with replacing(self.folder / "scores.json") as temporary:
-                temporary.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+            write_json(self.folder / "scores.json", scores)
 
     def _scores(self) -> dict[str, dict[str, Any]]:
         path = self.folder / "scores.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, write_json
 from bundle.pyraseg.training import load_model, promote
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,7 @@ def fixed_validation(path: Path, patients: Mapping[str, str], share: float) -> s
             "patient at least to train on, one to validate on. Submit more labels."
         )
     if not path.is_file():
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(sorted(chosen), indent=1) + "\n", encoding="utf-8")
+        write_json(path, sorted(chosen))
     return chosen
 
 

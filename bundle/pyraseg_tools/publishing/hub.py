@@ -13,18 +13,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 from monai.bundle import push_to_hf_hub
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.packaging import BILL, Verified, unpack
-
-try:
-    import httpx2
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-    from huggingface_hub.hf_api import RepoFile
-    from huggingface_hub.utils.sha import git_hash
-except ModuleNotFoundError as error:
-    raise PyrasegError(f'The hub needs the package {error.name}: pip install -e ".[hub]"') from error
 
 CARD = "README.md"
 LATEST = "latest_version"  # what MONAI downloads where no version is asked for

@@ -4,20 +4,9 @@
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import PROGRAMS, PyrasegError, task_files
+from bundle.pyraseg.core import DEFAULT_TASK, PROGRAMS, PyrasegError, task_files, task_names
 from bundle.pyraseg.packaging import MODEL
 from bundle.pyraseg.workflow import merge_files, read_config
-
-#: The task that is no overlay.
-DEFAULT = "phantom"
-
-
-def tasks(root: Path) -> list[str]:
-    """Return the names of the tasks of a repository, the default one first."""
-    return [
-        DEFAULT,
-        *sorted(path.name.removesuffix("_metadata.json") for path in _configs(root).glob("*_metadata.json")),
-    ]
 
 
 class Task:
@@ -30,10 +19,11 @@ class Task:
     """
 
     def __init__(self, root: Path, name: str) -> None:
-        if name not in tasks(root):
-            raise PyrasegError(f"{root} has no task {name!r}. Its tasks are {', '.join(tasks(root))}.")
+        known = task_names(root / "configs")
+        if name not in known:
+            raise PyrasegError(f"{root} has no task {name!r}. Its tasks are {', '.join(known)}.")
         self.root, self.name = root, name
-        self.overlay = None if name == DEFAULT else name
+        self.overlay = None if name == DEFAULT_TASK else name
 
     @property
     def card(self) -> Path:
@@ -68,13 +58,9 @@ class Task:
     def other_overlays(self) -> list[Path]:
         """Return the configs that go on top of any task's, such as that of several GPUs."""
         own = {f"{part}.json" for parts in PROGRAMS.values() for part in parts}
-        of_tasks = ["photographs", *tasks(self.root)]
+        of_tasks = ["photographs", *task_names(self.root / "configs")]
         own |= {part.replace("TASK", task) for part in own if "TASK" in part for task in of_tasks}
-        return sorted(path for path in _configs(self.root).glob("*.json") if path.name not in own)
+        return sorted(path for path in (self.root / "configs").glob("*.json") if path.name not in own)
 
     def _files(self, program: str) -> list[Path]:
-        return task_files(_configs(self.root), program, self.overlay)
-
-
-def _configs(root: Path) -> Path:
-    return root / "configs"
+        return task_files(self.root / "configs", program, self.overlay)

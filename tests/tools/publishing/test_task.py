@@ -7,9 +7,10 @@ import re
 import pytest
 from monai.bundle import ConfigParser
 
+from bundle.pyraseg.core import DEFAULT_TASK, task_names
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.workflow.config import config_text
-from bundle.pyraseg_tools.publishing.task import DEFAULT, Task, tasks
+from bundle.pyraseg_tools.publishing.task import Task
 from tests.configs.test_configs import OVERLAYS, PROGRAMS, merged
 from tests.helpers.commands import ROOT
 
@@ -18,19 +19,19 @@ TOLD_ANEW = {"model_file", "remedy"}
 
 
 def test_every_task_is_found():
-    assert set(tasks(ROOT)) == {DEFAULT, *OVERLAYS}
+    assert set(task_names(ROOT / "configs")) == {DEFAULT_TASK, *OVERLAYS}
     with pytest.raises(PyrasegError, match=r"no task 'dermoscpy'\. Its tasks are phantom, chest_xray"):
         Task(ROOT, "dermoscpy")
 
 
 @pytest.mark.parametrize("program", PARTS)
-@pytest.mark.parametrize("name", [DEFAULT, *OVERLAYS])
+@pytest.mark.parametrize("name", [DEFAULT_TASK, *OVERLAYS])
 def test_one_file_is_what_monai_makes_of_several(name, program, tmp_path):
     path = tmp_path / f"{program}.json"
     path.write_text(config_text(Task(ROOT, name).config(program)))
     parser = ConfigParser()
     parser.read_config(str(path))
-    several = merged(PROGRAMS[PARTS[program] if name == DEFAULT else f"{PARTS[program]} {name}"]).get()
+    several = merged(PROGRAMS[PARTS[program] if name == DEFAULT_TASK else f"{PARTS[program]} {name}"]).get()
     assert parser["model_file"] == "$@bundle_root + '/models/model.pt'"
     if program != "train":
         told = ConfigParser(json.loads(path.read_text()) | {"bundle_root": str(tmp_path)}).get_parsed_content("remedy")
@@ -54,11 +55,11 @@ def test_no_text_names_a_file_that_stays_behind(name):
 
 
 def test_the_model_is_that_of_the_configs():
-    assert Task(ROOT, DEFAULT).model == ROOT / "models" / "model.pt"
+    assert Task(ROOT, DEFAULT_TASK).model == ROOT / "models" / "model.pt"
     assert Task(ROOT, "dermoscopy").model == ROOT / "models" / "dermoscopy.pt"
 
 
-@pytest.mark.parametrize("name", [DEFAULT, "dermoscopy"])
+@pytest.mark.parametrize("name", [DEFAULT_TASK, "dermoscopy"])
 def test_a_card_goes_anywhere(name):
     text = Task(ROOT, name).card.read_text()
     assert "configs/" not in text and "python -m" not in text and "models/dermoscopy" not in text
@@ -68,7 +69,9 @@ def test_a_card_goes_anywhere(name):
 
 
 def test_overlays_for_any_task_go_along():
-    assert {"multi_gpu_train.json", "calibrate.json"} <= {path.name for path in Task(ROOT, DEFAULT).other_overlays()}
+    assert {"multi_gpu_train.json", "calibrate.json"} <= {
+        path.name for path in Task(ROOT, DEFAULT_TASK).other_overlays()
+    }
     of_tasks = {
         f"{task}{suffix}.json" for task in ("photographs", *OVERLAYS) for suffix in ("", "_inference", "_metadata")
     }

@@ -85,20 +85,20 @@ def write_probability(probability: MetaTensor, path: Path) -> Path:
 class SaveProbabilities:
     """Write the probability maps of every input: `NAME_probability_1` and so on, by the number of the class.
 
+    The evaluator keeps them under `probabilities`, (C, W, H[, D]) on the input's grid; the background is not written.
+
     Args:
         output_dir: folder of the files.
-        key: of the probabilities, (C, W, H[, D]) on the input's grid; the background is not written.
     """
 
-    def __init__(self, output_dir: str | Path, *, key: str = "probabilities") -> None:
+    def __init__(self, output_dir: str | Path) -> None:
         self.output_dir = Path(output_dir)
-        self.key = key
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            for number, probability in enumerate(output[self.key][1:], start=1):
+            for number, probability in enumerate(output["probabilities"][1:], start=1):
                 path = self.output_dir / f"{item['name']}_probability_{number}"
                 logger.info("%s -> %s", item["name"], write_probability(probability, path).name)

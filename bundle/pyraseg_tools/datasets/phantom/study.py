@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the whole phantom study: images, labels, data list and a manifest of hashes."""
 
-import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, file_digest, in_turn, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, in_turn, replacing, write_json
 from bundle.pyraseg.labels import SegmentClass, write_segmentation
 from bundle.pyraseg_tools.datasets.phantom.anatomy import LABELS
 from bundle.pyraseg_tools.datasets.phantom.cases import PhantomCase, phantom_case
@@ -54,8 +53,8 @@ def write_phantom_study(
         partial.mkdir()
         with ThreadPoolExecutor(workers) as pool:
             items = list(pool.map(lambda index: _write_case(partial, seed, index, size), range(patients)))
-        _write_json(partial / "datalist.json", _data_list(items))
-        _write_json(partial / "manifest.json", _manifest(partial, seed, patients, size))
+        write_json(partial / "datalist.json", _data_list(items), indent=2)
+        write_json(partial / "manifest.json", _manifest(partial, seed, patients, size), indent=2)
 
 
 def _write_case(root: Path, seed: int, index: int, size: int) -> dict[str, str]:
@@ -118,10 +117,6 @@ def _manifest(root: Path, seed: int, patients: int, size: int) -> dict[str, obje
         "size": size,
         "files": {path.relative_to(root).as_posix(): file_digest(path) for path in files},
     }
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def phantom_study(folder: str | os.PathLike) -> str:

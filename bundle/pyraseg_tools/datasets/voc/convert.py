@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn the stacks of a plan into the pictures, masks and lists of a Pascal VOC tree."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from monai.data import MetaTensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, mendable, replacing, write_csv
+from bundle.pyraseg.core import PyrasegError, mendable, replacing, write_csv, write_json
 from bundle.pyraseg.datalists import IMAGES, MASKS, PARTS, SPLITS, random_split, write_lists, write_mask, write_picture
 from bundle.pyraseg.dicom import DicomImage, read_rescale, read_series
 from bundle.pyraseg.transforms import UNKNOWN, LabelReader, from_dicom
@@ -320,7 +319,7 @@ def _write_description(path: Path, settings: Settings, split_shares: Sequence[fl
     }
     if settings.format == "png16":
         content["values"] = "rescaled units (units) = value_slope * pixel + value_intercept, by picture in images.csv"
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(path, content, indent=2)
 
 
 def _warnings(images: Sequence[Mapping[str, Any]]) -> list[str]:
