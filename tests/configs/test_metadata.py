@@ -133,10 +133,10 @@ def test_what_comes_along_is_described(metadata):
     assert set(tracked.stdout.split()) == described | set(metadata["weights"])
 
 
-def test_a_task_without_a_figure_says_that_it_is_untried(task, task_metadata):
-    untried = not task_metadata["eval_metrics"]
-    assert task_metadata["intended_use"].startswith("Untried") == untried
+def test_a_task_without_a_figure_says_that_it_is_untested(task, task_metadata):
+    untested = not task_metadata["eval_metrics"]
+    assert task_metadata["intended_use"].startswith("Untested") == untested
     for program in (f"train {task}", f"infer {task}"):
         config = merged(PROGRAMS[program])
-        assert ("note" in config and config["note"].startswith("Untried")) == untried
-        assert any("@note" in step.values() for step in config["initialize"] if isinstance(step, dict)) == untried
+        assert ("note" in config and config["note"].startswith("Untested")) == untested
+        assert any("@note" in step.values() for step in config["initialize"] if isinstance(step, dict)) == untested

@@ -76,7 +76,7 @@ def test_mendable_follows_what_an_error_was_raised_from():
 
 
 def test_a_note_is_logged_as_a_warning(caplog):
-    warn("Untried on real data.")
+    warn("Untested on real data.")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "Untried on real data.")
+        ("WARNING", "Untested on real data.")
     ]

@@ -5,7 +5,7 @@ pyraseg triton models/dermoscopy.int8.onnx --output-dir triton
 
 writes triton/dermoscopy_int8/config.pbtxt and triton/dermoscopy_int8/1/model.onnx. A server starts on it with
 `tritonserver --model-repository triton`. No Triton server was at hand: the text is checked against Triton's own schema
-of it, the server's answer is untried.
+of it, it was not tested with a server.
 """
 
 import argparse
