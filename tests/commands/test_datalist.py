@@ -220,7 +220,7 @@ def test_a_check_finds_a_planted_copy_and_a_planted_patient(dataset, capsys):
 def test_a_check_finds_changed_files(dataset):
     datalist.main([str(dataset), *PATTERN])
     (dataset / "labels" / f"{CASES[0]}.png").write_bytes((dataset / "labels" / f"{CASES[1]}.png").read_bytes() + b" ")
-    with pytest.raises(PyrasegError, match=rf"1 files are not those .*\n  labels/{CASES[0]}.png has changed"):
+    with pytest.raises(PyrasegError, match=rf"1 files differ from .*\n  labels/{CASES[0]}.png has changed"):
         check.main([str(dataset)])
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pyraseg quantize` on the model that comes along."""
+"""`pyraseg quantize` on the included model."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ def test_a_path_that_prepares_images_otherwise_is_refused(exported):
     config = read_config(INFERENCE, {"slice_size": [128, 128]})
     network = onnx.load(models / "dermoscopy.network.onnx")
     network.metadata_props.add(key="precision", value="int8")
-    with pytest.raises(PyrasegError, match=r"prepare images otherwise than .*dermoscopy.onnx does"):
+    with pytest.raises(PyrasegError, match=r"preprocess images differently than .*dermoscopy.onnx"):
         quantize.whole_path(network, models / "dermoscopy.onnx", config)
 
 

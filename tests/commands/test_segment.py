@@ -64,7 +64,7 @@ def test_both_kinds_in_a_folder(drawn, capsys):
     untrained(Path("models", "model.pt"))
     assert main(["segment", str(drawn.parent), "out", "--outputs", "labels"]) == 0
     said = capsys.readouterr().out
-    assert "Photographs (1)" in said and "Series and volumes (1)" in said and "which a training left there" in said
+    assert "Photographs (1)" in said and "Series and volumes (1)" in said and "trained here" in said
     assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {
         f"dermoscopy/{drawn.stem}.png", "model/made_up.nii.gz",
     }  # fmt: skip
@@ -75,7 +75,7 @@ def test_a_volume_and_nothing_else_is_segmented_with_a_warning(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert main(["segment", str(source), "out", "--outputs", "labels"]) == 0
     said = capsys.readouterr().out
-    assert "by the model phantom" in said and "WARNING: this model has seen SYNTHETIC images only" in said
+    assert "by the model phantom" in said and "WARNING: this model was trained on SYNTHETIC images only" in said
     assert nib.load("out/made_up.nii.gz").shape == (48, 40, 3)
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit the temperature that makes the probabilities of a trained model honest, on the validation part of its data.
+"""Calibrate the probabilities of a trained model: fit a temperature on the validation part of its data.
 
 pyraseg calibrate
 pyraseg calibrate dermoscopy --dataset_dir data/drawn --model_file models/mine.pt
 
-writes the temperature beside the model, where segmenting and exporting find it. Every option is a key of the configs,
-as in `python -m monai.bundle run calibrating --config_file "['configs/train.json','configs/calibrate.json']"`, which
-does the same as the first.
+writes the temperature next to the model. `segment` and `export` find it there. Every option is a key of the configs.
+`python -m monai.bundle run calibrating --config_file "['configs/train.json','configs/calibrate.json']"` does the same
+as the first command.
 """
 
 from bundle.pyraseg.commands.console import command_parser

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the split of a data set for leaks: a patient, or the same or nearly the same image, in two of its parts.
+"""Check the split of a data set for leaks: a patient, or an identical or nearly identical image, in two of its parts.
 
 pyraseg check data/drawn
 
-What is checked is what a training would use: the datalist.json of the folder, or the pairs and the random split that
-these options make without one. Where a manifest.json lies beside the list, the files are compared with their hashes.
+checks the split that training would use: the datalist.json of the folder or, without one, the pairs and the random
+split of these options. If a manifest.json is next to the list, the files are compared with its hashes.
 """
 
 import argparse
@@ -19,12 +19,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("check", __doc__)
     parser.add_argument("dataset_dir", type=Path, help="folder of the data set")
     parser.add_argument("--image-pattern", default="images/{case}", help="images without a list (default: %(default)s)")
-    parser.add_argument("--label-pattern", default="labels/{case}", help="their labels (default: %(default)s)")
-    parser.add_argument("--patient-pattern", help="regular expression whose first group names a case's patient")
-    parser.add_argument("--seed", type=int, default=0, help="of the split without a list (default: %(default)s)")
+    parser.add_argument("--label-pattern", default="labels/{case}", help="labels without a list (default: %(default)s)")
+    parser.add_argument("--patient-pattern", help="regular expression; its first group is the patient in a case name")
+    parser.add_argument("--seed", type=int, default=0, help="seed of a split without a list (default: %(default)s)")
     parser.add_argument(
         "--threshold", type=float, default=THRESHOLD,
-        help="correlation from which on two images are nearly the same (default: %(default)s)",
+        help="correlation from which two images count as nearly identical (default: %(default)s)",
     )  # fmt: skip
     return parser.parse_args(argv)
 
@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     if changed:
         named = "\n".join(f"  {line}" for line in changed[:10])
         raise PyrasegError(
-            f"{len(changed)} files are not those that {manifest} lists:\n{named}\nPut them back, or make the list anew."
+            f"{len(changed)} files differ from {manifest}:\n{named}\nRestore them, or make the list again."
         )
     images = [item["image"] for items in cases.values() for item in items]
     duplicates = find_duplicates(images, threshold=options.threshold)
-    refuse_duplicates(cases, duplicates, folder, remedy="Make the list anew with `pyraseg datalist`.")
+    refuse_duplicates(cases, duplicates, folder, remedy="Make the list again with `pyraseg datalist`.")
     print(
         f"No leak in {folder}: {len(images)} images, {len(duplicates)} pairs the same or nearly so, none in two parts; "
         f"{'every file is as its manifest says' if manifest.is_file() else 'no manifest'}"

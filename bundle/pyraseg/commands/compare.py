@@ -3,7 +3,7 @@
 
 pyraseg compare runs/evaluation_a runs/evaluation_b
 
-prints first - second for every class. An interval that holds 0 is no difference that these cases can show.
+prints first - second for every class. If an interval contains 0, these cases show no difference.
 """
 
 import argparse
@@ -19,13 +19,13 @@ COLUMNS = ("metric", "class", "difference", "low", "high", "cases", "patients", 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("compare", __doc__)
     parser.add_argument("first", type=Path, help="output folder of one evaluation, or its scores.csv")
-    parser.add_argument("second", type=Path, help="that of the other")
+    parser.add_argument("second", type=Path, help="output folder of the other evaluation, or its scores.csv")
     parser.add_argument(
         "--metrics", nargs="+", choices=METRICS, default=["dice", "iou"], metavar="METRIC",
         help=f"columns to compare (default: dice iou): {', '.join(METRICS)}",
     )  # fmt: skip
-    parser.add_argument("--resamples", type=int, default=10_000, help="draws of the bootstrap (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("comparison.csv"), help="default: %(default)s")
+    parser.add_argument("--resamples", type=int, default=10_000, help="bootstrap draws (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("comparison.csv"), help="CSV file (default: %(default)s)")
     return parser.parse_args(argv)
 
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find images and labels in a folder and write the data list that a training reads, with a manifest and a summary.
+"""Pair images with labels, and write the data list for training, with a manifest and a summary.
 
 pyraseg datalist data/drawn --patient-pattern "^person_(\\d+)"
 
-writes datalist.json, manifest.json and a summary into the folder.
+writes datalist.json, manifest.json and a summary to the folder.
 
-Pairs are found by two patterns, a Decathlon dataset.json, Pascal VOC, the names of the ISIC challenges, folders images
-and labels (or masks), or as DICOM series with the SEG or RTSTRUCT that refers to them. Patients stay together. A split
-that puts the same or nearly the same image into two parts is refused.
+Pairs are found by two patterns, a Decathlon dataset.json, Pascal VOC, the file names of the ISIC challenges, folders
+images and labels (or masks), or as DICOM series with the SEG or RTSTRUCT that refers to them. All cases of a patient
+are in one part. A split with the same or nearly the same image in two parts is refused.
 """
 
 import argparse
@@ -32,31 +32,31 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("datalist", __doc__)
     parser.add_argument("dataset_dir", type=Path, help="folder of the data set")
     parser.add_argument("--output-dir", type=Path, help="where to write (default: the folder of the data set)")
-    parser.add_argument("--overwrite", action="store_true", help=f"replace a {LIST} that is there")
-    parser.add_argument("--image-pattern", help="such as images/{case}.jpg, where no layout fits")
-    parser.add_argument("--label-pattern", help="such as masks/{case}_segmentation.png")
+    parser.add_argument("--overwrite", action="store_true", help=f"replace an existing {LIST}")
+    parser.add_argument("--image-pattern", help="pattern of the images, such as images/{case}.jpg, if no layout fits")
+    parser.add_argument("--label-pattern", help="pattern of the labels, such as masks/{case}_segmentation.png")
     patients = parser.add_mutually_exclusive_group()
-    patients.add_argument("--patient-pattern", help="regular expression whose first group names a case's patient")
-    patients.add_argument("--patient-csv", type=Path, help="table with the columns case and patient")
+    patients.add_argument("--patient-pattern", help="regular expression; its first group is the patient in a case name")
+    patients.add_argument("--patient-csv", type=Path, help="CSV table with the columns case and patient")
     patients.add_argument(
         "--group-by", choices=GROUPINGS, default="auto",
-        help="what tells patients of DICOM apart: Patient ID where it says something (auto), at its word, or the study",
+        help="patients of DICOM: by Patient ID if it is plausible (auto), always by Patient ID, or by study",
     )  # fmt: skip
-    parser.add_argument("--merge-duplicates", action="store_true", help="make one patient of those who share an image")
+    parser.add_argument("--merge-duplicates", action="store_true", help="join patients that share an image into one")
     parser.add_argument(
         "--threshold", type=float, default=THRESHOLD,
-        help="correlation from which on two images are nearly the same (default: %(default)s)",
+        help="correlation from which two images count as nearly identical (default: %(default)s)",
     )  # fmt: skip
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--shares", type=float, nargs=3, default=(0.7, 0.15, 0.15), metavar=("TRAINING", "VALIDATION", "TEST"),
-        help="shares of the cases (default: 0.7 0.15 0.15)",
+        help="fractions of the cases (default: 0.7 0.15 0.15)",
     )  # fmt: skip
     how.add_argument("--folds", type=int, metavar="K", help="write K lists for cross-validation instead")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
-    parser.add_argument("--label-threshold", type=float, help="values of blurred masks from here on are class 1")
-    parser.add_argument("--unknown-value", type=int, help="value of pixels without a label (255 in Pascal VOC)")
-    parser.add_argument("--link", type=Path, metavar="FILE", help="CSV file of what the patients' numbers stand for")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
+    parser.add_argument("--label-threshold", type=float, help="value from which a pixel of a blurred mask is class 1")
+    parser.add_argument("--unknown-value", type=int, help="value of unlabeled pixels (255 in Pascal VOC)")
+    parser.add_argument("--link", type=Path, metavar="FILE", help="write a CSV file from patient numbers to names")
     return parser.parse_args(argv)
 
 

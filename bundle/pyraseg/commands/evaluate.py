@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score a trained model on the test part of its data set, which neither trained nor chose it.
+"""Score a trained model on the test part of its data set, which was used neither for training nor for model selection.
 
 pyraseg evaluate
 pyraseg evaluate dermoscopy --dataset_dir data/drawn --output_dir runs/drawn_evaluation
 
-writes scores.csv, summary.json and report.html. Every option is a key of the configs, as in
-`python -m monai.bundle run evaluating --config_file "['configs/train.json','configs/evaluate.json']"`, which does the
-same as the first.
+writes scores.csv, summary.json and report.html. Every option is a key of the configs.
+`python -m monai.bundle run evaluating --config_file "['configs/train.json','configs/evaluate.json']"` does the same as
+the first command.
 """
 
 from bundle.pyraseg.commands.console import command_parser

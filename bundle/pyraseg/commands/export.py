@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a trained model as ONNX: the network alone, and the whole path from raw pixels to classes as one graph.
+"""Export a trained model to ONNX: the network alone, and the whole path from raw pixels to classes as one graph.
 
 pyraseg export dermoscopy
 
-writes models/dermoscopy.onnx, which `pyraseg segment --model` and `python -m bundle.pyraseg.runtime` take, and
-models/dermoscopy.network.onnx. Both are compared with PyTorch at several sizes, on logits and classes, before they are
-kept (docs/deployment.md). Options of the config, such as `--spacing 2.0`, repeat those of the training.
+writes models/dermoscopy.onnx, for `pyraseg segment --model` and `python -m bundle.pyraseg.runtime`, and
+models/dermoscopy.network.onnx. Both are compared with PyTorch at several sizes, in logits and classes, before they are
+written (docs/deployment.md). Options of the config, such as `--spacing 2.0`, must repeat those of the training.
 """
 
 import argparse
@@ -30,10 +30,10 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     parser.add_argument("--model-file", type=Path, help="trained weights (default: those of the config)")
     parser.add_argument("--output-dir", type=Path, help="where to write (default: the folder of the weights)")
     parser.add_argument("--metadata", type=Path, nargs="+", default=None,
-                        help="metadata files (default: metadata.json and the task's, beside the configs)")  # fmt: skip
-    parser.add_argument("--run", type=Path, help="output folder of the training: the hash of its data goes along")
-    parser.add_argument("--license", help="of the weights (default: that of the bundle)")
-    parser.add_argument("--threshold", type=float, help="probability of the second of two classes that it counts from")
+                        help="metadata files (default: metadata.json and the task's, next to the configs)")  # fmt: skip
+    parser.add_argument("--run", type=Path, help="output folder of the training, to add the hash of its data")
+    parser.add_argument("--license", help="license of the weights (default: that of the bundle)")
+    parser.add_argument("--threshold", type=float, help="probability from which the second of two classes is chosen")
     parser.add_argument("--network-only", action="store_true", help="write the network alone")
     return split_options(parser, argv)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""List the models that are there: those that came along, and those that trainings left below the current folder.
+"""List the available models: the included ones, and those that were trained below the current folder.
 
 pyraseg models
 
-prints what each segments, in what kind of image, what it was trained on, its measured figures, its size, its license
-and where it is.
+prints for each what it segments, the kind of image, the training data, its measured figures, its use, its license and
+its file.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bundle.pyraseg.core import DEFAULT_TASK
 
 @dataclass(frozen=True)
 class Model:
-    """A model that came along.
+    """An included model.
 
     Attributes:
         name: what it is called.
@@ -40,7 +40,7 @@ class Model:
 
 
 def shipped_models() -> list[Model]:
-    """Return the models whose weights came along, and whose metadata have their hash."""
+    """Return the models whose weights are included, and whose metadata have their hash."""
     configs = home() / "configs"
     found = []
     for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
@@ -69,7 +69,7 @@ def told(model: Model) -> str:
         "trained on": about["data_source"],
         "measured": figures or "nothing",
         "use": about["intended_use"],
-        "license": "Apache-2.0; what its data allow: docs/data_licenses",
+        "license": "Apache-2.0; terms of its data: docs/data_licenses",
         "file": f"{model.path} ({model.path.stat().st_size / 1e6:.1f} MB)",
     }
     return "\n".join([f"{model.name}: {about['task']}", *(f"  {key:11} {value}" for key, value in lines.items())])
@@ -81,7 +81,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments(argv)
-    print("\n\n".join(told(model) for model in shipped_models()) or "No model came along.")
+    print("\n\n".join(told(model) for model in shipped_models()) or "No model is included.")
     for path in trained_models():
         print(f"\n{path} ({path.stat().st_size / 1e6:.1f} MB): trained here; pyraseg segment IN OUT --model {path}")
     print("\nSegment with one: pyraseg segment IN OUT --model NAME")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time the exported forms of a model on this very machine, and name the fastest.
+"""Time the exported forms of a model on this machine, and name the fastest.
 
 pyraseg pick-form models/dermoscopy --size 256 256
 
-times models/dermoscopy.network.onnx and models/dermoscopy.int8.network.onnx, as far as they are there, in ONNX Runtime
-and, where the extra `openvino` is installed, in OpenVINO, with bfloat16 too. All calls alternate. Only forms that were
-compared with PyTorch are picked: bfloat16 was not, it is timed for comparison (docs/int8.md).
+times models/dermoscopy.network.onnx and models/dermoscopy.int8.network.onnx, if they exist, in ONNX Runtime and, with
+the extra `openvino`, in OpenVINO, also with bfloat16. All calls alternate. Only forms that were compared with PyTorch
+are picked. bfloat16 was not compared; it is timed only for information (docs/int8.md).
 """
 
 import argparse
@@ -24,7 +24,7 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.runtime import open_session
 
 SUFFIXES = {"float": ".network.onnx", "int8": ".int8.network.onnx"}
-#: Ends the name of a form that nobody has compared with the float one.
+#: Ends the name of a form that was not compared with the float one.
 UNCHECKED = "bfloat16"
 
 
@@ -32,7 +32,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("pick-form", __doc__)
     parser.add_argument("model", type=Path, help="path of the exported files, without their suffixes")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("W", "H"), help="pixels of an image")
-    parser.add_argument("--batch", type=int, default=1, help="images at once")
+    parser.add_argument("--batch", type=int, default=1, help="images in one batch")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--repeats", type=int, default=20)
     return parser.parse_args(argv)
@@ -40,7 +40,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def on_onnxruntime(path: Path, threads: int, shape: tuple[int, ...]) -> Callable[[], object]:
     """Return a call of a network on random pixels, (B, W, H) with the channels that it takes."""
-    session = open_session(path, threads=threads, remedy="Write it anew: pyraseg export.")
+    session = open_session(path, threads=threads, remedy="Export it again: pyraseg export.")
     (image,) = session.get_inputs()
     feed = {image.name: _random(shape, image.shape[1])}
     return lambda: session.run(None, feed)

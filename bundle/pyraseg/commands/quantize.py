@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring an exported model to int8, and keep it only if it finds the same on validation cases.
+"""Quantize an exported model to int8, and keep the result only if it is as good on validation cases.
 
 pyraseg export dermoscopy
 pyraseg quantize dermoscopy --dataset-dir data/dermoscopy
 
-writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx beside the float files. Ranges are measured
-on training cases. The gate: on the validation cases the mean Dice falls by 0.005 at most, and 99.5 % of the pixels keep
-their class; else nothing is written, and the layers that cost most are named (docs/int8.md). Options of the config,
-such as `--spacing 2.0`, repeat those of the training.
+writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx next to the float files. Ranges of
+activations are measured on training cases. The gate: on the validation cases, the mean Dice falls by at most 0.005, and
+99.5 % of the pixels keep their class. Otherwise nothing is written, and the layers that change most pixels are named
+(docs/int8.md). Options of the config, such as `--spacing 2.0`, must repeat those of the training.
 """
 
 import argparse
@@ -47,13 +47,13 @@ NAMED = 5
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("quantize", __doc__)
     add_configs(parser, "train")
-    parser.add_argument("--dataset-dir", type=Path, help="the data of the training (default: that of the config)")
-    parser.add_argument("--network-file", type=Path, help="float network (default: beside the weights of the config)")
+    parser.add_argument("--dataset-dir", type=Path, help="data set of the training (default: that of the config)")
+    parser.add_argument("--network-file", type=Path, help="float network (default: next to the weights of the config)")
     parser.add_argument("--inference", type=Path, nargs="+",
-                        help="those of inference, for the whole path (default: by name)")  # fmt: skip
-    parser.add_argument("--images", type=int, default=64, help="training images that ranges are measured on")
-    parser.add_argument("--cases", type=int, help="validation cases that the gate looks at (default: all)")
-    parser.add_argument("--layers", action="store_true", help="tell what each layer costs, even if all may be int8")
+                        help="configs of inference, for the whole path (default: by name)")  # fmt: skip
+    parser.add_argument("--images", type=int, default=64, help="number of training images for measuring ranges")
+    parser.add_argument("--cases", type=int, help="number of validation cases for the gate (default: all)")
+    parser.add_argument("--layers", action="store_true", help="print the effect of each layer, even if all can be int8")
     return split_options(parser, argv)
 
 
@@ -90,8 +90,8 @@ def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser)
     properties = recipe_properties(recipe, Decision())
     if properties["recipe"] != about["recipe"]:
         raise PyrasegError(
-            f"The configs of inference prepare images otherwise than {float_path} does. Give those that it was "
-            "exported with, --inference, and the options of then. Nothing was written."
+            f"The configs of inference preprocess images differently than {float_path}. Give the configs of its "
+            "export (--inference), and the same options. Nothing was written."
         )
     decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
     model = path_model(ir.from_proto(network), recipe, decision)
@@ -102,7 +102,7 @@ def told(quantized: Quantized) -> str:
     """Return which layers cost most, for a message."""
     worst = [f"{layer} ({cost:.2%})" for layer, cost in list(quantized.costs.items())[:NAMED]]
     left = f"; {len(quantized.in_float)} layers are float" if quantized.in_float else ""
-    return f"Layers that change most pixels where they alone are int8: {', '.join(worst)}{left}."
+    return f"Layers that change most pixels if only they are int8: {', '.join(worst)}{left}."
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     require_content(images)
 
     def bar(layers: Sequence[str]) -> Iterator[str]:
-        return iter(tqdm(layers, desc="what each layer costs", unit="layer", disable=None))
+        return iter(tqdm(layers, desc="effect of each layer", unit="layer", disable=None))
 
     judged = images[: max(1, len(images) // 4)]
     quantized = quantize(network_file, images, judged, measure=options.layers, progress=bar)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the report of an evaluation again: one HTML file, with the curves of the training if its folder is given.
+"""Write the report of an evaluation again: one HTML file, with training curves if the folder of the training is given.
 
 pyraseg report runs/evaluation --training runs/phantom
 """
@@ -16,7 +16,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("evaluation", type=Path, help="output folder of `evaluating`")
     parser.add_argument("--training", type=Path, help="output folder of `training`, for its curves")
     parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html in the evaluation)")
-    parser.add_argument("--hide-names", action="store_true", help="show the cases as numbers, not by their paths")
+    parser.add_argument("--hide-names", action="store_true", help="show numbers in place of the paths of cases")
     return parser.parse_args(argv)
 
 

@@ -34,7 +34,10 @@ def split_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -
 def add_configs(parser: argparse.ArgumentParser, program: str) -> None:
     """Let a command take the names of tasks and files of configs."""
     parser.add_argument(
-        "tasks", nargs="*", metavar="TASK", help=f"name of a task, or file, laid over configs/{program}.json in turn"
+        "tasks",
+        nargs="*",
+        metavar="TASK",
+        help=f"task, or config file, merged into configs/{program}.json in this order",
     )
 
 
@@ -55,7 +58,7 @@ def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[
 
 
 def run_trained(run_id: str, names: Sequence[str], options: Mapping[str, Any], *, program: str) -> None:
-    """Run a program on a trained model: that of the current folder, else the one that came with the package."""
+    """Run a program on a trained model: that of the current folder, else the included one."""
     files, root = config_files(names, program=program)
     if "model_file" not in options:
         options = {**options, "model_file": str(trained_model(read_config(files, {"bundle_root": str(root)})))}

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment whatever lies in a folder: photographs, DICOM series, NIfTI, NRRD and MetaImage volumes.
+"""Segment photographs, DICOM series, and NIfTI, NRRD and MetaImage volumes: one file, or all in a folder.
 
 pyraseg segment photo.jpg out
 pyraseg segment studies out --model models/model.pt --outputs labels,seg
 
-Each input gets a label map on its own grid, a picture of it, and lines in a table of volumes. Without --model,
-photographs are given to the skin lesion model that came along, and all else to what `pyraseg train` left in
-models/model.pt or, without it, to the model of the phantom study; `pyraseg models` lists them. None is for diagnosis.
+Each input gets a label map on its own grid, a picture of it, and rows in a table of volumes. Without --model,
+photographs are segmented with the included skin lesion model. Everything else is segmented with models/model.pt, which
+`pyraseg train` writes, or, if there is none, with the model of the phantom study. `pyraseg models` lists the models.
+None is for diagnosis.
 
---model takes the NAME of a model that came along; a FILE of weights, whose task --task names if its own name does not;
-a FILE.onnx that `pyraseg export` wrote, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified
-first. Every other option is a key of the configs, such as `--device cuda`, as in
-`python -m monai.bundle run inferring --config_file configs/inference.json`.
+--model takes the NAME of an included model; a FILE of weights (give --task if its name is not that of its task); a
+FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first. Every
+other option is a key of the configs, such as `--device cuda`.
+`python -m monai.bundle run inferring --config_file configs/inference.json` does the same.
 """
 
 import argparse
@@ -29,10 +30,10 @@ from bundle.pyraseg.commands.models import Model, shipped_models
 from bundle.pyraseg.commands.places import config_files, home
 from bundle.pyraseg.core import DEFAULT_TASK, PHOTOGRAPH, PyrasegError, mendable, nearest_hint, task_names
 
-#: What is said of the model that has seen no patient.
+#: Warning for the model that was trained on synthetic images.
 SYNTHETIC = """
-WARNING: this model has seen SYNTHETIC images only. What it outlines in a real patient means nothing. It shows the way;
-train one on real images: pyraseg train --dataset_dir DATA (docs/guides/train_on_dicom.md)."""
+WARNING: this model was trained on SYNTHETIC images only. Its results on a real patient are meaningless. It is only a
+demonstration. Train a model on real images: pyraseg train --dataset_dir DATA (docs/guides/train_on_dicom.md)."""
 OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
 
 
@@ -43,7 +44,7 @@ def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, di
     parser.add_argument("input", type=Path, metavar="IN", help="a folder, searched recursively, or one file")
     parser.add_argument("output", type=Path, metavar="OUT", help="folder of the results, named as the inputs")
     parser.add_argument("--model", metavar="NAME|FILE|PACKAGE", help="default: by the kind of the images")
-    parser.add_argument("--task", help="whose weights --model FILE holds (default: by its name, else the default task)")
+    parser.add_argument("--task", help="task of --model FILE (default: by its name, else the default task)")
     parser.add_argument("--outputs", help=f"some of {', '.join(OUTPUTS)} (default: labels,overlay,volumes); of a "
                         "FILE.onnx one of png, nifti, seg")  # fmt: skip
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the public key that signed a PACKAGE")
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         run(task, given, target, settings | {"dataset_dir": str(source)})
     else:
         raise PyrasegError(
-            f"There is no model {options.model!r}: no file or folder, and none of those that came along, "
+            f"There is no model {options.model!r}: no such file or folder, and no such name among the included models, "
             f"{', '.join(known)}.{nearest_hint(options.model, known)}"
         )
     return 0
@@ -111,7 +112,7 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
 
 
 def model_for(photographs: bool, what: str) -> Model:
-    """Return the model for a kind of image: what a training left in the current folder, else what came along."""
+    """Return the model for a kind of image: that of the current folder, else an included one."""
     models = shipped_models()
     trained = Path("models", "model.pt")
     if trained.is_file() and all(model.path.resolve() != trained.resolve() for model in models):
@@ -126,7 +127,7 @@ def model_for(photographs: bool, what: str) -> Model:
 def introduced(model: Model) -> str:
     """Return what is to be known before a model is used."""
     if model.path == Path("models", "model.pt").resolve() and "weights" in model.about and model.name == "model":
-        return f"{model.path}, which a training left there. Not for diagnosis."
+        return f"{model.path}, trained here. Not for diagnosis."
     text = f"the model {model.name}: {model.about['task']}. Trained on: {model.about['data_source']}. "
     text += f"{model.about['intended_use']}."
     if model.task == DEFAULT_TASK and model.name == DEFAULT_TASK:
@@ -148,7 +149,7 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     from bundle.pyraseg.runtime import main as runtime
 
     if unknown := settings.keys() - {"threads", "select"}:
-        raise PyrasegError(f"With a model in ONNX the options are --threads and --select, not --{min(unknown)}.")
+        raise PyrasegError(f"With an ONNX model, the options are --threads and --select, not --{min(unknown)}.")
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     return runtime([str(model), str(source), str(target), "--format", outputs or "png", *words])
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a task: in stages, with validation, from which the best model is kept.
+"""Train a task: in stages, with validation, keeping the best model.
 
 pyraseg train
 pyraseg train dermoscopy --dataset_dir data/drawn --epochs 20 --device cuda
 
-The first trains the default task on a phantom CT study, which it writes itself. Records go to runs/, the model
-to models/, both below the current folder. Every option is a key of the configs; a mistyped one stops the run and names
-the nearest. `python -m monai.bundle run training --config_file configs/train.json` does the same as the first.
+The first command trains the default task on a phantom CT study, which it creates. Records are written to runs/, the
+model to models/, both below the current folder. Every option is a key of the configs. A mistyped option stops the run,
+and the message names the nearest key. `python -m monai.bundle run training --config_file configs/train.json` does the
+same as the first command.
 """
 
 from bundle.pyraseg.commands.console import command_parser

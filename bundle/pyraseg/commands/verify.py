@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verify a packaged bundle before anything in it is run.
+"""Verify a model package before its code is run.
 
 pyraseg verify pyraseg_dermoscopy_v0.2.0.zip --key public.pem
 
-PACKAGE is the zip, or a folder that holds the same files: one that was unpacked, or downloaded from a hub.
-Its form, sums, signature and metadata are checked first, as bytes and plain JSON. Only a package that passes is
-unpacked, into a temporary folder, and run on the made-up image that it holds: the shapes of the network, the
-preprocessing and the prediction must be those of the machine that made it. Parsing a MONAI config runs code, so a
-package that nobody has signed is run with --unsigned alone.
+PACKAGE is the zip, or a folder with the same files, unpacked or downloaded from a hub. Its format, checksums, signature
+and metadata are checked first, as bytes and plain JSON. Only a package that passes is unpacked to a temporary folder
+and run on its drawn image. The shapes of the network, the preprocessing and the prediction must equal those of the
+machine that made it. Parsing a MONAI config runs code, so an unsigned package is run only with --unsigned.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from bundle.pyraseg.packaging import verify
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("verify", __doc__)
-    parser.add_argument("package", type=Path, help="the package as it was downloaded, a zip or a folder")
+    parser.add_argument("package", type=Path, help="the downloaded package, a zip or a folder")
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the Ed25519 public key that signed it")
     parser.add_argument("--unsigned", action="store_true", help="trust it without a signature, and run its code")
     return parser.parse_args(argv)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score one set of label maps against another: a second observer against the first, or another program's output.
+"""Score one set of label maps against another: a second observer against the first, or the output of another program.
 
 pyraseg compare-labels DATA --class-names background vessel --label-pattern "masks_1stHO/{case}.png" \\
     --scored-pattern "masks_2ndHO/{case}.png" --mask-value 255
 
-The cases of one part of the split are scored as an evaluation scores a network: the figures stand side by side.
+The cases of one part of the split are scored in the same way as a network in an evaluation, so the figures are
+comparable.
 """
 
 import argparse
@@ -23,17 +24,24 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("compare-labels", __doc__)
     parser.add_argument("dataset_dir", type=Path, help="folder of the data set")
     parser.add_argument("--class-names", nargs="+", required=True, metavar="NAME", help="all classes, background first")
-    parser.add_argument("--label-pattern", required=True, help="the truth, such as masks_1stHO/{case}.png")
-    parser.add_argument("--scored-pattern", required=True, help="what is scored, such as masks_2ndHO/{case}.png")
-    parser.add_argument("--patient-pattern", help="regular expression whose first group names a case's patient")
+    parser.add_argument("--label-pattern", required=True, help="ground truth, such as masks_1stHO/{case}.png")
+    parser.add_argument("--scored-pattern", required=True, help="label maps to score, such as masks_2ndHO/{case}.png")
+    parser.add_argument("--patient-pattern", help="regular expression; its first group is the patient in a case name")
     parser.add_argument("--split", choices=SPLITS, default="test", help="part to score (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
-    parser.add_argument("--mask-value", type=int, help="value of binary masks that stands for class 1, usually 255")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
+    parser.add_argument("--mask-value", type=int, help="value of class 1 in binary masks, usually 255")
     parser.add_argument(
-        "--lesion-classes", nargs="+", default=[], metavar="NAME", help="classes whose parts are lesions to find"
+        "--lesion-classes",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="classes scored lesion by lesion",
     )
     parser.add_argument(
-        "--surface-tolerance", type=float, default=2.0, help="mm, of the surface Dice (default: %(default)s)"
+        "--surface-tolerance",
+        type=float,
+        default=2.0,
+        help="mm, tolerance of the surface Dice (default: %(default)s)",
     )
     return parser.parse_args(argv)
 

@@ -3,8 +3,8 @@
 
 pyraseg download spleen
 
-A transfer that breaks off goes on where it ended. The archives are kept, the folder of the set appears whole or not at
-all, and its SOURCE.txt says where it came from, under which license and what to cite.
+An interrupted download continues where it stopped. The archives are kept. The folder of the set is created completely
+or not at all. Its SOURCE.txt states the source, the license and what to cite.
 """
 
 import argparse
@@ -21,14 +21,17 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         f"  {name:11} {recipe.title}\n{'':13} license: {recipe.license}" for name, recipe in RECIPES.items()
     )
     parser = command_parser("download", f"{__doc__}\nsets:\n{sets}")
-    parser.add_argument("set", choices=RECIPES, help="which set")
+    parser.add_argument("set", choices=RECIPES, help="name of the set")
     parser.add_argument("--output-dir", type=Path, help="folder of the data set (default: data/SET)")
     parser.add_argument(
-        "--download-dir", type=Path, default=Path("data/downloads"), help="archives (default: %(default)s)"
+        "--download-dir",
+        type=Path,
+        default=Path("data/downloads"),
+        help="folder of archives (default: %(default)s)",
     )
-    parser.add_argument("--mirror", metavar="URL", help="folder on another server that holds the same archives")
-    parser.add_argument("--masks", type=Path, help="archive or folder of masks, for a set that comes without")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    parser.add_argument("--mirror", metavar="URL", help="folder on another server with the same archives")
+    parser.add_argument("--masks", type=Path, help="archive or folder of masks, for a set without masks")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
     return parser.parse_args(argv)
 
 

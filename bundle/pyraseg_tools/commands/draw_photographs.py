@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw photographs of made-up skin with a lesion and its mask, to try the dermoscopy task on: they show nobody.
+"""Draw synthetic photographs of skin with a lesion and its mask, to try the dermoscopy task. They show no real person.
 
 pyraseg draw-photographs data/drawn
 
@@ -16,9 +16,9 @@ from bundle.pyraseg_tools.datasets import write_photograph_study
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("draw-photographs", __doc__)
     parser.add_argument("folder", type=Path, help="new folder")
-    parser.add_argument("--people", type=int, default=30, help="(default: %(default)s)")
-    parser.add_argument("--photographs", type=int, default=2, help="of each of them (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=2024, help="(default: %(default)s)")
+    parser.add_argument("--people", type=int, default=30, help="number of people (default: %(default)s)")
+    parser.add_argument("--photographs", type=int, default=2, help="photographs of each person (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=2024, help="seed of the drawing (default: %(default)s)")
     return parser.parse_args(argv)
 
 

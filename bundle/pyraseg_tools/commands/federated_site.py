@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A site of a federation: MONAI's client of this bundle, driven by NVFlare's client API.
+"""A site of a federation: MONAI's client of this bundle, run by NVFlare's client API.
 
-NVFlare runs this file at every site; `pyraseg federation` does so on one machine. What differs
-between sites (data, folders) stands in an overlay of the configs that each site keeps to itself.
+NVFlare runs this file at every site; `pyraseg federation` does so on one machine. The settings of a site (data,
+folders) are in a config overlay that each site keeps to itself.
 """
 
 import argparse

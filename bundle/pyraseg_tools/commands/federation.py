@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train with several sites that share weights and no images, all on this machine: NVFlare's simulator.
+"""Federated learning: train at sites that share weights but no images, on this machine (NVFlare's simulator).
 
     pyraseg federation --rounds 2 --output_dir runs/federation
 
-writes a phantom study for each of two sites and trains on them. With `--datasets A B`, the sites have data sets of
-their own; options of the config, `--key value`, hold at all of them. The model is in OUTPUT_DIR/model.pt, the log of
-each site in OUTPUT_DIR/SITE/.
+writes a phantom study for each of two sites and trains on them. With `--datasets A B`, the sites have their own data
+sets. Options of the config, `--key value`, apply at all sites. The model is OUTPUT_DIR/model.pt. The log of each site
+is in OUTPUT_DIR/SITE/.
 """
 
 import argparse
@@ -80,9 +80,9 @@ def files() -> list[Path]:
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("federation", __doc__)
-    parser.add_argument("--rounds", type=int, default=4, help="how often the weights are averaged")
-    parser.add_argument("--local_epochs", type=int, default=3, help="epochs of a site between two averages")
-    parser.add_argument("--datasets", type=Path, nargs="+", help="data sets, one a site; two phantom studies without")
+    parser.add_argument("--rounds", type=int, default=4, help="number of averages of the weights")
+    parser.add_argument("--local_epochs", type=int, default=3, help="epochs at each site between two averages")
+    parser.add_argument("--datasets", type=Path, nargs="+", help="one data set a site (default: two phantom studies)")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/federation"))
     return split_options(parser, argv)
 
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     options, given = arguments(argv)
     folder = options.output_dir.expanduser().resolve()
     if " " in f"{folder}{home()}":
-        raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {home()} may hold none.")
+        raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {home()} must not contain any.")
     datasets = [path.expanduser().resolve() for path in options.datasets] if options.datasets else [None, None]
     settings = {**given, "rounds": options.rounds, "local_epochs": options.local_epochs}
     read_config(files(), settings)  # a mistyped option is told before anything is written

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a data set, show what looks wrong in it, and propose settings for its training in a file.
+"""Measure a data set, list unusual cases, and propose settings for its training in a file.
 
-Configs and options are those of the training that is meant, e.g.
+Give the configs and options of the planned training, for example
 
     pyraseg fingerprint configs/train.json --output OUT --memory 8 \\
         --dataset_dir my_study --class_names "['background','tumor']"
@@ -9,7 +9,7 @@ Configs and options are those of the training that is meant, e.g.
 OUT gets report.md, cases.csv, histograms.png, pairs.png and proposal.json. Nothing is applied: read the report, edit
 the proposal, and train with --config_file "['configs/train.json','OUT/proposal.json']" and the same options.
 
-Settings follow from the training part of the split alone; what looks wrong is searched for in all parts.
+Settings are derived from the training part of the split only. Unusual cases are searched in all parts.
 """
 
 import argparse
@@ -51,9 +51,13 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     parser = command_parser("fingerprint", __doc__)
     add_configs(parser, "train")
     parser.add_argument("--output", type=Path, required=True, help="new folder for the report and the proposal")
-    parser.add_argument("--memory", type=float, metavar="GB", help="of the device that trains: proposes a batch size")
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="of class weights (default: %(default)s)")
-    parser.add_argument("--max-ratio", type=float, default=10.0, help="of two class weights (default: %(default)s)")
+    parser.add_argument("--memory", type=float, metavar="GB", help="memory of the device; proposes a batch size")
+    parser.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help="method of class weights (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-ratio", type=float, default=10.0, help="largest ratio of class weights (default: %(default)s)"
+    )
     return split_options(parser, argv)
 
 

@@ -3,7 +3,7 @@
 
 pyraseg label dist/pyraseg_dermoscopy_v0.2.0.zip --studies FOLDER
 
-It runs in an environment of its own, .venv-label, which `make label` makes (docs/label.md).
+It runs in a separate environment, .venv-label, which `make label` creates (docs/label.md).
 """
 
 import argparse
@@ -33,27 +33,27 @@ SETTINGS = {
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("label", __doc__)
     parser.add_argument("bundles", type=Path, nargs="+",
-                        help="zips from `pyraseg package`, or folders of bundles of another make")  # fmt: skip
+                        help="zips from `pyraseg package`, or folders of other bundles")  # fmt: skip
     parser.add_argument("--studies", required=True,
-                        help="folder of images (labels go below it), or the DICOMweb address of a PACS")  # fmt: skip
+                        help="folder of images and labels, or the DICOMweb address of a PACS")  # fmt: skip
     parser.add_argument("--filter", nargs="+", metavar="KEYWORD=VALUE",
-                        help="which series of a PACS, such as Modality=CT StudyDate=20260101-")  # fmt: skip
-    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
+                        help="series of a PACS to serve, such as Modality=CT StudyDate=20260101-")  # fmt: skip
+    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="certificate authority of the hospital")
     parser.add_argument("--allow-http", action="store_true",
-                        help="get images without encryption from another machine")  # fmt: skip
+                        help="allow images from another machine without encryption")  # fmt: skip
     parser.add_argument("--patient-pattern", metavar="REGEX",
-                        help="what in the names of files tells the patient, such as '^(.+)_[ab]'")  # fmt: skip
-    parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="of the server (default: %(default)s)")
+                        help="its first group is the patient in a file name, such as '^(.+)_[ab]'")  # fmt: skip
+    parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="server folder (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    parser.add_argument("--verbose", action="store_true", help="log more, names of files among it")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--verbose", action="store_true", help="log more, also file names")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     if importlib.util.find_spec("monailabel") is None:
-        raise PyrasegError("MONAI Label is not installed here. `make label` makes an environment with it: .venv-label.")
+        raise PyrasegError("MONAI Label is not installed here. `make label` installs it in .venv-label.")
     remote = options.studies.startswith(("http://", "https://"))
     settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies), options.patient_pattern)
     with socket.socket() as probe:
@@ -102,7 +102,7 @@ def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str
     count = sum(series.has_uid for series in scan.series)
     if not count:
         raise PyrasegError(
-            f"{folder} holds no image: there must be {', '.join(patterns)} in itself, or DICOM series in it or below. "
+            f"{folder} holds no image: it must contain {', '.join(patterns)} files, or DICOM series at any depth. "
             "Correct --studies."
         )
     print(f"{count} DICOM series in {folder}")
@@ -111,7 +111,7 @@ def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str
 
 def refuse_pattern(patient_pattern: str | None) -> None:
     if patient_pattern is not None:
-        raise PyrasegError("--patient-pattern is for names of files: of DICOM series the Patient ID tells the patient.")
+        raise PyrasegError("--patient-pattern is for file names. DICOM series are grouped by Patient ID.")
 
 
 def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
@@ -120,7 +120,7 @@ def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
 
     refuse_pattern(options.patient_pattern)
     if options.filter is None:
-        raise PyrasegError("A PACS holds many kinds of image. Say which ones, such as --filter Modality=CT.")
+        raise PyrasegError("A PACS has many kinds of image. Select one, such as --filter Modality=CT.")
     filters, ca_bundle = parse_filters(options.filter), options.ca_bundle
     client = connect(options.studies, environment=os.environ, ca_bundle=ca_bundle, allow_http=options.allow_http)
     found = find_series(client, filters)

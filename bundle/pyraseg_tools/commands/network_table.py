@@ -136,12 +136,12 @@ def tables(report: dict) -> dict[str, str]:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("network-table", __doc__)
-    parser.add_argument("--page", type=Path, default=Path("docs/networks.md"), help="page that holds the tables")
+    parser.add_argument("--page", type=Path, default=Path("docs/networks.md"), help="page with the tables")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("benchmarks/results/networks_table.json"),
-        help="file of the counts",
+        help="file of all counts",
     )
     return parser.parse_args(argv)
 

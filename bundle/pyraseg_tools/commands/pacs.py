@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment series of a PACS with an exported model and store the DICOM SEG beside them, over DICOMweb.
+"""Segment series in a PACS with an exported model, and store the DICOM SEG in their studies, over DICOMweb.
 
 pyraseg pacs https://pacs.example.org/dicom-web models/model.onnx --filter Modality=CT StudyDate=20260101-
 
-Credentials come from the environment: PYRASEG_PACS_USER and PYRASEG_PACS_PASSWORD, or PYRASEG_PACS_TOKEN. What has been
-done is remembered, so a run that was stopped goes on where it was.
+Credentials are read from the environment: PYRASEG_PACS_USER and PYRASEG_PACS_PASSWORD, or PYRASEG_PACS_TOKEN. Finished
+series are recorded, so an interrupted run continues where it stopped.
 """
 
 import argparse
@@ -23,24 +23,24 @@ from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("pacs", __doc__)
-    parser.add_argument("url", help="the PACS's DICOMweb; Orthanc's ends in /dicom-web")
-    parser.add_argument("model", type=Path, help="ONNX file that `pyraseg export` wrote")
+    parser.add_argument("url", help="DICOMweb address of the PACS; for Orthanc, it ends in /dicom-web")
+    parser.add_argument("model", type=Path, help="ONNX file from `pyraseg export`")
     parser.add_argument("--filter", nargs="+", required=True, metavar="KEYWORD=VALUE",
-                        help="what to segment, such as Modality=CT StudyDate=20260101-")  # fmt: skip
+                        help="series to segment, such as Modality=CT StudyDate=20260101-")  # fmt: skip
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--once", action="store_true", help="do what there is, and end (the default)")
-    mode.add_argument("--watch", type=float, metavar="SECONDS", help="look again every so often, until stopped")
-    mode.add_argument("--dry-run", action="store_true", help="list what would be done")
+    mode.add_argument("--once", action="store_true", help="segment the present series, and end (the default)")
+    mode.add_argument("--watch", type=float, metavar="SECONDS", help="repeat the search at this interval")
+    mode.add_argument("--dry-run", action="store_true", help="list the series that would be segmented")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/pacs"),
-                        help="of what is remembered, and of the images at work (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--retry-failed", action="store_true", help="try again what failed before")
-    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="whom to trust instead of public authorities")
+                        help="folder of the journal, and of images in use (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--retry-failed", action="store_true", help="retry series that failed before")
+    parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="certificate authority of the hospital")
     parser.add_argument("--allow-http", action="store_true",
-                        help="send images without encryption to another machine")  # fmt: skip
+                        help="allow images to another machine without encryption")  # fmt: skip
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
-                        help="what slices must have where a series holds several phases or echoes")  # fmt: skip
+                        help="select one of several phases or echoes of a series")  # fmt: skip
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="of the network (default: %(default)s)"
+        "--threads", type=int, default=os.cpu_count() or 1, help="threads of the network (default: %(default)s)"
     )
     options = parser.parse_args(argv)
     if options.threads < 1:
@@ -84,6 +84,6 @@ def main(argv: list[str] | None = None) -> None:
         except KeyboardInterrupt:
             sys.exit("Stopped. What was done is remembered.")
         states = Counter(entry.status for series in found if (entry := journal[series.uid]))
-    print(f"{states['stored']} of {len(found)} series are segmented in the PACS; {path} remembers it")
+    print(f"{states['stored']} of {len(found)} series are segmented in the PACS; recorded in {path}")
     if failures or states["failed"]:
         raise PyrasegError(f"{len(found) - states['stored']} series are not; the lines above, or {path}, say why.")

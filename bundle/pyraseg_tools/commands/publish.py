@@ -3,10 +3,10 @@
 
 pyraseg publish dist/pyraseg_dermoscopy_v0.2.0.zip --key public.pem --hub OWNER/pyraseg_dermoscopy --dry-run
 
-The package is verified first, and what was verified is what is published.
-The hub's token comes from `hf auth login` or HF_TOKEN; a new repository is private unless --public is given. The zoo
-has no weights in git: --url says where it finds them, such as https://huggingface.co/OWNER/NAME/resolve/VERSION, from
-where anyone must be able to download (docs/sharing.md).
+The package is verified first, and exactly the verified bytes are published.
+The token of the hub comes from `hf auth login` or HF_TOKEN. A new repository is private unless --public is given. The
+zoo has no weights in git: --url is the address from which it downloads them, such as
+https://huggingface.co/OWNER/NAME/resolve/VERSION. Anyone must be able to download from it (docs/sharing.md).
 """
 
 import argparse
@@ -19,7 +19,7 @@ from bundle.pyraseg_tools.publishing import write_zoo, zoo_files
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("publish", __doc__)
-    parser.add_argument("package", type=Path, help="zip of `pyraseg package`")
+    parser.add_argument("package", type=Path, help="zip from `pyraseg package`")
     trust = parser.add_mutually_exclusive_group(required=True)
     trust.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the public key that signed it")
     trust.add_argument("--unsigned", action="store_true", help="publish it without a signature")
@@ -27,7 +27,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     target.add_argument("--hub", metavar="OWNER/NAME", help="repository of the Hugging Face hub")
     target.add_argument("--zoo", type=Path, metavar="CLONE", help="clone of the model zoo, to write models/NAME in")
     parser.add_argument("--public", action="store_true", help="make a new repository of the hub public")
-    parser.add_argument("--url", help="address of the folder that the zoo downloads large files from")
+    parser.add_argument("--url", help="address of the folder from which the zoo downloads large files")
     parser.add_argument("--dry-run", action="store_true", help="list what would be published, and publish nothing")
     options = parser.parse_args(argv)
     if (options.zoo is None) != (options.url is None):

@@ -3,9 +3,9 @@
 
 pyraseg triton models/dermoscopy.int8.onnx --output-dir triton
 
-writes triton/dermoscopy_int8/config.pbtxt and triton/dermoscopy_int8/1/model.onnx. A server starts on it with
-`tritonserver --model-repository triton`. No Triton server was at hand: the text is checked against Triton's own schema
-of it, it was not tested with a server.
+writes triton/dermoscopy_int8/config.pbtxt and triton/dermoscopy_int8/1/model.onnx. Start a server with
+`tritonserver --model-repository triton`. The configuration is checked against Triton's own schema. It was not tested
+with a server.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from bundle.pyraseg.deployment import write_repository
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("triton", __doc__)
     parser.add_argument("model", type=Path, nargs="+", help="ONNX files")
-    parser.add_argument("--output-dir", type=Path, default=Path("triton"), help="the repository")
-    parser.add_argument("--threads", type=int, default=2, help="of each copy of a model")
-    parser.add_argument("--instances", type=int, default=1, help="copies of each model that answer at once")
+    parser.add_argument("--output-dir", type=Path, default=Path("triton"), help="folder of the repository")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each copy of a model")
+    parser.add_argument("--instances", type=int, default=1, help="number of copies of each model that run in parallel")
     return parser.parse_args(argv)
 
 

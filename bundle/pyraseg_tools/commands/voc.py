@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a tree of DICOM files, with its labels, into a Pascal VOC tree, split by patient.
+"""Convert a tree of DICOM files with its labels to a Pascal VOC tree, split by patient.
 
 pyraseg voc STUDY OUT --class-names background liver lesion spleen kidney
 
-Series are sorted out by their UIDs, every slice and every frame becomes a picture. SEG and RTSTRUCT objects below the
-folder are laid on the series that they refer to; NIfTI and NRRD labels are found by --label-pattern or in a --table.
-Pictures carry no name, ID, date or UID; the link to their sources is a file of its own beside the tree.
+Files are grouped into series by UID. Every slice and every frame becomes a picture. SEG and RTSTRUCT objects below the
+folder are matched to the series that they refer to. NIfTI and NRRD labels are found by --label-pattern or in a --table.
+Pictures have no name, ID, date or UID. A separate file next to the tree links them to their sources.
 """
 
 import argparse
@@ -33,10 +33,10 @@ from bundle.pyraseg_tools.datasets.voc import (
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("voc", __doc__)
-    parser.add_argument("source", type=Path, help="folder that is searched for DICOM files, or one file")
+    parser.add_argument("source", type=Path, help="folder to search for DICOM files, or one file")
     parser.add_argument("target", type=Path, help="the Pascal VOC tree: a new or an empty folder")
     parser.add_argument(
-        "--link", type=Path, help="CSV from pictures to patients and UIDs (default: TARGET_link.csv, beside the tree)"
+        "--link", type=Path, help="CSV from pictures to patients and UIDs (default: TARGET_link.csv, next to the tree)"
     )
     labels = parser.add_argument_group("labels")
     labels.add_argument("--class-names", nargs="+", metavar="NAME", default=[], help="all classes, background first")
@@ -57,10 +57,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         '{"liver": ["Leber", ["SCT", "10200004"], 5], "background": ["*"]}',
     )  # fmt: skip
     labels.add_argument(
-        "--overlap-order", nargs="+", metavar="NAME", help="classes that may overlap; the later is kept"
+        "--overlap-order", nargs="+", metavar="NAME", help="classes that may overlap; the later one is kept"
     )
-    labels.add_argument("--mask-value", type=int, help="value of binary masks that stands for class 1, usually 255")
-    labels.add_argument("--unknown-value", type=int, help="value of pixels that nobody labeled; they become VOC's 255")
+    labels.add_argument("--mask-value", type=int, help="value of class 1 in binary masks, usually 255")
+    labels.add_argument("--unknown-value", type=int, help="value of unlabeled pixels; they become 255, as in VOC")
     labels.add_argument(
         "--drawn-on", choices=DRAWN_ON, default=DRAWN_ON[0],
         help="what a SEG or RTSTRUCT of the table must share with its series (default: %(default)s)",
@@ -71,23 +71,28 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"one for gray or three for RGB: header, header:1, {', '.join(PRESETS)}, center=40,width=400[,function=F] "
         "or percentiles=1,99 (default: header)",
     )  # fmt: skip
-    pictures.add_argument("--fallback", metavar="WINDOW", help="where the header has none that can be used")
+    pictures.add_argument("--fallback", metavar="WINDOW", help="window for series without one in the header")
     pictures.add_argument(
         "--format", choices=FORMATS, default="jpg",
-        help="jpg and png have 8 bits, png16 keeps the values, without a window (default: %(default)s)",
+        help="jpg and png have 8 bits; png16 keeps the values, without a window (default: %(default)s)",
     )  # fmt: skip
-    pictures.add_argument("--square-pixels", action="store_true", help="resample pictures whose pixels are not square")
+    pictures.add_argument("--square-pixels", action="store_true", help="resample pictures with non-square pixels")
     split = parser.add_argument_group("split")
     split.add_argument(
         "--group-by", choices=GROUPINGS, default="auto",
-        help="what tells patients apart: Patient ID where it says something (auto), at its word, or the study",
+        help="patients: by Patient ID if it is plausible (auto), always by Patient ID, or by study",
     )  # fmt: skip
     split.add_argument(
         "--split", nargs=3, type=float, default=[0.7, 0.15, 0.15], metavar="SHARE",
-        help="shares of the patients in train, val and test (default: 0.7 0.15 0.15)",
+        help="fractions of the patients in train, val and test (default: 0.7 0.15 0.15)",
     )  # fmt: skip
-    split.add_argument("--seed", type=int, default=0, help="of the split and of the patients' numbers (default: 0)")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes, a series each")
+    split.add_argument("--seed", type=int, default=0, help="seed of split and patient numbers (default: 0)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        help="processes, one series each",
+    )
     return parser.parse_args(argv)
 
 
@@ -139,7 +144,7 @@ def require_classes(options: argparse.Namespace, scan: Scan) -> None:
     if bool(options.class_names) != options.images_only:
         return
     if options.images_only:
-        raise PyrasegError("--images-only writes no masks, so --class-names means nothing. Leave one of them out.")
+        raise PyrasegError("--images-only writes no masks, so --class-names has no effect. Leave one of them out.")
     objects = scan.label_objects
     names = sorted({region.name for path in objects for region in open_label(path).regions.values()})
     found = f"{len(objects)} SEG and RTSTRUCT objects, with {names}" if objects else "no SEG and no RTSTRUCT"
@@ -181,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     print(f"{source}: {len(plan.stacks)} series, {labeled} of them with a label; not images: {skipped or 'none'}")
     for orphan in plan.orphans:
-        print(f"The label {orphan} refers to no series that is here; it is left out.")
+        print(f"The label {orphan} refers to no series in this folder; it is left out.")
     result = write_voc(
         target, link, plan, settings, split_shares=options.split, seed=options.seed, num_workers=options.workers
     )
@@ -190,6 +195,6 @@ def main(argv: list[str] | None = None) -> None:
     parts = ", ".join(f"{count} {part}" for part, count in result.parts.items())
     print(
         f"Wrote {result.images} pictures of {result.patients} patients to {target} (with masks: {parts}) and the link "
-        f"to their sources to {link}: keep it apart."
+        f"to their sources to {link}. Store it separately."
     )
     require_all(result)

@@ -25,4 +25,4 @@ def main(argv: list[str] | None = None) -> None:
     count = write_zipapp(path)
     listed = path.with_suffix(".requirements.txt")
     write_text(listed, "\n".join(requirements()) + "\n")
-    print(f"{path}: {count} modules, {path.stat().st_size / 1e3:.0f} kB; what it needs is in {listed}")
+    print(f"{path}: {count} modules, {path.stat().st_size / 1e3:.0f} kB; its requirements are in {listed}")
