@@ -88,12 +88,7 @@ class KeepInStep:
 
     def attach(self, engine: Engine) -> None:
         # The last iteration, not the end of the epoch: handlers of that may validate or save before this one's turn.
-        engine.add_event_handler(
-            Events.ITERATION_COMPLETED(
-                event_filter=lambda engine, iteration: iteration % engine.state.epoch_length == 0
-            ),
-            self,
-        )
+        engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=_is_last), self)
 
     @torch.no_grad()
     def __call__(self, engine: Engine) -> None:
@@ -104,3 +99,7 @@ class KeepInStep:
                         if isinstance(statistic, Tensor):
                             dist.all_reduce(statistic)
                             statistic /= process_count()
+
+
+def _is_last(engine: Engine, iteration: int) -> bool:
+    return iteration % engine.state.epoch_length == 0
