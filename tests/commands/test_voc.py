@@ -354,7 +354,7 @@ def test_pixels_that_are_not_square_are_told_or_made_so(tmp_path, capsys):
         (["--images-only", "--link", "{source}/slice_000.dcm"], "exists. Give another file"),
         (["--images-only", "--workers", "-1"], "--workers and --seed are 0 or more"),
         (["--images-only", "--split", "1", "1", "1"], "three shares that sum to 1"),
-        (["--images-only", "--table", "gone.csv"], "The table gone.csv cannot be read"),
+        (["--images-only", "--table", "gone.csv"], "There is no file gone.csv"),
         (["--class-names", "a", "b", "--label-pattern", "{{stem}}.nii"], "None of the 1 series below .* has a label"),
         (["--class-names", "a", "b", "--label-names", "gone.json"], "gone.json cannot be read as JSON"),
     ],
