@@ -28,7 +28,7 @@ def test_masks_of_the_classes_are_put_together(tmp_path: Path) -> None:
     assert np.array_equal(merged[1][0], PICTURE.T == 1)
     with pytest.raises(PyrasegError, match=r"The data list has masks named \['SPLEEN'\]"):
         load(photograph, files, class_names=["background", "lesion"])
-    with pytest.raises(PyrasegError, match=r"lesion\.png holds the values 1 besides 0, where 255 stands"):
+    with pytest.raises(PyrasegError, match=r"lesion\.png holds the values 1 beside 0 and 255"):
         load(photograph, files, mask_value=255)
 
 
@@ -59,7 +59,7 @@ def test_a_folder_that_is_no_label_is_refused(tmp_path: Path) -> None:
     (tmp_path / "masks" / "notes.txt").write_text("x")
     with pytest.raises(PyrasegError, match=r"holds lesion\.png, notes\.txt"):
         load(photograph, tmp_path / "masks")
-    with pytest.raises(PyrasegError, match=r"lesion\.png holds the values 1, 3 besides 0, where one value stands"):
+    with pytest.raises(PyrasegError, match=r"lesion\.png holds the values 3 beside 0 and 1"):
         load(photograph, files)
     with pytest.raises(PyrasegError, match=r"There is no label at .*gone\.png"):
         load(photograph, {"lesion": tmp_path / "gone.png"})

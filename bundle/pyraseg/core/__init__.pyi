@@ -14,10 +14,12 @@ from .errors import describe as describe
 from .errors import mendable as mendable
 from .errors import nearest_hint as nearest_hint
 from .errors import require as require
+from .errors import require_mendable as require_mendable
 from .errors import root_of as root_of
 from .files import file_digest as file_digest
 from .files import read_csv as read_csv
 from .files import replacing as replacing
+from .files import require_new as require_new
 from .files import write_csv as write_csv
 from .files import write_json as write_json
 from .files import write_text as write_text

@@ -77,6 +77,14 @@ def mendable(error: BaseException) -> PyrasegError | None:
     return cause
 
 
+def require_mendable(error: Exception) -> PyrasegError:
+    """Return the `PyrasegError` that an error is or was raised from; raise the error itself where there is none."""
+    cause = mendable(error)
+    if cause is None:
+        raise error
+    return cause
+
+
 def require(module: str) -> ModuleType:
     """Return a module of an extra.
 

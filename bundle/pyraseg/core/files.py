@@ -78,6 +78,12 @@ def _require_room(folder: Path, error: Exception) -> None:
         ) from error
 
 
+def require_new(folder: Path) -> None:
+    """Raise PyrasegError unless a folder that is to be written is absent or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with replacing(path) as temporary:

@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import DiskError, PyrasegError, gather, in_turn, mendable, process_count, process_rank
+from bundle.pyraseg.core import DiskError, PyrasegError, gather, in_turn, process_count, process_rank, require_mendable
 from bundle.pyraseg.data.slice_cache import SliceCache
 from bundle.pyraseg.transforms import UNKNOWN, set_strength, split_at_random
 
@@ -142,10 +142,7 @@ def _fault(action: Callable[[], object]) -> PyrasegError | None:
     try:
         action()
     except Exception as error:  # MONAI's transforms wrap what they raise
-        cause = mendable(error)
-        if cause is None:
-            raise
-        return cause
+        return require_mendable(error)
     return None
 
 

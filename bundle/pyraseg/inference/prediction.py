@@ -87,10 +87,9 @@ KINDS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
 class SavePredictions:
     """Write what was asked for about every input that the evaluator has segmented.
 
-    Class indices on the grid of the input are `pred` of the output; the image before preprocessing is `original` of the
-    batch.
-    One prediction is written at a time, in a thread; the next one waits for it. A writer that fails is reported for its
-    input, and the other writers go on.
+    The output holds the class indices on the grid of the input as `pred`, the batch the image before preprocessing as
+    `original`. One prediction is written at a time, in a thread; the next one waits for it. A writer that fails is
+    reported for its input, and the other writers go on.
 
     Args:
         output_dir: folder of the files; each is named as its input, below it.

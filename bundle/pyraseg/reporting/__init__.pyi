@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-from .page import ROOM as ROOM
 from .page import write_report as write_report
 from .pictures import CasePictures as CasePictures
 from .sections import read_log as read_log

@@ -5,7 +5,6 @@ Augmentation on the device that trains, random numbers, gradients of bounded len
 plain words when a GPU's memory runs out.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -97,11 +96,8 @@ class ClipGradients:
 
     def _clip(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         if self.max_norm is not None:
-            nn.utils.clip_grad_norm_(_parameters(optimizer), self.max_norm)
-
-
-def _parameters(optimizer: Optimizer) -> Iterable[nn.Parameter]:
-    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.max_norm)
 
 
 class ExplainOutOfMemory:

@@ -184,26 +184,19 @@ class LabelReader:
         if self.threshold is not None:
             return values >= self.threshold
         found = np.unique(values[values != 0])
-        if len(found) > 1 or (self.mask_value is not None and (found != self.mask_value).any()):
-            expected = "one value" if self.mask_value is None else str(self.mask_value)
+        expected = found[:1] if self.mask_value is None else [self.mask_value]
+        odd = np.setdiff1d(found, expected)
+        if len(odd):
             raise PyrasegError(
-                f"The mask {path} holds the values {', '.join(f'{value:g}' for value in found[:8])} besides 0, where "
-                f"{expected} stands for its class. Correct the mask, or set a threshold."
+                f"The mask {path} holds the values {', '.join(f'{value:g}' for value in odd[:8])} beside 0 and "
+                f"{expected[0]:g}. Correct the mask, or set a threshold."
             )
         return values != 0
 
     def _to_classes(self, values: np.ndarray, path: Path) -> np.ndarray:
-        if self.threshold is not None:
-            return (values >= self.threshold).astype(np.uint8)
-        if self.mask_value is None:
+        if self.threshold is None and self.mask_value is None:
             return self.table.classes_of(values, path)
-        between = [f"{value:g}" for value in np.unique(values) if value not in (0, self.mask_value)]
-        if between:
-            raise PyrasegError(
-                f"The mask {path} holds the values {', '.join(between[:8])} beside 0 and {self.mask_value}. "
-                "Correct the mask, or set a threshold."
-            )
-        return (values == self.mask_value).astype(np.uint8)
+        return self._is_class(values, path).astype(np.uint8)
 
 
 class LoadLabeld(MapTransform):

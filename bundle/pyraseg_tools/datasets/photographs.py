@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, require_new
 
 SIZE = 256, 192  # columns, rows
 #: The lightest and the darkest skin, RGB.
@@ -35,8 +35,7 @@ def write_photograph_study(
     folder = Path(folder)
     if people < 3 or not 1 <= photographs <= 26:
         raise PyrasegError("A study needs at least 3 people, to split them in three, and 1 to 26 photographs of each.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
+    require_new(folder)
     names = []
     with replacing(folder) as partial:
         for part in ("images", "masks"):

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, mendable
+from bundle.pyraseg.core import PyrasegError, require_mendable
 from bundle.pyraseg.data import count_label
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.transforms import UNKNOWN, OrientSlices
@@ -123,10 +123,7 @@ class _Cases(Dataset):
         try:
             return CaseFingerprint(**known, **measure(*load_upright(self.load, item), classes=self.classes))
         except Exception as error:  # MONAI's transforms wrap what they raise
-            cause = mendable(error)
-            if cause is None:
-                raise
-            return CaseFingerprint(**known, fault=str(cause))
+            return CaseFingerprint(**known, fault=str(require_mendable(error)))
 
 
 def load_upright(load: Callable[[dict], dict], item: Mapping[str, str]) -> tuple[MetaTensor, MetaTensor]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from skimage.segmentation import find_boundaries
 
-from bundle.pyraseg.core import PyrasegError, mendable
+from bundle.pyraseg.core import PyrasegError, require_mendable
 from bundle.pyraseg.data import ClassCounts
 from bundle.pyraseg.figures import color_of, telling_slices
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint, load_upright
@@ -126,8 +126,7 @@ def draw_pairs(
         try:
             picture, aspect = outlined(*load_upright(load, case.item))
         except (PyrasegError, RuntimeError) as error:
-            if mendable(error) is None:
-                raise
+            require_mendable(error)
             axes.text(0.5, 0.5, "cannot be shown", ha="center", va="center")
         else:
             axes.imshow(picture, aspect=aspect)

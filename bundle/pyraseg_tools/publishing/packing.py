@@ -9,7 +9,6 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -124,9 +123,11 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     check_tracked(root, sources)
     files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in sources}
     files |= {
-        f"configs/{program}.json": _encoded(task.config(program)) for program in PROGRAMS if program != "metadata"
+        f"configs/{program}.json": config_text(task.config(program)).encode()
+        for program in PROGRAMS
+        if program != "metadata"
     }
-    files[METADATA] = _encoded(metadata)
+    files[METADATA] = config_text(metadata).encode()
     bill = bill_of_materials(root, name=package, version=metadata["version"], model=MODEL, digest=digest)
     files[BILL] = (json.dumps(bill, indent=2) + "\n").encode()
     files["docs/data_license.txt"] = _document(task.license, "what the data and the weights may be used for")
@@ -187,10 +188,6 @@ def _document(path: Path, what: str) -> bytes:
     if not path.is_file():
         raise PyrasegError(f"There is no {path}, which says {what}. A package goes to others: write it first.")
     return path.read_bytes()
-
-
-def _encoded(config: dict[str, Any]) -> bytes:
-    return config_text(config).encode()
 
 
 def _golden(files: Mapping[str, bytes]) -> dict[str, bytes]:

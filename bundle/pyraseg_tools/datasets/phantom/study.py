@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, file_digest, in_turn, replacing, write_json
+from bundle.pyraseg.core import PyrasegError, file_digest, in_turn, replacing, require_new, write_json
 from bundle.pyraseg.labels import SegmentClass, write_segmentation
 from bundle.pyraseg_tools.datasets.phantom.anatomy import LABELS
 from bundle.pyraseg_tools.datasets.phantom.cases import PhantomCase, phantom_case
@@ -47,8 +47,7 @@ def write_phantom_study(
     folder = Path(folder)
     if patients < 3:
         raise PyrasegError(f"A study of {patients} patients cannot be split in three; ask for at least 3.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PyrasegError(f"{folder} exists and is not empty; the phantom study needs a new or an empty folder.")
+    require_new(folder)
     with replacing(folder) as partial:
         partial.mkdir()
         with ThreadPoolExecutor(workers) as pool:

@@ -11,7 +11,7 @@ from monai.apps import DecathlonDataset
 from PIL import Image, ImageChops
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, require_new
 from bundle.pyraseg_tools.datasets.public.archives import extract
 from bundle.pyraseg_tools.datasets.public.download import download
 
@@ -78,8 +78,7 @@ def prepare(
     if (folder / SOURCE).is_file():
         logger.warning("%s is there already and stays as it is", folder)
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
+    require_new(folder)
     if recipe.masks and masks is None:
         raise PyrasegError(f"The masks of this set are not among its archives. Get them from {recipe.masks} and give "
                            "the archive or its folder as --masks.")  # fmt: skip

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, mendable, replacing, write_csv, write_json
+from bundle.pyraseg.core import PyrasegError, replacing, require_mendable, require_new, write_csv, write_json
 from bundle.pyraseg.datalists import IMAGES, MASKS, PARTS, SPLITS, random_split, write_lists, write_mask, write_picture
 from bundle.pyraseg.dicom import DicomImage, read_rescale, read_series
 from bundle.pyraseg.transforms import UNKNOWN, LabelReader, from_dicom
@@ -119,8 +119,7 @@ def write_voc(
         PyrasegError: `folder` or `link` is taken, or not a single stack could be converted.
     """
     folder, link = Path(folder).expanduser().resolve(), Path(link).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
+    require_new(folder)
     if link.exists() or link.is_relative_to(folder):
         what = "exists" if link.exists() else f"lies in {folder}, which is made to be passed on"
         raise PyrasegError(f"The link {link} {what}. Give another file.")
@@ -229,10 +228,7 @@ class _Conversion(Dataset):
         try:
             return self.convert(stack)
         except Exception as error:  # MONAI's transforms wrap what they raise
-            cause = mendable(error)
-            if cause is None:
-                raise
-            fault = str(cause)
+            fault = str(require_mendable(error))
             return _Outcome(fault if fault.startswith(stack.place) else f"{stack.place}: {fault}")
 
     def convert(self, stack: Stack) -> _Outcome:
