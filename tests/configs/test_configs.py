@@ -10,6 +10,7 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 
 from bundle.pyraseg.core import PyrasegError, how_to_train, task_files
+from bundle.pyraseg.inference.prediction import OUTPUTS
 from bundle.pyraseg.workflow import config_text, require_kind
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 
@@ -160,6 +161,10 @@ def test_a_task_is_a_base_and_its_overlays(task):
         assert [path.name for path in task_files(CONFIGS, program, task)] == files
     parts = ["metadata.json"] if task is None else ["metadata.json", f"{task}_metadata.json"]
     assert [path.name for path in task_files(CONFIGS, "metadata", task)] == parts
+
+
+def test_an_unknown_output_is_told_the_writers_of_the_config():
+    assert list(json.loads((CONFIGS / "inference.json").read_text())["writers"]) == list(OUTPUTS)
 
 
 def test_who_lacks_a_model_is_told_how_to_train_it():

@@ -34,7 +34,6 @@ from bundle.pyraseg.core import DEFAULT_TASK, PHOTOGRAPH, PyrasegError, mendable
 SYNTHETIC = """
 WARNING: this model was trained on SYNTHETIC images only. Its results on a real patient are meaningless. It is only a
 demonstration. Train a model on real images: pyraseg train --dataset_dir DATA (docs/guides/train_on_dicom.md)."""
-OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
 
 
 def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -45,11 +44,16 @@ def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, di
     parser.add_argument("output", type=Path, metavar="OUT", help="folder of the results, named as the inputs")
     parser.add_argument("--model", metavar="NAME|FILE|PACKAGE", help="default: by the kind of the images")
     parser.add_argument("--task", help="task of --model FILE (default: by its name, else the default task)")
-    parser.add_argument("--outputs", help=f"some of {', '.join(OUTPUTS)} (default: labels,overlay,volumes); of a "
+    parser.add_argument("--outputs", help=f"some of {', '.join(outputs())} (default: labels,overlay,volumes); of a "
                         "FILE.onnx one of png, nifti, seg")  # fmt: skip
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the public key that signed a PACKAGE")
     parser.add_argument("--unsigned", action="store_true", help="trust a PACKAGE without a signature, and run its code")
     return split_options(parser, argv)
+
+
+def outputs() -> list[str]:
+    """Return the names of the writers that the config of inference has."""
+    return list(json.loads((home() / "configs" / "inference.json").read_text(encoding="utf-8"))["writers"])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,8 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         return with_runtime(given, source, target, options.outputs, settings)
     if options.outputs is not None:
         settings["outputs"] = options.outputs.split(",")
-        if unknown := [name for name in settings["outputs"] if name not in OUTPUTS]:
-            raise PyrasegError(f"There is no output {unknown[0]!r}.{nearest_hint(unknown[0], OUTPUTS)}")
+        if unknown := [name for name in settings["outputs"] if name not in outputs()]:
+            raise PyrasegError(f"There is no output {unknown[0]!r}.{nearest_hint(unknown[0], outputs())}")
     if given is None:
         return by_kind(source, target, settings)
     if options.model in known:

@@ -80,8 +80,8 @@ class Prediction:
 
 #: Write something about a prediction and return the files, or None where there is no such thing for its input.
 Writer = Callable[[Prediction], list[Path] | None]
-#: The writers of the bundle; a config may have its own besides.
-KINDS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
+#: The writers of `configs/inference.json`; a config may have its own besides.
+OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
 
 
 class SavePredictions:
@@ -166,5 +166,5 @@ class SavePredictions:
 
 def _wanted(name: str, writers: Mapping[str, Writer]) -> Writer:
     if name not in writers:
-        raise PyrasegError(f"There is no output {name!r}; there are {', '.join(KINDS)}.{nearest_hint(name, KINDS)}")
+        raise PyrasegError(f"There is no output {name!r}; there are {', '.join(OUTPUTS)}.{nearest_hint(name, OUTPUTS)}")
     return writers[name]

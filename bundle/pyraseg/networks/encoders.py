@@ -256,7 +256,8 @@ def _volume_encoder(
         PyrasegError: another name, weights asked for that only a file can give, or weights that do not fit.
     """
     if name not in VOLUME_ENCODERS:
-        raise PyrasegError(f"The 3-D encoders are {' and '.join(VOLUME_ENCODERS)}; {name!r} is none of them.")
+        hint = nearest_hint(name, VOLUME_ENCODERS)
+        raise PyrasegError(f"The 3-D encoders are {' and '.join(VOLUME_ENCODERS)}; {name!r} is none of them.{hint}")
     if pretrained is True:
         raise PyrasegError(
             f"No weights of the 3-D {name} come with a package. Set `pretrained` to false, or to the path of a file; "

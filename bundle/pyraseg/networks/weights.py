@@ -14,7 +14,7 @@ from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
 logger = logging.getLogger(__name__)
 
 #: Last parts of tensor names that mean the same in every layout.
-KINDS = ("weight", "bias", "running_mean", "running_var")
+TENSOR_KINDS = ("weight", "bias", "running_mean", "running_var")
 #: Batch-norm epsilon of torchvision's networks where timm's of the same tensors has another one.
 TORCHVISION_EPS = {"mobilenetv3_large_100": 1e-3}
 
@@ -121,4 +121,4 @@ def _without_ones(tensor: Tensor) -> list[int]:
 
 def _kind(name: str) -> str:
     last = name.rpartition(".")[2]
-    return last if last in KINDS else "other"
+    return last if last in TENSOR_KINDS else "other"

@@ -33,7 +33,7 @@ REPLACED = {"epochs": "train#trainer#max_epochs", "cases": "train#dataset#data",
 #: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.
 OF_TASKS = {"image_kind", "jaccard_threshold"}
 #: For each kind of image, the transforms that its chain must have, and those that it cannot have.
-KINDS = {
+IMAGE_KINDS = {
     "volume": ((), ("DropSliceAxisd", "ResizePhotographd")),
     "projection": (("DropSliceAxisd",), ("OrientSlicesd", "ResampleSlicesd", "StackContextSlicesd")),
     "photograph": (("DropSliceAxisd",), ("OrientSlicesd", "ResampleSlicesd", "StackContextSlicesd", "Windowd")),
@@ -78,8 +78,8 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
 
     A value is read as JSON or as Python, whichever it is, and is otherwise taken as text.
 
-    >>> parse_options(["--spacing", "2.0", "--plan#stages#0#data=1", "--class_names", "[background, liver]"])
-    {'spacing': 2.0, 'plan#stages#0#data': 1, 'class_names': ['background', 'liver']}
+    >>> parse_options(["--spacing", "2.0", "--plan#stages#0#patient_fraction=1", "--class_names", "[liver, spleen]"])
+    {'spacing': 2.0, 'plan#stages#0#patient_fraction': 1, 'class_names': ['liver', 'spleen']}
 
     Raises:
         PyrasegError: a word is no option, or an option has no value.
@@ -155,10 +155,10 @@ def require_kind(parser: ConfigParser) -> None:
         PyrasegError: the kind is unknown, or a chain lacks one of its transforms or has one of another kind.
     """
     kind = parser.get("image_kind")
-    if kind not in KINDS:
-        hint = nearest_hint(str(kind), KINDS)
-        raise PyrasegError(f"image_kind is {kind!r}; it is one of {', '.join(KINDS)}.{hint} Nothing was run.")
-    needed, foreign = KINDS[kind]
+    if kind not in IMAGE_KINDS:
+        hint = nearest_hint(str(kind), IMAGE_KINDS)
+        raise PyrasegError(f"image_kind is {kind!r}; it is one of {', '.join(IMAGE_KINDS)}.{hint} Nothing was run.")
+    needed, foreign = IMAGE_KINDS[kind]
     for place in ("train#preprocessing#transforms", "preprocessing#transforms"):
         if place not in parser or not isinstance(parser[place], list):
             continue

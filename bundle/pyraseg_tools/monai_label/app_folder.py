@@ -132,7 +132,7 @@ def _adapt(inference: dict[str, Any], train: dict[str, Any], metadata: dict[str,
     train["run"] = [
         *steps[: steps.index("$@train#trainer.run()")],
         {
-            "_target_": "bundle.pyraseg_tools.monai_label.retraining.retrain",
+            "_target_": "bundle.pyraseg_tools.monai_label.retrain",
             "trainer": "@train#trainer",
             "evaluator": "@validate#evaluator",
             "network": "@network_def",
