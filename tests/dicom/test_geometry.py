@@ -120,7 +120,7 @@ def test_a_place_finds_its_slice_and_pixel_again():
         ([], "no planes"),
         (along_z(0) + planes([(0, 0, 1)], CORONAL), "differ in orientation"),
         (along_z(0) + planes([(0, 0, 1)], spacing=(2.0, 1.0)), "pixel spacing"),
-        (along_z(0, 1, 1), "same place"),
+        (along_z(0, 1, 1), "same position"),
     ],
 )
 def test_refuses(stack, message):

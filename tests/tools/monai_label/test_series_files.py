@@ -44,7 +44,7 @@ def test_a_label_on_it_comes_back_whatever_its_axes(series, tmp_path):
 def test_what_is_no_label_is_refused_and_not_rounded(series, tmp_path, value):
     image = nibabel.load(write_for_clients(series, tmp_path / "1.2.3"))
     nibabel.save(nibabel.Nifti1Image(np.full(image.shape, float(value)), image.affine), tmp_path / "label.nii")
-    with pytest.raises(PyrasegError, match="no labels"):
+    with pytest.raises(PyrasegError, match="not whole numbers"):
         on_image(tmp_path / "label.nii", series)
 
 
