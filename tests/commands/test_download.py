@@ -192,7 +192,7 @@ def test_another_layout_is_told(mirror, tmp_path, monkeypatch):
     mirror.files[f"/{archive.name}"] = make_zip(tmp_path / "other", {"a/b.png": b"x"}).read_bytes()
     other = replace(RECIPES["montgomery"], archives=(replace(archive, checksum=None),))
     monkeypatch.setitem(RECIPES, "montgomery", other)
-    with pytest.raises(PyrasegError, match="hold no CXR_png: their layout is not the published one"):
+    with pytest.raises(PyrasegError, match="hold no CXR_png: their layout differs from the published one"):
         prepare("montgomery", mirror, tmp_path)
 
 

@@ -40,7 +40,7 @@ def test_a_pattern_tells_the_patients_of_files_and_of_nothing_else(tmp_path, cap
     with pytest.raises(PyrasegError, match="finds no patient in the names of 1 cases, such as bert_a"):
         look_at_folder(tmp_path, "^(anna)")
     files.write_series(tmp_path / "series", np.zeros((2, 4, 4), np.int16))
-    with pytest.raises(PyrasegError, match="of DICOM series the Patient ID tells"):
+    with pytest.raises(PyrasegError, match="DICOM series are grouped by Patient ID"):
         look_at_folder(tmp_path / "series", "^(.+)_[ab]$")
     assert look_at_folder(tmp_path / "series") == {"dicom": "true"}
 

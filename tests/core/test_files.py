@@ -132,6 +132,6 @@ def test_a_disk_that_takes_no_more_is_named_as_the_reason(tmp_path, limit_files,
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    said = rf"The folder {tmp_path}/file/runs cannot be made: Not a directory"
+    said = rf"The folder {tmp_path}/file/runs cannot be created: Not a directory"
     with pytest.raises(DiskError, match=said), replacing(tmp_path / "file" / "runs" / "run.json"):
         pass

@@ -127,7 +127,7 @@ def test_one_pattern_is_not_enough(tmp_path):
 def test_a_folder_of_another_layout_is_one_message(tmp_path):
     for names in ([], ["img/a.png", "gt/a.png"]):
         touch(tmp_path, *names)
-        with pytest.raises(PyrasegError, match=r"none of the layouts that are known: .* Give an image pattern"):
+        with pytest.raises(PyrasegError, match=r"none of the known layouts: .* Give an image pattern"):
             find_pairs(tmp_path)
     with pytest.raises(PyrasegError, match="There is no folder"):
         find_pairs(tmp_path / "none")

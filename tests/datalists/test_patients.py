@@ -114,7 +114,7 @@ def test_empty_ids_are_refused_unless_studies_are_patients(caplog: pytest.LogCap
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         assert groups([*identities, identity("", "3")], strict=False) == [0, 1, 2, 2]
-    assert "3 of 4 images do not tell whose they are" in caplog.text
+    assert "3 of 4 images have no known patient" in caplog.text
 
 
 def test_one_id_in_several_studies_is_refused_unless_it_is_believed() -> None:

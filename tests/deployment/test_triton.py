@@ -52,7 +52,7 @@ def test_what_the_server_reads_is_what_the_graph_takes_and_gives(models, tmp_pat
 def test_a_model_that_is_there_stays(models, tmp_path):
     given = [str(models / "tumor.network.onnx"), "--output-dir", str(tmp_path)]
     triton.main(given)
-    with pytest.raises(PyrasegError, match=r"tumor_network is there already. Remove it"):
+    with pytest.raises(PyrasegError, match=r"tumor_network exists already. Remove it"):
         triton.main(given)
     with pytest.raises(PyrasegError, match=r"no exported model at .*none.onnx. Write it first"):
         triton.main([str(tmp_path / "none.onnx"), "--output-dir", str(tmp_path)])

@@ -122,7 +122,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_45_results_and_5_failures_by_name(done):
     assert done.first.returncode == 1 and "Traceback" not in done.first.stderr, done.first.stderr
     told = done.first.stderr.split("pyraseg: ")[-1]
-    assert told.startswith("5 of 50 inputs failed, the others are done:")
+    assert told.startswith("5 of 50 inputs failed, the others were segmented:")
     for name, reason in {
         "bad/cut": "cannot be read as an image",
         "bad/empty": "is an empty folder",

@@ -225,7 +225,7 @@ def test_a_folder_of_everything(trained, tmp_path):
         cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stdout + run.stderr
-    assert "3 of 6 inputs failed, the others are done" in run.stderr
+    assert "3 of 6 inputs failed, the others were segmented" in run.stderr
     for name in ("broken: ", "empty: is an empty folder", "notes.txt: is not DICOM"):
         assert name in run.stderr
     written = {

@@ -84,7 +84,7 @@ def train_in_two(folder: Path, name: str, **content: object) -> Path:
         torchrun("--config_file", str([*files, path])), cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("epoch 1/") == 1 and "2 processes, joined by gloo" in done.stdout
+    assert done.stdout.count("epoch 1/") == 1 and "2 processes, connected by gloo" in done.stdout
     return Path(output)
 
 
@@ -203,7 +203,7 @@ def test_two_machines_meet(study):
     machines = [subprocess.Popen(command, cwd=study, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     texts = [machine.communicate(timeout=200)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0]
-    assert sum("2 processes, joined by gloo" in text for text in texts) == 1
+    assert sum("2 processes, connected by gloo" in text for text in texts) == 1
     assert Path(output, "best.pt").is_file() and len(log(Path(output))) == 1
 
 

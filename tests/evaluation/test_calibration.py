@@ -233,6 +233,6 @@ def test_nothing_to_calibrate_with_is_told(model):
     background = torch.zeros(1, 8, 8, dtype=torch.uint8)
     probabilities = torch.zeros(3, 8, 8)
     probabilities[0] = 1
-    with pytest.raises(PyrasegError, match="nothing to calibrate with"):
+    with pytest.raises(PyrasegError, match="calibration is not possible"):
         run(TemperatureFit(model, class_names=CLASSES, margin=3), [(probabilities, background)])
     assert not temperature_path(model).exists()

@@ -202,7 +202,7 @@ def test_no_figures_by_what_names_a_case_or_is_a_figure(column):
 
 
 def test_a_column_that_no_case_has_is_refused_before_anything_is_computed():
-    with pytest.raises(PyrasegError, match="'scanner' were asked for, but no case of the data list has it"):
+    with pytest.raises(PyrasegError, match="'scanner' were requested, but no case of the data list has it"):
         check_columns(["size", "scanner"], [{"image": "a", "scanner": None}])
     check_columns(["size", "scanner"], [{"image": "a"}, {"image": "b", "scanner": "A"}])
 

@@ -91,7 +91,7 @@ def test_results_and_hidden_files_are_no_inputs(folder):
     (folder / ".cache").mkdir()
     (folder / ".cache" / "x.png").write_bytes(b"")
     assert {item["name"] for item in find_inputs(folder, leave_out=folder / "out")} == before
-    with pytest.raises(PyrasegError, match="results would be taken for inputs"):
+    with pytest.raises(PyrasegError, match="results would be read as inputs"):
         find_inputs(folder, leave_out=folder)
 
 

@@ -30,7 +30,7 @@ def test_a_batch_is_cut_in_two(caplog):
     expected = torch.cat([images, images.square()], dim=1)
     torch.testing.assert_close(FrugalInferer(SimpleInferer())(images, network), expected, rtol=0, atol=0)
     assert [size[0] for size in network.sizes] == [7, 4, 2, 2, 3, 2, 1]
-    assert "a batch of 7 is cut in two" in caplog.text
+    assert "a batch of 7 is halved" in caplog.text
 
 
 def test_an_image_is_cut_into_tiles_and_these_again(caplog):
@@ -86,7 +86,7 @@ with torch.no_grad():
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.split("\n")[:2] == ["True", "(8, 1, 512, 512)"], done.stdout + done.stderr
-    assert "a batch of 8 is cut in two" in done.stderr
+    assert "a batch of 8 is halved" in done.stderr
 
 
 def test_a_message_of_another_kind_is_no_shortage():

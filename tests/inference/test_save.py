@@ -56,7 +56,7 @@ def test_an_input_that_does_not_fit_stops_no_other(tmp_path):
     for value, name in ((0, "a"), (1, "b"), (3, "d")):  # to each its own
         assert (np.asarray(Image.open(tmp_path / f"{name}.png")) == value).all()
     with pytest.raises(
-        PyrasegError, match="1 of 4 inputs failed, the others are done:\n  c: there is not enough memory"
+        PyrasegError, match="1 of 4 inputs failed, the others were segmented:\n  c: there is not enough memory"
     ):
         tally.require_all()
 

@@ -91,7 +91,7 @@ def test_frames_that_do_not_fit_are_refused(tmp_path: Path, move: object, messag
         (lambda ds: delattr(ds, "SegmentSequence"), "cannot be read as a DICOM label"),
         (lambda ds: ds.SegmentSequence.pop(0), "belongs to segment 1, which is not described"),
         (lambda ds: delattr(ds.PerFrameFunctionalGroupsSequence[2], "SegmentIdentificationSequence"),
-         "Frame 3 of .* does not tell its segment"),
+         "Frame 3 of .* does not name its segment"),
         (lambda ds: delattr(ds.PerFrameFunctionalGroupsSequence[0], "PlanePositionSequence"), None),
     ],
 )  # fmt: skip

@@ -139,7 +139,7 @@ def overlapping() -> np.ndarray:
 def test_overlapping_segments_need_an_order(tmp_path: Path, kind: str) -> None:
     sources, pixels = make_sources("axial"), overlapping()
     path = write(tmp_path / "seg.dcm", pixels.astype(float if kind == "FRACTIONAL" else np.uint8), sources, kind)
-    with pytest.raises(PyrasegError, match=r"'liver' and 'lesion' in 32 pixels overlap, .* Say in overlap_order"):
+    with pytest.raises(PyrasegError, match=r"'liver' and 'lesion' in 32 pixels overlap, .* State in overlap_order"):
         read_dicom_label(path, grid_of(sources), TABLE)
     liver, lesion, spleen = (pixels[..., k].astype(bool) for k in range(3))
     for order in (["liver", "lesion"], ["lesion", "liver"], ["spleen", "lesion", "liver"]):

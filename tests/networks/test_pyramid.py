@@ -48,5 +48,5 @@ def test_one_image_cannot_train_batch_norm_behind_a_global_average():
     PyramidPooling(8, pool_sizes=(1, 3)).eval()(image)
     PyramidPooling(8, pool_sizes=(2, 3))(image)
     PyramidPooling(8, pool_sizes=(1, 3), norm=("group", {"num_groups": 2}))(image)
-    with pytest.raises(PyrasegError, match="Instance norm makes zero of a global average"):
+    with pytest.raises(PyrasegError, match="Instance norm makes a global average zero"):
         PyramidPooling(8, pool_sizes=(1, 3), norm="instance")(image)

@@ -36,14 +36,14 @@ def test_a_folder_with_the_files_of_a_package(folder, package, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: (f / "LICENSE").write_text("mine"), "LICENSE is not the file that SHA256SUMS names"),
+        (lambda f: (f / "LICENSE").write_text("mine"), "LICENSE differs from its sum in SHA256SUMS"),
         (lambda f: (f / "torch.py").write_text(""), "torch.py has no sum"),
         (lambda f: (f / "configs" / ".cache").mkdir(), "'configs/.cache', which is no safe path"),
-        (lambda f: (f / "README.md").unlink(), "README.md stands in SHA256SUMS and is missing"),
+        (lambda f: (f / "README.md").unlink(), "README.md is listed in SHA256SUMS but missing"),
         (lambda f: (f / "more").symlink_to(f / "LICENSE"), "it holds more, which is a link"),
         (lambda f: (f / "more").symlink_to(f), "it holds more, which is a link"),
         (lambda f: (f / "a b").write_text(""), "'a b', which is no safe path of a file"),
-        (lambda f: shutil.rmtree(f / "models"), "models/model.pt stands in SHA256SUMS and is missing"),
+        (lambda f: shutil.rmtree(f / "models"), "models/model.pt is listed in SHA256SUMS but missing"),
     ],
 )  # fmt: skip
 def test_a_folder_that_was_changed(change, said, folder, package):

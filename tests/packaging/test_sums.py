@@ -13,12 +13,12 @@ def test_one_bit(where, package, tmp_path):
     content = bytearray(package.zip.read_bytes())
     content[content.index(package.files[where]) + 60] ^= 1
     said = refused(bytes(content), tmp_path, key=package.public)
-    assert "no whole zip: Bad CRC-32" in said  # the zip's own sum, which needs no forger to be wrong
+    assert "no complete zip: Bad CRC-32" in said  # the zip's own sum, which needs no forger to be wrong
     changed = dict(package.files)
     changed[where] = changed[where][:60] + bytes([changed[where][60] ^ 1]) + changed[where][61:]
     said = refused(archive_bytes(NAME, changed), tmp_path, key=package.public)
-    expected = {"SHA256SUMS": "is not the file", "SHA256SUMS.sig": "its signature is not by"}
-    assert expected.get(where, f"{where} is not the file that SHA256SUMS names") in said
+    expected = {"SHA256SUMS": "differs from its sum", "SHA256SUMS.sig": "its signature is not by"}
+    assert expected.get(where, f"{where} differs from its sum in SHA256SUMS") in said
 
 
 def change(files: Files, kind: str) -> Files:
@@ -43,10 +43,10 @@ def change(files: Files, kind: str) -> Files:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("swapped", "configs/train.json is not the file that SHA256SUMS names"),
+        ("swapped", "configs/train.json differs from its sum in SHA256SUMS"),
         ("added", "bundle/pyraseg/more.py has no sum"),
         ("added beside", "sitecustomize.py has no sum"),
-        ("missing", "configs/evaluate.json stands in SHA256SUMS and is missing"),
+        ("missing", "configs/evaluate.json is listed in SHA256SUMS but missing"),
         ("no sums", "it has no SHA256SUMS"),
         ("malformed", "of its SHA256SUMS is malformed"),
         ("twice", "of its SHA256SUMS is malformed"),

@@ -44,8 +44,8 @@ def test_a_task_on_volumes(tmp_path, capsys):
 def test_no_file(tmp_path, capsys):
     assert main(["verify", str(tmp_path / "no.zip")]) == 1
     assert capsys.readouterr().err == (
-        f"pyraseg: {tmp_path / 'no.zip'} is refused: there is no such file. Nothing of it was run. "
-        "Get the package again from who made it.\n"
+        f"pyraseg: {tmp_path / 'no.zip'} is refused: there is no such file. None of its code was run. "
+        "Get the package again from its maker.\n"
     )
 
 

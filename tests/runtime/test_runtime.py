@@ -229,7 +229,7 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, n, none, notes.txt, p"
     for name, reason in [
         ("cut", "cannot be decoded"), ("n", "The full bundle reads NIfTI"), ("none", "is an empty folder"),
-        ("notes.txt", "is not DICOM"), ("p", "no place in a patient"),
+        ("notes.txt", "is not DICOM"), ("p", "no patient position"),
     ]:  # fmt: skip
         assert any(line.startswith(f"{name}: failed, ") and reason in line for line in told.err.splitlines())
     assert "ZEBRA" not in told.out + told.err and "Traceback" not in told.err
@@ -248,7 +248,7 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
         ("network", "it holds the network alone"),
         ("input", "There is nothing at"),
         ("empty", "holds no image"),
-        ("same", "Part the two"),
+        ("same", "Give two folders"),
     ],
 )
 def test_what_stops_a_run_is_one_message(wrong, text, models, tmp_path, capsys):
@@ -285,7 +285,7 @@ def test_a_series_that_is_no_image_for_the_model(kind, text, models, tmp_path, c
 def test_a_photograph_has_no_place_in_a_patient(form, models, tmp_path, capsys):
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png")
     assert run(models.photograph.path, tmp_path / "p.png", tmp_path / "out", "--format", form) == 1
-    assert "Write --format png" in capsys.readouterr().err
+    assert "Give --format png" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*"))
 
 

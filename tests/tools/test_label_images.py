@@ -198,7 +198,7 @@ def test_a_data_list_finds_the_image(made: tuple, case: Case, tmp_path: Path) ->
     if len(case.finds) == 1:
         assert [Path(found["image"]).name for found in find_pairs(tmp_path)[1]] == [case.finds]
     else:
-        message = "refers to 2 of the series that are there" if case.finds else "2 image series, but none with a label"
+        message = "refers to 2 of the series in the folder" if case.finds else "2 image series, but none with a label"
         with pytest.raises(PyrasegError, match=message):
             find_pairs(tmp_path)
 
@@ -287,5 +287,5 @@ def test_regions_of_one_structure_set_on_two_series(tmp_path: Path, caplog: pyte
 
 def test_a_label_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "label.dcm").write_bytes(b"no label")
-    with pytest.raises(PyrasegError, match=r"label\.dcm: what this label refers to cannot be read"):
+    with pytest.raises(PyrasegError, match=r"label\.dcm: the references of this label cannot be read"):
         read_references(tmp_path / "gone" / "label.dcm")

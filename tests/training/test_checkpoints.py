@@ -141,7 +141,7 @@ def test_other_classes_get_a_new_classifier(tmp_path, caplog):
 @pytest.mark.parametrize("options", [{"encoder": "resnet34"}, {"bottleneck": 16}, {"decoder": "fpn"}])
 def test_a_model_of_another_network_is_no_start(tmp_path, options):
     save_atomically(network(**options).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(PyrasegError, match="is one of another network"):
+    with pytest.raises(PyrasegError, match="is of another network"):
         start_from(tmp_path / "model.pt", networks=[network()])
 
 

@@ -111,7 +111,7 @@ def test_no_readable_checkpoint_is_an_error(threshold_run, died):
 
 
 def test_a_changed_run_is_not_resumed_and_says_what_changed(threshold_run, died):
-    with pytest.raises(PyrasegError, match=r"not the same any more:\n  config: epochs: 6 then, 8 now\n"):
+    with pytest.raises(PyrasegError, match=r"because these have changed:\n  config: epochs: 6 then, 8 now\n"):
         threshold_run(epochs=8, interval=1, resume=True, record={"config": {"epochs": 8}})
     assert checkpoints(died) == ["epoch_0003.pt", "epoch_0004.pt"]
 

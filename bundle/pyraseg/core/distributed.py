@@ -76,7 +76,7 @@ def start_processes(device: torch.device | str) -> None:
     _store = store.clone()  # pyrefly: ignore # PyTorch's stub of Store lacks it
     if number > 0:
         logging.getLogger("bundle").setLevel(logging.ERROR)
-    logger.info("%d processes, joined by %s", processes, backend)
+    logger.info("%d processes, connected by %s", processes, backend)
 
 
 def stop_processes() -> None:

@@ -40,7 +40,7 @@ def replacing(path: str | Path) -> Generator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"The folder {path.parent} cannot be made: {error.strerror}. Choose another.") from error
+        raise DiskError(f"The folder {path.parent} cannot be created: {error.strerror}. Choose another.") from error
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -73,8 +73,8 @@ def _require_room(folder: Path, error: Exception) -> None:
     except OSError as refused:
         free = shutil.disk_usage(folder).free / 2**20
         raise DiskError(
-            f"Nothing can be written to {folder}: {refused.strerror} ({free:.0f} MB are free). What was there is as it "
-            "was. Make room, or choose another folder."
+            f"Nothing can be written to {folder}: {refused.strerror} ({free:.0f} MB are free). Existing files are "
+            "unchanged. Free some space, or choose another folder."
         ) from error
 
 

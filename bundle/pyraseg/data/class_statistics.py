@@ -57,7 +57,7 @@ def sum_counts(counts: np.ndarray, class_names: Sequence[str]) -> ClassCounts:
         PyrasegError: nothing at all was counted.
     """
     if not counts.any():
-        raise PyrasegError(f"{len(counts)} labels or slices of labels hold no pixel of any class.")
+        raise PyrasegError(f"{len(counts)} labels or label slices have no pixel of any class.")
     holds = counts > 0
     return ClassCounts(
         tuple(class_names),
@@ -72,8 +72,8 @@ def _histogram(label: np.ndarray, classes: int, ignore_index: int | None, path: 
     indices = values.astype(np.int64)
     if indices.size and ((indices != values).any() or indices.min() < 0 or indices.max() >= classes):
         raise PyrasegError(
-            f"The label {path} holds values from {values.min():g} to {values.max():g}, but classes are the whole "
-            f"numbers from 0 to {classes - 1}. Correct the label or class_names."
+            f"The label {path} holds values from {values.min():g} to {values.max():g}, but classes are integers from "
+            f"0 to {classes - 1}. Correct the label or class_names."
         )
     return np.bincount(indices, minlength=classes)
 

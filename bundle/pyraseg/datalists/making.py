@@ -39,18 +39,18 @@ def check_request(
     if shares is not None:
         check_shares(shares)
     if folds is not None and folds < 3:
-        raise PyrasegError(f"{folds} folds leave no part to train on beside validation and test; ask for 3 or more.")
+        raise PyrasegError(f"{folds} folds leave no training part besides validation and test; give 3 or more.")
     if seed < 0:
-        raise PyrasegError(f"The seed is a whole number from 0 on, not {seed}.")
+        raise PyrasegError(f"The seed must be an integer of at least 0, not {seed}.")
     for path in (output, *output.parents):
         if path.exists() and not path.is_dir():
-            raise PyrasegError(f"{path} is a file, where a folder is to be. Give another --output-dir.")
+            raise PyrasegError(f"{path} is a file, not a folder. Give another --output-dir.")
     names = [Path(LIST)] if folds is None else [Path(f"fold_{fold}") / LIST for fold in range(folds)]
     there = [output / name for name in names if (output / name).exists()]
     if there and not overwrite:
         raise PyrasegError(f"{there[0]} exists. Give --overwrite to replace it, or another --output-dir.")
     if link is not None and link.is_dir():
-        raise PyrasegError(f"{link} is a folder. Name the file that --link is to write.")
+        raise PyrasegError(f"{link} is a folder. Give a file for --link.")
 
 
 def write_split(

@@ -54,7 +54,7 @@ def find_pairs(
         scan = find_series(folder)
     except PyrasegError as error:
         raise PyrasegError(
-            f"{folder} has none of the layouts that are known: dataset.json, JPEGImages/ and SegmentationClass/, masks "
+            f"{folder} has none of the known layouts: dataset.json, JPEGImages/ and SegmentationClass/, masks "
             f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
         ) from error
     return "DICOM series with the objects that refer to them", pair_dicom(folder, scan)
@@ -177,7 +177,7 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, Any]]:
         found = images_of(read_references(path), images)
         if len(found) > 1:
             raise PyrasegError(
-                f"{path} refers to {len(found)} of the series that are there. Keep the one it was drawn on."
+                f"{path} refers to {len(found)} of the series in the folder. Keep only the one it was drawn on."
             )
         if found:
             labels.setdefault(scan.series[found[0]].uid, []).append(path)
@@ -185,7 +185,7 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, Any]]:
             homeless.append(path)
     if homeless:
         logger.warning(
-            "%d SEG or RTSTRUCT objects refer to no series that is there, such as %s", len(homeless), homeless[0]
+            "%d SEG or RTSTRUCT objects refer to no series in the folder, such as %s", len(homeless), homeless[0]
         )
     if not labels:
         raise PyrasegError(

@@ -79,11 +79,11 @@ def group_patients(
     if unknown and strict and len(set(groups)) > 1:
         raise PyrasegError(
             f"{len(unknown)} of {len(identities)} images have no Patient ID, such as {identities[unknown[0]].image}: "
-            f"nobody can tell whose they are, and a split must not tear a patient apart. {remedy}"
+            f"their patients are unknown, and a split must not divide a patient. {remedy}"
         )
     if unknown and not strict:
         logger.warning(
-            "%d of %d images do not tell whose they are: each is a patient of its own (of DICOM, each study)",
+            "%d of %d images have no known patient: each counts as one patient (of DICOM, each study)",
             len(unknown), len(identities),
         )  # fmt: skip
     ids = {key for place in own for key in keys[place] if key[0] == "patient"}
@@ -91,7 +91,7 @@ def group_patients(
     if strict and by == "auto" and len(ids) == 1 and studies > 1:
         raise PyrasegError(
             f"All {len(own)} images have the same Patient ID, in {studies} studies: one patient, or an anonymization "
-            f"that made all alike? {remedy} If it is one patient, give --group-by patient."
+            f"that made all IDs equal? {remedy} If it is one patient, give --group-by patient."
         )
     patients = len({groups[place] for place in own})
     if not unknown and patients < len(ids):
@@ -127,7 +127,9 @@ def patients_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     except re.error as error:
         raise PyrasegError(f"patient_pattern {pattern!r} is no regular expression: {error}.") from error
     if expression.groups < 1:
-        raise PyrasegError(f"patient_pattern {pattern!r} has no group: put what names the patient in parentheses.")
+        raise PyrasegError(
+            f"patient_pattern {pattern!r} has no group: put the part that names the patient in parentheses."
+        )
     found = [match.group(1).strip() if (match := expression.search(name)) and match.group(1) else "" for name in names]
     silent = [name for name, patient in zip(names, found, strict=True) if not patient]
     if silent:

@@ -73,8 +73,8 @@ def stratified_parts(
     names, member = np.unique(np.asarray(patients), return_inverse=True)
     if len(names) < np.count_nonzero(shares):
         raise PyrasegError(
-            f"{len(names)} patients cannot be split into {np.count_nonzero(shares)} parts: each needs one at least. "
-            "Ask for fewer parts or add cases."
+            f"{len(names)} patients cannot be split into {np.count_nonzero(shares)} parts: each needs at least one. "
+            "Give fewer parts or add cases."
         )
     kinds = sorted({name for held in classes for name in held})
     holds = np.array([[name in held for name in kinds] + [not held, True] for held in classes], float)  # the last: all

@@ -198,10 +198,10 @@ def require_decision(decision: Decision, classes: int) -> None:
         PyrasegError: it means nothing.
     """
     if decision.temperature <= 0:
-        raise PyrasegError(f"A temperature is above 0, not {decision.temperature:g}.")
+        raise PyrasegError(f"The temperature must be above 0, not {decision.temperature:g}.")
     if decision.threshold is None:
         return
     if classes != 2:
-        raise PyrasegError(f"A threshold parts two classes, and there are {classes}. Leave it out.")
+        raise PyrasegError(f"A threshold needs two classes, and there are {classes}. Leave it out.")
     if not 0 < decision.threshold < 1:
-        raise PyrasegError(f"A threshold lies between 0 and 1, not at {decision.threshold:g}.")
+        raise PyrasegError(f"The threshold must be between 0 and 1, not {decision.threshold:g}.")

@@ -102,8 +102,8 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
     tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
     if tidying:
         raise PyrasegError(
-            f"The postprocessing ({', '.join(tidying)}) looks at regions, which a graph cannot. Export with "
-            "keep_largest, fill_holes and min_size switched off, and do that to the labels yourself."
+            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
+            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
         )
     steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | CopyItemsd)]
     if tuple(map(type, steps)) != CHAINS[image_kind]:
@@ -142,7 +142,7 @@ def _flips(inferer: Inferer) -> tuple[tuple[int, ...], ...]:
     whole = isinstance(inferer, SimpleInferer) or (isinstance(inferer, SliceInferer) and max(inferer.roi_size) < 0)
     if not whole:
         raise PyrasegError(
-            f"The config shows the network tiles ({type(inferer).__name__}), and the graph shows it whole images. "
+            f"The config gives the network tiles ({type(inferer).__name__}), and the graph gives it whole images. "
             "Export the network alone (--network-only)."
         )
     return tuple(flips)

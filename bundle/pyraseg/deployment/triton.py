@@ -36,7 +36,7 @@ def write_repository(model_file: Path, folder: Path, *, threads: int, instances:
     name = model_file.name.removesuffix(".onnx").replace(".", "_")
     target = folder / name
     if target.exists():
-        raise PyrasegError(f"{target} is there already. Remove it, or give another folder: a server may be reading it.")
+        raise PyrasegError(f"{target} exists already. Remove it, or give another folder: a server may be using it.")
     graph = onnx.load(model_file, load_external_data=False).graph
     with replacing(target) as temporary:
         (temporary / "1").mkdir(parents=True)

@@ -73,7 +73,7 @@ def opened(file: str | os.PathLike, stamp: Stamp | None = None) -> Generator[tup
         now = status.st_size, status.st_mtime_ns
         if stamp is not None and stamp != now:
             raise PyrasegError(
-                f"{file} has changed since it was found: it had {stamp[0]} bytes, has {now[0]}, and was written "
-                "anew. Run again once its series is complete."
+                f"{file} has changed since it was found: it had {stamp[0]} bytes, has {now[0]}, and was rewritten. "
+                "Run again when its series is complete."
             )
         yield stream, now

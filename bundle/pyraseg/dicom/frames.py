@@ -69,7 +69,9 @@ def arrange_series(
     _require_uniform(series, frames)
     frames, geometry = _in_order(series, frames)
     if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
-        LOGGER.warning("Series %s has text burned into its pixels, maybe a name: look before you share them", series)
+        LOGGER.warning(
+            "Series %s has text burned into its pixels, maybe a name: check the images before you share them", series
+        )
     return series, frames, geometry
 
 

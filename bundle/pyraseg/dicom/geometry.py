@@ -244,7 +244,7 @@ def stack_geometry(planes: Sequence[Plane]) -> tuple[Geometry, np.ndarray]:
     distances = positions @ np.cross(row, column)
     order = np.argsort(distances, kind="stable")
     if (np.diff(distances[order]) < DUPLICATE_DISTANCE).any():
-        raise PyrasegError("Two planes lie in the same place along the normal. Choose one of them.")
+        raise PyrasegError("Two planes have the same position along the normal. Choose one of them.")
     return Geometry(positions[order], row, column, first.pixel_spacing, first.slice_thickness), order
 
 

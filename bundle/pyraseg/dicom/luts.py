@@ -130,7 +130,7 @@ class VoiWindow:
             least = "at least 1" if self.function == "LINEAR" else "more than 0"
             raise PyrasegError(
                 f"A {self.function} window of width {self.width:g} is not possible; it needs {least}. "
-                "Give a center and a width of your own, or another function."
+                "Give your own center and width, or another function."
             )
 
 

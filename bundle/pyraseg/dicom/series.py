@@ -169,9 +169,7 @@ def decode_file(frame: Frame, *, keep_header: bool = False) -> tuple[Dataset, np
     header = frame.header
     decoded = decode_frames(dataset)
     if decoded.shape[:3] != (frame_count(header), int(header.Rows), int(header.Columns)):
-        raise PyrasegError(
-            f"{frame.file}: the pixel data has another size than the header says. Export the file again."
-        )
+        raise PyrasegError(f"{frame.file}: the size of the pixel data differs from the header. Export the file again.")
     return dataset, decoded, found
 
 
@@ -197,7 +195,7 @@ def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
         raise
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
         raise PyrasegError(
-            f"{frame.file}: cannot be read to its end, damaged or cut short. Export it again."
+            f"{frame.file}: cannot be read to its end: it is damaged or truncated. Export it again."
         ) from error
 
 

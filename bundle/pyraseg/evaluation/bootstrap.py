@@ -194,5 +194,5 @@ def compare(
                 row["reliable"] = len(set(of)) >= FEW_PATIENTS
                 found.append(row)
     if not found:
-        raise PyrasegError("Fewer than two patients have figures of both models: there is no interval to tell.")
+        raise PyrasegError("Fewer than two patients have figures of both models, so there is no interval.")
     return found

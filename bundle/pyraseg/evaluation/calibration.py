@@ -225,7 +225,7 @@ class TemperatureFit:
             PyrasegError: no case has a boundary.
         """
         if not self.samples:
-            raise PyrasegError("No case of the validation has a foreground, so there is nothing to calibrate with.")
+            raise PyrasegError("No validation case has foreground, so calibration is not possible.")
         probabilities, truth, weights = (np.concatenate(parts) for parts in zip(*self.samples, strict=True))
         temperature = fit_temperature(probabilities, truth, weights)
         path = write_temperature(self.model_file, temperature, cases=len(self.samples), margin=self.margin)

@@ -181,7 +181,7 @@ class ScoreTable:
             summary["uncertainty"] = self._review()
         write_text(self.output_dir / "summary.json", json.dumps(plain(summary), indent=1, allow_nan=False) + "\n")
         print(format_summary(summary))
-        logger.info("Scores of %d cases, and what they come to, are in %s", len(self.cases), self.output_dir)
+        logger.info("Scores of %d cases, and their summary, are in %s", len(self.cases), self.output_dir)
 
     def _review(self) -> dict[str, Any]:
         """Write the cases in the order in which a person should look at them; return what the order is worth."""
@@ -207,7 +207,7 @@ def check_columns(by: Sequence[str], cases: Sequence[Mapping[str, Any]]) -> None
             )
         if column != "size" and all(case.get(column) is None for case in cases):
             raise PyrasegError(
-                f"Figures by {column!r} were asked for, but no case of the data list has it. Add it to the items of "
+                f"Figures by {column!r} were requested, but no case of the data list has it. Add it to the items of "
                 "datalist.json, or take it out of `by`."
             )
 

@@ -86,7 +86,7 @@ class _Frugal:
         else:
             refused = MemoryError("an input of this size did not fit before")
         if len(images) > 1:
-            logger.warning("Out of memory: a batch of %d is cut in two", len(images))
+            logger.warning("Out of memory: a batch of %d is halved", len(images))
             return torch.cat([self(half, *args, **kwargs) for half in images.split((len(images) + 1) // 2)])
         tile = smaller_tile(images.shape[2:])
         if tile is None:

@@ -74,7 +74,7 @@ class Tally:
         if self.failures:
             listed = "\n  ".join(f"{name}: {' '.join(reasons)}" for name, reasons in sorted(self.failures.items()))
             raise PyrasegError(
-                f"{len(self.failures)} of {len(self.names)} inputs failed, the others are done:\n  {listed}"
+                f"{len(self.failures)} of {len(self.names)} inputs failed, the others were segmented:\n  {listed}"
             )
 
     def _rate(self) -> str:

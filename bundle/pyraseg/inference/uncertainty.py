@@ -133,7 +133,7 @@ def _dropout_at_work(network: Any, wanted: bool) -> Generator[None]:
     """Put the dropout layers of a network in training mode, and back."""
     layers = [module for module in network.modules() if isinstance(module, _DropoutNd)] if wanted else []
     if wanted and not any(layer.p > 0 for layer in layers):
-        raise PyrasegError("Views with dropout were asked for, but the network has none: use rotations or flips.")
+        raise PyrasegError("Views with dropout were requested, but the network has no dropout: use rotations or flips.")
     before = [layer.training for layer in layers]
     try:
         for layer in layers:
@@ -174,4 +174,4 @@ class ReviewList:
         order = sorted(self.uncertainties, key=self.uncertainties.__getitem__, reverse=True)
         rows = [{"case": name, "uncertainty": self.uncertainties[name]} for name in order]
         write_csv(self.path, ["case", "uncertainty"], rows)
-        logger.info("Look first at %s; the order of all is in %s", ", ".join(order[:3]) or "nothing", self.path)
+        logger.info("Review %s first; the order of all cases is in %s", ", ".join(order[:3]) or "nothing", self.path)

@@ -156,7 +156,7 @@ class ClassTable:
             found = ", ".join(str(region) for region in regions.values())
             raise PyrasegError(
                 f"{where} has {kind} named {unknown}, but the declared classes are {self.class_names}. It holds "
-                f"{found}. Correct class_names, say in label_names which class they are, or list them under "
+                f"{found}. Correct class_names, assign them to a class in label_names, or list them under "
                 f"{self.class_names[0]!r} there to leave them out."
             )
         return {number: index for number, index in found_as.items() if index is not None}
@@ -217,8 +217,8 @@ class Canvas:
             names = self.table.class_names
             pairs = [f"{names[a]!r} and {names[b]!r} in {n} pixels" for (a, b), n in sorted(self.conflicts.items())]
             raise PyrasegError(
-                f"{self.where}: {'; '.join(pairs)} overlap, and a pixel has one class. Say in overlap_order which is "
-                "kept, the later one, or correct the label."
+                f"{self.where}: {'; '.join(pairs)} overlap, and a pixel has one class. State in overlap_order which "
+                "one is kept (the later one), or correct the label."
             )
         return self.labels
 

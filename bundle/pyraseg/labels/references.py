@@ -114,7 +114,7 @@ def read_references(path: str | Path) -> ImageUids:
     try:
         return references_of(pydicom.dcmread(path, force=True, stop_before_pixels=True))
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is.
-        raise PyrasegError(f"{path}: what this label refers to cannot be read. Export it again.") from error
+        raise PyrasegError(f"{path}: the references of this label cannot be read. Export it again.") from error
 
 
 def belongs(label: ImageUids, image: ImageUids) -> tuple[bool | None, str]:

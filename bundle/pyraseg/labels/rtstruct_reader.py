@@ -136,7 +136,8 @@ def structure_set_to_labels(
     if crossing:
         names = ", ".join(sorted(set(crossing)))
         LOGGER.warning(
-            "%s: contours of one ROI repeat or cross on %d slices (%s); what two crossing ones enclose is left out",
+            "%s: contours of one ROI repeat or cross on %d slices (%s); the area inside two crossing contours is "
+            "left out",
             where, len(crossing), names,
         )  # fmt: skip
     return canvas.finished()

@@ -143,7 +143,7 @@ class Segmentation:
         item = functional_group(self._dataset, index, "SegmentIdentificationSequence") or Dataset()
         number = item.get("ReferencedSegmentNumber")
         if number is None:
-            raise PyrasegError(f"Frame {index + 1} of {self.path} does not tell its segment. Export it again.")
+            raise PyrasegError(f"Frame {index + 1} of {self.path} does not name its segment. Export it again.")
         return int(number)
 
 

@@ -179,7 +179,8 @@ def write_segmentation(
                 raise
             raise PyrasegError(
                 f"Cannot write {path}: the source images are of the SOP class {source.SOPClassUID.name}, which is "
-                "retired or private, so what a segmentation of them takes over is unknown. Convert the images."
+                "retired or private, so the attributes that a segmentation copies from them are unknown. Convert the "
+                "images."
             ) from error
         if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
             segmentation.PatientOrientation = source.get("PatientOrientation", "")
@@ -211,7 +212,7 @@ def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], cla
     if mask.dtype != np.uint8 or mask.shape != expected:
         raise PyrasegError(
             f"Cannot write {path}: the mask is {mask.dtype} {mask.shape}, but the source images need uint8 {expected} "
-            "(slices, rows, columns). Bring the mask back onto the original grid first."
+            "(slices, rows, columns). Resample the mask to the original grid first."
         )
     if mask.max(initial=0) > classes:
         raise PyrasegError(f"Cannot write {path}: the mask holds the value {mask.max()}, but {classes} classes are "

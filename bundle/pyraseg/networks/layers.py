@@ -143,12 +143,12 @@ def check_batch(pooled: Tensor, branch: ConvNormAct) -> None:
     norm = branch[1]
     if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and pooled[0, 0].numel() == 1:
         raise PyrasegError(
-            "Instance norm makes zero of a global average. Use another `norm`, such as ('group', {'num_groups': 8}), "
+            "Instance norm makes a global average zero. Use another `norm`, such as ('group', {'num_groups': 8}), "
             "or a pyramid without the pool size 1."
         )
     if norm.training and isinstance(norm, nn.modules.batchnorm._BatchNorm) and pooled[:, 0].numel() == 1:
         raise PyrasegError(
-            "A batch of one image cannot train batch norm behind a global average. Use a `batch_size` of at least 2 "
+            "A batch of one image cannot train batch norm after a global average. Use a `batch_size` of at least 2 "
             "with `drop_last`, a pyramid without the pool size 1, or a `norm` such as ('group', {'num_groups': 8})."
         )
 

@@ -61,7 +61,7 @@ def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:
     except PyrasegError:
         raise
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError, struct.error) as error:
-        raise PyrasegError(f"it is no whole zip: {error}") from error
+        raise PyrasegError(f"it is no complete zip: {error}") from error
     name = infos[0].filename.partition("/")[0]
     files = {}
     for entry, content in contents.items():
@@ -70,7 +70,7 @@ def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:
             raise PyrasegError(f"{entry} lies outside its folder {name}")
         files[file] = content
     if archive_bytes(name, files) != data:
-        raise PyrasegError("it was not written as a package is: something lies between, before or beside its files")
+        raise PyrasegError("it has bytes between, before or after its files, unlike a package")
     return name, files
 
 
@@ -85,7 +85,7 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> None:
 def _check_end(data: bytes) -> None:
     """Check how many entries a zip says it has before anything makes a list of them."""
     if len(data) < _END.size or data[-_END.size :][:4] != b"PK\5\6":
-        raise PyrasegError("it is no whole zip: its end is missing, or something was added to it")
+        raise PyrasegError("it is no complete zip: its end is missing, or something was added to it")
     _, _, _, _, count, length, _, _ = _END.unpack(data[-_END.size :])
     if not 0 < count <= MOST_FILES or length > count * MOST_ENTRY:
         raise PyrasegError(f"it says that it holds {count:,} files, in a list of {length:,} bytes; that is no package")
@@ -101,7 +101,7 @@ def _check_entries(infos: list[zipfile.ZipInfo], size: int) -> None:
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
             raise PyrasegError(f"it holds {info.filename}, which is a link or a device")
         if info.filename.casefold() in seen:
-            raise PyrasegError(f"it holds {info.filename} twice, which may be one file or the other")
+            raise PyrasegError(f"it holds {info.filename} twice, which is ambiguous")
         seen.add(info.filename.casefold())
     total = sum(info.file_size for info in infos)
     if total > size:

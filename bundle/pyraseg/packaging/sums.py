@@ -37,7 +37,7 @@ def check_sums(files: Mapping[str, bytes]) -> None:
         PyrasegError: there are no sums, they are malformed, or a file has another sum, has none, or is missing.
     """
     if SUMS not in files:
-        raise PyrasegError(f"it has no {SUMS}, so nothing tells whether it is whole")
+        raise PyrasegError(f"it has no {SUMS}, so damage cannot be excluded")
     expected: dict[str, str] = {}
     for number, line in enumerate(files[SUMS].decode("utf-8", "replace").splitlines(), start=1):
         match = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
@@ -49,9 +49,9 @@ def check_sums(files: Mapping[str, bytes]) -> None:
         if name not in expected:
             raise PyrasegError(f"{name} has no sum in {SUMS}: it was added after the package was made")
         if name not in present:
-            raise PyrasegError(f"{name} stands in {SUMS} and is missing")
+            raise PyrasegError(f"{name} is listed in {SUMS} but missing")
         if hashlib.sha256(present[name]).hexdigest() != expected[name]:
-            raise PyrasegError(f"{name} is not the file that {SUMS} names: it was changed or damaged")
+            raise PyrasegError(f"{name} differs from its sum in {SUMS}: it was changed or damaged")
 
 
 def sign(message: bytes, key: Path) -> bytes:
@@ -80,7 +80,9 @@ def check_signature(message: bytes, signature: bytes, key: "Ed25519PublicKey") -
     try:
         key.verify(signature, message)
     except InvalidSignature as error:
-        raise PyrasegError("its signature is not by the key that was given: it is another's, or was changed") from error
+        raise PyrasegError(
+            "its signature is not by the key that was given: it is from another key, or the package was changed"
+        ) from error
 
 
 def _key(path: Path, kind: str, load: Any) -> Any:

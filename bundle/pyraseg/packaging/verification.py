@@ -36,12 +36,12 @@ def verify(path: Path, *, key: Path | None = None, unsigned: bool = False) -> Ve
         check_sums(files)
         if public is not None:
             if SIGNATURE not in files:
-                raise PyrasegError("it has no signature, and one by the key was asked for")
+                raise PyrasegError("it has no signature, but a key was given")
             check_signature(files[SUMS], files[SIGNATURE], public)
         metadata = check_form(name, files)
     except PyrasegError as error:
         raise PyrasegError(
-            f"{path} is refused: {error}. Nothing of it was run. Get the package again from who made it."
+            f"{path} is refused: {error}. None of its code was run. Get the package again from its maker."
         ) from error
     verified = Verified(name or json.loads(files[BILL])["metadata"]["component"]["name"], metadata, files)
     if key is None and not unsigned:

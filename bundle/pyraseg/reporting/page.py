@@ -228,7 +228,7 @@ def _read_json(path: Path, *needed: str) -> dict[str, Any]:
     except ValueError as error:
         raise PyrasegError(f"{path} is not valid JSON ({error}). Evaluate again.") from error
     if not isinstance(content, dict) or not set(needed) <= set(content):
-        raise PyrasegError(f"{path} is no file of `evaluating`, or not of this version. Evaluate again.")
+        raise PyrasegError(f"{path} is not a file of `evaluating`, or of another version. Evaluate again.")
     return content
 
 

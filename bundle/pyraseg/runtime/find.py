@@ -44,10 +44,12 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise PyrasegError(f"There is nothing at {path}. Give the folder, or the file, to segment.")
+        raise PyrasegError(f"There is nothing at {path}. Give the folder or file to segment.")
     root = path if path.is_dir() else path.parent
     if path.is_dir() and leave_out is not None and Path(leave_out).expanduser().resolve() == path.resolve():
-        raise PyrasegError(f"{path} is for inputs and for results: results would be taken for inputs. Part the two.")
+        raise PyrasegError(
+            f"{path} is the folder of inputs and of results, so results would be read as inputs. Give two folders."
+        )
     entries = sorted(_visible(path, leave_out)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]

@@ -52,7 +52,7 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, st
         raise PyrasegError(f"{image} is no DICOM, PNG or JPEG. The full bundle reads NIfTI, NRRD and MetaImage.")
     if isinstance(image, str) and image.lower().endswith(PHOTOGRAPH):
         if kind == "volume":
-            raise PyrasegError(f"{image} has no place in a patient, and the model is for slices of volumes.")
+            raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
         pixels = _read_photograph(Path(image), rgb=kind == "photograph")
         feed = {"image": pixels[None]} if kind == "photograph" else _projection(model, pixels)
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
@@ -181,7 +181,7 @@ def _header_edges(views: Sequence[VoiWindow | VoiLut], window: Mapping[str, Any]
         raise PyrasegError(f"{file} has {len(views)} windows in its header, and the model needs {index + 1}.")
     view = views[index]
     if isinstance(view, VoiLut) or view.function == "SIGMOID":
-        raise PyrasegError(f"{file} is shown by a lookup table or a sigmoid: segment it with the full bundle.")
+        raise PyrasegError(f"{file} has a lookup table or sigmoid window: segment it with the full bundle.")
     view.require_valid()
     center, width = view.ramp
     return center - width / 2, center + width / 2

@@ -34,7 +34,7 @@ def write_png(labels: Labels, stem: Path) -> Path:
     path = stem.with_name(f"{stem.name}_labels")
     strange = [file for file in path.glob("*") if not re.fullmatch(r"slice_\d+\.png", file.name)]
     if strange:
-        raise PyrasegError(f"{path} holds {strange[0].name}, which is no result: it is not replaced. Remove it.")
+        raise PyrasegError(f"{path} holds {strange[0].name}, which is not a result and is not replaced. Remove it.")
     with replacing(path) as temporary:
         temporary.mkdir()
         for number, values in enumerate(labels.slices, 1):
@@ -56,7 +56,7 @@ def nifti_writer() -> Writer:
 
     def write(labels: Labels, stem: Path) -> Path:
         if labels.geometry is None:
-            raise PyrasegError("It has no place in a patient, so there is no NIfTI of it. Write --format png.")
+            raise PyrasegError("It has no patient position, so NIfTI is not possible. Give --format png.")
         path = stem.with_name(f"{stem.name}.nii.gz")
         like = np.broadcast_to(np.uint8(0), labels.shape[::-1])
         header = nib.Nifti1Image(like, LPS_TO_RAS @ labels.geometry.affine).header
@@ -90,7 +90,7 @@ def seg_writer(model: Model) -> Writer:
 
     def write(labels: Labels, stem: Path) -> Path:
         if not labels.files:
-            raise PyrasegError("It is no DICOM, so there is no DICOM SEG of it. Write --format png.")
+            raise PyrasegError("It is not DICOM, so DICOM SEG is not possible. Give --format png.")
         path = stem.with_name(f"{stem.name}_seg.dcm")
         slices = np.stack(list(labels.slices))  # first: the headers come with the pixels
         sources = read_sources(labels.files)

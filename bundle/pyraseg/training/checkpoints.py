@@ -74,8 +74,9 @@ def start_from(path: str | Path | None, *, networks: Sequence[nn.Module]) -> Non
     odd = others + [name for name in reshaped if name not in anew]
     if odd:
         raise PyrasegError(
-            f"The model {path} is one of another network: {', '.join(odd[:3])}{' and others' if odd[3:] else ''} "
-            "differ. Use the encoder, the decoder, the windows and the neighbors of its training, or drop start_from."
+            f"The model {path} is of another network: {', '.join(odd[:3])}{' and others' if odd[3:] else ''} "
+            "differ. Use the encoder, the decoder, the windows and the context_slices of its training, or drop "
+            "start_from."
         )
     for network in networks:
         copy_model_state(network, weights)
@@ -102,7 +103,7 @@ def promote(weights: str | Path, model: str | Path) -> None:
         if not kept.is_file():
             with replacing(kept) as temporary:
                 shutil.copyfile(model, temporary)
-            logger.info("The model before is kept as %s", kept)
+            logger.info("The previous model is kept as %s", kept)
     with replacing(model) as temporary:
         shutil.copyfile(weights, temporary)
     logger.info("The model of the bundle is now %s", model)

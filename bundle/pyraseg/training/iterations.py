@@ -109,9 +109,9 @@ class ExplainOutOfMemory:
     def __call__(self, engine: Engine, error: Exception) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise PyrasegError(
-                "The GPU's memory does not hold this training. Lower batch_size (accumulation_steps keeps the step's "
-                "number of images), set amp to true, raise output_stride to 32, or choose a lighter encoder, such as "
-                f"mobilenetv3_large_100. torch says: {str(error).splitlines()[0]}"
+                "The memory of the GPU is too small for this training. Lower batch_size (accumulation_steps keeps "
+                "the number of images of a step), set amp to true, raise output_stride to 32, or choose a lighter "
+                f"encoder, such as mobilenetv3_large_100. torch says: {str(error).splitlines()[0]}"
             ) from error
         raise error
 

@@ -63,7 +63,7 @@ def resident_peak() -> int:
     for line in lines:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise PyrasegError("This system does not tell how much memory a process took. Set batch_size by hand.")
+    raise PyrasegError("This system does not report the memory of a process. Set batch_size by hand.")
 
 
 def fitting_batch(sizes: Sequence[int], peaks: Sequence[int], memory: float) -> int:

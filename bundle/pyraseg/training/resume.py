@@ -101,11 +101,11 @@ class Checkpoints:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # a spoilt file makes torch raise nearly every type there is
                 logger.warning(
-                    "The checkpoint %s cannot be read (%s): trying the one before.", path, type(error).__name__
+                    "The checkpoint %s cannot be read (%s): trying the previous one.", path, type(error).__name__
                 )
         if files:
             raise PyrasegError(
-                f"None of the checkpoints in {self.folder} can be read. Delete the folder to begin anew."
+                f"None of the checkpoints in {self.folder} can be read. Delete the folder to start again."
             )
         return None
 
@@ -145,15 +145,15 @@ class Checkpoints:
             done, length = content["trainer"]["iteration"], content["trainer"]["epoch_length"]
             raise PyrasegError(
                 f"{self.folder.parent} holds a run that ended after epoch {done // length} of "
-                f"{content['trainer']['max_epochs']}. Add --resume true to go on with it, or give another output_dir. "
-                f"To drop it, delete {self.folder}."
+                f"{content['trainer']['max_epochs']}. Add --resume true to continue it, or give another output_dir. "
+                f"To discard it, delete {self.folder}."
             )
         before = content["record"]
         changes = [line for key in FIXED for line in differences(before.get(key, {}), self.record.get(key, {}), key)]
         if changes:
             shown = "\n  ".join(changes[:10]) + ("\n  ..." if len(changes) > 10 else "")
             raise PyrasegError(
-                f"The run in {self.folder.parent} cannot be resumed, because it is not the same any more:\n  {shown}\n"
+                f"The run in {self.folder.parent} cannot be resumed, because these have changed:\n  {shown}\n"
                 "Undo the changes, or start a new run in another output_dir."
             )
         return content
@@ -165,7 +165,7 @@ class Checkpoints:
         if content is not None:
             self._restore(engine, content)
         elif self.resume:
-            logger.info("There is no checkpoint in %s yet: the run begins.", self.folder)
+            logger.info("There is no checkpoint in %s yet: the run starts from the beginning.", self.folder)
         if process_rank() == 0:
             self._prepare_folder(anew=content is None)
 
@@ -181,7 +181,9 @@ class Checkpoints:
     def _restore(self, engine: Engine, content: dict) -> None:
         for key in ("versions", "revision"):
             for line in differences(content["record"].get(key), self.record.get(key), key):
-                logger.warning("The run was begun with other software: %s. Its weights may differ by rounding.", line)
+                logger.warning(
+                    "The run was started with other software versions: %s. Its weights may differ by rounding.", line
+                )
         engine.load_state_dict(content["trainer"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = content["best"]
         if content["scaler"]:

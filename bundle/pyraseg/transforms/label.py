@@ -127,7 +127,7 @@ class LabelReader:
         target = Target.of(image)
         if isinstance(path, Mapping):
             if not path:
-                raise PyrasegError("The data list names a label without a mask of any class. Correct its entry.")
+                raise PyrasegError("The data list has a label without a mask for any class. Correct its entry.")
             return self._from_masks({name: Path(file) for name, file in path.items()}, target, "The data list")
         path = Path(path)
         if not path.exists():
@@ -142,7 +142,7 @@ class LabelReader:
             names = ", ".join(file.name for file in files[:6]) or "nothing"
             raise PyrasegError(
                 f"The folder of a label holds one DICOM label, or one mask for each class, but {path} holds {names}. "
-                "Give the file that is the label."
+                "Give the file of the label."
             )
         return self._from_masks(masks, target, f"The folder {path}")
 

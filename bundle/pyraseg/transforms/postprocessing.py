@@ -46,7 +46,7 @@ def read_temperature(model_file: str | Path) -> float | None:
     if not path.is_file():
         return None
     if not Path(model_file).is_file():
-        raise PyrasegError(f"There are no weights at {model_file} that the temperature in {path} could belong to.")
+        raise PyrasegError(f"There are no weights at {model_file} for the temperature in {path}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         temperature, digest = float(content["temperature"]), content["weights_sha256"]
@@ -184,5 +184,5 @@ def class_indices(names: Sequence[str], class_names: Sequence[str]) -> list[int]
     """
     unknown = [name for name in names if name not in class_names]
     if unknown:
-        raise PyrasegError(f"There is no class {unknown[0]!r} to tidy up; the classes are {list(class_names)}.")
+        raise PyrasegError(f"There is no class {unknown[0]!r} to postprocess; the classes are {list(class_names)}.")
     return [class_names.index(name) for name in names]

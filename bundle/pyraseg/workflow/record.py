@@ -44,7 +44,7 @@ def log_environment(*, device: torch.device | str, amp: bool, meta: Mapping[str,
     installed = versions["pyraseg"]
     if (stated := meta.get("version", installed)) != installed:
         logger.warning(
-            "This bundle is of pyraseg %s, and %s is installed and runs: results may differ. Install the one that "
+            "This bundle is of pyraseg %s, but %s is installed and runs: results may differ. Install the version that "
             "comes with the bundle, in an environment of its own: pip install, with the folder of the bundle",
             stated, installed,
         )  # fmt: skip

@@ -107,7 +107,7 @@ def _warn_of_other_code(name: str, files: Mapping[str, bytes]) -> None:
         logger.warning(
             "%s was made by another version of Pyraseg than the one installed here: %d of its %d files of code differ, "
             "such as %s. The label server of this version may fail with it. If so, install the version that made it, "
-            "or make it anew with this one: `pyraseg package`.",
+            "or make it again with this one: `pyraseg package`.",
             name, len(other), len(code), other[0],
         )  # fmt: skip
 

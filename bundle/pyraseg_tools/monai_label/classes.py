@@ -91,7 +91,7 @@ def meant(tasks: Sequence[Task], values: Iterable[int], info: Mapping[str, Any])
     named = [task for task in tasks if task.name == info.get("model")] or tasks
     if len(named) != 1:
         raise PyrasegError(
-            f"The label names no classes, and {len(tasks)} bundles are served. Submit it with the names of its "
+            f"The label names no classes, but {len(tasks)} bundles are served. Submit it with the names of its "
             'segments (label_info), or with its "model".'
         )
     classes = range(len(named[0].table.class_names))

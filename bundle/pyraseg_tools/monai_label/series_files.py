@@ -56,7 +56,7 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     array, meta = MedicalImageReader(palette_index=True).get_data([path])
     values = onto_grid(np.asarray(array), meta, target, path)
     if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
-        raise PyrasegError("The label holds numbers that are no labels, such as probabilities. Submit whole numbers.")
+        raise PyrasegError("The label has values that are not integers, such as probabilities. Submit integers.")
     return values
 
 

@@ -68,7 +68,7 @@ class Training(BundleTrainTask):
             return dict(zip(cases, patients_by_pattern(names, self.conf["patient_pattern"]), strict=True))
         unknown = sum("patient" not in case for case in cases.values())
         if unknown:
-            logger.warning("%d of %d images tell no patient: each is one of its own", unknown, len(cases))
+            logger.warning("%d of %d images have no known patient: each counts as one patient", unknown, len(cases))
         return {name: case.get("patient", name) for name, case in cases.items()}
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def is_ours(host: str | None) -> bool:
 
 def keep_model(*asked: object) -> NoReturn:
     """Refuse to replace or remove a model, which MONAI Label does without a look at what it is sent."""
-    raise PyrasegError("A model is replaced by a training that makes it better, and by no client.")
+    raise PyrasegError("Only a training that improves a model replaces it. Clients cannot.")
 
 
 def harden(app: FastAPI) -> FastAPI:

@@ -78,10 +78,10 @@ def open_session(
     _add_credentials(session, environment)
     if address.scheme == "http" and not _is_this_machine(address.hostname):
         if session.auth or "Authorization" in session.headers:
-            raise PyrasegError(f"Credentials are not sent without encryption to {address.hostname}. Take https.")
+            raise PyrasegError(f"Credentials are not sent without encryption to {address.hostname}. Use https.")
         if not allow_http:
             raise PyrasegError(
-                f"Images would go to {address.hostname} without encryption. Take https, or allow it with --allow-http."
+                f"Images would go to {address.hostname} without encryption. Use https, or allow it with --allow-http."
             )
     if ca_bundle is not None:
         if not ca_bundle.is_file():
@@ -115,17 +115,19 @@ def plain_errors(client: DICOMwebClient) -> Generator[None]:
                 f"{url} refuses the credentials (HTTP 401). Set {USER} and {PASSWORD}, or {TOKEN}."
             ) from error
         if status == 403:
-            raise PacsError(f"{url} does not let this user do that (HTTP 403). Ask for the right.") from error
+            raise PacsError(f"{url} does not permit this to the user (HTTP 403). Ask for the permission.") from error
         if status == 404:
             raise PacsError(f"{url} has no such thing (HTTP 404). Is the address that of its DICOMweb?") from error
         kind = PacsError if status >= 500 or status in (408, 429) else PyrasegError
         raise kind(f"{url} refused a request (HTTP {status}). Its own log says why.") from error
     except requests.exceptions.JSONDecodeError as error:
-        raise PacsError(f"{url} answers something that is no DICOMweb. Correct the address.") from error
+        raise PacsError(f"{url} does not answer as DICOMweb. Correct the address.") from error
     except requests.exceptions.RequestException as error:
         if isinstance(_reason(error), NewConnectionError | ConnectTimeoutError):
             raise Unavailable(f"No connection to {url}. Correct the address, or start the PACS.") from error
-        raise PacsError(f"{url} broke off, or does not answer in time. Try again, or look at the PACS.") from error
+        raise PacsError(
+            f"{url} closed the connection, or does not answer in time. Try again, or check the PACS."
+        ) from error
 
 
 def _reason(error: requests.exceptions.RequestException) -> Exception | None:

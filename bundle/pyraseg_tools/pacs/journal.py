@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, dict[str, dict]]:
             return content["models"]
     except (ValueError, KeyError, TypeError) as error:
         raise PyrasegError(
-            f"{path} is no journal of `pyraseg pacs`, or damaged. Move it away to begin anew."
+            f"{path} is no journal of `pyraseg pacs`, or damaged. Move it away to start again."
         ) from error
     raise PyrasegError(f"{path} is of format {content['format']}, this program's is {FORMAT}. Move it away.")
 
@@ -93,9 +93,7 @@ def sole_user(folder: Path) -> Generator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise PyrasegError(
-                f"Another process is at work in {folder}. Wait for it, or give another folder."
-            ) from error
+            raise PyrasegError(f"Another process is using {folder}. Wait for it, or give another folder.") from error
         images = folder / "images"
         if images.exists():
             shutil.rmtree(images)

@@ -42,8 +42,8 @@ def parse_filters(items: Sequence[str]) -> dict[str, str]:
         if keyword not in OF_STUDIES + OF_SERIES:
             hint = nearest_hint(keyword, OF_STUDIES + OF_SERIES)
             raise PyrasegError(
-                f"A filter is on {', '.join(OF_STUDIES + OF_SERIES)}, not on {keyword or 'nothing'}.{hint} What names "
-                "a patient is left out on purpose: other users see the arguments of a program."
+                f"A filter is on {', '.join(OF_STUDIES + OF_SERIES)}, not on {keyword or 'nothing'}.{hint} Patient "
+                "attributes are left out on purpose: other users can see the arguments of a program."
             )
         if not value:
             raise PyrasegError(f"The filter {keyword} has no value. Write {keyword}=VALUE.")
@@ -110,7 +110,7 @@ def pages(search: Callable[..., list[dict]], keyword: str, **options: Any) -> di
     while True:
         answers = search(**options, offset=len(found))
         if not all(isinstance(answer, dict) for answer in answers):
-            raise PacsError("The PACS answers a search by something else. Is the address that of its DICOMweb?")
+            raise PacsError("The answer of the PACS to a search is no DICOM JSON. Is the address that of its DICOMweb?")
         page = {str(item.get(keyword) or ""): item for item in map(Dataset.from_json, answers)}
         if "" in page:
             raise PacsError(f"The PACS answers a search without {keyword}. Is the address that of its DICOMweb?")

@@ -72,7 +72,7 @@ class Worker:
                 raise
             except (PacsError, OSError, MemoryError) as error:
                 failures += 1
-                logger.warning("%s: not done this time, %s", where, describe(error))
+                logger.warning("%s: not segmented this time, %s", where, describe(error))
             except Exception as error:
                 failures += 1
                 reason = describe(error)

@@ -52,8 +52,8 @@ def publish(package: Verified, repository: str, *, public: bool = False) -> str:
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise PyrasegError(
-            f"The hub did not take {package.title} into {repository}; what was tagged before is as it was, and the "
-            f"same command tries again. It said: {said}"
+            f"The hub did not take {package.title} into {repository}; existing tags are unchanged, and the same "
+            f"command tries again. It said: {said}"
         ) from error
 
 

@@ -111,8 +111,7 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     if stated != digest:
         raise PyrasegError(
             f"{model} has the SHA-256 {digest}, but the metadata of the task {task.name!r} describe other weights, "
-            f"{stated}. Measure these weights, and put their sum and their figures "
-            "into the metadata and the model card."
+            f"{stated}. Measure these weights, and put their SHA-256 and figures into the metadata and the model card."
         )
     metadata["weights"] = {MODEL: digest}
     files = {MODEL: weights}

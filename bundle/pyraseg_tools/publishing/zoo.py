@@ -73,7 +73,7 @@ def write_zoo(package: Verified, clone: Path, url: str) -> Path:
             "configs/metadata.json and pyproject.toml, add it to the changelog, and package again."
         )
     if target.exists() and not (target / METADATA).is_file():
-        raise PyrasegError(f"{target} is there already and is no bundle. Move it away.")
+        raise PyrasegError(f"{target} exists already and is not a bundle. Move it away.")
     with replacing(target) as temporary:
         unpack(files, temporary)
         if target.exists():

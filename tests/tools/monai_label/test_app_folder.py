@@ -84,7 +84,11 @@ def test_what_is_no_bundle_is_refused(package, tmp_path):
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(package.zip.read_bytes()[:-1])
     (tmp_path / "empty").mkdir()
-    for path, reason in ((damaged, "no whole zip"), (tmp_path / "empty", "no bundle"), (tmp_path / "none", "no such")):
+    for path, reason in (
+        (damaged, "no complete zip"),
+        (tmp_path / "empty", "no bundle"),
+        (tmp_path / "none", "no such"),
+    ):
         with pytest.raises(PyrasegError, match=reason):
             put_bundles([path], tmp_path / "app")
     assert not (tmp_path / "app").exists()

@@ -68,7 +68,7 @@ def test_the_only_bundle_needs_no_names(tasks):
 @pytest.mark.parametrize(
     ("info", "values", "message"),
     [
-        ({}, [1], "names no classes, and 2 bundles"),
+        ({}, [1], "names no classes, but 2 bundles"),
         (named(liver=1), [1, 2], r"holds \[2\]"),
         (named(liver=1, cyst=2), [1, 2], "liver, cyst are not all classes of one bundle"),
         ({"model": "phantom"}, [7], "phantom has 5 classes"),

@@ -54,7 +54,7 @@ def test_without_encryption_to_this_machine_or_where_allowed():
     [
         (["Modality"], "no value"),
         (["Modalty=CT"], "The nearest name is 'Modality'"),
-        (["PatientID=1", "Modality=CT"], "names a patient"),
+        (["PatientID=1", "Modality=CT"], "Patient attributes are left out"),
         (["StudyDate=20260101"], "Modality=CT"),
         (["SeriesInstanceUID=1.2"], "Give the StudyInstanceUID"),
     ],
@@ -121,8 +121,8 @@ def test_no_dicomweb():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for path, text, ends in (
             ("moved", "sends elsewhere", True),
-            ("portal", "no DICOMweb", False),
-            ("broken", "broke off", False),
+            ("portal", "does not answer as DICOMweb", False),
+            ("broken", "closed the connection", False),
         ):
             client = connect(f"http://127.0.0.1:{server.server_address[1]}/{path}", environment={})
             with pytest.raises(PacsError, match=text) as caught:

@@ -177,7 +177,7 @@ def test_a_full_disk_is_no_fault_of_the_series(pacs, arguments, tmp_path, caplog
     with pytest.raises(PyrasegError, match="1 series are not"):
         main(arguments())
     limit_files(-1)
-    assert "not done this time, Nothing can be written to" in caplog.text
+    assert "not segmented this time, Nothing can be written to" in caplog.text
     main(arguments())  # it is tried again without being asked to
     assert journal(tmp_path)[files.uid("series", "one")]["status"] == "stored"
 

@@ -112,7 +112,7 @@ def test_a_new_version_replaces_the_old_one(verified, clone):
 def test_another_thing_of_its_name(verified, clone):
     (clone / "models" / NAME).mkdir()
     (clone / "models" / NAME / "thesis.txt").write_text("mine")
-    with pytest.raises(PyrasegError, match="is there already and is no bundle"):
+    with pytest.raises(PyrasegError, match="exists already and is not a bundle"):
         write_zoo(verified, clone, URL)
     assert content(clone / "models" / NAME) == {"thesis.txt": b"mine"}
 

@@ -49,8 +49,8 @@ def download(url: str, path: Path, *, checksum: str | None = None, pause: float 
             except urllib.error.HTTPError as error:
                 if error.code < 500:
                     raise PyrasegError(
-                        f"{url} cannot be downloaded: the server answers {error.code} {error.reason}. Look whether the "
-                        "address still holds, or give a --mirror."
+                        f"{url} cannot be downloaded: the server answers {error.code} {error.reason}. Check whether "
+                        "the address is still valid, or give a --mirror."
                     ) from error
                 reason = f"{error.code} {error.reason}"
             except (OSError, http.client.HTTPException) as error:
@@ -58,8 +58,8 @@ def download(url: str, path: Path, *, checksum: str | None = None, pause: float 
             have = part.stat().st_size if part.exists() else 0
             if attempt == RETRIES:
                 raise PyrasegError(
-                    f"{url} breaks off ({reason}); {have:,} bytes are in {part}. Run the program again: it goes on "
-                    "there."
+                    f"{url} was interrupted ({reason}); {have:,} bytes are in {part}. Run the program again to "
+                    "continue."
                 )
             logger.warning("%s: %s after %s bytes, trying again", path.name, reason, f"{have:,}")
             time.sleep(pause * 2**attempt)
@@ -129,7 +129,7 @@ def _check(file: Path, path: Path, checksum: str | None, url: str) -> None:
             _validator_of(file).unlink(missing_ok=True)
         raise PyrasegError(
             f"{url} is not the expected file: its {algorithm.upper()} is {found}, the one {whose} is {value}. "
-            + ("It was thrown away; run the program again." if file != path else f"Delete {path} and run again.")
+            + ("It was deleted; run the program again." if file != path else f"Delete {path} and run again.")
         )
 
 
@@ -139,7 +139,7 @@ def _record(path: Path, checksum: str | None) -> str:
     if checksum is None and not _record_of(path).exists():
         with replacing(_record_of(path)) as partial:
             partial.write_text(f"{found}  {path.name}\n")
-        logger.warning("Nobody publishes a checksum of %s: its SHA-256 is recorded in %s", path.name, _record_of(path))
+        logger.warning("No checksum of %s is published: its SHA-256 is recorded in %s", path.name, _record_of(path))
     return found
 
 

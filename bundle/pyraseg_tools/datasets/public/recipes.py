@@ -76,7 +76,7 @@ def prepare(
         PyrasegError: a download or an archive is refused, masks are missing, or the folder holds something else.
     """
     if (folder / SOURCE).is_file():
-        logger.warning("%s is there already and stays as it is", folder)
+        logger.warning("%s exists already and is not changed", folder)
         return
     require_new(folder)
     if recipe.masks and masks is None:
@@ -140,7 +140,9 @@ def _find(folder: Path, name: str) -> list[Path]:
     """Return what is called so below a folder, or refuse an archive in another layout."""
     found = sorted(folder.rglob(name))
     if not found:
-        raise PyrasegError(f"The archives hold no {name}: their layout is not the published one. Look what they hold.")
+        raise PyrasegError(
+            f"The archives hold no {name}: their layout differs from the published one. Check their content."
+        )
     return found
 
 

@@ -66,9 +66,7 @@ def windowed_pictures(
         if not any(isinstance(parse_window(item), int) for item in windows):
             raise
         if fallback is None:
-            raise PyrasegError(
-                f"{error} A fallback takes the place of the header's window where it has none."
-            ) from error
+            raise PyrasegError(f"{error} A --fallback replaces a missing window of the header.") from error
         LOGGER.warning("%s The window %s takes its place.", error, fallback)
         windows = [fallback if isinstance(parse_window(item), int) else item for item in windows]
         channels = Windowd("image", windows=windows, output_range=(0, 255)).apply(image)

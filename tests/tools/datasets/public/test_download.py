@@ -92,7 +92,7 @@ def test_a_part_that_is_too_long_starts_anew(site, target):
 
 
 def test_a_wrong_checksum_leaves_nothing(site, target):
-    with pytest.raises(PyrasegError, match=r"is not the expected file: its SHA256 is .*thrown away"):
+    with pytest.raises(PyrasegError, match=r"is not the expected file: its SHA256 is .*deleted; run"):
         download(f"{site.url}/set.zip", target, checksum=f"sha256:{'0' * 64}")
     assert left(target) == []
 
@@ -105,7 +105,7 @@ def test_md5(site, target):
 
 def test_the_first_download_records_its_checksum_and_later_ones_must_agree(site, target, caplog):
     download(f"{site.url}/set.zip", target)
-    assert "Nobody publishes a checksum of set.zip" in caplog.text
+    assert "No checksum of set.zip is published" in caplog.text
     assert (target.parent / "set.zip.sha256").read_text() == f"{SHA256.removeprefix('sha256:')}  set.zip\n"
     target.unlink()
     site.files["/set.zip"] = BODY[:-1] + b"?"
@@ -133,7 +133,7 @@ def test_an_absent_file_is_one_message_at_once(site, target):
 
 def test_a_server_that_is_not_there(target, monkeypatch):
     monkeypatch.setattr(module, "RETRIES", 1)
-    with pytest.raises(PyrasegError, match=r"breaks off .*refused"):
+    with pytest.raises(PyrasegError, match=r"was interrupted .*refused"):
         download("http://127.0.0.1:9/set.zip", target)
 
 

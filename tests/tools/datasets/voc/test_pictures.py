@@ -94,7 +94,7 @@ def test_polarity_is_turned_once(tmp_path, hu, attributes, inverted):
 
 def test_a_fallback_takes_the_place_of_the_header_alone(tmp_path, hu):
     image = load(tmp_path, hu, per_slice=lambda k: {} if k else {"WindowCenter": 40, "WindowWidth": 400})
-    with pytest.raises(PyrasegError, match=r"'header' was asked for.*A fallback takes the place"):
+    with pytest.raises(PyrasegError, match=r"'header' was asked for.*A --fallback replaces"):
         windowed_pictures(image, ["header"])
     pictures = windowed_pictures(image, ["header", "lung", "bone"], fallback="soft_tissue")
     expected = np.stack([linear(hu, 40, 400), linear(hu, -600, 1500), linear(hu, 400, 1800)], axis=-1)
