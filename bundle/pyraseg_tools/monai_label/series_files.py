@@ -56,7 +56,7 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     array, meta = MedicalImageReader(palette_index=True).get_data([path])
     values = onto_grid(np.asarray(array), meta, target, path)
     if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
-        raise PyrasegError("The label has values that are not whole numbers from 0, such as probabilities.")
+        raise PyrasegError("The label holds values that are not whole numbers from 0. Submit class values.")
     return values
 
 
