@@ -128,3 +128,31 @@ def test_weights_of_half_precision_give_what_they_say(tmp_path):
     with pytest.raises(PyrasegError, match="does not fit the network"):
         torch.save({"a": torch.zeros(1)}, tmp_path / "half.pt")
         load_model(network, tmp_path / "half.pt", remedy="")
+
+
+def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_called_those(drawn, capsys, monkeypatch):
+    for name in ("configs", "models"):
+        shutil.copytree(ROOT / name, Path(name))
+    weights = Path("models", "dermoscopy.pt")
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: value + 0 for key, value in state.items()} | {}, weights)
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    monkeypatch.setattr("bundle.pyraseg.commands.models.home", lambda: Path().resolve())
+    assert main(["models"]) in (0, None)
+    said = capsys.readouterr().out
+    assert "data of a training here" in said and "ISIC 2017, part 1" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tta_flips", "[[0]]", "--min_size", "many"], "--min_size takes a number, such as 0, not 'many'"),
+        (["--device", "cuda"], "The device is 'cuda', but PyTorch"),
+    ],
+)
+def test_a_wrong_value_is_told_in_a_line(drawn, capsys, options, words):
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["segment", str(drawn), "out", *options]) == 1
+    told = capsys.readouterr().err
+    assert words in told and "Traceback" not in told

@@ -15,7 +15,7 @@ from typing import Any
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import home, shipped
-from bundle.pyraseg.core import DEFAULT_TASK
+from bundle.pyraseg.core import DEFAULT_TASK, file_digest, task_names
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Model:
     @property
     def takes_photographs(self) -> bool:
         return self.about.get("image_kind") == "photograph"  # a task of volumes leaves that to the base
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether a training replaced the included weights: the metadata then speak of others."""
+        return file_digest(self.path) not in self.about["weights"].values()
 
 
 def shipped_models() -> list[Model]:
@@ -66,8 +71,8 @@ def told(model: Model) -> str:
     lines = {
         "segments": about["label_classes"],
         "images": about["image_classes"],
-        "trained on": about["data_source"],
-        "measured": figures or "nothing",
+        "trained on": "data of a training here" if model.is_trained_here else about["data_source"],
+        "measured": (not model.is_trained_here and figures) or "nothing",
         "use": about["intended_use"],
         "license": "Apache-2.0; terms of its data: docs/data_licenses",
         "file": f"{model.path} ({model.path.stat().st_size / 1e6:.1f} MB)",
@@ -82,6 +87,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     arguments(argv)
     print("\n\n".join(told(model) for model in shipped_models()) or "No model is included.")
+    tasks = task_names(home() / "configs")
     for path in trained_models():
-        print(f"\n{path} ({path.stat().st_size / 1e6:.1f} MB): trained here; pyraseg segment IN OUT --model {path}")
+        task = "" if path.stem in (*tasks, "model") else " --task TASK"
+        print(
+            f"\n{path} ({path.stat().st_size / 1e6:.1f} MB): trained here; pyraseg segment IN OUT --model {path}{task}"
+        )
     print("\nSegment with one: pyraseg segment IN OUT --model NAME")

@@ -73,9 +73,8 @@ class Tally:
         """Raise PyrasegError if any input failed; the message names each."""
         if self.failures:
             listed = "\n  ".join(f"{name}: {' '.join(reasons)}" for name, reasons in sorted(self.failures.items()))
-            raise PyrasegError(
-                f"{len(self.failures)} of {len(self.names)} inputs failed, the others were segmented:\n  {listed}"
-            )
+            others = ", the others were segmented" if len(self.failures) < len(self.names) else ""
+            raise PyrasegError(f"{len(self.failures)} of {len(self.names)} inputs failed{others}:\n  {listed}")
 
     def _rate(self) -> str:
         minutes = (monotonic() - self._began) / 60

@@ -2,6 +2,7 @@
 """Files of weights that are whole or absent, and the one step that changes the bundle's model."""
 
 import logging
+import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ def load_model(network: nn.Module, path: str | Path, *, remedy: str) -> nn.Modul
         raise PyrasegError(f"There is no trained model at {path}. {remedy}")
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:  # its text advises to run the code in the file
+        raise PyrasegError(f"{path} is not a file of weights. Give the model.pt that a training wrote.") from error
     except Exception as error:  # a file that is no state dict makes torch raise nearly every type there is
         lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
         reason = lines[1].rstrip(".") if lines[0].startswith("Error(s) in loading") and len(lines) > 1 else lines[0]

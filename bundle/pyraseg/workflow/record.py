@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bundle.pyraseg.core import file_digest, process_count, write_json
+from bundle.pyraseg.core import PyrasegError, file_digest, process_count, write_json
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow.config import leaves
@@ -31,8 +31,16 @@ def log_environment(*, device: torch.device | str, amp: bool, meta: Mapping[str,
         device: of the run.
         amp: whether it runs in mixed precision.
         meta: the metadata of the bundle, as MONAI reads them with its configs; empty where there are none.
+
+    Raises:
+        PyrasegError: the device is a GPU, and there is none.
     """
     device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise PyrasegError(
+            f"The device is {str(device)!r}, but PyTorch {torch.__version__} finds no GPU that it can use. Set device "
+            "to cpu, or install a build of PyTorch for the GPU."
+        )
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
