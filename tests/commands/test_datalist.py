@@ -261,7 +261,7 @@ def test_a_list_that_is_there_is_kept(dataset):
         (["--shares", "0.5", "0.5", "0.5"], "must be three shares that sum to 1"),
         (["--folds", "2"], "2 folds leave no training part"),
         (["--folds", "16", *PATTERN], "15 patients cannot be split into 16 parts"),
-        (["--seed", "-1"], "whole number from 0 on"),
+        (["--seed", "-1"], "integer of at least 0"),
         (["--link", "."], "Give a file for --link"),
         (["--output-dir", __file__], "is a file, not a folder"),
         (["--patient-pattern", "(x)"], "finds no patient"),

@@ -105,7 +105,7 @@ def test_dropout_works_in_its_views_alone():
 
 
 def test_dropout_of_a_network_without_any_is_refused():
-    with pytest.raises(PyrasegError, match="the network has none"):
+    with pytest.raises(PyrasegError, match="the network has no dropout"):
         uncertainty(discs(), Threshold(), dropout=1)
     with pytest.raises(PyrasegError, match="-1: give 0 or more"):
         Uncertainty(dropout=-1)

@@ -215,7 +215,7 @@ def test_watching_waits_until_a_series_is_whole(pacs, arguments, tmp_path, monke
 
 
 def test_two_at_once(pacs, arguments, tmp_path):
-    with sole_user(tmp_path / "work"), pytest.raises(PyrasegError, match="Another process is at work"):
+    with sole_user(tmp_path / "work"), pytest.raises(PyrasegError, match="Another process is using"):
         main(arguments())
 
 

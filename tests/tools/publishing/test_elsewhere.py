@@ -52,8 +52,8 @@ def downloaded(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Pa
     assert run.returncode == 0, run.stdout + run.stderr
     found = {path.relative_to(folder / NAME).as_posix() for path in (folder / NAME).rglob("*") if path.is_file()}
     assert found == set(package.files)
-    console = folder / NAME / "bundle" / "pyraseg" / "workflow" / "console.py"
-    console.write_text(console.read_text() + "\nprint('the code of', __file__)\n")
+    running = folder / NAME / "bundle" / "pyraseg" / "workflow" / "running.py"
+    running.write_text(running.read_text() + "\nprint('the code of', __file__)\n")
     return folder / NAME
 
 
@@ -98,7 +98,7 @@ def test_another_version_that_is_installed_is_told(study, downloaded, tmp_path):
         str(tmp_path / "c1.jpg"), "--output_dir", str(tmp_path / "out"), cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert f"is of pyraseg 0.0.1, and {version('pyraseg')} is installed and runs" in run.stdout
+    assert f"is of pyraseg 0.0.1, but {version('pyraseg')} is installed and runs" in run.stdout
 
 
 @pytest.mark.slow
