@@ -20,9 +20,9 @@ pytestmark = pytest.mark.slow
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of what git tracks, install it, and return its `pyraseg`."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     for name in listed:
         if name.startswith(("bundle/", "configs/", "models/", "docs/data_licenses/")) or "/" not in name:
             (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
