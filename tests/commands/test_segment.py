@@ -146,7 +146,7 @@ def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_calle
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--tta_flips", "[[0]]", "--min_size", "many"], "--min_size takes a number, such as 0, not 'many'"),
+        (["--tta_flips", "[[0]]", "--min_size", "many"], "'min_size' takes a whole number from 0 on, not 'many'"),
         (["--device", "cuda"], "The device is 'cuda', but PyTorch"),
     ],
 )
