@@ -211,7 +211,7 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     root = tmp_path / "in"
     for case in "ab":
         series(root / case / "ct", SeriesInstanceUID=uid(case), PatientName="ZEBRA^STRIPED", PatientID="ZEBRA")
-    (root / "notes.txt").write_text("not an image")
+    (root / "lost.dcm").write_text("not an image")
     (root / "none").mkdir()
     Image.new("RGB", (30, 20)).save(root / "p.jpg")
     nib.save(nib.Nifti1Image(gray(), np.eye(4)), root / "n.nii.gz")
@@ -226,10 +226,10 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     ]
     assert not [path for path in root.rglob(".*")]  # nothing half-written is left
     assert "2 of 7 inputs segmented, written to" in told.out
-    assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, n, none, notes.txt, p"
+    assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, lost.dcm, n, none, p"
     for name, reason in [
         ("cut", "cannot be decoded"), ("n", "The full bundle reads NIfTI"), ("none", "is an empty folder"),
-        ("notes.txt", "is not DICOM"), ("p", "no patient position"),
+        ("lost.dcm", "is not DICOM"), ("p", "no patient position"),
     ]:  # fmt: skip
         assert any(line.startswith(f"{name}: failed, ") and reason in line for line in told.err.splitlines())
     assert "ZEBRA" not in told.out + told.err and "Traceback" not in told.err
