@@ -130,9 +130,9 @@ def test_refuses_nothing_to_do(tmp_path):
     with pytest.raises(PyrasegError, match="holds no image"):
         find_inputs(tmp_path)
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(PyrasegError, match="holds no image. Found instead: 1 not DICOM. Images are DICOM, "):
+    with pytest.raises(PyrasegError, match=r"holds no image\. Found instead: 1 not DICOM\. Images are DICOM, "):
         find_inputs(tmp_path)
-    with pytest.raises(PyrasegError, match=r"notes.txt is no image \(found: not DICOM\). Images are DICOM, "):
+    with pytest.raises(PyrasegError, match=r"notes\.txt is no image \(found: not DICOM\)\. Images are DICOM, "):
         find_inputs(tmp_path / "notes.txt")
 
 

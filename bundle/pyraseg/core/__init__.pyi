@@ -20,6 +20,7 @@ from .files import file_digest as file_digest
 from .files import read_csv as read_csv
 from .files import replacing as replacing
 from .files import require_new as require_new
+from .files import require_writable as require_writable
 from .files import write_csv as write_csv
 from .files import write_json as write_json
 from .files import write_text as write_text
