@@ -84,7 +84,7 @@ def require_new(folder: Path) -> None:
         raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
 
 
-def require_writable(folders: Iterable[str | Path] = (), *, files: Iterable[str | Path] = ()) -> None:
+def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterable[str | Path] = ()) -> None:
     """Refuse, before any work, places that results cannot be written to at the end of it. Nothing is made or changed.
 
     Args:
@@ -92,10 +92,14 @@ def require_writable(folders: Iterable[str | Path] = (), *, files: Iterable[str 
         files: to be written.
 
     Raises:
-        PyrasegError: a folder, or one above it, is a file, or a file is a folder.
+        PyrasegError: a folder is None, or it or one above it is a file, or a file is a folder.
         DiskError: nothing can be written there.
     """
-    places = [Path(folder).expanduser().absolute() for folder in folders]
+    places = []
+    for folder in folders:
+        if folder is None:
+            raise PyrasegError("There is no folder for the results (output_dir is null). Give one.")
+        places.append(Path(folder).expanduser().absolute())
     for file in (Path(file).expanduser().absolute() for file in files):
         if file.is_dir():
             raise PyrasegError(f"{file} is a folder, but a file is to be written there. Give another path.")

@@ -40,7 +40,8 @@ TEXTS = {
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
-    "training_dir", "start_from", "image_pattern", "label_pattern", "patient_pattern", "windows", "previews",
+    "training_dir", "start_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern", "windows",
+    "previews",
 }  # fmt: skip
 #: What is to be true of a value, in words, and whether it is.
 Rule = tuple[str, Callable[[Any], bool]]
