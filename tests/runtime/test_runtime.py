@@ -173,6 +173,31 @@ def test_a_radiograph_of_16_bits_in_png(models, tmp_path):
     check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.png"))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_in_a_radiograph(value, models, tmp_path, capsys):
+    pixels = gray()[0].astype(np.float32) + 400
+    pixels[:, :9] = value
+    Image.fromarray(pixels).save(tmp_path / "chest.tif")
+    assert run(models.radiograph.path, tmp_path / "chest.tif", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.tif"))
+    pixels[20, 30] = value
+    Image.fromarray(pixels).save(tmp_path / "hole.tif")
+    assert run(models.radiograph.path, tmp_path / "hole.tif", tmp_path / "out") == 1
+    assert "column 30, row 20, slice 0" in capsys.readouterr().err
+
+
+def test_values_that_are_not_finite_in_a_volume(models, tmp_path, capsys):
+    stack = gray().astype(np.float32)
+    stack[:, :9] = np.nan
+    write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "in_labels"), models.mr.truth(tmp_path / "in"))
+    stack[3, 20, 30] = np.nan
+    write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "hole") == 1
+    assert "slice_003.dcm holds NaN or infinity inside the image" in capsys.readouterr().err
+
+
 def test_nifti_lies_where_the_series_lies(models, tmp_path):
     folder = series(tmp_path / "in", "oblique", origin=(-30, 12, 7))
     assert run(models.ct.path, folder, tmp_path / "out", "--format", "nifti") == 0

@@ -30,6 +30,9 @@ from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import as_rgb as as_rgb
 from .formats import convert as convert
 from .formats import without_suffix as without_suffix
+from .padding import fill_outside as fill_outside
+from .padding import require_outside as require_outside
+from .padding import valid_percentiles as valid_percentiles
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS
 from .tasks import config_option as config_option
