@@ -32,7 +32,7 @@ GROUPS = {
 def stack(path: Path, per_frame: str, places: np.ndarray, change: Callable[[Dataset], None] = lambda ds: None) -> Path:
     """Write an enhanced MR whose frames lie 3 mm apart at places, with some groups stated for each frame."""
     pixels = np.zeros((len(places), *SHAPE[1:]), np.int16)
-    positions = np.outer(places, [0, 0, 3.0]) + [-20, 30, 100]
+    positions = np.add(np.outer(places, [0, 0, 3.0]), [-20, 30, 100])
     dataset = pydicom.dcmread(write_enhanced(path, pixels, positions, Modality="MR", **PATIENT))
     dataset.SOPClassUID = EnhancedMRImageStorage
     shared, frames = dataset.SharedFunctionalGroupsSequence[0], dataset.PerFrameFunctionalGroupsSequence
