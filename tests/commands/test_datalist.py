@@ -18,7 +18,7 @@ from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg.datalists.making import write_split
 from bundle.pyraseg.datalists.splitting import SPLITS
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
-from tests.datalists.test_duplicates import texture
+from tests.helpers.textures import texture
 from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]

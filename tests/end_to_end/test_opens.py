@@ -11,9 +11,9 @@ from monai.bundle import ConfigParser
 
 from tests.helpers.commands import config_files
 from tests.helpers.dicom_files import write_enhanced, write_series
+from tests.helpers.exported import exported
 from tests.helpers.onnx_paths import WINDOWS, volume
 from tests.helpers.warm import python
-from tests.runtime.conftest import exported
 
 #: Runs a module as `python -m` does, and writes how often each file of a folder was opened, by Python's audit events.
 COUNTED = """

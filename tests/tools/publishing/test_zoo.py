@@ -22,7 +22,7 @@ from bundle.pyraseg_tools.publishing.zoo import LARGEST, write_zoo, zoo_files
 from tests.helpers.commands import ROOT, monai_bundle
 from tests.helpers.packages import VERSION, Package
 from tests.helpers.warm import python
-from tests.tools.datasets.public.server import Site, serve
+from tests.helpers.web_site import Site, serve
 
 NAME = "pyraseg_dermoscopy"
 URL = f"https://huggingface.co/someone/{NAME}/resolve/{VERSION}"
