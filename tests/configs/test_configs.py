@@ -13,14 +13,12 @@ from bundle.pyraseg.core import PyrasegError, how_to_train, task_files
 from bundle.pyraseg.inference.prediction import OUTPUTS
 from bundle.pyraseg.workflow import config_text, require_kind
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
-from tests.helpers.configs import CONFIGS, OVERLAYS, PROGRAMS, TASKS, merged, paths
+from tests.helpers.configs import CONFIGS, FILES, OVERLAYS, PROGRAMS, TASKS, merged, paths, programs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
-FILES = sorted(path.name for path in CONFIGS.glob("*.json") if not path.name.endswith("metadata.json"))
-programs = pytest.mark.parametrize("program", PROGRAMS)
 overlays = pytest.mark.parametrize("program", [name for name, files in PROGRAMS.items() if len(files) > 1])
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every program that configs are made for, and the files it is made of."""
 
+import pytest
 from monai.bundle import ConfigParser
 
 from tests.helpers.commands import ROOT
@@ -41,6 +42,9 @@ PROGRAMS = {
 
 #: The training and the inference of each task.
 TASKS = [("train", "infer"), *((f"train {task}", f"infer {task}") for task in OVERLAYS)]
+
+FILES = sorted(path.name for path in CONFIGS.glob("*.json") if not path.name.endswith("metadata.json"))
+programs = pytest.mark.parametrize("program", PROGRAMS)
 
 
 def paths(files: list[str]) -> list[str]:

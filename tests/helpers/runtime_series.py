@@ -24,6 +24,7 @@ SERIES = {
     "oblique": {"orientation": OBLIQUE},
     "downwards": {"slice_step": -2.5},
     "tilted": {"slice_step": TILTED},
+    "with a gap": {"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.5 * k + 40 * (k > 2)]}},
     "names in another order": {"names": ["f", "b", "e", "a", "c", "d"]},
     "rescaled by slice": {"per_slice": lambda k: {"RescaleSlope": 1 + k / 10, "RescaleIntercept": -10 * k}},
     "padded": {"PixelPaddingValue": -50, "PixelRepresentation": 1},
