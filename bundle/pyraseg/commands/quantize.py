@@ -25,7 +25,7 @@ from tqdm import tqdm
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files
 from bundle.pyraseg.commands.run import add_configs, split_options
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, protect, replacing
 from bundle.pyraseg.deployment import (
     Decision,
     OnnxNetwork,
@@ -117,6 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     stem = network_file.name.removesuffix(".network.onnx")
     network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
     inference = None
+    protect([network_file, network_file.with_name(f"{stem}.onnx")])
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
         inference = read_config(options.inference or inference_configs(files))
         override(inference, {key: value for key, value in settings.items() if key in inference})
