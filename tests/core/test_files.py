@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
-from bundle.pyraseg.core.files import protect, protecting_inputs, remove_results, replacing, write_text
+from bundle.pyraseg.core.files import (
+    protect,
+    protecting_inputs,
+    remove_results,
+    replacing,
+    require_writable,
+    write_text,
+)
 from bundle.pyraseg.inference.writers.label_map import write_grid
 from bundle.pyraseg.training.checkpoints import save_atomically
 
@@ -90,7 +97,7 @@ def test_a_kill_in_the_middle_leaves_the_old_content_alone(tmp_path):
     path.write_text("old")
     program = """
 import sys, time
-from bundle.pyraseg.core.files import protect, protecting_inputs, remove_results, replacing, write_text
+from bundle.pyraseg.core.files import replacing
 with replacing(sys.argv[1]) as temporary:
     with temporary.open("w") as file:
         file.write("ne")
@@ -210,3 +217,16 @@ def test_the_longest_name_that_a_disk_takes_is_written(tmp_path):
     for name in ("x" * 255, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 85):
         write_text(tmp_path / name, "result")
         assert (tmp_path / name).read_text() == "result"
+
+
+def test_places_that_cannot_be_written_to_are_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    require_writable([tmp_path, tmp_path / "new" / "er"], files=[tmp_path / "file", tmp_path / "a" / "model.pt"])
+    assert listed(tmp_path) == ["file"]
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(PyrasegError, match=f"{tmp_path / 'file'} is a file"):
+            require_writable([folder])
+    with pytest.raises(PyrasegError, match="is a folder, but a file"):
+        require_writable(files=[tmp_path])
+    with pytest.raises(DiskError, match="Nothing can be written to /proc"):  # nor by root
+        require_writable(["/proc/results"])

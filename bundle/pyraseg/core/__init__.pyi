@@ -24,6 +24,7 @@ from .files import remove_results as remove_results
 from .files import replacing as replacing
 from .files import require_new as require_new
 from .files import require_replaceable as require_replaceable
+from .files import require_writable as require_writable
 from .files import write_csv as write_csv
 from .files import write_json as write_json
 from .files import write_text as write_text
@@ -33,6 +34,9 @@ from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import as_rgb as as_rgb
 from .formats import convert as convert
 from .formats import without_suffix as without_suffix
+from .padding import fill_outside as fill_outside
+from .padding import require_outside as require_outside
+from .padding import valid_percentiles as valid_percentiles
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS
 from .tasks import config_option as config_option

@@ -9,11 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, require
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, fill_outside, require
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class MedicalImageReader(ImageReader):
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as gray or RGB. None of the three knows windows or polarity.
 
+    What is padding, declared by DICOM or not finite and outside the field of view (see `core.require_outside`), holds
+    the smallest value of the image; `padding` in the metadata says how many pixels that are, where there are any.
+
     Args:
         series_uid: which series to read where a path holds several DICOM series.
         select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
@@ -42,7 +46,8 @@ class MedicalImageReader(ImageReader):
             header lacks is not. Known are `DicomImage.source`'s.
         rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
-        palette_index: keep the index of a palette color, in which label maps store their classes, not its RGB.
+        palette_index: read a label map: keep the index of a palette color, in which it stores its classes, not its RGB,
+            and take nothing for padding.
 
     Raises:
         PyrasegError: another argument was given.
@@ -78,7 +83,8 @@ class MedicalImageReader(ImageReader):
         """Return the array and its metadata.
 
         Raises:
-            PyrasegError: a path that does not exist, a file that cannot be read, or a DICOM refusal.
+            PyrasegError: a path that does not exist, a file that cannot be read, values that are not finite inside the
+                image or anywhere in a label map, or a DICOM refusal.
         """
         path = Path(img[0])
         if not path.exists():
@@ -92,23 +98,50 @@ class MedicalImageReader(ImageReader):
             require("itk")
         try:
             if name.endswith(NIFTI):
+                _require_scale(path)
                 reader = NibabelReader()
             elif name.endswith(ITK):
                 reader = ITKReader()
             else:
                 reader = PILReader(converter=partial(convert, rgb=self.rgb, palette_index=self.palette_index))
-            return reader.get_data(reader.read(path))
+            array, meta = reader.get_data(reader.read(path))
         except Exception as error:  # Damaged files make the three libraries raise nearly every type there is.
             lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
             reason = " ".join(lines).strip()[:200] or type(error).__name__
             raise PyrasegError(
                 f"{path} cannot be read as an image: {reason}. Replace the file or leave it out."
             ) from error
+        if array.dtype.kind != "f":
+            return array, meta
+        if self.palette_index:
+            _require_finite(array, path)
+            return array, meta
+        with np.errstate(over="ignore"):  # what becomes infinite is told
+            array = np.require(array.astype(np.float32, copy=False), requirements="W")
+        padding = fill_outside(array, str(path), axes=len(meta["spatial_shape"]))
+        return array, {**meta, "padding": padding} if padding else meta
 
     def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
         for keyword, value in self.expected.items():
             if (found := source.get(keyword, value)) != value:
                 logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
+
+
+def _require_scale(path: Path) -> None:
+    """Refuse a NIfTI file whose header scales its values by infinity; nibabel takes that for no scale at all."""
+    with nib.openers.Opener(path) as file:
+        header = nib.load(path).header_class.from_fileobj(file)
+    if "scl_slope" in header and np.isinf(header["scl_slope"]):
+        raise ValueError("its header scales the values by infinity (scl_slope)")
+
+
+def _require_finite(values: np.ndarray, path: Path) -> None:
+    count = int(np.count_nonzero(~np.isfinite(values)))
+    if count:
+        raise PyrasegError(
+            f"The label {path} holds NaN or infinity, which is no class: {count} of {values.size} values. Correct what "
+            "wrote the file, or leave it out."
+        )
 
 
 def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
@@ -125,6 +158,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         "voi": [tuple(asdict(voi) for voi in frame) for frame in image.voi],
         "inverted": bool(image.inverted),
         "for_processing": bool(image.for_processing),
+        "padding": image.padding,
         "modality": image.modality,
         "units": image.units,
         "files": list(image.found) or [str(file) for file in image.files],
