@@ -33,6 +33,7 @@ SERIES = {
     "oblique": {"orientation": OBLIQUE},
     "downwards": {"slice_step": -2.5},
     "tilted": {"slice_step": TILTED},
+    "with a gap": {"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.5 * k + 40 * (k > 2)]}},
     "names in another order": {"names": ["f", "b", "e", "a", "c", "d"]},
     "rescaled by slice": {"per_slice": lambda k: {"RescaleSlope": 1 + k / 10, "RescaleIntercept": -10 * k}},
     "padded": {"PixelPaddingValue": -50, "PixelRepresentation": 1},
@@ -213,6 +214,17 @@ def test_nifti_lies_where_the_series_lies(models, tmp_path):
     for corner, place in zip(corners, (begin, np.array(last.ImagePositionPatient), begin + across), strict=True):
         np.testing.assert_allclose(corner[:3], place * to_ras, atol=1e-4)
     assert found.header.get_xyzt_units()[0] == "mm"
+
+
+def test_nifti_of_slices_with_a_gap(models, tmp_path):
+    folder = series(tmp_path / "in", "with a gap")
+    assert run(models.ct.path, folder, tmp_path / "out", "--format", "nifti") == 0
+    found = nib.load(tmp_path / "out" / "in.nii.gz")
+    planes = np.rint([(2.5 * k + 40 * (k > 2)) / 2.5 for k in range(6)]).astype(int)
+    labels = np.asarray(found.dataobj).transpose(2, 1, 0)
+    check(labels[planes], models.ct.truth(folder))
+    assert not np.delete(labels, planes, axis=0).any()
+    assert found.affine[:3, 2] == pytest.approx([0, 0, 2.5]) and found.affine[2, 3] == 0
 
 
 @pytest.mark.parametrize("name", ["plain", "downwards"])

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files
 from bundle.pyraseg.commands.run import add_configs, split_options
-from bundle.pyraseg.core import PyrasegError, replacing, require_writable
+from bundle.pyraseg.core import PyrasegError, protect, replacing, require_writable
 from bundle.pyraseg.workflow import override, read_config
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     require_writable(files=[int8_file := network_file.with_name(f"{stem}.int8.network.onnx")])
     network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
     inference = None
+    protect([network_file, network_file.with_name(f"{stem}.onnx")])
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
         inference = read_config(options.inference or inference_configs(files))
         override(inference, {key: value for key, value in settings.items() if key in inference})

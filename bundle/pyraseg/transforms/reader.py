@@ -26,11 +26,11 @@ class MedicalImageReader(ImageReader):
     A DICOM series (a folder or several files), file or multi-frame object becomes (W, H, D) float32 in rescaled units
     (color: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
-    (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
-    `modality`, `units`, for each slice its file and its frame there, from 1 (`files`, `frame_numbers`), and what labels
-    refer to: `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`. The files of a series that
-    `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
-    `LoadImage` hands them on where its `expanduser` is false.
+    (D, 3) in LPS mm and `slice_thickness`, `voi` (for each slice the windows of the header, as mappings), `inverted`,
+    `for_processing`, `modality`, `units`, for each slice its file and its frame there, from 1 (`files`,
+    `frame_numbers`), and what labels refer to: `series_uid`, `frame_of_reference_uid`, and the slices'
+    `sop_instance_uids`. The files of a series that `find_inputs` found keep their complete headers there, so that what
+    is written about them opens none again; MONAI's `LoadImage` hands them on where its `expanduser` is false.
 
     NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
     as gray or RGB. None of the three knows windows or polarity.
@@ -170,6 +170,8 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
     if image.geometry is not None:
         meta["affine"] = LPS_TO_RAS @ image.geometry.affine
         meta["slice_positions"] = image.geometry.positions
+        if image.geometry.slice_thickness is not None:
+            meta["slice_thickness"] = image.geometry.slice_thickness
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
 
@@ -182,7 +184,8 @@ def geometry_of(image: MetaTensor) -> Geometry | None:
     if image.ndim != 4 or not image.meta.get("has_geometry", True):
         return None
     affine = LPS_TO_RAS @ np.asarray(image.affine, float)
-    positions = image.meta.get("slice_positions")
+    positions, thickness = (image.meta.get(name) for name in ("slice_positions", "slice_thickness"))
     if positions is None:
         positions = apply_affine(affine, np.arange(image.shape[3])[:, None] * (0, 0, 1))
-    return Geometry.from_affine(affine, positions)
+    thickness = None if thickness is None else float(thickness)
+    return Geometry.from_affine(affine, np.asarray(positions, float), slice_thickness=thickness)
