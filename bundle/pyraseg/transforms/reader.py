@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One reader for `LoadImaged`: DICOM through our own pixel chain, other formats through MONAI's readers by name."""
+"""One reader for `LoadImaged`: DICOM and photographs through our own chains, others through MONAI's readers by name."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, require
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, read_photograph, require
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
 
 logger = logging.getLogger(__name__)
@@ -31,8 +30,8 @@ class MedicalImageReader(ImageReader):
     `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
     `LoadImage` hands them on where its `expanduser` is false.
 
-    NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
-    as gray or RGB. None of the three knows windows or polarity.
+    NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader; neither knows windows or polarity. PNG,
+    JPEG and the like are read by `read_photograph` as gray (W, H) or RGB (W, H, 3), upright as viewers show them.
 
     Args:
         series_uid: which series to read where a path holds several DICOM series.
@@ -42,7 +41,6 @@ class MedicalImageReader(ImageReader):
             header lacks is not. Known are `DicomImage.source`'s.
         rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
-        palette_index: keep the index of a palette color, in which label maps store their classes, not its RGB.
 
     Raises:
         PyrasegError: another argument was given.
@@ -55,17 +53,15 @@ class MedicalImageReader(ImageReader):
         select: dict[str, Any] | None = None,
         expected: Mapping[str, str] | None = None,
         rgb: bool = False,
-        palette_index: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series_uid, select, expected, rgb and palette_index"
+            known = "series_uid, select, expected and rgb"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
         self.select = select
         self.expected = dict(expected or {})
         self.rgb = rgb
-        self.palette_index = palette_index
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -88,17 +84,14 @@ class MedicalImageReader(ImageReader):
             image = read_series(img, series_uid=self.series_uid, select=self.select)
             self._warn_of_others(path, image.source)
             return from_dicom(image, rgb=self.rgb)
+        if name.endswith(PHOTOGRAPH):
+            return from_photograph(path, rgb=self.rgb)
         if name.endswith(ITK):
             require("itk")
         try:
-            if name.endswith(NIFTI):
-                reader = NibabelReader()
-            elif name.endswith(ITK):
-                reader = ITKReader()
-            else:
-                reader = PILReader(converter=partial(convert, rgb=self.rgb, palette_index=self.palette_index))
+            reader = NibabelReader() if name.endswith(NIFTI) else ITKReader()
             return reader.get_data(reader.read(path))
-        except Exception as error:  # Damaged files make the three libraries raise nearly every type there is.
+        except Exception as error:  # Damaged files make both libraries raise nearly every type there is.
             lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
             reason = " ".join(lines).strip()[:200] or type(error).__name__
             raise PyrasegError(
@@ -138,6 +131,13 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         meta["slice_positions"] = image.geometry.positions
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
+
+
+def from_photograph(path: Path, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array and the metadata of a photograph, as `MedicalImageReader` describes them."""
+    array = read_photograph(path, rgb=rgb).swapaxes(0, 1)
+    channels = "no_channel" if array.ndim == 2 else -1
+    return array, {"spatial_shape": np.array(array.shape[:2]), "original_channel_dim": channels}
 
 
 def geometry_of(image: MetaTensor) -> Geometry | None:
