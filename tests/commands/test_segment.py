@@ -146,7 +146,7 @@ def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_calle
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--tta_flips", "[[0]]", "--min_size", "many"], "--min_size takes a number, such as 0, not 'many'"),
+        (["--tta_flips", "[[0]]", "--min_size", "many"], "'min_size' takes a whole number from 0 on, not 'many'"),
         (["--device", "cuda"], "The device is 'cuda', but PyTorch"),
     ],
 )
@@ -156,3 +156,20 @@ def test_a_wrong_value_is_told_in_a_line(drawn, capsys, options, words):
     assert main(["segment", str(drawn), "out", *options]) == 1
     told = capsys.readouterr().err
     assert words in told and "Traceback" not in told
+
+
+def test_an_output_that_is_a_file_is_told_before_any_work(drawn, capsys):
+    Path("out").write_text("kept")
+    assert main(["segment", str(drawn), "out"]) == 1
+    told = capsys.readouterr()
+    assert "out is a file. Give another." in told.err and "the model" not in told.out
+    assert Path("out").read_text() == "kept"
+
+
+def test_what_is_no_image_is_refused_in_words(drawn, capsys):
+    notes = drawn.with_name("notes.txt")
+    notes.write_text("not an image")
+    assert main(["segment", str(notes), "out"]) == 1
+    assert f"{notes} is no image" in capsys.readouterr().err
+    assert main(["segment", str(drawn.parent), "out", "--outputs", "labels"]) == 0
+    assert [path.name for path in Path("out").iterdir()] == [f"{drawn.stem}.png"]

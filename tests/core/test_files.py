@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.pyraseg.core.errors import DiskError
-from bundle.pyraseg.core.files import replacing
+from bundle.pyraseg.core.errors import DiskError, PyrasegError
+from bundle.pyraseg.core.files import replacing, require_writable
 from bundle.pyraseg.inference.writers.label_map import write_grid
 from bundle.pyraseg.training.checkpoints import save_atomically
 
@@ -90,7 +90,7 @@ def test_a_kill_in_the_middle_leaves_the_old_content_alone(tmp_path):
     path.write_text("old")
     program = """
 import sys, time
-from bundle.pyraseg.core.files import replacing
+from bundle.pyraseg.core.files import replacing, require_writable
 with replacing(sys.argv[1]) as temporary:
     with temporary.open("w") as file:
         file.write("ne")
@@ -135,3 +135,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     said = rf"The folder {tmp_path}/file/runs cannot be created: Not a directory"
     with pytest.raises(DiskError, match=said), replacing(tmp_path / "file" / "runs" / "run.json"):
         pass
+
+
+def test_places_that_cannot_be_written_to_are_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    require_writable([tmp_path, tmp_path / "new" / "er"], files=[tmp_path / "file", tmp_path / "a" / "model.pt"])
+    assert listed(tmp_path) == ["file"]
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(PyrasegError, match=f"{tmp_path / 'file'} is a file"):
+            require_writable([folder])
+    with pytest.raises(PyrasegError, match="is a folder, but a file"):
+        require_writable(files=[tmp_path])
+    with pytest.raises(DiskError, match="Nothing can be written to /proc"):  # nor by root
+        require_writable(["/proc/results"])

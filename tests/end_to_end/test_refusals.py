@@ -105,6 +105,14 @@ def test_no_matching_pairs(refused, tmp_path):
     assert "1 images match 'images/{case}', 1 labels match 'labels/{case}', and no name is in both" in message
 
 
+def test_a_folder_of_results_that_is_a_file(refused, tmp_path):
+    write_case(tmp_path / "data", "fine")
+    study = write_study(tmp_path / "data", training=["fine"], validation=["fine"])
+    (tmp_path / "taken").write_text("kept")
+    message = refused(dataset_dir=study, output_dir=tmp_path / "taken" / "run")
+    assert f"but {tmp_path / 'taken'} is a file. Give another." in message
+
+
 # --- cases ---
 
 

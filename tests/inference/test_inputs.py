@@ -27,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 3), np.int16), np.eye(4)), tmp_path / "volume.nii.gz")
     Image.new("RGB", (7, 5)).save(tmp_path / "photo.v2.jpg")
     Image.new("L", (7, 5)).save(tmp_path / "photo.v2.png")
-    (tmp_path / "notes.txt").write_text("not an image")
+    for name in ("notes.txt", "more.JSON", "Thumbs.db", "README", "lost.dcm"):
+        (tmp_path / name).write_text("not an image")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (tmp_path / "empty").mkdir()
     return tmp_path
@@ -40,7 +41,19 @@ def test_every_image_is_one_input_named_after_its_file_or_folder(folder):
 
 def test_what_is_no_image_is_named_with_its_fault(folder):
     faults = {item["name"]: item["fault"] for item in find_inputs(folder) if "fault" in item}
-    assert faults == {"notes.txt": "is not DICOM", "empty": "is an empty folder"}
+    assert faults == {"lost.dcm": "is not DICOM", "empty": "is an empty folder"}
+
+
+def test_files_that_accompany_images_are_counted_once_and_no_inputs(folder, caplog):
+    items = find_inputs(folder)
+    assert not {"notes.txt", "more.JSON", "Thumbs.db", "README"} & {item["name"] for item in items}
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.endswith("were left out: 1 .db, 1 .json, 1 .txt, 1 README")
+
+
+def test_an_image_is_one_whatever_it_is_called(tmp_path, caplog):
+    write_image(tmp_path / "slice.txt", np.zeros((8, 6), np.int16), SeriesInstanceUID=uid("text"))
+    assert [item["name"] for item in find_inputs(tmp_path)] == ["slice.txt"] and "left out" not in caplog.text
 
 
 def test_a_broken_input_stops_no_other(folder):
@@ -58,7 +71,7 @@ def test_a_broken_input_stops_no_other(folder):
     assert [item["name"] for item in dataset] == [
         item["name"] for item in data if "image" in item and item["name"] not in ("broken", "nameless")
     ]
-    with pytest.raises(PyrasegError, match=r"(?s)4 of 10 .*broken: cut.*empty: .*nameless: .*notes.txt: ") as told:
+    with pytest.raises(PyrasegError, match=r"(?s)4 of 10 .*broken: cut.*empty: .*lost.dcm: .*nameless: ") as told:
         tally.require_all()
     assert "an unexpected KeyError at test_inputs.py:" in str(told.value) and "Secret" not in str(told.value)
     tally.start()
@@ -117,8 +130,10 @@ def test_refuses_nothing_to_do(tmp_path):
     with pytest.raises(PyrasegError, match="holds no image"):
         find_inputs(tmp_path)
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(PyrasegError, match="holds no image: 1 file"):
+    with pytest.raises(PyrasegError, match=r"holds no image\. Found instead: 1 not DICOM\. Images are DICOM, "):
         find_inputs(tmp_path)
+    with pytest.raises(PyrasegError, match=r"notes\.txt is no image \(found: not DICOM\)\. Images are DICOM, "):
+        find_inputs(tmp_path / "notes.txt")
 
 
 def test_a_lone_file_that_is_called_by_its_uid_keeps_the_whole_of_it(tmp_path: Path) -> None:

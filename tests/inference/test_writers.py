@@ -17,7 +17,7 @@ NAMES = ["background", "liver", "lesion"]
 def test_a_volume_becomes_nifti_with_its_affine(tmp_path):
     affine = np.array([[-2, 0, 0, 10], [0, 0, 3, -4], [0, -1.5, 0, 7], [0, 0, 0, 1]], float)
     labels = MetaTensor(torch.randint(0, 3, (1, 5, 4, 3)).float(), affine=torch.as_tensor(affine))
-    path = write_label_map(labels, tmp_path / "deep" / "case.v1")
+    path = write_label_map(labels, labels, tmp_path / "deep" / "case.v1")
     assert path == tmp_path / "deep" / "case.v1.nii.gz"
     read = nib.load(path)
     np.testing.assert_allclose(read.affine, affine)
@@ -29,7 +29,7 @@ def test_a_volume_becomes_nifti_with_its_affine(tmp_path):
 def test_a_photograph_becomes_png_of_its_own_size(tmp_path):
     labels = torch.zeros(1, 7, 5)
     labels[0, 6, 0] = 2  # top right corner: MONAI's arrays are (W, H)
-    path = write_label_map(MetaTensor(labels), tmp_path / "photo")
+    path = write_label_map(MetaTensor(labels), MetaTensor(labels), tmp_path / "photo")
     read = Image.open(path)
     assert read.size == (7, 5) and read.mode == "L" and read.getpixel((6, 0)) == 2
 

@@ -140,6 +140,9 @@ def test_what_was_painted_is_not_guessed(tmp_path: Path) -> None:
         shown[..., 3] = alpha
         with pytest.raises(PyrasegError, match=reason):
             load(photograph, write_picture(tmp_path / "alpha.png", shown), **options)
+    Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(PyrasegError, match="NaN or infinity, which is no class"):
+        load(photograph, tmp_path / "nan.tif", **options)
     pages = [Image.new("L", (40, 40)), Image.new("L", (40, 40), 255)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(PyrasegError, match="holds 2 pictures"):

@@ -17,7 +17,7 @@ from typing import Any
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
-from bundle.pyraseg.core import PyrasegError, file_digest
+from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
 from bundle.pyraseg.deployment import Decision, Parts, export
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.transforms import read_temperature
@@ -62,6 +62,10 @@ def main(argv: list[str] | None = None) -> None:
     config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})
     about = read_metadata(files, options.metadata)
     weights = options.model_file or trained_model(config)
+    came_along = weights.parent == shipped() / "models" and shipped() != root
+    folder = options.output_dir or (root / "models" if came_along else weights.parent)
+    network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
+    require_writable(files=[path_file])
     data = data_of(options.run)
     network = load_model(config.get_parsed_content("network_def"), weights, remedy=config.get_parsed_content("remedy"))
     class_names = config["class_names"]
@@ -85,9 +89,6 @@ def main(argv: list[str] | None = None) -> None:
         "weights_sha256": file_digest(weights),
         **data,
     }
-    came_along = weights.parent == shipped() / "models" and shipped() != root
-    folder = options.output_dir or (root / "models" if came_along else weights.parent)
-    network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
     print(f"Exporting {weights} and comparing the graphs with PyTorch; this takes half a minute", flush=True)
     agreements = export(
         parts,

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files
 from bundle.pyraseg.commands.run import add_configs, split_options
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, require_writable
 from bundle.pyraseg.deployment import (
     Decision,
     OnnxNetwork,
@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     weights = Path(config.get_parsed_content("model_file"))
     network_file = options.network_file or weights.with_suffix(".network.onnx")
     stem = network_file.name.removesuffix(".network.onnx")
+    require_writable(files=[int8_file := network_file.with_name(f"{stem}.int8.network.onnx")])
     network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
     inference = None
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
@@ -135,7 +136,6 @@ def main(argv: list[str] | None = None) -> None:
     described = ir.to_proto(describe(ir.from_proto(quantized.model), {**about, "precision": precision}))
 
     whole = None if inference is None else whole_path(described, float_path, inference)
-    int8_file = network_file.with_name(f"{stem}.int8.network.onnx")
     with replacing(int8_file) as temporary:
         onnx.save(described, temporary)
         data = config.get_parsed_content("validate#dataset")

@@ -9,8 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.pyraseg.commands.places import config_files, shipped
-from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.workflow import merge_files, parse_options, read_config
+from bundle.pyraseg.workflow import parse_options, read_config
 
 
 def split_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict]:
@@ -50,15 +49,7 @@ def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[
         files: the configs, in the order in which they are merged.
         root: folder of `data/`, `models/` and `runs/`.
         options: values by their keys, and settings of MONAI's workflow, such as `tracking`.
-
-    Raises:
-        PyrasegError: a number was given as a text.
     """
-    base = merge_files(files)
-    for key, value in options.items():
-        number = isinstance(base.get(key), int | float) and not isinstance(base[key], bool)
-        if number and isinstance(value, str) and not value.startswith(("$", "@")):
-            raise PyrasegError(f"--{key} takes a number, such as {base[key]}, not {value!r}. Nothing was run.")
     settings = {"bundle_root": str(root), "run_id": run_id, **options}
     workflow = ConfigWorkflow([str(file) for file in files], **settings)
     workflow.initialize()

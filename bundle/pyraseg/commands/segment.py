@@ -28,7 +28,15 @@ from typing import Any
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.models import Model, shipped_models
 from bundle.pyraseg.commands.places import config_files, home
-from bundle.pyraseg.core import DEFAULT_TASK, PHOTOGRAPH, PyrasegError, mendable, nearest_hint, task_names
+from bundle.pyraseg.core import (
+    DEFAULT_TASK,
+    PHOTOGRAPH,
+    PyrasegError,
+    mendable,
+    nearest_hint,
+    require_writable,
+    task_names,
+)
 
 #: Warning for the model that was trained on synthetic images.
 SYNTHETIC = """
@@ -59,6 +67,7 @@ def outputs() -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     options, settings = arguments(argv)
     source, target = options.input.expanduser().resolve(), options.output.expanduser().resolve()
+    require_writable([target])
     given = None if options.model is None else Path(options.model).expanduser()
     known = {model.name: model for model in shipped_models()}
     if given is not None and given.suffix == ".onnx":

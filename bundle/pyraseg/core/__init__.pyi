@@ -20,6 +20,7 @@ from .files import file_digest as file_digest
 from .files import read_csv as read_csv
 from .files import replacing as replacing
 from .files import require_new as require_new
+from .files import require_writable as require_writable
 from .files import write_csv as write_csv
 from .files import write_json as write_json
 from .files import write_text as write_text
@@ -27,6 +28,9 @@ from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import without_suffix as without_suffix
+from .padding import fill_outside as fill_outside
+from .padding import require_outside as require_outside
+from .padding import valid_percentiles as valid_percentiles
 from .photographs import as_rgb as as_rgb
 from .photographs import open_photograph as open_photograph
 from .photographs import pixels_of as pixels_of

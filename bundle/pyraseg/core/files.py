@@ -84,6 +84,39 @@ def require_new(folder: Path) -> None:
         raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
 
 
+def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterable[str | Path] = ()) -> None:
+    """Refuse, before any work, places that results cannot be written to at the end of it. Nothing is made or changed.
+
+    Args:
+        folders: of results; they need not be there yet.
+        files: to be written.
+
+    Raises:
+        PyrasegError: a folder is None, or it or one above it is a file, or a file is a folder.
+        DiskError: nothing can be written there.
+    """
+    places = []
+    for folder in folders:
+        if folder is None:
+            raise PyrasegError("There is no folder for the results (output_dir is null). Give one.")
+        places.append(Path(folder).expanduser().absolute())
+    for file in (Path(file).expanduser().absolute() for file in files):
+        if file.is_dir():
+            raise PyrasegError(f"{file} is a folder, but a file is to be written there. Give another path.")
+        places.append(file.parent)
+    for folder in places:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            raise PyrasegError(
+                f"Results are to be written to the folder {folder}, but {there} is a file. Give another."
+            )
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise DiskError(f"Nothing can be written to {there}: {error.strerror}. Give another folder.") from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with replacing(path) as temporary:

@@ -161,7 +161,7 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
             return {color_name(color) for color in colors_in(painted.values, path)}
         values = np.unique(painted.values)
     else:
-        values = np.unique(MedicalImageReader().get_data([path])[0])
+        values = np.unique(MedicalImageReader(label=True).get_data([path])[0])
     if threshold is not None:
         values = np.unique(values >= threshold)
     if len(values) > MOST_VALUES + 1 or (values != np.round(values)).any():

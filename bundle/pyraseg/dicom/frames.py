@@ -173,14 +173,16 @@ def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometr
     if not geometry.is_evenly_spaced:
         steps = np.diff(geometry.distances)
         widest = int(np.argmax(steps))
+        gaps = len(geometry.blocks) - 1
         LOGGER.warning(
-            "Series %s is not evenly spaced: %.3f to %.3f mm, %.3f mm between %s and %s; a slice may be missing",
+            "Series %s is not evenly spaced: %.3f to %.3f mm, %.3f mm between %s and %s; a slice may be missing%s",
             series,
             steps.min(),
             steps.max(),
             steps[widest],
             frames[widest].file,
             frames[widest + 1].file,
+            f". It has {gaps} gap{'s' * (gaps > 1)}, of which volumes and surfaces count nothing" if gaps else "",
         )
     return frames, geometry
 

@@ -60,8 +60,9 @@ class Prediction:
     def volumes(self) -> np.ndarray | None:
         """Return the volume of each label value, (256,) mm³; None where unknown.
 
-        A slice stands for half the way to either neighbor, so it is right for uneven stacks too. The width of a lone
-        DICOM slice is unknown: its nominal thickness says nothing about the distance to others.
+        A slice stands for half the way to either neighbor, so it is right for uneven stacks too, and at a gap for no
+        more than its own, see `Geometry.slice_widths`. The width of a lone DICOM slice is unknown: its nominal
+        thickness says nothing about the distance to others.
         """
         if self.geometry is None or (len(self.geometry) == 1 and self.source_files):
             return None

@@ -55,7 +55,10 @@ def read_painted(path: str | Path, *, mask_value: int | None = None) -> Painted:
     if image.mode == "1":
         image = image.convert("L")
     if image.mode == "L" or image.mode[0] in "IF":
-        return Painted(pixels_of(image))
+        values = pixels_of(image)
+        if not np.isfinite(values).all():
+            raise PyrasegError(f"The label {path} holds NaN or infinity, which is no class. Correct what wrote it.")
+        return Painted(values)
     lossy = image.format in LOSSY
     opaque = None
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from bundle.pyraseg.core import PyrasegError, describe
+from bundle.pyraseg.core import PyrasegError, describe, require_writable
 
 FORMATS = ("png", "nifti", "seg")
 
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from bundle.pyraseg.runtime.model import Model
     from bundle.pyraseg.runtime.writers import nifti_writer, seg_writer, write_png
 
+    require_writable([options.output])
     model = Model(options.model, threads=options.threads)
     write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
     inputs = find_inputs(options.input, leave_out=options.output)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the images in a folder."""
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,16 @@ from bundle.pyraseg.dicom import Series, scan_files
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
+#: Names of files that often lie beside images and that nobody takes for one. Others that are no DICOM may be damaged.
+SIDECARS = (
+    *(".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".odt", ".html", ".htm", ".log", ".url"),
+    *(".json", ".jsonl", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg"),
+    *(".bval", ".bvec", ".md5", ".sha1", ".sha256", ".sig", ".asc", ".lnk", ".py", ".sh", ".bat"),
+    *("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "readme", "license", "licence", "copying", "notice"),
+    *("md5sums", "sha256sums", "checksums"),
+)
+
+logger = logging.getLogger(__name__)
 
 
 def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
@@ -20,7 +31,8 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     Every DICOM series, whatever its files are called, is one input; so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
-    or MetaImage names as a file of its own.
+    or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
+    in the log says how many there were.
 
     Args:
         path: a folder, or one file.
@@ -40,7 +52,7 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     ...     Path(folder, "photo.png").touch()
     ...     Path(folder, "notes.txt").touch()
     ...     [sorted(item) for item in find_inputs(folder)]
-    [['image', 'name'], ['fault', 'name'], ['image', 'name']]
+    [['image', 'name'], ['image', 'name']]
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -55,15 +67,27 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
     found = [{"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named]
     others = sorted(set(files).difference(named, _detached_pixels(named)))
-    if others:
-        found += _dicom_inputs(others, root)
+    scan = scan_files(others, root=root)
+    faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
+    sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
+    found += [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
+    found += [
+        {"fault": f"is {reason}", "name": str(file.relative_to(root))}
+        for file, reason in faulty
+        if file not in sidecars
+    ]
     empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
     found += [{"fault": "is an empty folder", "name": str(folder.relative_to(root))} for folder in empty]
     if not any("image" in item for item in found):
-        raise PyrasegError(
-            f"{path} holds no image: {len(files)} files, none of them DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP or "
-            "TIFF. Give another folder."
-        )
+        known = "Images are DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF and WebP"
+        if path.is_file():
+            raise PyrasegError(f"{path} is no image (found: {', '.join(scan.skipped)}). {known}. Give another file.")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items()) or "nothing"
+        raise PyrasegError(f"{path} holds no image. Found instead: {reasons}. {known}. Give another folder.")
+    if sidecars:
+        kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        logger.warning("Files beside the images that are no images were left out: %s", listed)
     return sorted(_distinct(found), key=lambda item: item["name"])
 
 
@@ -87,11 +111,9 @@ def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
                 yield file.parent / name
 
 
-def _dicom_inputs(files: Sequence[Path], root: Path) -> list[dict[str, Any]]:
-    scan = scan_files(files, root=root)
-    faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
-    inputs = [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
-    return inputs + [{"fault": f"is {reason}", "name": str(file.relative_to(root))} for file, reason in faulty]
+def _is_sidecar(file: Path) -> bool:
+    """Return whether a file that is no image is called as one that only accompanies images."""
+    return file.name.lower().endswith(SIDECARS)
 
 
 def _series_name(series: Series, root: Path) -> str:

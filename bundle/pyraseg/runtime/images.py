@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, read_photograph
+from bundle.pyraseg.core import (
+    ITK,
+    NIFTI,
+    PHOTOGRAPH,
+    PyrasegError,
+    as_rgb,
+    fill_outside,
+    read_photograph,
+    valid_percentiles,
+)
 from bundle.pyraseg.dicom import LPS_TO_RAS, Geometry, SeriesStream, VoiLut, VoiWindow, slice_orientation
 from bundle.pyraseg.runtime.model import Model
 
@@ -54,7 +63,10 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, st
         if kind == "volume":
             raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
         pixels = _read_photograph(Path(image), rgb=kind == "photograph")
-        feed = {"image": pixels[None]} if kind == "photograph" else _projection(model, pixels)
+        if kind == "photograph":
+            feed = {"image": pixels[None]}
+        else:
+            feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
     stream = SeriesStream(image, select=select)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
@@ -81,13 +93,13 @@ def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
-def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None) -> Feed:
+def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None, *, padding: int = 0) -> Feed:
     if pixels.ndim != 2:
         raise PyrasegError(f"{stream.files[0] if stream else 'It'} is a color image, and the model is for radiographs.")
     feed = {"image": pixels[None, None], "inverted": np.array([stream is not None and stream.inverted])}
     free = model.recipe["free_windows"]
     if free:
-        edges = next(_edges(free, stream)) if stream else _edges_of_values(free, pixels)
+        edges = next(_edges(free, stream)) if stream else _edges_of_values(free, pixels, padding)
         feed["windows"] = np.asarray(edges, np.float32)[None, None]
     return feed
 
@@ -155,11 +167,14 @@ def _edges(windows: Sequence[Mapping[str, Any]], stream: SeriesStream) -> Iterat
         ]
 
 
-def _edges_of_values(windows: Sequence[Mapping[str, Any]], values: np.ndarray) -> list[tuple[float, float]]:
+def _edges_of_values(
+    windows: Sequence[Mapping[str, Any]], values: np.ndarray, padding: int
+) -> list[tuple[float, float]]:
     """Return black and white for an image that has no header."""
     if any("percentiles" not in window for window in windows):
         raise PyrasegError("The model takes its window from a DICOM header, and this image has none.")
-    return [_widened(*map(float, np.percentile(values, window["percentiles"]))) for window in windows]
+    found = [valid_percentiles(values, window["percentiles"], padding=padding) for window in windows]
+    return [_widened(float(black), float(white)) for black, white in found]
 
 
 def _widened(black: float, white: float) -> tuple[float, float]:

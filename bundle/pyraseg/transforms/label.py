@@ -70,7 +70,9 @@ class Target:
         slices = (shape[2] if len(shape) > 2 else 1, shape[1], shape[0])  # a projection may have no axis of slices
         geometry = None
         if meta.get("slice_positions") is not None:
-            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, np.asarray(meta["slice_positions"]))
+            thickness = float(meta["slice_thickness"]) if "slice_thickness" in meta else None
+            positions = np.asarray(meta["slice_positions"])
+            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, positions, slice_thickness=thickness)
         origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
         return cls(shape, affine, name, ImageGrid(slices, geometry, **{name: meta[name] for name in origin}))
 
@@ -131,7 +133,7 @@ class LabelReader:
         self.unknown_value = unknown_value
         self.fraction = fraction
         self.drawn_on = drawn_on
-        self.reader = MedicalImageReader()
+        self.reader = MedicalImageReader(label=True)
 
     def read(self, path: LabelPath, image: MetaTensor | DicomImage) -> np.ndarray:
         """Return the label on the grid of a loaded image, (W, H[, D]) uint8.
@@ -320,6 +322,12 @@ def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path:
         return values
     if values.ndim != 3:
         raise _mismatch(path, values.shape, target, "The label is no volume")
+    geometry = None if target.slices is None else target.slices.geometry
+    if geometry is not None and not geometry.is_evenly_spaced and sorted(values.shape) != sorted(target.shape):
+        # Not one plane a slice: then it can only be the regular grid that holds them, as labels of them are written.
+        grid = geometry.regular_grid()
+        shape = (*target.shape[:2], len(grid.sources))
+        return onto_grid(values, meta, Target(shape, LPS_TO_RAS @ grid.affine, target.name), path)[:, :, grid.planes]
     to_image = np.linalg.inv(target.affine) @ np.asarray(meta["affine"], float)
     steps = np.rint(to_image[:3, :3] / np.linalg.norm(to_image[:3, :3], axis=0))
     if not np.array_equal(np.abs(steps).sum(axis=0), np.ones(3)) or not np.array_equal(

@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from bundle.pyraseg.commands import add_configs, command_parser, config_files, split_options
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, require_writable
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
 from bundle.pyraseg.workflow import components, config_text, read_config
@@ -131,6 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
     if options.output.exists():
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
+    require_writable([options.output])
     files, root = config_files(options.tasks)
     parser = read_config(files, {"bundle_root": str(root), **settings})
     names = parser.get_parsed_content("class_names")

@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, file_digest, replacing
-from bundle.pyraseg.dicom import complete, frame_planes, in_frame_order, missing_attributes, read_sources
+from bundle.pyraseg.dicom import complete, frame_planes, missing_attributes, read_sources
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
@@ -120,8 +120,14 @@ class SegmentationWriter:
         if sources is None:
             return None
         path = prediction.stem.with_name(f"{prediction.stem.name}_seg.dcm")
-        mask = in_frame_order(prediction.slices, prediction.source_frames, sources)
-        write_segmentation(path, mask, sources, self.classes, algorithm=(self.algorithm.name, self.algorithm.version))
+        write_segmentation(
+            path,
+            prediction.slices,
+            sources,
+            self.classes,
+            frame_numbers=prediction.source_frames,
+            algorithm=(self.algorithm.name, self.algorithm.version),
+        )
         return [path]
 
 

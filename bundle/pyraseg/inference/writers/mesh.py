@@ -40,15 +40,15 @@ class MeshWriter:
         self.write = formats[format]
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
-        geometry, volumes = prediction.geometry, prediction.volumes
-        if geometry is None or volumes is None or len(geometry) < 2:
+        geometry = prediction.geometry
+        if geometry is None or len(geometry) < 2:
             return None
         written = []
         for value, path in enumerate(self.paths(prediction), 1):
             mask = prediction.slices == value
             if mask.any():
                 with replacing(path) as temporary:
-                    self.write(temporary, *surface(mask, geometry, volumes[value]))
+                    self.write(temporary, *surface(mask, geometry))
                 written.append(path)
             else:
                 path.unlink(missing_ok=True)  # of a run before, which found something
@@ -60,21 +60,29 @@ class MeshWriter:
         return [prediction.stem.with_name(f"{prediction.stem.name}_{name}.{self.suffix}") for name in names]
 
 
-def surface(mask: np.ndarray, geometry: Geometry, volume: float) -> tuple[np.ndarray, np.ndarray]:
+def surface(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """Return the surface of a mask by marching cubes (Lewiner et al., Journal of Graphics Tools 2003).
 
     Half-way between voxels inside and outside, it cuts the corners off, which takes a tenth from a region of a few
     hundred voxels. Where it misses more than 1 % of the volume, it is therefore moved outward, by the same share of the
-    way everywhere, until it is right.
+    way everywhere, until it is right. A gap between slices is not bridged: each block has a surface of its own.
 
     Args:
         mask: (N, rows, columns) bool, not empty.
         geometry: where the slices lie; tilted and unevenly spaced stacks are exact.
-        volume: of the mask, mm³.
 
     Returns:
         Vertices (n, 3) in LPS mm, and triangles (m, 3) of vertex indices, anticlockwise seen from outside.
     """
+    surfaces = [_surface(mask[block], part) for block, part in geometry.parts() if mask[block].any()]
+    before = np.cumsum([0, *(len(points) for points, _ in surfaces)])
+    triangles = [triangles + count for (_, triangles), count in zip(surfaces, before, strict=False)]
+    return np.concatenate([points for points, _ in surfaces]), np.concatenate(triangles)
+
+
+def _surface(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Return the surface of a mask whose slices have no gap between them."""
+    volume = float(mask.sum(axis=(1, 2)) @ geometry.voxel_volumes)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     padded = np.pad(mask[box], 1).astype(np.float32)
     corner = [part.start - 1 for part in box]
