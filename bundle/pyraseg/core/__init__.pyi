@@ -17,9 +17,13 @@ from .errors import require as require
 from .errors import require_mendable as require_mendable
 from .errors import root_of as root_of
 from .files import file_digest as file_digest
+from .files import protect as protect
+from .files import protecting_inputs as protecting_inputs
 from .files import read_csv as read_csv
+from .files import remove_results as remove_results
 from .files import replacing as replacing
 from .files import require_new as require_new
+from .files import require_replaceable as require_replaceable
 from .files import require_writable as require_writable
 from .files import write_csv as write_csv
 from .files import write_json as write_json

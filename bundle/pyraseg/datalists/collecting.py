@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, protect
 from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
 from bundle.pyraseg.datalists.pairing import find_pairs
 from bundle.pyraseg.datalists.patients import (
@@ -84,6 +84,7 @@ def collect_cases(
         PyrasegError: there are no pairs, patients are not told apart, or a file cannot be read.
     """
     layout, items = find_pairs(folder, image_pattern=image_pattern, label_pattern=label_pattern)
+    protect(item[key] for item in items for key in ("image", "label"))
     if layout == "Pascal VOC" and unknown_value is None:
         unknown_value = 255
     cases = [item["patient"] for item in items]

@@ -157,12 +157,15 @@ class SavePredictions:
             if paths is None:
                 without.append(kind)
             else:
-                written += [path.relative_to(self.output_dir).as_posix() for path in paths]
+                written += paths
         note = f" (no {', '.join(without)}: not for an input of this kind)" if without else ""
-        logger.info("%s -> %s%s", prediction.name, ", ".join(written) or "nothing", note)
+        listed = ", ".join(path.relative_to(self.output_dir).as_posix() for path in written)
+        logger.info("%s -> %s%s", prediction.name, listed or "nothing", note)
+        if without and len(without) == len(self.writers):
+            self.tally.fail(prediction.name, f"{', '.join(without)}: not for an input of this kind. Add other outputs.")
         for reason, kinds in failures.items():
             self.tally.fail(prediction.name, f"no {', '.join(kinds)}: {reason}")
-        self.tally.done(prediction.name)
+        self.tally.done(prediction.name, written)
 
 
 def _count(labels: np.ndarray) -> np.ndarray:
