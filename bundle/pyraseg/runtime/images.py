@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, fill_outside, valid_percentiles
+from bundle.pyraseg.core import (
+    ITK,
+    NIFTI,
+    PHOTOGRAPH,
+    PyrasegError,
+    as_rgb,
+    fill_outside,
+    read_photograph,
+    valid_percentiles,
+)
 from bundle.pyraseg.dicom import LPS_TO_RAS, Geometry, SeriesStream, VoiLut, VoiWindow, slice_orientation
 from bundle.pyraseg.runtime.model import Model
 
@@ -78,14 +87,7 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, st
 
 def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
     """Return (height, width) float32, or (height, width, 3) uint8."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(convert(image, rgb=rgb))
-    except Exception as error:  # damaged files make Pillow raise nearly every type there is
-        reason = str(error).strip()[:200] or type(error).__name__
-        raise PyrasegError(f"{path} cannot be read as an image: {reason}. Replace the file or leave it out.") from error
+    pixels = read_photograph(path, rgb=rgb)
     if rgb:
         return pixels
     if pixels.ndim != 2:
