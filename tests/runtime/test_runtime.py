@@ -44,7 +44,7 @@ def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
         series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
     truth = models.mr.truth(tmp_path / "in" / "2")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
-    assert "EchoTime: 1 (6), 2 (6). Choose with select" in capsys.readouterr().err
+    assert "EchoTime: 1 (6), 2 (6). Move the slices of one" in capsys.readouterr().err
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)

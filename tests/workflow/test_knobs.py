@@ -108,3 +108,9 @@ def plain(files: list[str]) -> dict[str, Any]:
         if not any((set("#+") & set(key), value is None, computed, of_parts, isinstance(value, dict))):
             found[key] = value
     return found
+
+
+def test_one_knob_sets_the_encoder_in_every_stage():
+    config = read_config([CONFIGS / "train.json"], {"encoder_learning_rate": 0.5})
+    rates = [stage.learning_rates.get("encoder") for stage in config.get_parsed_content("plan").stages]
+    assert rates == [None, 0.5, 0.5]
