@@ -26,6 +26,7 @@ from .series import DicomImage as DicomImage
 from .series import SeriesStream as SeriesStream
 from .series import read_series as read_series
 from .source import complete as complete
+from .source import copied_names as copied_names
 from .source import missing_attributes as missing_attributes
 from .source import read_sources as read_sources
 from .source import values_as_they_are as values_as_they_are

@@ -218,7 +218,7 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
 
     Args:
         files: the file of each slice.
-        folder: where to write; the files keep their names.
+        folder: where to write, under the `copied_names`.
         placed: whether the images lie in a patient, so that they need a frame of reference.
 
     Raises:
@@ -230,7 +230,7 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
     series = hashlib.sha256("".join(contents).encode()).hexdigest()
     study = next((str(dataset.StudyInstanceUID) for dataset in datasets if dataset.get("StudyInstanceUID")), "")
     with values_as_they_are():
-        for file, dataset, content in zip(paths, datasets, contents, strict=True):
+        for file, name, dataset, content in zip(paths, copied_names(files), datasets, contents, strict=True):
             dataset.SOPClassUID = dataset.get("SOPClassUID") or _sop_class(dataset, file)
             dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, content, file.name])
             dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[series, "series"])
@@ -240,9 +240,18 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
             meta = FileMetaDataset()
             meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
             dataset.file_meta = meta
-            dataset.save_as(folder / file.name, enforce_file_format=True)
+            dataset.save_as(folder / name, enforce_file_format=True)
             del dataset.PixelData
     return datasets
+
+
+def copied_names(files: Sequence[str | Path]) -> list[str]:
+    """Return what the files of a series are called in a copy in one folder: their names, numbered if two share one."""
+    names = [Path(file).name for file in dict.fromkeys(files)]
+    if len({name.casefold() for name in names}) == len(names):
+        return names
+    digits = len(str(len(names)))
+    return [f"{number:0{digits}}_{name}" for number, name in enumerate(names, 1)]
 
 
 def _sop_class(dataset: Dataset, file: Path) -> UID:

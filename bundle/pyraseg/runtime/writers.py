@@ -2,14 +2,12 @@
 """Write labels as they come: PNG, NIfTI, DICOM SEG."""
 
 import gzip
-import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, remove_results, replacing
 from bundle.pyraseg.dicom import LPS_TO_RAS
 from bundle.pyraseg.runtime.images import Labels
 from bundle.pyraseg.runtime.model import Model
@@ -32,14 +30,11 @@ def write_png(labels: Labels, stem: Path) -> Path:
         return path
     digits = len(str(labels.shape[0]))
     path = stem.with_name(f"{stem.name}_labels")
-    strange = [file for file in path.glob("*") if not re.fullmatch(r"slice_\d+\.png", file.name)]
-    if strange:
-        raise PyrasegError(f"{path} holds {strange[0].name}, which is not a result and is not replaced. Remove it.")
     with replacing(path) as temporary:
         temporary.mkdir()
         for number, values in enumerate(labels.slices, 1):
             Image.fromarray(values).save(temporary / f"slice_{number:0{digits}}.png", format="PNG")
-        shutil.rmtree(path, ignore_errors=True)
+        remove_results(path, r"slice_\d+\.png")
     return path
 
 

@@ -22,7 +22,7 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils.module import locate
 
-from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.core import PyrasegError, nearest_hint, protect
 from bundle.pyraseg.workflow.knobs import wrong_arguments, wrong_values
 
 #: Ids that MONAI reads or adds itself: run ids, settings of its experiment tracking, properties of a workflow.
@@ -53,6 +53,7 @@ def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
     for file in files:
         if not Path(file).is_file():
             raise PyrasegError(f"There is no config at {file}. Correct the path.")
+    protect(files)
     return ConfigParser.load_config_files([str(file) for file in files])
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Surfaces of what was found, for 3-D viewers and printers."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ HEADER = "SPACE=LPS"  # 3D Slicer reads this, and takes LPS for granted without 
 
 class MeshWriter:
     """Write `<name>_<class>.stl` or `.ply` for every class that was found, in patient coordinates (LPS, mm).
+
+    `mesh_names` says what stands for a class.
 
     One slice, or an image without a patient position, makes no surface.
 
@@ -56,8 +59,23 @@ class MeshWriter:
 
     def paths(self, prediction: Prediction) -> list[Path]:
         """Return the files of the classes 1, 2, ..., whether they are there or not."""
-        names = ["".join(c if c.isalnum() or c in "-_" else "_" for c in name) for name in self.class_names[1:]]
+        names = mesh_names(self.class_names[1:])
         return [prediction.stem.with_name(f"{prediction.stem.name}_{name}.{self.suffix}") for name in names]
+
+
+def mesh_names(class_names: Sequence[str]) -> list[str]:
+    """Return what stands for each class in the name of its mesh: all that is no letter or digit becomes "_" there.
+
+    Where two classes would share a mesh, or `kidney` of an input `a_left` one with `left_kidney` of an input `a`, the
+    names begin with the value of the class, and have no "_".
+
+    >>> mesh_names(["left kidney", "right kidney"]), mesh_names(["left kidney", "left_kidney"])
+    (['left_kidney', 'right_kidney'], ['1-left-kidney', '2-left-kidney'])
+    """
+    names = ["".join(c if c.isalnum() or c in "-_" else "_" for c in name) for name in class_names]
+    keys = [unicodedata.normalize("NFC", name).casefold() for name in names]  # a disk may ignore capitals
+    alike = len(set(keys)) < len(keys) or any(one.endswith(f"_{other}") for one in keys for other in keys)
+    return [f"{value}-{name.replace('_', '-')}" for value, name in enumerate(names, 1)] if alike else names
 
 
 def surface(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
