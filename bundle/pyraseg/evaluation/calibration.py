@@ -97,11 +97,12 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: np.nd
     """Return the temperature with the largest likelihood (Guo et al., ICML 2017).
 
     Args:
-        probabilities: of voxels, (N, C), after the softmax.
+        probabilities: of voxels, (N, C), after the softmax; NaN for a class that a voxel's case was not annotated for,
+            which is none of the classes that the likelihood of this voxel is about.
         truth: class indices, (N,).
         weights: of the voxels, (N,); None counts each once.
     """
-    logarithms = np.log(np.maximum(probabilities, SMALLEST))
+    logarithms = np.where(np.isnan(probabilities), -np.inf, np.log(np.fmax(probabilities, SMALLEST)))
 
     def loss(logarithm_of_temperature: float) -> float:
         scaled = logarithms / np.exp(logarithm_of_temperature)
@@ -132,9 +133,20 @@ class BoundaryCalibration:
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
         self.reliabilities = {v: [Reliability() for _ in self.class_names[1:]] for v in versions}
 
-    def add(self, probabilities: Tensor, prediction: Tensor, truth: Tensor, geometry: Geometry | None) -> None:
-        """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice."""
-        for number, (region, true) in regions(prediction, truth, geometry, self.margin, len(self.class_names)).items():
+    def add(
+        self,
+        probabilities: Tensor,
+        prediction: Tensor,
+        truth: Tensor,
+        geometry: Geometry | None,
+        annotated: Sequence[bool] | None = None,
+    ) -> None:
+        """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice.
+
+        Of a case that was annotated for some of the C classes only, no voxel counts for the others.
+        """
+        annotated = [True] * len(self.class_names) if annotated is None else annotated
+        for number, (region, true) in regions(prediction, truth, geometry, self.margin, annotated).items():
             here = probabilities[(slice(None), *map(torch.from_numpy, region))].float()
             for version, reliabilities in self.reliabilities.items():
                 own = None if version == "uncalibrated" else self.temperature
@@ -158,12 +170,12 @@ class BoundaryCalibration:
 
 
 def regions(
-    prediction: Tensor, truth: Tensor, geometry: Geometry | None, margin: float, classes: int
+    prediction: Tensor, truth: Tensor, geometry: Geometry | None, margin: float, annotated: Sequence[bool]
 ) -> dict[int, tuple[tuple[np.ndarray, ...], np.ndarray]]:
-    """Return, by class, the indices of the known voxels near its boundary and their true classes."""
+    """Return, by class that was annotated, the indices of the known voxels near its boundary and their true classes."""
     predicted, true = np.asarray(prediction.cpu())[0], np.asarray(truth.cpu())[0]
     found = {}
-    for number in range(1, classes):
+    for number in np.flatnonzero(annotated)[1:].tolist():
         region = near_boundary((predicted == number) & (true != UNKNOWN), true == number, geometry, margin)
         known = true[region] != UNKNOWN
         region = tuple(axis[known] for axis in region)
@@ -175,7 +187,8 @@ def regions(
 class TemperatureFit:
     """Handler that fits the temperature of a model to the cases of an evaluation, and writes it beside the weights.
 
-    The likelihood is that of the voxels near any boundary, every case having the weight of its number of them.
+    The likelihood is that of the voxels near any boundary, every case having the weight of its number of them, over the
+    classes that the case was annotated for (`LoadLabeld` tells).
 
     Args:
         model_file: the weights that are evaluated.
@@ -207,7 +220,8 @@ class TemperatureFit:
     def __call__(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             truth, geometry = output["truth"], geometry_of(batch["original"])
-            found = regions(output["pred"], truth, geometry, self.margin, len(self.class_names))
+            annotated = batch["annotated"].tolist()
+            found = regions(output["pred"], truth, geometry, self.margin, annotated)
             if not found:
                 continue
             flat = [np.ravel_multi_index(region, truth.shape[1:]) for region, _ in found.values()]
@@ -216,7 +230,7 @@ class TemperatureFit:
             probabilities = output["probabilities"].flatten(1)[:, torch.from_numpy(drawn)].numpy(force=True)
             weights = np.full(len(drawn), len(every) / len(drawn))
             true = np.asarray(truth.cpu()).ravel()[drawn].astype(int)
-            self.samples.append((probabilities.T.astype(float), true, weights))
+            self.samples.append((np.where(annotated, probabilities.T.astype(float), np.nan), true, weights))
 
     def fit(self, engine: Engine) -> None:
         """Fit, write and tell.
