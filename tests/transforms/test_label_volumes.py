@@ -86,7 +86,7 @@ def turned(affine: np.ndarray, degrees: float) -> np.ndarray:
         (F[..., 1:], lambda a: a, "another size than its image"),
         (F, lambda a: turned(a, 10), "voxels beside its image"),
         (F, lambda a: np.diag([1.0, 1, 1, 1]), "lie askew"),
-        (np.stack([F, F], axis=3), lambda a: a, "The label is no volume"),
+        (np.stack([F, F], axis=3), lambda a: a, "holds 2 volumes"),
     ],
 )
 def test_a_label_on_another_grid_is_refused(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
+from monai.data import ImageReader, MetaTensor, PILReader
 from monai.utils import SpaceKeys, ensure_tuple
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, require
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
+from bundle.pyraseg.transforms.itk_formats import read_itk
+from bundle.pyraseg.transforms.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +33,9 @@ class MedicalImageReader(ImageReader):
     `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
     `LoadImage` hands them on where its `expanduser` is false.
 
-    NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
-    as gray or RGB. None of the three knows windows or polarity.
+    NIfTI, NRRD and MetaImage become (W, H, D), one slice or many, with `affine` in RAS mm and what `read_nifti` and
+    `read_itk` found out; PNG, JPEG and the like are read by MONAI's PILReader as gray or RGB. Windows and polarity
+    have none of them.
 
     Args:
         series_uid: which series to read where a path holds several DICOM series.
@@ -91,13 +94,12 @@ class MedicalImageReader(ImageReader):
         if name.endswith(ITK):
             require("itk")
         try:
-            if name.endswith(NIFTI):
-                reader = NibabelReader()
-            elif name.endswith(ITK):
-                reader = ITKReader()
-            else:
-                reader = PILReader(converter=partial(convert, rgb=self.rgb, palette_index=self.palette_index))
+            if name.endswith(NIFTI + ITK):
+                return _volume(*(read_nifti if name.endswith(NIFTI) else read_itk)(path))
+            reader = PILReader(converter=partial(convert, rgb=self.rgb, palette_index=self.palette_index))
             return reader.get_data(reader.read(path))
+        except PyrasegError:
+            raise
         except Exception as error:  # Damaged files make the three libraries raise nearly every type there is.
             lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
             reason = " ".join(lines).strip()[:200] or type(error).__name__
@@ -109,6 +111,17 @@ class MedicalImageReader(ImageReader):
         for keyword, value in self.expected.items():
             if (found := source.get(keyword, value)) != value:
                 logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
+
+
+def _volume(values: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Add to a volume (W, H, D), or one colored plane (W, H, 1, 3), what MONAI's transforms expect of its metadata."""
+    return values, {
+        **meta,
+        "original_affine": meta["affine"].copy(),
+        "space": SpaceKeys.RAS.value,
+        "spatial_shape": np.array(values.shape[:3]),
+        "original_channel_dim": 3 if values.ndim == 4 else "no_channel",
+    }
 
 
 def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:

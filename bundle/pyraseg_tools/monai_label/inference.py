@@ -23,6 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import write_grid
+from bundle.pyraseg.transforms import place_of
 from bundle.pyraseg_tools.monai_label.options import check_options, models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of
 
@@ -74,7 +75,8 @@ class Inference(QuietInference):
             return super().writer(data, extension, dtype)
         labels = data[self.output_label_key]
         stem = Path(tempfile.gettempdir()) / f"tmp{uuid.uuid4().hex}"
-        path = write_grid(np.asarray(labels.array), np.asarray(labels.affine), stem, compression=1)
+        affine, place = np.asarray(labels.affine), place_of(labels)
+        path = write_grid(np.asarray(labels.array), affine, stem, place=place, compression=1)
         return str(path), data.get(self.output_json_key, {})
 
 

@@ -3,6 +3,7 @@
 
 import gzip
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,7 @@ from PIL import Image
 
 from bundle.pyraseg.core import replacing
 from bundle.pyraseg.inference.prediction import Prediction
+from bundle.pyraseg.transforms import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ ONE = 65535
 
 
 def write_label_map(labels: MetaTensor, path: Path) -> Path:
-    """Write class indices: (1, W, H, D) as NIfTI with the volume's affine, (1, W, H) as PNG of the class values.
+    """Write class indices: (1, W, H, D) as NIfTI where the volume lies, (1, W, H) as PNG of the class values.
 
     Args:
         labels: class indices, 255 at most, on the input's grid.
@@ -30,16 +32,26 @@ def write_label_map(labels: MetaTensor, path: Path) -> Path:
     Returns:
         The path written.
     """
-    return write_grid(np.asarray(labels[0]).astype(np.uint8), np.asarray(labels.affine, float), path, compression=3)
+    values, affine = np.asarray(labels[0]).astype(np.uint8), np.asarray(labels.affine, float)
+    return write_grid(values, affine, path, place=place_of(labels), compression=3)
 
 
-def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: float = 1.0, compression: int) -> Path:
+def write_grid(
+    values: np.ndarray,
+    affine: np.ndarray,
+    path: Path,
+    *,
+    place: Mapping[str, np.ndarray] | None = None,
+    slope: float = 1.0,
+    compression: int,
+) -> Path:
     """Write numbers on a grid: (W, H, D) as NIfTI, (W, H) as PNG; return the path.
 
     Args:
         values: of a type that the format holds; a picture's are uint8 or uint16.
         affine: of a volume, (4, 4) in mm; a picture has none.
         path: without a suffix.
+        place: how the header of the input says where it lies, see `place_of`; without it the header says the affine.
         slope: what a reader of the NIfTI multiplies the numbers with.
         compression: of gzip, 1 (fast) to 9 (small).
     """
@@ -50,9 +62,15 @@ def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: flo
         return path
     path = path.with_name(path.name + ".nii.gz")
     image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    if place is not None:
+        for name, value in place.items():
+            if name == "pixdim":
+                value = np.concatenate([value[:4], image.header["pixdim"][4:]])
+            image.header[name] = value
+        image = nib.Nifti1Image(values, None, image.header)  # with an affine nibabel would set its sform
     if slope != 1:
         image.header.set_slope_inter(slope, 0)
-    image.header.set_xyzt_units("mm")
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=compression, mtime=0))
     return path
@@ -68,7 +86,7 @@ class LabelMapWriter:
 def write_probability(probability: MetaTensor, path: Path) -> Path:
     """Write the probabilities of one class in steps of 1/65535.
 
-    A volume (W, H, D) becomes NIfTI with its affine and the slope 1/65535, so that a reader has values from 0 to 1; a
+    A volume (W, H, D) becomes NIfTI where it lies, with the slope 1/65535, so that a reader has values from 0 to 1; a
     picture (W, H) becomes 16-bit PNG, whose values are to be divided by 65535.
 
     Args:
@@ -79,7 +97,8 @@ def write_probability(probability: MetaTensor, path: Path) -> Path:
         The path written.
     """
     stored = np.rint(np.clip(np.asarray(probability.cpu(), np.float32), 0, 1) * ONE).astype(np.uint16)
-    return write_grid(stored, np.asarray(probability.affine, float), path, slope=1 / ONE, compression=1)
+    affine, place = np.asarray(probability.affine, float), place_of(probability)
+    return write_grid(stored, affine, path, place=place, slope=1 / ONE, compression=1)
 
 
 class SaveProbabilities:
