@@ -35,7 +35,7 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     import itk
 
     header = read_header(path)
-    segments = {key: text for key, text in header.items() if re.match(r"segment\w*_", key, re.IGNORECASE)}
+    segments = {key: text for key, text in header.items() if re.match(r"Segment\d+_", key)}
     _require_pixels(path, header)
     form = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if form is None:

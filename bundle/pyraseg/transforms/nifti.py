@@ -41,7 +41,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
     A file of one plane, or of axes of length 1 behind the third, is a volume too. The metadata hold `affine` to RAS mm,
     whatever unit the header counts in; `other_affine` where qform and sform disagree, the one that was not taken;
-    `oriented`, False where the header has neither; `step`, the distance of two stored numbers where the header scales
+    `oriented`, False where the header has neither; `step`, the distance of two whole numbers as the header scales
     them; and `place`, the fields of the header that say where it lies, for `place_of`.
 
     The sform is taken, as nibabel, MONAI, FSL and SPM take it, unless its voxel sizes contradict the header's and those
@@ -63,9 +63,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         raise PyrasegError(f"{path} holds complex numbers. Save their magnitude, or what else is to be seen.")
     values = np.asarray(image.dataobj).reshape(shape, order="F")
     meta = {**_placed(image, shape, path), "place": {name: np.array(header[name]) for name in PLACE}}
-    slope = header.get_slope_inter()[0]
-    if slope not in (None, 1) and dtype.kind in "iu":
-        meta["step"] = abs(float(slope))
+    if dtype.kind in "iu":
+        meta["step"] = abs(float(getattr(image.dataobj, "slope", 1)))
     return values.astype(values.dtype.newbyteorder("="), copy=False), meta
 
 
