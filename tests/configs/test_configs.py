@@ -168,14 +168,15 @@ def test_an_unknown_output_is_told_the_writers_of_the_config():
 
 
 def test_who_lacks_a_model_is_told_how_to_train_it():
-    command = "Train one first: python -m monai.bundle run training --config_file "
-    assert how_to_train(ROOT / "models" / "model.pt", ROOT) == command + "configs/train.json"
-    assert how_to_train(ROOT / "models" / "spleen.pt", ROOT) == (
-        command + "\"['configs/train.json','configs/spleen.json']\""
-    )
-    assert how_to_train(ROOT / "models" / "retina.pt", str(ROOT)) == (
-        command + "\"['configs/train.json','configs/photographs.json','configs/retina.json']\""
-    )
+    for task, files in {
+        "": "configs/train.json",
+        " spleen": "\"['configs/train.json','configs/spleen.json']\"",
+        " retina": "\"['configs/train.json','configs/photographs.json','configs/retina.json']\"",
+    }.items():
+        assert how_to_train(ROOT / "models" / f"{task.strip() or 'model'}.pt", str(ROOT)) == (
+            f"Train one first, `pyraseg train{task}` or `python -m monai.bundle run training --config_file {files}`, "
+            "or give the weights of another with --model_file."
+        )
 
 
 KINDS = {"chest_xray": "projection", **dict.fromkeys(("dermoscopy", "retina", "ultrasound", "voc"), "photograph")}

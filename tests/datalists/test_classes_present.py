@@ -24,6 +24,13 @@ def test_values_of_maps(tmp_path):
         assert classes_present(tmp_path / name, threshold=100) == {"1"}
 
 
+def test_colors_of_a_painted_label(tmp_path):
+    painted = np.zeros((4, 5, 3), np.uint8)
+    painted[0], painted[1] = (255, 0, 0), (0, 128, 255)
+    Image.fromarray(painted).save(tmp_path / "a.png")
+    assert classes_present(tmp_path / "a.png") == {"#ff0000", "#0080ff"}
+
+
 def test_segments_with_pixels(tmp_path):
     write_seg(tmp_path / "seg", write_study(tmp_path / "ct", "one"))
     assert classes_present(tmp_path / "seg") == {"liver"}

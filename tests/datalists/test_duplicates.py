@@ -52,7 +52,13 @@ def darkened(image: Image.Image, path: Path) -> None:
     Image.fromarray(np.uint8(np.asarray(image) * 0.6 + 5)).save(path.with_suffix(".png"))
 
 
-CHANGES = [saved_again, shifted, shifted_and_saved_again, scaled, darkened]
+def stored_turned(image: Image.Image, path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # to be shown, turned clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(path.with_suffix(".jpg"), quality=90, exif=exif)
+
+
+CHANGES = [saved_again, shifted, shifted_and_saved_again, scaled, darkened, stored_turned]
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:

@@ -29,7 +29,7 @@ def test_duplicate_positions_name_what_differs_and_select_chooses(tmp_path, keyw
     assert "10 slices lie in 5 places" in message
     assert "(00, 10 in the same one)" in message
     assert f"differ in {keyword}: " in message
-    assert f"select={{'{keyword}'" in message
+    assert f"--select {keyword}=" in message
     np.testing.assert_array_equal(read_series(tmp_path, select={keyword: wanted}).pixels, STACK + 1)
 
 

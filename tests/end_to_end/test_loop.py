@@ -216,7 +216,7 @@ def test_a_folder_of_everything(trained, tmp_path):
     dataset.save_as(folder / "nameless")
     volume = nib.load(next(trained["out"].rglob("*.nii.gz")))
     nib.save(nib.Nifti1Image(np.zeros(volume.shape, np.int16), volume.affine), folder / "volume.nii.gz")
-    (folder / "notes.txt").write_text("not an image")
+    (folder / "lost.dcm").write_text("not an image")
     (folder / "broken.nii.gz").write_bytes(b"cut short")
     (folder / "empty").mkdir()
     run = monai_bundle(
@@ -226,7 +226,7 @@ def test_a_folder_of_everything(trained, tmp_path):
     )  # fmt: skip
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stdout + run.stderr
     assert "3 of 6 inputs failed, the others were segmented" in run.stderr
-    for name in ("broken: ", "empty: is an empty folder", "notes.txt: is not DICOM"):
+    for name in ("broken: ", "empty: is an empty folder", "lost.dcm: is not DICOM"):
         assert name in run.stderr
     written = {
         path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()

@@ -88,7 +88,8 @@ def test_a_mistyped_argument_of_a_component(refused):
 
 def test_a_folder_that_is_not_there(refused, tmp_path):
     message = refused(dataset_dir=tmp_path / "none")
-    assert message == f"The data set folder {tmp_path / 'none'} does not exist. Correct dataset_dir."
+    assert message.startswith(f"The data set folder {tmp_path / 'none'} does not exist. Give the folder of a data set")
+    assert all(word in message for word in ("--dataset_dir", "pyraseg download", "pyraseg draw-photographs"))
     assert not (tmp_path / "none").exists()  # no phantom where the user named a folder
 
 
@@ -103,6 +104,14 @@ def test_no_matching_pairs(refused, tmp_path):
     write_label(tmp_path / "data" / "labels" / "b.nii.gz", np.zeros(SHAPE))
     message = refused(dataset_dir=tmp_path / "data")
     assert "1 images match 'images/{case}', 1 labels match 'labels/{case}', and no name is in both" in message
+
+
+def test_a_folder_of_results_that_is_a_file(refused, tmp_path):
+    write_case(tmp_path / "data", "fine")
+    study = write_study(tmp_path / "data", training=["fine"], validation=["fine"])
+    (tmp_path / "taken").write_text("kept")
+    message = refused(dataset_dir=study, output_dir=tmp_path / "taken" / "run")
+    assert f"but {tmp_path / 'taken'} is a file. Give another." in message
 
 
 # --- cases ---
@@ -162,7 +171,7 @@ def write_broken_series(root: Path) -> dict[str, tuple[str, str]]:
         "duplicate": ("no attribute tells them apart: stored twice?", "copy.dcm"),
         "unplaced": ("1 of 3 slices lack one of ImagePositionPatient", "slice_001.dcm"),
         "mixed": ("mixes image sizes", "8x20 (1 of 4, small.dcm)"),
-        "phases": ("AcquisitionNumber: 1 (3), 2 (3). Choose with select", "phase_1_0.dcm"),
+        "phases": ("AcquisitionNumber: 1 (3), 2 (3). Move the slices of one", "phase_1_0.dcm"),
         "empty": ("no pixel data", str(root / "empty" / "ct" / "slice_002.dcm")),
         "undecodable": ("cannot be decoded", str(root / "undecodable" / "ct" / "slice_002.dcm")),
     }
@@ -174,7 +183,7 @@ def write_broken_series(root: Path) -> dict[str, tuple[str, str]]:
 def test_no_model_to_infer_with(refused, tmp_path):
     write_series(tmp_path / "ct", np.zeros(SHAPE, np.int16))
     message = refused("inferring", "inference.json", dataset_dir=tmp_path / "ct")
-    assert f"There is no trained model at {tmp_path / 'out' / 'model_file'}. Train one first: " in message
+    assert f"There is no trained model at {tmp_path / 'out' / 'model_file'}. Train one first, " in message
 
 
 def test_a_case_that_cannot_be_evaluated(refused, tmp_path):

@@ -33,6 +33,7 @@ SERIES = {
     "oblique": {"orientation": OBLIQUE},
     "downwards": {"slice_step": -2.5},
     "tilted": {"slice_step": TILTED},
+    "with a gap": {"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.5 * k + 40 * (k > 2)]}},
     "names in another order": {"names": ["f", "b", "e", "a", "c", "d"]},
     "rescaled by slice": {"per_slice": lambda k: {"RescaleSlope": 1 + k / 10, "RescaleIntercept": -10 * k}},
     "padded": {"PixelPaddingValue": -50, "PixelRepresentation": 1},
@@ -96,7 +97,7 @@ def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
         series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
     truth = models.mr.truth(tmp_path / "in" / "2")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
-    assert "EchoTime: 1 (6), 2 (6). Choose with select" in capsys.readouterr().err
+    assert "EchoTime: 1 (6), 2 (6). Move the slices of one" in capsys.readouterr().err
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)
@@ -173,6 +174,31 @@ def test_a_radiograph_of_16_bits_in_png(models, tmp_path):
     check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.png"))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_in_a_radiograph(value, models, tmp_path, capsys):
+    pixels = gray()[0].astype(np.float32) + 400
+    pixels[:, :9] = value
+    Image.fromarray(pixels).save(tmp_path / "chest.tif")
+    assert run(models.radiograph.path, tmp_path / "chest.tif", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.tif"))
+    pixels[20, 30] = value
+    Image.fromarray(pixels).save(tmp_path / "hole.tif")
+    assert run(models.radiograph.path, tmp_path / "hole.tif", tmp_path / "out") == 1
+    assert "column 30, row 20, slice 0" in capsys.readouterr().err
+
+
+def test_values_that_are_not_finite_in_a_volume(models, tmp_path, capsys):
+    stack = gray().astype(np.float32)
+    stack[:, :9] = np.nan
+    write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "in_labels"), models.mr.truth(tmp_path / "in"))
+    stack[3, 20, 30] = np.nan
+    write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "hole") == 1
+    assert "slice_003.dcm holds NaN or infinity inside the image" in capsys.readouterr().err
+
+
 def test_nifti_lies_where_the_series_lies(models, tmp_path):
     folder = series(tmp_path / "in", "oblique", origin=(-30, 12, 7))
     assert run(models.ct.path, folder, tmp_path / "out", "--format", "nifti") == 0
@@ -188,6 +214,17 @@ def test_nifti_lies_where_the_series_lies(models, tmp_path):
     for corner, place in zip(corners, (begin, np.array(last.ImagePositionPatient), begin + across), strict=True):
         np.testing.assert_allclose(corner[:3], place * to_ras, atol=1e-4)
     assert found.header.get_xyzt_units()[0] == "mm"
+
+
+def test_nifti_of_slices_with_a_gap(models, tmp_path):
+    folder = series(tmp_path / "in", "with a gap")
+    assert run(models.ct.path, folder, tmp_path / "out", "--format", "nifti") == 0
+    found = nib.load(tmp_path / "out" / "in.nii.gz")
+    planes = np.rint([(2.5 * k + 40 * (k > 2)) / 2.5 for k in range(6)]).astype(int)
+    labels = np.asarray(found.dataobj).transpose(2, 1, 0)
+    check(labels[planes], models.ct.truth(folder))
+    assert not np.delete(labels, planes, axis=0).any()
+    assert found.affine[:3, 2] == pytest.approx([0, 0, 2.5]) and found.affine[2, 3] == 0
 
 
 @pytest.mark.parametrize("name", ["plain", "downwards"])
@@ -211,7 +248,7 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     root = tmp_path / "in"
     for case in "ab":
         series(root / case / "ct", SeriesInstanceUID=uid(case), PatientName="ZEBRA^STRIPED", PatientID="ZEBRA")
-    (root / "notes.txt").write_text("not an image")
+    (root / "lost.dcm").write_text("not an image")
     (root / "none").mkdir()
     Image.new("RGB", (30, 20)).save(root / "p.jpg")
     nib.save(nib.Nifti1Image(gray(), np.eye(4)), root / "n.nii.gz")
@@ -226,10 +263,10 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     ]
     assert not [path for path in root.rglob(".*")]  # nothing half-written is left
     assert "2 of 7 inputs segmented, written to" in told.out
-    assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, n, none, notes.txt, p"
+    assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, lost.dcm, n, none, p"
     for name, reason in [
         ("cut", "cannot be decoded"), ("n", "The full bundle reads NIfTI"), ("none", "is an empty folder"),
-        ("notes.txt", "is not DICOM"), ("p", "no patient position"),
+        ("lost.dcm", "is not DICOM"), ("p", "no patient position"),
     ]:  # fmt: skip
         assert any(line.startswith(f"{name}: failed, ") and reason in line for line in told.err.splitlines())
     assert "ZEBRA" not in told.out + told.err and "Traceback" not in told.err

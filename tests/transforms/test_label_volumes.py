@@ -223,3 +223,21 @@ def test_units_of_a_label_are_turned_into_mm(oblique_series: tuple, tmp_path: Pa
 def test_a_missing_label_is_refused(oblique_series: tuple) -> None:
     with pytest.raises(PyrasegError, match=r"There is no label at .*gone\.nii"):
         load(oblique_series[0], oblique_series[0] / "gone.nii")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0), (2, 2, 2)], ids=["a corner", "inside"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"threshold": 1}, {"unknown_value": 255}, {"label_names": {"spleen": [1], "background": ["*"]}}],
+    ids=["values", "threshold", "unknown", "any other value"],
+)
+def test_values_that_are_not_finite_are_no_class(
+    oblique_series: tuple, tmp_path: Path, value: float, place: tuple, options: dict
+) -> None:
+    stored = (F > 0).astype(np.float32).transpose(2, 1, 0)
+    stored[place] = value
+    nib.save(nib.Nifti1Image(stored, oblique_series[1]), tmp_path / "label.nii")
+    reader = LabelReader(class_names=["background", "spleen"], **options)
+    with pytest.raises(PyrasegError, match=r"label\.nii holds NaN or infinity, which is no class: 1 of \d+ values"):
+        reader.read(tmp_path / "label.nii", read_series(oblique_series[0]))

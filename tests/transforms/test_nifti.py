@@ -114,7 +114,7 @@ def test_a_label_map_lies_on_its_image_for_every_program(tmp_path: Path, change:
     path = save(tmp_path / "image.nii.gz", change)
     image = load(path)
     labels = MetaTensor((image > 50).to(dtype=image.dtype), meta=image.meta)
-    written = write_label_map(labels, tmp_path / "labels")
+    written = write_label_map(labels, image, tmp_path / "labels")
     ours, theirs = nib.load(written).header, nib.load(path).header
     for name in PLACE:
         assert np.array_equal(ours[name], theirs[name]), name
@@ -126,7 +126,7 @@ def test_a_label_map_lies_on_its_image_for_every_program(tmp_path: Path, change:
 def test_a_cropped_label_map_has_an_affine_of_its_own(tmp_path: Path) -> None:
     image = load(save(tmp_path / "image.nii.gz", forms(MOVED, PLAIN)))
     cropped = SpatialCrop(roi_start=[2, 0, 0], roi_end=[5, 7, 3])(image)
-    written = nib.load(write_label_map(cropped, tmp_path / "labels"))
+    written = nib.load(write_label_map(cropped, cropped, tmp_path / "labels"))
     assert np.allclose(written.affine[:3, 3], MOVED[:3] @ [2, 0, 0, 1])
     assert written.shape == (3, 7, 3)
 

@@ -4,6 +4,7 @@
 import logging
 import pickle
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, file_digest, process_rank, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, process_rank, protect, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def load_model(network: nn.Module, path: str | Path, *, remedy: str) -> nn.Modul
     path = Path(path)
     if not path.is_file():
         raise PyrasegError(f"There is no trained model at {path}. {remedy}")
+    protect([path])
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:  # its text advises to run the code in the file
@@ -66,6 +68,7 @@ def start_from(path: str | Path | None, *, networks: Sequence[nn.Module]) -> Non
     path = Path(path)
     if not path.is_file():
         raise PyrasegError(f"There is no model at {path} to start from. Correct start_from.")
+    protect([path])
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         own = networks[0].state_dict()
@@ -107,6 +110,6 @@ def promote(weights: str | Path, model: str | Path) -> None:
             with replacing(kept) as temporary:
                 shutil.copyfile(model, temporary)
             logger.info("The previous model is kept as %s", kept)
-    with replacing(model) as temporary:
+    with replacing(model, keeps_old=zipfile.is_zipfile(model)) as temporary:  # weights, which `replaced/` now holds
         shutil.copyfile(weights, temporary)
     logger.info("The model of the bundle is now %s", model)

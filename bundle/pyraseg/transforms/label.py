@@ -21,7 +21,10 @@ from bundle.pyraseg.labels import (
     ClassTable,
     ImageGrid,
     Region,
+    color_name,
+    colors_in,
     read_dicom_label,
+    read_painted,
     slicer_segments,
     values_listed,
 )
@@ -35,6 +38,8 @@ NEARLY_WHOLE, ROUNDING = 1e-3, 1e-5
 #: What a loaded label holds where the class is unknown, as in Pascal VOC's masks: give it to a loss as ignore_index.
 UNKNOWN = 255
 FILES = NIFTI + ITK + PHOTOGRAPH
+#: What black is called in label_names.
+BLACK = color_name(0)
 
 #: A label's path, or one for each class.
 LabelPath = str | PathLike | Mapping[str, str | PathLike]
@@ -73,7 +78,9 @@ class Target:
         slices = (shape[2] if len(shape) > 2 else 1, shape[1], shape[0])  # a projection may have no axis of slices
         geometry = None
         if meta.get("slice_positions") is not None:
-            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, np.asarray(meta["slice_positions"]))
+            thickness = float(meta["slice_thickness"]) if "slice_thickness" in meta else None
+            positions = np.asarray(meta["slice_positions"])
+            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, positions, slice_thickness=thickness)
         origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
         return cls(shape, affine, name, ImageGrid(slices, geometry, **{name: meta[name] for name in origin}))
 
@@ -90,7 +97,9 @@ class LabelReader:
     Volumes are matched in patient coordinates: a NIfTI, NRRD or MetaImage label may be stored with other axes or flips
     than its image, of either handedness; a DICOM SEG may hold its frames in any order, orientation and crop; contours
     of an RTSTRUCT are filled on the slices in whose planes they lie. Nothing is resampled: a label on another grid is
-    refused, and so is a DICOM label that refers to another series. Photographs are matched by size.
+    refused, and so is a DICOM label that refers to another series. Photographs are matched by size, image and label as
+    they are shown, each by its own EXIF orientation. Colors of a label are names such as "#ff0000", which `label_names`
+    may give to a class; with two classes, a single color beside black is the second one.
 
     One path is one label, or a folder with one DICOM label, or a folder with one mask for each class, the names of the
     files being those of the classes. A mapping from class names to paths does the same without a folder.
@@ -169,10 +178,15 @@ class LabelReader:
     def _from_file(self, path: Path, target: Target) -> np.ndarray:
         if not path.name.lower().endswith(FILES):
             return self._from_dicom(path, target)
-        values, meta = stored_label(path)
-        if "segments" in meta:
-            return self._from_segments(values, meta, target, path)
-        values = onto_grid(values, meta, target, path)
+        if path.name.lower().endswith(PHOTOGRAPH):
+            values, colored = self._painted(path, target)
+            if colored:
+                return self._of_colors(values, path)
+        else:
+            values, meta = stored_label(path)
+            if "segments" in meta:
+                return self._from_segments(values, meta, target, path)
+            values = onto_grid(values, meta, target, path)
         if self.unknown_value is None:
             return self._to_classes(values, path)
         unknown = values == self.unknown_value
@@ -193,7 +207,7 @@ class LabelReader:
         canvas = Canvas(self.table, target.shape, where)
         for number, path in enumerate(files.values()):
             if classes[number]:
-                canvas.paint(classes[number], np.nonzero(self._is_class(self._values(path, target), path)))
+                canvas.paint(classes[number], np.nonzero(self._is_class(*self._values(path, target), path)))
         return canvas.finished()
 
     def _from_segments(self, values: np.ndarray, meta: Mapping[str, Any], target: Target, path: Path) -> np.ndarray:
@@ -218,11 +232,45 @@ class LabelReader:
                     canvas.paint(classes[n], np.nonzero(laid == value))
         return canvas.finished()
 
-    def _values(self, path: Path, target: Target) -> np.ndarray:
-        return onto_grid(*stored_label(path), target, path)
+    def _values(self, path: Path, target: Target) -> tuple[np.ndarray, bool]:
+        """Return the numbers of a label on the grid of its image, and whether they are colors."""
+        if path.name.lower().endswith(PHOTOGRAPH):
+            return self._painted(path, target)
+        return onto_grid(*stored_label(path), target, path), False
 
-    def _is_class(self, values: np.ndarray, path: Path) -> np.ndarray:
+    def _painted(self, path: Path, target: Target) -> tuple[np.ndarray, bool]:
+        if not path.is_file():
+            raise PyrasegError(f"There is no label at {path}. Correct the path.")
+        painted = read_painted(path, mask_value=self.mask_value)
+        if painted.contradicts_index and len(self.table.class_names) == 2:
+            raise PyrasegError(
+                f"The mask {path} has a palette that shows its index 0 in a color and another index black, so the "
+                "two disagree about which is the background. Save it as gray values."
+            )
+        return onto_grid(painted.values.T, {}, target, path), painted.colored
+
+    def _of_colors(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """Return the class of each color; black is background, unless label_names has it."""
+        colors = colors_in(values, path)
+        if BLACK in self.table.names:
+            colors = [0, *colors]
+        regions = {color: Region(color_name(color)) for color in colors}
+        if len(colors) == 1 and len(self.table.class_names) == 2 and self.table.index_of(regions[colors[0]]) is None:
+            return (values == colors[0]).astype(np.uint8)
+        classes = self.table.indices(regions, f"The label {path}", "colors")
+        label = np.zeros(values.shape, np.uint8)
+        for color, index in classes.items():
+            label[values == color] = index
+        return label
+
+    def _is_class(self, values: np.ndarray, colored: bool, path: Path) -> np.ndarray:
         """Return where a mask of one class holds it, bool."""
+        if colored:
+            colors = colors_in(values, path)
+            if len(colors) > 1:
+                names = ", ".join(map(color_name, colors[:8]))
+                raise PyrasegError(f"The mask {path} has several colors, {names}, and is of one class. Correct it.")
+            return values > 0
         if self.threshold is not None:
             return values >= self.threshold
         found = np.unique(values[values != 0])
@@ -238,7 +286,7 @@ class LabelReader:
     def _to_classes(self, values: np.ndarray, path: Path) -> np.ndarray:
         if self.threshold is None and self.mask_value is None:
             return self.table.classes_of(values, path)
-        return self._is_class(values, path).astype(np.uint8)
+        return self._is_class(values, False, path).astype(np.uint8)
 
 
 class LoadLabeld(MapTransform):
@@ -293,14 +341,14 @@ class LoadLabeld(MapTransform):
 
 
 def stored_label(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the numbers of a label file as it stores them, whole where they are meant to be, and its metadata.
+    """Return a volume's label as its file stores it, numbers that are meant to be whole being so, and its metadata.
 
     Raises:
         PyrasegError: there is no such file, or it cannot be read.
     """
     if not path.is_file():
         raise PyrasegError(f"There is no label at {path}. Correct the path.")
-    array, meta = MedicalImageReader(palette_index=True).get_data([path])
+    array, meta = MedicalImageReader(label=True).get_data([path])
     return whole_numbers(np.asarray(array), path, step=meta.get("step", 1.0)), meta
 
 
@@ -349,10 +397,19 @@ def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path:
         values = values[..., None]
     if len(target.shape) == 2 or "affine" not in meta:
         if values.shape != target.shape:
-            raise _mismatch(path, values.shape, target, "The label has another size than its image")
+            what = "The label has another size than its image"
+            if values.shape == target.shape[::-1]:
+                what += ", with width and height exchanged, as one that was drawn without the image's EXIF orientation"
+            raise _mismatch(path, values.shape, target, what)
         return values
     if values.ndim != 3:
         raise _mismatch(path, values.shape, target, "The label is no volume")
+    geometry = None if target.slices is None else target.slices.geometry
+    if geometry is not None and not geometry.is_evenly_spaced and sorted(values.shape) != sorted(target.shape):
+        # Not one plane a slice: then it can only be the regular grid that holds them, as labels of them are written.
+        grid = geometry.regular_grid()
+        shape = (*target.shape[:2], len(grid.sources))
+        return onto_grid(values, meta, Target(shape, LPS_TO_RAS @ grid.affine, target.name), path)[:, :, grid.planes]
     cropped = "segments" in meta or path.name.lower().endswith(SLICER)
     grids = [affine for affine in (target.affine, target.other_affine) if affine is not None]
     places = [meta[name] for name in ("affine", "other_affine") if name in meta]

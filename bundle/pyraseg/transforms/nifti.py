@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
+from nibabel.openers import Opener
 from nibabel.spatialimages import HeaderDataError
 
 from bundle.pyraseg.core import PyrasegError
@@ -61,11 +62,22 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         )
     if dtype.kind == "c":
         raise PyrasegError(f"{path} holds complex numbers. Save their magnitude, or what else is to be seen.")
+    _require_scale(image, path)
     values = np.asarray(image.dataobj).reshape(shape, order="F")
     meta = {**_placed(image, shape, path), "place": {name: np.array(header[name]) for name in PLACE}}
     if dtype.kind in "iu":
         meta["step"] = abs(float(getattr(image.dataobj, "slope", 1)))
     return values.astype(values.dtype.newbyteorder("="), copy=False), meta
+
+
+def _require_scale(image: nib.Nifti1Pair, path: Path) -> None:
+    """Refuse a header that scales its values by infinity; nibabel takes that for no scale at all."""
+    with Opener(str(path)) as file:
+        slope = type(image.header).from_fileobj(file)["scl_slope"]  # the loaded one has none any more
+    if np.isinf(slope):
+        raise PyrasegError(
+            f"{path} cannot be read as an image: its header scales the values by infinity (scl_slope). Correct it."
+        )
 
 
 def one_volume(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:

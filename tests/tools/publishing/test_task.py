@@ -35,7 +35,7 @@ def test_one_file_is_what_monai_makes_of_several(name, program, tmp_path):
     assert parser["model_file"] == "$@bundle_root + '/models/model.pt'"
     if program != "train":
         told = ConfigParser(json.loads(path.read_text()) | {"bundle_root": str(tmp_path)}).get_parsed_content("remedy")
-        assert told == "Train one first: python -m monai.bundle run training --config_file configs/train.json"
+        assert "--config_file configs/train.json`" in told
     if program == "evaluate":
         assert several.pop("training") == "%run"
     if isinstance(several.get("dataset_dir"), dict):  # the phantom study, which no package can write
