@@ -21,7 +21,7 @@ from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
 from bundle.pyraseg.deployment import Decision, Parts, export
 from bundle.pyraseg.training import load_model
 from bundle.pyraseg.transforms import read_temperature
-from bundle.pyraseg.workflow import merge_files, read_config
+from bundle.pyraseg.workflow import merge_files, read_config, verbatim
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -59,7 +59,7 @@ def data_of(run: Path | None) -> dict[str, str]:
 def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
     files, root = config_files(options.tasks, program="inference")
-    config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})
+    config = read_config(files, {"bundle_root": verbatim(root), "device": "cpu", **settings})
     about = read_metadata(files, options.metadata)
     weights = options.model_file or trained_model(config)
     came_along = weights.parent == shipped() / "models" and shipped() != root

@@ -38,7 +38,7 @@ from bundle.pyraseg.deployment import (
     recipe_properties,
     require_content,
 )
-from bundle.pyraseg.workflow import override, read_config
+from bundle.pyraseg.workflow import override, read_config, verbatim
 
 #: Layers that a message names.
 NAMED = 5
@@ -108,10 +108,10 @@ def told(quantized: Quantized) -> str:
 def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
     files, root = config_files(options.tasks)
-    settings = {"bundle_root": str(root), "device": "cpu", **settings}
+    settings = {"bundle_root": verbatim(root), "device": "cpu", **settings}
     config = read_config(files, settings)
     if options.dataset_dir:
-        config["dataset_dir"] = str(options.dataset_dir)
+        config["dataset_dir"] = verbatim(options.dataset_dir)
     weights = Path(config.get_parsed_content("model_file"))
     network_file = options.network_file or weights.with_suffix(".network.onnx")
     stem = network_file.name.removesuffix(".network.onnx")
