@@ -34,6 +34,8 @@ from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import as_rgb as as_rgb
 from .formats import convert as convert
 from .formats import without_suffix as without_suffix
+from .holding import hold as hold
+from .holding import release as release
 from .padding import fill_outside as fill_outside
 from .padding import require_outside as require_outside
 from .padding import valid_percentiles as valid_percentiles

@@ -13,9 +13,12 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, file_digest, process_rank, protect, replacing
+from bundle.pyraseg.core import PyrasegError, file_digest, process_rank, protect, release, replacing
 
 logger = logging.getLogger(__name__)
+
+#: What holds the folder of a run, from `Checkpoints.check` to `promote`.
+WORK = "training"
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
@@ -93,7 +96,8 @@ def promote(weights: str | Path, model: str | Path) -> None:
     """Make `weights` the bundle's model, in one rename, and keep the model that it replaces.
 
     The replaced model goes to `replaced/` beside `model`, under a name made of its content's hash: it stays selectable,
-    and a folder listing shows one model only. Of several processes the first one does it.
+    and a folder listing shows one model only. Of several processes the first one does it. The folder of `weights` is
+    free for another training then.
 
     Raises:
         PyrasegError: there are no weights at that path.
@@ -113,3 +117,4 @@ def promote(weights: str | Path, model: str | Path) -> None:
     with replacing(model, keeps_old=zipfile.is_zipfile(model)) as temporary:  # weights, which `replaced/` now holds
         shutil.copyfile(weights, temporary)
     logger.info("The model of the bundle is now %s", model)
+    release(weights.parent, WORK)

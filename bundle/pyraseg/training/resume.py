@@ -12,8 +12,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import PyrasegError, from_first, process_rank, require_replaceable, write_json
-from bundle.pyraseg.training.checkpoints import save_atomically
+from bundle.pyraseg.core import PyrasegError, from_first, hold, process_rank, require_replaceable, write_json
+from bundle.pyraseg.training.checkpoints import WORK, save_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +131,14 @@ class Checkpoints:
     def check(self) -> dict | None:
         """Return the checkpoint that the run goes on from, or None where it begins.
 
-        It is asked when the run starts; a config asks it before data are prepared as well.
+        It is asked when the run starts; a config asks it before data are prepared as well. From here on the folder is
+        held, until the model is promoted or the process ends.
 
         Raises:
-            PyrasegError: the folder holds a run that this one would destroy, or that it cannot go on with.
+            PyrasegError: another training is at work in the folder, or it holds a run that this one would destroy, or
+                that it cannot go on with.
         """
+        from_first(lambda: hold(self.folder.parent, WORK))
         content = from_first(self.newest)
         if content is None:
             return None

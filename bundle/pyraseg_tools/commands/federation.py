@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bundle.pyraseg.commands import command_parser, home, split_options
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, hold
 from bundle.pyraseg.training import save_atomically
 from bundle.pyraseg.workflow import read_config, verbatim
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
@@ -94,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     if " " in f"{folder}{home()}":
         raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {home()} must not contain any.")
     datasets = [path.expanduser().resolve() for path in options.datasets] if options.datasets else [None, None]
+    hold(folder, "federation")
     settings = {**given, "rounds": options.rounds, "local_epochs": options.local_epochs}
     read_config(files(), settings)  # a mistyped option is told before anything is written
     overlays = write_sites(folder, datasets, settings)
