@@ -101,6 +101,19 @@ def test_an_exported_model_and_a_package_are_refused_in_words(tmp_path, capsys):
     assert "is refused" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("--modle", "model"), ("--ouputs", "outputs"), ("--taks", "task")])
+def test_a_mistyped_option_of_the_command_is_hinted_to_it(drawn, capsys, typed, meant):
+    assert main(["segment", str(drawn), "out", typed, "x"]) == 1
+    assert f"pyraseg segment has no option {typed}. The nearest name is '{meant}'." in capsys.readouterr().err
+
+
+def test_an_option_of_the_command_may_have_underscores(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("kept")
+    assert main(["export", "--output_dir", "taken"]) == 1
+    assert "taken is a file" in capsys.readouterr().err
+
+
 def test_models_tells_what_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     untrained(Path("models", "mine.pt"))
@@ -128,6 +141,18 @@ def test_weights_of_half_precision_give_what_they_say(tmp_path):
     with pytest.raises(PyrasegError, match="does not fit the network"):
         torch.save({"a": torch.zeros(1)}, tmp_path / "half.pt")
         load_model(network, tmp_path / "half.pt", remedy="")
+
+
+@pytest.mark.parametrize("words", [[], ["--model", "dermoscopy"]])
+def test_a_model_of_an_included_task_that_was_trained_here_comes_first(drawn, capsys, words):
+    Path("models").mkdir()
+    weights = Path("models", "dermoscopy.pt").resolve()
+    state = torch.load(ROOT / "models" / "dermoscopy.pt", weights_only=True)
+    torch.save({key: torch.zeros_like(value) for key, value in state.items()}, weights)
+    assert main(["segment", str(drawn), "out", "--outputs", "labels", *words]) == 0
+    said = capsys.readouterr().out
+    assert f"{weights}, trained here for segmentation of skin lesions" in said
+    assert not np.asarray(Image.open(Path("out", f"{drawn.stem}.png"))).any()  # of weights that are all 0
 
 
 def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_called_those(drawn, capsys, monkeypatch):

@@ -127,7 +127,7 @@ def test_45_results_and_5_failures_by_name(done):
         "bad/cut": "cannot be read as an image",
         "bad/empty": "is an empty folder",
         "bad/lost.dcm": "is not DICOM",
-        "bad/photograph": "a color image is scaled",
+        "bad/photograph": "needs a model of photographs",
         "bad/twice": "no attribute tells them apart",
     }.items():
         (line,) = [line for line in told.splitlines() if line.strip().startswith(f"{name}: ")]

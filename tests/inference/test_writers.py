@@ -62,3 +62,15 @@ def test_slices_of_a_volume_are_windowed_and_have_square_pixels():
     )
     assert picture.shape == (520 + 2 * MARGIN, 900, 3)
     assert abs(int(picture[200, 100, 0]) - 128) <= 1  # the center of the window
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (9000, 12), (1, 1), (300, 200), (2500, 2100)])
+def test_an_overlay_is_bounded_however_long_the_image_is(size: tuple[int, int]) -> None:
+    image = MetaTensor(torch.full((3, *size), 90, dtype=torch.uint8))
+    labels = MetaTensor(torch.ones(1, *size, dtype=torch.uint8))
+    picture = draw(image, labels, ["background", "lesion"], windows=None)
+    width, height = picture.width // 3, picture.height - 2 * MARGIN
+    assert max(width, height) <= 2048 and min(width, height) >= 1
+    if max(size) < 2048:
+        assert min(width, height) >= 256  # small images are enlarged
+    assert abs(width / height - size[0] / size[1]) < 0.02 * width / height or min(width, height) < 30

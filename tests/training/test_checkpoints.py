@@ -4,8 +4,6 @@
 import hashlib
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from torch import nn
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.training.checkpoints import load_model, promote, save_atomically, start_from
+from tests.helpers.warm import python
 
 REMEDY = "Train one first."
 
@@ -38,7 +37,7 @@ class Deadly:
         os.kill(os.getpid(), signal.SIGKILL)
 save_atomically({"weight": torch.zeros(1000), "then": Deadly()}, sys.argv[1])
 """
-    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    done = python("-c", program, str(path), cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL
     assert weight(path) == 1
 

@@ -11,7 +11,7 @@ from monai.bundle import ConfigWorkflow
 from bundle.pyraseg.commands import main
 from bundle.pyraseg.core.errors import PyrasegError, mendable
 from bundle.pyraseg.workflow import knobs, read_config
-from tests.configs.test_configs import CONFIGS, FILES, PROGRAMS, paths, programs
+from tests.helpers.configs import CONFIGS, FILES, PROGRAMS, paths, programs
 
 #: What nobody should be able to give: options, and what the message says.
 WRONG = {
@@ -108,3 +108,9 @@ def plain(files: list[str]) -> dict[str, Any]:
         if not any((set("#+") & set(key), value is None, computed, of_parts, isinstance(value, dict))):
             found[key] = value
     return found
+
+
+def test_one_knob_sets_the_encoder_in_every_stage():
+    config = read_config([CONFIGS / "train.json"], {"encoder_learning_rate": 0.5})
+    rates = [stage.learning_rates.get("encoder") for stage in config.get_parsed_content("plan").stages]
+    assert rates == [None, 0.5, 0.5]

@@ -18,9 +18,6 @@ from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
 from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
-from bundle.pyraseg.deployment import Decision, Parts, export
-from bundle.pyraseg.training import load_model
-from bundle.pyraseg.transforms import read_temperature
 from bundle.pyraseg.workflow import merge_files, read_config, verbatim
 
 
@@ -58,6 +55,11 @@ def data_of(run: Path | None) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
+    # Behind the arguments, so that --help needs no extra.
+    from bundle.pyraseg.deployment import Decision, Parts, export
+    from bundle.pyraseg.training import load_model
+    from bundle.pyraseg.transforms import read_temperature
+
     files, root = config_files(options.tasks, program="inference")
     config = read_config(files, {"bundle_root": verbatim(root), "device": "cpu", **settings})
     about = read_metadata(files, options.metadata)

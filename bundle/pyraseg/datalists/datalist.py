@@ -19,6 +19,12 @@ from bundle.pyraseg.transforms import label_files
 
 logger = logging.getLogger(__name__)
 
+#: What to do where a data set is not there.
+REMEDY = (
+    "Give the folder of a data set with --dataset_dir, or make one: `pyraseg download` fetches public images, `pyraseg "
+    "draw-photographs` draws synthetic ones."
+)
+
 
 def load_cases(
     dataset_dir: str | Path,
@@ -66,11 +72,9 @@ def load_cases(
     folder = Path(dataset_dir).expanduser().resolve()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise PyrasegError(f"The data set folder {folder} {what}. Correct dataset_dir.")
+        raise PyrasegError(f"The data set folder {folder} {what}. {REMEDY}")
     if not any(folder.iterdir()):
-        raise PyrasegError(
-            f"The data set folder {folder} is empty. Put images and labels there, or correct dataset_dir."
-        )
+        raise PyrasegError(f"The data set folder {folder} is empty. Put images and labels there. {REMEDY}")
     listed = folder / "datalist.json"
     if listed.is_file():
         cases = _read_list(listed)

@@ -55,7 +55,7 @@ class Prediction:
     @cached_property
     def voxels(self) -> np.ndarray:
         """Return how many voxels of each slice have which label value, (N, 256)."""
-        return np.array([np.bincount(plane.ravel(), minlength=256) for plane in self.slices])
+        return np.array([_count(plane.ravel()) for plane in self.slices])
 
     @cached_property
     def volumes(self) -> np.ndarray | None:
@@ -184,6 +184,12 @@ class SavePredictions:
         for reason, kinds in failures.items():
             self.tally.fail(prediction.name, f"no {', '.join(kinds)}: {reason}")
         self.tally.done(prediction.name, written)
+
+
+def _count(labels: np.ndarray) -> np.ndarray:
+    """Return how many of some labels have which value, (256,), a block at a time: numpy makes 8 bytes of each."""
+    blocks = range(0, labels.size, 1 << 22)
+    return np.sum([np.bincount(labels[start : start + (1 << 22)], minlength=256) for start in blocks], axis=0)
 
 
 def _wanted(name: str, writers: Mapping[str, Writer]) -> Writer:

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One reader for `LoadImaged`: DICOM through our own pixel chain, other formats through MONAI's readers by name."""
+"""One reader for `LoadImaged`: DICOM and photographs through our own chains, others through MONAI's readers by name."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
+from monai.data import ImageReader, MetaTensor
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, fill_outside, require
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, fill_outside, read_photograph, require
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
+from bundle.pyraseg.transforms.itk_formats import read_itk
+from bundle.pyraseg.transforms.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,9 @@ class MedicalImageReader(ImageReader):
     `sop_instance_uids`. The files of a series that `find_inputs` found keep their complete headers there, so that what
     is written about them opens none again; MONAI's `LoadImage` hands them on where its `expanduser` is false.
 
-    NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
-    as gray or RGB. None of the three knows windows or polarity.
+    NIfTI, NRRD and MetaImage become (W, H, D), one slice or many, with `affine` in RAS mm and what `read_nifti` and
+    `read_itk` found out; none of them has windows or polarity. PNG, JPEG and the like are read by `read_photograph` as
+    gray (W, H) or RGB (W, H, 3), upright as viewers show them.
 
     What is padding, declared by DICOM or not finite and outside the field of view (see `core.require_outside`), holds
     the smallest value of the image; `padding` in the metadata says how many pixels that are, where there are any.
@@ -46,8 +47,7 @@ class MedicalImageReader(ImageReader):
             header lacks is not. Known are `DicomImage.source`'s.
         rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
-        palette_index: read a label map: keep the index of a palette color, in which it stores its classes, not its RGB,
-            and take nothing for padding.
+        label: read a label map: take nothing for padding.
 
     Raises:
         PyrasegError: another argument was given.
@@ -60,17 +60,17 @@ class MedicalImageReader(ImageReader):
         select: dict[str, Any] | None = None,
         expected: Mapping[str, str] | None = None,
         rgb: bool = False,
-        palette_index: bool = False,
+        label: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series_uid, select, expected, rgb and palette_index"
+            known = "series_uid, select, expected, rgb and label"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
         self.select = select
         self.expected = dict(expected or {})
         self.rgb = rgb
-        self.palette_index = palette_index
+        self.label = label
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -94,32 +94,24 @@ class MedicalImageReader(ImageReader):
             image = read_series(img, series_uid=self.series_uid, select=self.select)
             self._warn_of_others(path, image.source)
             return from_dicom(image, rgb=self.rgb)
+        if name.endswith(PHOTOGRAPH):
+            return _padded(*from_photograph(path, rgb=self.rgb), path)
         if name.endswith(ITK):
             require("itk")
         try:
-            if name.endswith(NIFTI):
-                _require_scale(path)
-                reader = NibabelReader()
-            elif name.endswith(ITK):
-                reader = ITKReader()
-            else:
-                reader = PILReader(converter=partial(convert, rgb=self.rgb, palette_index=self.palette_index))
-            array, meta = reader.get_data(reader.read(path))
-        except Exception as error:  # Damaged files make the three libraries raise nearly every type there is.
+            array, meta = _volume(*(read_nifti if name.endswith(NIFTI) else read_itk)(path))
+        except PyrasegError:
+            raise
+        except Exception as error:  # Damaged files make both libraries raise nearly every type there is.
             lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
             reason = " ".join(lines).strip()[:200] or type(error).__name__
             raise PyrasegError(
                 f"{path} cannot be read as an image: {reason}. Replace the file or leave it out."
             ) from error
-        if array.dtype.kind != "f":
-            return array, meta
-        if self.palette_index:
+        if self.label:
             _require_finite(array, path)
             return array, meta
-        with np.errstate(over="ignore"):  # what becomes infinite is told
-            array = np.require(array.astype(np.float32, copy=False), requirements="W")
-        padding = fill_outside(array, str(path), axes=len(meta["spatial_shape"]))
-        return array, {**meta, "padding": padding} if padding else meta
+        return _padded(array, meta, path)
 
     def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
         for keyword, value in self.expected.items():
@@ -127,15 +119,30 @@ class MedicalImageReader(ImageReader):
                 logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
 
 
-def _require_scale(path: Path) -> None:
-    """Refuse a NIfTI file whose header scales its values by infinity; nibabel takes that for no scale at all."""
-    with nib.openers.Opener(path) as file:
-        header = nib.load(path).header_class.from_fileobj(file)
-    if "scl_slope" in header and np.isinf(header["scl_slope"]):
-        raise ValueError("its header scales the values by infinity (scl_slope)")
+def _volume(values: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Add to a volume (W, H, D[, parts]) what MONAI's transforms expect of its metadata."""
+    return values, {
+        **meta,
+        "original_affine": meta["affine"].copy(),
+        "space": SpaceKeys.RAS.value,
+        "spatial_shape": np.array(values.shape[:3]),
+        "original_channel_dim": 3 if values.ndim == 4 else "no_channel",
+    }
+
+
+def _padded(array: np.ndarray, meta: dict[str, Any], path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return an image whose pixels all have a value, and its metadata with how many are padding."""
+    if array.dtype.kind != "f":
+        return array, meta
+    with np.errstate(over="ignore"):  # what becomes infinite is told
+        array = np.require(array.astype(np.float32, copy=False), requirements="W")
+    padding = fill_outside(array, str(path), axes=len(meta["spatial_shape"]))
+    return array, {**meta, "padding": padding} if padding else meta
 
 
 def _require_finite(values: np.ndarray, path: Path) -> None:
+    if values.dtype.kind != "f":
+        return
     count = int(np.count_nonzero(~np.isfinite(values)))
     if count:
         raise PyrasegError(
@@ -174,6 +181,13 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
             meta["slice_thickness"] = image.geometry.slice_thickness
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
+
+
+def from_photograph(path: Path, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array and the metadata of a photograph, as `MedicalImageReader` describes them."""
+    array = read_photograph(path, rgb=rgb).swapaxes(0, 1)
+    channels = "no_channel" if array.ndim == 2 else -1
+    return array, {"spatial_shape": np.array(array.shape[:2]), "original_channel_dim": channels}
 
 
 def geometry_of(image: MetaTensor) -> Geometry | None:

@@ -21,7 +21,7 @@ NUMBERS = {
     "surface_tolerance": (0, math.inf), "calibration_margin": (0, math.inf), "mask_threshold": (-math.inf, math.inf),
     "unknown_value": (-math.inf, math.inf),
 }  # fmt: skip
-POSITIVE = {"spacing", "max_grad_norm"}
+POSITIVE = {"spacing", "max_grad_norm", "learning_rate", "encoder_learning_rate"}
 SWITCHES = {
     "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "pretrained", "report", "resume",
     "save_probabilities",

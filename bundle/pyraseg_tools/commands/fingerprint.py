@@ -31,8 +31,6 @@ from bundle.pyraseg_tools.fingerprint import (
     CaseFingerprint,
     Setting,
     class_table,
-    draw_histograms,
-    draw_pairs,
     measure_cases,
     propose_background_fraction,
     propose_grid,
@@ -129,6 +127,8 @@ def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
+    from bundle.pyraseg_tools.fingerprint import draw_histograms, draw_pairs  # so that --help needs no extra
+
     if options.output.exists():
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
     require_writable([options.output])
