@@ -115,7 +115,8 @@ def main(argv: list[str] | None = None) -> None:
     weights = Path(config.get_parsed_content("model_file"))
     network_file = options.network_file or weights.with_suffix(".network.onnx")
     stem = network_file.name.removesuffix(".network.onnx")
-    network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
+    model_settings = config.get_parsed_content("settings")
+    network = OnnxNetwork(network_file, threads=1, settings=model_settings, remedy="Write it first: pyraseg export.")
     inference = None
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
         inference = read_config(options.inference or inference_configs(files))
@@ -143,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
         some = range(len(data))[:: len(data) // count][:count]
         verdict = judge(
             (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
-            (network, OnnxNetwork(temporary, threads=1, remedy="")),
+            (network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")),
             config.get_parsed_content("validate#inferer"),
             config.get_parsed_content("validate#postprocessing"),
             config["class_names"],

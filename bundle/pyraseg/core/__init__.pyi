@@ -32,6 +32,7 @@ from .formats import without_suffix as without_suffix
 from .padding import fill_outside as fill_outside
 from .padding import require_outside as require_outside
 from .padding import valid_percentiles as valid_percentiles
+from .settings import ModelSettings as ModelSettings
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS
 from .tasks import config_option as config_option

@@ -12,6 +12,7 @@ from .label import label_files as label_files
 from .label import onto_grid as onto_grid
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
 from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
+from .postprocessing import RequireFinited as RequireFinited
 from .postprocessing import TemperatureScaled as TemperatureScaled
 from .postprocessing import class_indices as class_indices
 from .postprocessing import read_temperature as read_temperature
