@@ -12,7 +12,7 @@ import pytest
 from monai.bundle import ConfigParser, verify_net_in_out
 
 from bundle.pyraseg.training.checkpoints import load_model, read_model
-from tests.configs.test_configs import PROGRAMS, merged, paths
+from tests.helpers.configs import PROGRAMS, merged, paths
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Tasks whose metadata are an overlay on the bundle's, as their configs are on its configs.

@@ -5,8 +5,6 @@ import dataclasses
 import hashlib
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from bundle.pyraseg.core.settings import ModelSettings
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.networks.weights import read_weights
 from bundle.pyraseg.training.checkpoints import load_model, promote, read_model, save_atomically, save_model, start_from
+from tests.helpers.warm import python
 
 REMEDY = "Train one first."
 NONE = ModelSettings({}, {})
@@ -42,7 +41,7 @@ class Deadly:
         os.kill(os.getpid(), signal.SIGKILL)
 save_atomically({"weight": torch.zeros(1000), "then": Deadly()}, sys.argv[1])
 """
-    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    done = python("-c", program, str(path), cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL
     assert weight(path) == 1
 

@@ -185,13 +185,21 @@ def test_jpeg(tmp_path: Path) -> None:
 
 
 def test_options_of_photographs(tmp_path: Path) -> None:
-    palette_image().save(tmp_path / "palette.png")
-    assert np.array_equal(load(tmp_path / "palette.png", palette_index=True)[0], GRAY.T)
     Image.fromarray(GRAY).save(tmp_path / "gray.png")
     assert np.array_equal(load(tmp_path / "gray.png", rgb=True), np.stack([GRAY.T] * 3))
     Image.fromarray(GRAY.astype(np.uint16) * 257).save(tmp_path / "16_bit.png")
     with pytest.raises(PyrasegError, match=r"16_bit\.png cannot be read as an image: its pixels have more than 8 bits"):
         load(tmp_path / "16_bit.png", rgb=True)
+
+
+def test_a_photograph_lies_as_viewers_show_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # the first row lies at the right, the first column at the top
+    Image.fromarray(np.ascontiguousarray(RGB[:, ::-1].swapaxes(0, 1))).save(tmp_path / "turned.png", exif=exif)
+    for options in ({}, {"rgb": True}):
+        loaded = load(tmp_path / "turned.png", **options)
+        assert np.array_equal(loaded, RGB.transpose(2, 1, 0))
+        assert loaded.meta["spatial_shape"].tolist() == [6, 7]
 
 
 # --- refusals ---

@@ -15,6 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, require_outside
+from bundle.pyraseg.dicom.apart import patient_of
 from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
 from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
 from bundle.pyraseg.dicom.geometry import Geometry
@@ -116,7 +117,7 @@ def read_series(
         units=rescale_type,
         modality=series.modality,
         photometric=str(first.header.get("PhotometricInterpretation") or ""),
-        series_uid=series.uid if series.has_uid else "",
+        series_uid=series.instance_uid,
         study_uid=series.study_uid,
         frame_of_reference_uid=str(first.header.get("FrameOfReferenceUID") or ""),
         files=tuple(frame.file for frame in frames),
@@ -195,7 +196,7 @@ def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
         with opened(frame.file, frame.stamp) as (stream, stamp), without_notices():
             if keep_header:
                 header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
-                found = FoundFile.of(frame.file, header, stamp, complete=True)
+                found = FoundFile.of(frame.file, header, stamp, patient=patient_of(header), complete=True)
                 stream.seek(0)
             dataset = pydicom.dcmread(stream, force=True)
             parse(dataset, PIXEL_GROUPS)

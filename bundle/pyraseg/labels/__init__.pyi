@@ -3,6 +3,9 @@ from .class_table import Canvas as Canvas
 from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
 from .contours import trace_outlines as trace_outlines
+from .painted import color_name as color_name
+from .painted import colors_in as colors_in
+from .painted import read_painted as read_painted
 from .reading import open_label as open_label
 from .reading import read_dicom_label as read_dicom_label
 from .references import DRAWN_ON as DRAWN_ON

@@ -3,6 +3,7 @@
 
 import logging
 import shutil
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import Tensor, nn
 
-from bundle.pyraseg.core import ModelSettings, PyrasegError, file_digest, process_rank, replacing
+from bundle.pyraseg.core import ModelSettings, PyrasegError, file_digest, process_rank, protect, replacing
 from bundle.pyraseg.networks import require_finite
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def read_model(path: str | Path, *, remedy: str = "") -> tuple[Mapping[str, Tens
     path = Path(path)
     if not path.is_file():
         raise PyrasegError(f"There is no trained model at {path}. {remedy}")
+    protect([path])
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is none makes torch raise nearly every type there is
@@ -160,6 +162,6 @@ def promote(weights: str | Path, model: str | Path) -> None:
             with replacing(kept) as temporary:
                 shutil.copyfile(model, temporary)
             logger.info("The previous model is kept as %s", kept)
-    with replacing(model) as temporary:
+    with replacing(model, keeps_old=zipfile.is_zipfile(model)) as temporary:  # weights, which `replaced/` now holds
         shutil.copyfile(weights, temporary)
     logger.info("The model of the bundle is now %s", model)

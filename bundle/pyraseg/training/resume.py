@@ -12,7 +12,14 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import ModelSettings, PyrasegError, from_first, process_rank, write_json
+from bundle.pyraseg.core import (
+    ModelSettings,
+    PyrasegError,
+    from_first,
+    process_rank,
+    require_replaceable,
+    write_json,
+)
 from bundle.pyraseg.networks import require_finite
 from bundle.pyraseg.training.checkpoints import save_atomically, save_model
 
@@ -180,6 +187,7 @@ class Checkpoints:
         """Remove what is no part of this run, and write what it is made of."""
         if anew:
             for path in [*self.files(), self.best]:  # an earlier run's must not be taken for this one's
+                require_replaceable(path)
                 path.unlink(missing_ok=True)
         for path in self.folder.parent.rglob(".*.tmp"):  # what a killed run had not finished writing
             path.unlink()

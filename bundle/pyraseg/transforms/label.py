@@ -15,7 +15,17 @@ from monai.transforms import MapTransform
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, without_suffix
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, Geometry
-from bundle.pyraseg.labels import DRAWN_ON, Canvas, ClassTable, ImageGrid, Region, read_dicom_label
+from bundle.pyraseg.labels import (
+    DRAWN_ON,
+    Canvas,
+    ClassTable,
+    ImageGrid,
+    Region,
+    color_name,
+    colors_in,
+    read_dicom_label,
+    read_painted,
+)
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 #: Voxels by which the corners of a label's grid may miss the image's.
@@ -23,6 +33,8 @@ GRID_TOLERANCE = 0.1
 #: What a loaded label holds where the class is unknown, as in Pascal VOC's masks: give it to a loss as ignore_index.
 UNKNOWN = 255
 FILES = NIFTI + ITK + PHOTOGRAPH
+#: What black is called in label_names.
+BLACK = color_name(0)
 
 #: A label's path, or one for each class.
 LabelPath = str | PathLike | Mapping[str, str | PathLike]
@@ -58,7 +70,9 @@ class Target:
         slices = (shape[2] if len(shape) > 2 else 1, shape[1], shape[0])  # a projection may have no axis of slices
         geometry = None
         if meta.get("slice_positions") is not None:
-            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, np.asarray(meta["slice_positions"]))
+            thickness = float(meta["slice_thickness"]) if "slice_thickness" in meta else None
+            positions = np.asarray(meta["slice_positions"])
+            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, positions, slice_thickness=thickness)
         origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
         return cls(shape, affine, name, ImageGrid(slices, geometry, **{name: meta[name] for name in origin}))
 
@@ -69,7 +83,9 @@ class LabelReader:
     Volumes are matched in patient coordinates: a NIfTI, NRRD or MetaImage label may be stored with other axes or flips
     than its image, of either handedness; a DICOM SEG may hold its frames in any order, orientation and crop; contours
     of an RTSTRUCT are filled on the slices in whose planes they lie. Nothing is resampled: a label on another grid is
-    refused, and so is a DICOM label that refers to another series. Photographs are matched by size.
+    refused, and so is a DICOM label that refers to another series. Photographs are matched by size, image and label as
+    they are shown, each by its own EXIF orientation. Colors of a label are names such as "#ff0000", which `label_names`
+    may give to a class; with two classes, a single color beside black is the second one.
 
     One path is one label, or a folder with one DICOM label, or a folder with one mask for each class, the names of the
     files being those of the classes. A mapping from class names to paths does the same without a folder.
@@ -117,7 +133,7 @@ class LabelReader:
         self.unknown_value = unknown_value
         self.fraction = fraction
         self.drawn_on = drawn_on
-        self.reader = MedicalImageReader(palette_index=True)
+        self.reader = MedicalImageReader(label=True)
 
     def read(self, path: LabelPath, image: MetaTensor | DicomImage) -> np.ndarray:
         """Return the label on the grid of a loaded image, (W, H[, D]) uint8.
@@ -149,7 +165,9 @@ class LabelReader:
     def _from_file(self, path: Path, target: Target) -> np.ndarray:
         if not path.name.lower().endswith(FILES):
             return self._from_dicom(path, target)
-        values = self._values(path, target)
+        values, colored = self._values(path, target)
+        if colored:
+            return self._of_colors(values, path)
         if self.unknown_value is None:
             return self._to_classes(values, path)
         unknown = values == self.unknown_value
@@ -170,17 +188,46 @@ class LabelReader:
         canvas = Canvas(self.table, target.shape, where)
         for number, path in enumerate(files.values()):
             if classes[number]:
-                canvas.paint(classes[number], np.nonzero(self._is_class(self._values(path, target), path)))
+                canvas.paint(classes[number], np.nonzero(self._is_class(*self._values(path, target), path)))
         return canvas.finished()
 
-    def _values(self, path: Path, target: Target) -> np.ndarray:
+    def _values(self, path: Path, target: Target) -> tuple[np.ndarray, bool]:
+        """Return the numbers of a label on the grid of its image, and whether they are colors."""
         if not path.is_file():
             raise PyrasegError(f"There is no label at {path}. Correct the path.")
+        if path.name.lower().endswith(PHOTOGRAPH):
+            painted = read_painted(path, mask_value=self.mask_value)
+            if painted.contradicts_index and len(self.table.class_names) == 2:
+                raise PyrasegError(
+                    f"The mask {path} has a palette that shows its index 0 in a color and another index black, so the "
+                    "two disagree about which is the background. Save it as gray values."
+                )
+            return onto_grid(painted.values.T, {}, target, path), painted.colored
         values, meta = self.reader.get_data([path])
-        return onto_grid(np.asarray(values), meta, target, path)
+        return onto_grid(np.asarray(values), meta, target, path), False
 
-    def _is_class(self, values: np.ndarray, path: Path) -> np.ndarray:
+    def _of_colors(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """Return the class of each color; black is background, unless label_names has it."""
+        colors = colors_in(values, path)
+        if BLACK in self.table.names:
+            colors = [0, *colors]
+        regions = {color: Region(color_name(color)) for color in colors}
+        if len(colors) == 1 and len(self.table.class_names) == 2 and self.table.index_of(regions[colors[0]]) is None:
+            return (values == colors[0]).astype(np.uint8)
+        classes = self.table.indices(regions, f"The label {path}", "colors")
+        label = np.zeros(values.shape, np.uint8)
+        for color, index in classes.items():
+            label[values == color] = index
+        return label
+
+    def _is_class(self, values: np.ndarray, colored: bool, path: Path) -> np.ndarray:
         """Return where a mask of one class holds it, bool."""
+        if colored:
+            colors = colors_in(values, path)
+            if len(colors) > 1:
+                names = ", ".join(map(color_name, colors[:8]))
+                raise PyrasegError(f"The mask {path} has several colors, {names}, and is of one class. Correct it.")
+            return values > 0
         if self.threshold is not None:
             return values >= self.threshold
         found = np.unique(values[values != 0])
@@ -196,7 +243,7 @@ class LabelReader:
     def _to_classes(self, values: np.ndarray, path: Path) -> np.ndarray:
         if self.threshold is None and self.mask_value is None:
             return self.table.classes_of(values, path)
-        return self._is_class(values, path).astype(np.uint8)
+        return self._is_class(values, False, path).astype(np.uint8)
 
 
 class LoadLabeld(MapTransform):
@@ -268,10 +315,19 @@ def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path:
         values = values[..., None]
     if len(target.shape) == 2 or "affine" not in meta:
         if values.shape != target.shape:
-            raise _mismatch(path, values.shape, target, "The label has another size than its image")
+            what = "The label has another size than its image"
+            if values.shape == target.shape[::-1]:
+                what += ", with width and height exchanged, as one that was drawn without the image's EXIF orientation"
+            raise _mismatch(path, values.shape, target, what)
         return values
     if values.ndim != 3:
         raise _mismatch(path, values.shape, target, "The label is no volume")
+    geometry = None if target.slices is None else target.slices.geometry
+    if geometry is not None and not geometry.is_evenly_spaced and sorted(values.shape) != sorted(target.shape):
+        # Not one plane a slice: then it can only be the regular grid that holds them, as labels of them are written.
+        grid = geometry.regular_grid()
+        shape = (*target.shape[:2], len(grid.sources))
+        return onto_grid(values, meta, Target(shape, LPS_TO_RAS @ grid.affine, target.name), path)[:, :, grid.planes]
     to_image = np.linalg.inv(target.affine) @ np.asarray(meta["affine"], float)
     steps = np.rint(to_image[:3, :3] / np.linalg.norm(to_image[:3, :3], axis=0))
     if not np.array_equal(np.abs(steps).sum(axis=0), np.ones(3)) or not np.array_equal(

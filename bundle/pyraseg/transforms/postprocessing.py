@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError, file_digest, write_json
+from bundle.pyraseg.transforms.reader import geometry_of
 
 logger = logging.getLogger(__name__)
 
@@ -195,12 +196,16 @@ class RemoveSmallRegionsd(MapTransform):
     def remove(self, labels: MetaTensor) -> MetaTensor:
         """Return the label map without small regions."""
         values = np.asarray(labels[0]).copy()
-        voxel = abs(float(np.linalg.det(np.asarray(labels.affine)[:3, :3]))) if values.ndim == 3 else 1.0
-        for value in np.unique(values[values > 0]):
-            regions, _ = ndimage.label(values == value)
-            small = np.bincount(regions.ravel()) * voxel < self.min_size
-            small[0] = False
-            values[small[regions]] = 0
+        geometry = geometry_of(labels)
+        for block, part in [(slice(None), None)] if geometry is None else geometry.parts():
+            slices = values[..., block]
+            voxels = np.broadcast_to(1.0 if part is None else part.voxel_volumes, slices.shape).ravel()
+            for value in np.unique(slices[slices > 0]):
+                regions, _ = ndimage.label(slices == value)
+                small = np.bincount(regions.ravel(), weights=voxels) < self.min_size
+                small[0] = False
+                slices[small[regions]] = 0
+            values[..., block] = slices
         return MetaTensor(torch.from_numpy(values)[None], meta=labels.meta)
 
 

@@ -108,9 +108,11 @@ class Windowd(MapTransform):
         meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
         place = f" of {meta['filename_or_obj']}" if "filename_or_obj" in meta else ""
         if image.ndim not in (3, 4) or image.shape[0] != 1:
+            what = "in color" if image.shape[0] == 3 else f"of {image.shape[0]} channels"
             raise PyrasegError(
-                f"Windowd: the image{place} has the shape {tuple(image.shape)}. A window applies to one channel, "
-                "(1, W, H) or (1, W, H, D): a color image is scaled (ScaleIntensityRanged), not windowed."
+                f"The image{place} is {what} (shape {tuple(image.shape)}), and this model takes gray images, whose "
+                'values it windows. An image in color needs a model of photographs (image_kind "photograph"); `pyraseg '
+                "models` lists the included ones, and --model gives one to `pyraseg segment`."
             )
         # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the
         # order that LoadImage makes, where neighbors in memory lie in different slices.

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import PROGRAMS, ModelSettings, PyrasegError, replacing
+from bundle.pyraseg.core import PROGRAMS, ModelSettings, PyrasegError, protect, replacing
 from bundle.pyraseg.packaging import (
     BILL,
     CHANGELOG,
@@ -96,6 +96,7 @@ def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key:
         files[SIGNATURE] = sign(files[SUMS], key)
     version = check_form(package, files)["version"]
     path = folder / f"{package}_v{version}.zip"
+    protect([model or task.model])
     with replacing(path) as temporary:
         temporary.write_bytes(archive_bytes(package, files))
     return path
