@@ -64,7 +64,6 @@ def read_model(path: str | Path, *, remedy: str = "") -> tuple[Mapping[str, Tens
     path = Path(path)
     if not path.is_file():
         raise PyrasegError(f"There is no trained model at {path}. {remedy}")
-    protect([path])
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is none makes torch raise nearly every type there is
@@ -88,6 +87,7 @@ def load_model(network: nn.Module, path: str | Path, *, settings: ModelSettings,
         PyrasegError: there is no file, it belongs to another network or other settings, or its weights are not finite.
     """
     weights, trained = read_model(path, remedy=remedy)
+    protect([Path(path)])
     settings.require(trained, f"The model {path}")
     try:
         network.load_state_dict(weights)
@@ -118,6 +118,7 @@ def start_from(path: str | Path | None, *, networks: Sequence[nn.Module], settin
     if path is None:
         return
     weights, trained = read_model(path, remedy="Correct start_from.")
+    protect([Path(path)])
     own = networks[0].state_dict()
     others = sorted(name for name in own.keys() ^ weights.keys() if not name.startswith("auxiliary."))
     reshaped = sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
