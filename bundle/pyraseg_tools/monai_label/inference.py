@@ -24,6 +24,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import on_true_grid, write_grid
 from bundle.pyraseg.training import read_model
+from bundle.pyraseg.transforms import place_of
 from bundle.pyraseg_tools.monai_label.options import check_options, models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of
 
@@ -97,9 +98,8 @@ class Inference(QuietInference):
             return super().writer(data, extension, dtype)
         labels = data[self.output_label_key]
         stem = Path(tempfile.gettempdir()) / f"tmp{uuid.uuid4().hex}"
-        path = write_grid(
-            *on_true_grid(np.asarray(labels.array), labels if labels.ndim == 4 else labels[None]), stem, compression=1
-        )
+        image = labels if labels.ndim == 4 else labels[None]
+        path = write_grid(*on_true_grid(np.asarray(labels.array), image), stem, place=place_of(image), compression=1)
         return str(path), data.get(self.output_json_key, {})
 
 

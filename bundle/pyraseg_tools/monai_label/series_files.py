@@ -11,7 +11,7 @@ from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, replacing, without_suf
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.labels import read_painted
-from bundle.pyraseg.transforms import MedicalImageReader, Target, from_dicom, onto_grid
+from bundle.pyraseg.transforms import Target, from_dicom, onto_grid, stored_label
 
 #: What the folder of a series is called, beside the file that clients get of it.
 SERIES = ".series"
@@ -62,10 +62,10 @@ def values_on(path: Path, target: Target) -> np.ndarray:
         painted = read_painted(path)
         if painted.colored:
             raise PyrasegError("The label holds colors. Submit class values, as gray or as indices of a palette.")
-        array, meta = painted.values.T, {}
+        stored, meta = painted.values.T, {}
     else:
-        array, meta = MedicalImageReader(label=True).get_data([path])
-    values = onto_grid(np.asarray(array), meta, target, path)
+        stored, meta = stored_label(path)
+    values = onto_grid(stored, meta, target, path)
     if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
         raise PyrasegError("The label holds values that are not whole numbers from 0. Submit class values.")
     return values
