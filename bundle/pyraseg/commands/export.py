@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
     require_writable(files=[path_file])
     data = data_of(options.run)
-    network = load_model(config.get_parsed_content("network_def"), weights, remedy=config.get_parsed_content("remedy"))
+    settings, remedy = (config.get_parsed_content(name) for name in ("settings", "remedy"))
+    network = load_model(config.get_parsed_content("network_def"), weights, settings=settings, remedy=remedy)
     class_names = config["class_names"]
     decision = Decision(read_temperature(weights) or 1.0, options.threshold)
     parts = Parts(
@@ -85,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         "data_source": about["data_source"],
         "license": options.license or metadata("pyraseg")["License-Expression"],
         "class_names": json.dumps(class_names),
+        "settings": json.dumps(settings.values),
         "terminology": json.dumps(config["terminology"]),
         "algorithm": config["algorithm"]["name"],
         "version": metadata("pyraseg")["Version"],

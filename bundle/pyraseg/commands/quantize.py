@@ -118,7 +118,8 @@ def main(argv: list[str] | None = None) -> None:
     network_file = options.network_file or weights.with_suffix(".network.onnx")
     stem = network_file.name.removesuffix(".network.onnx")
     require_writable(files=[int8_file := network_file.with_name(f"{stem}.int8.network.onnx")])
-    network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
+    model_settings = config.get_parsed_content("settings")
+    network = OnnxNetwork(network_file, threads=1, settings=model_settings, remedy="Write it first: pyraseg export.")
     inference = None
     protect([network_file, network_file.with_name(f"{stem}.onnx")])
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         some = range(len(data))[:: len(data) // count][:count]
         verdict = judge(
             (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
-            (network, OnnxNetwork(temporary, threads=1, remedy="")),
+            (network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")),
             config.get_parsed_content("validate#inferer"),
             config.get_parsed_content("validate#postprocessing"),
             config["class_names"],

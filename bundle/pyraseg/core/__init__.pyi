@@ -41,6 +41,7 @@ from .photographs import as_rgb as as_rgb
 from .photographs import open_photograph as open_photograph
 from .photographs import pixels_of as pixels_of
 from .photographs import read_photograph as read_photograph
+from .settings import ModelSettings as ModelSettings
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS
 from .tasks import config_option as config_option

@@ -14,6 +14,7 @@ from .label import stored_label as stored_label
 from .nifti import place_of as place_of
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
 from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
+from .postprocessing import RequireFinited as RequireFinited
 from .postprocessing import TemperatureScaled as TemperatureScaled
 from .postprocessing import class_indices as class_indices
 from .postprocessing import read_temperature as read_temperature
