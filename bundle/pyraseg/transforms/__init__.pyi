@@ -15,6 +15,7 @@ from .nifti import PLACE as PLACE
 from .nifti import place_of as place_of
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
 from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
+from .postprocessing import RequireFinited as RequireFinited
 from .postprocessing import TemperatureScaled as TemperatureScaled
 from .postprocessing import class_indices as class_indices
 from .postprocessing import read_temperature as read_temperature
