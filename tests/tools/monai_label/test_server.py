@@ -79,7 +79,7 @@ def test_photographs_are_labeled_and_a_worse_retraining_is_not_served(package, t
 
 
 def write_volume(folder: Path, index: int) -> tuple[Path, Path]:
-    """Write a patient of the phantom study as NIfTI, number 2 as a tilted stack; return the paths of image and label."""
+    """Write a patient of the phantom study as NIfTI, number 2 tilted; return the paths of image and label."""
     case = phantom_case(2024, index, size=64)
     affine = np.eye(4)
     columns = (case.row_cosine * case.pixel_spacing[1], case.column_cosine * case.pixel_spacing[0], case.slice_step)
