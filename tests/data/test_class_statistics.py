@@ -114,7 +114,8 @@ def test_refuses_what_has_nothing_to_count():
 
 
 def counts(pixels: list[int], of_images: list[int]) -> ClassCounts:
-    return ClassCounts(tuple(NAMES), np.array(pixels), np.array(pixels), np.array(of_images))
+    every = np.full(len(NAMES), sum(pixels))
+    return ClassCounts(tuple(NAMES), np.array(pixels), np.array(pixels), np.array(of_images), every, every)
 
 
 def test_inverse_frequency():

@@ -127,7 +127,7 @@ class AsIs(nn.Module):
 
 def evaluator(cases: list[dict[str, torch.Tensor]]) -> SupervisedEvaluator:
     metric = IgniteMetricHandler(
-        metric_fn=CaseOverlap(CLASSES), output_transform=from_engine(["pred", "label"]), save_details=True
+        metric_fn=CaseOverlap(CLASSES, cases=cases), output_transform=from_engine(["pred", "label"]), save_details=True
     )
     return SupervisedEvaluator(
         device="cpu", val_data_loader=DataLoader(cases), network=AsIs(), key_val_metric={"val_mean_dice": metric}

@@ -10,6 +10,7 @@ from monai.transforms import AsDiscreted
 from torch import nn
 from torch.utils.data import DataLoader
 
+from bundle.pyraseg.core.settings import ModelSettings
 from bundle.pyraseg.evaluation.scores import CaseOverlap
 from bundle.pyraseg.training.epoch_log import EpochLog
 from bundle.pyraseg.training.resume import Checkpoints
@@ -56,7 +57,7 @@ class ThresholdRun:
         row = torch.arange(10.0)[None, None]
         cases = [{"image": row + 0.5, "label": (row < 3).float()}, {"image": row + 4, "label": torch.zeros_like(row)}]
         metric = IgniteMetricHandler(
-            metric_fn=CaseOverlap(CLASSES), output_transform=from_engine(["pred", "label"]), save_details=True
+            metric_fn=CaseOverlap(CLASSES, cases=cases), output_transform=from_engine(["pred", "label"]), save_details=True
         )
         self.evaluator = SupervisedEvaluator(
             device="cpu",
@@ -100,6 +101,7 @@ class ThresholdRun:
                     kept=self.network,
                     optimizer=optimizer,
                     evaluator=self.evaluator,
+                    settings=ModelSettings({}, {}),
                     others={"early_stopping": early_stopping, "log": log},
                     record=record,
                     resume=resume,

@@ -94,24 +94,22 @@ class SliceDataset(Dataset):
         return sum(len(present) for present in self.present)
 
     def __getitem__(self, index: Draw) -> dict[str, Any]:
-        """Return one augmented slice: image (C, W, H) float32 and label (1, W, H).
+        """Return one augmented slice: image (C, W, H) float32, label (1, W, H), and the path of its case's image.
 
         One whose augmentation is left to the device comes with the seed and the strength of its draw. Where any case of
-        the data was annotated for some of the K classes only, every slice comes with those of its own: `annotated`, (K,)
-        bool.
+        the data was annotated for some of the K classes only, every slice comes with those of its own, `annotated`:
+        (K,) bool.
         """
+        case: dict[str, Any] = {"case": str(self.data[index.case]["image"])}
+        if self.annotated is not None:
+            case["annotated"] = self.annotated[index.case]
         image, label = map(torch.from_numpy, SliceCache.read(self.entries[index.case], index.slice))
         if self.before_device is not None:
-            made = {
-                **self.before_device({"image": image, "label": label}),
-                "seed": index.seed,
-                "strength": index.strength,
-            }
-        else:
-            self.augmentation.set_random_state(seed=index.seed)
-            set_strength(self.augmentation, index.strength)
-            made = self.augmentation({"image": image, "label": label})
-        return made if self.annotated is None else {**made, "annotated": self.annotated[index.case]}
+            drawn = {"seed": index.seed, "strength": index.strength}
+            return {**self.before_device({"image": image, "label": label}), **drawn, **case}
+        self.augmentation.set_random_state(seed=index.seed)
+        set_strength(self.augmentation, index.strength)
+        return {**self.augmentation({"image": image, "label": label}), **case}
 
     def _fill(self, cache: SliceCache, num_workers: int) -> None:
         missing = _Missing(

@@ -220,7 +220,8 @@ class TemperatureFit:
     def __call__(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             truth, geometry = output["truth"], geometry_of(batch["original"])
-            annotated = batch["annotated"].tolist()
+            told = batch.get("annotated")
+            annotated = [True] * len(self.class_names) if told is None else told.tolist()
             found = regions(output["pred"], truth, geometry, self.margin, annotated)
             if not found:
                 continue

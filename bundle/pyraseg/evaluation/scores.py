@@ -102,8 +102,8 @@ def mean_dice(scores: Sequence[ClassScores]) -> float:
 class CaseOverlap(CumulativeIterationMetric):
     """Metric for `IgniteMetricHandler`: gathers the counts of every case and aggregates them to the mean Dice.
 
-    With `save_details` the handler puts the counts, (cases, classes - 1, 3), into the engine's `metric_details`. They are
-    NaN for a class that a case was not annotated for, whatever its label seems to say.
+    With `save_details` the handler puts the counts, (cases, classes - 1, 3), into the engine's `metric_details`. They
+    are NaN for a class that a case was not annotated for.
 
     Args:
         class_names: names of all classes, background first.

@@ -43,10 +43,10 @@ ACROSS_CLASSES = ("dice", "iou", "surface_dice")
 THIRDS = ("smallest third", "middle third", "largest third")
 
 POLICY = (
-    "Means are over the cases whose truth holds the class. A case that was not annotated for a class counts nowhere for "
-    "it. Cases without it are counted apart: "
+    "Means are over the cases whose truth holds the class. Cases without it are counted apart: "
     "a false alarm is one in which some voxel was predicted as the class. "
-    "A missed case (nothing predicted) has overlap and surface Dice 0 and no distance."
+    "A missed case (nothing predicted) has overlap and surface Dice 0 and no distance. "
+    "A case that was not annotated for a class counts nowhere for it."
 )
 
 
@@ -91,7 +91,8 @@ def summarize_rows(
     """Return the figures of every class, and of the means over classes.
 
     Args:
-        rows: one a case and class that the case was annotated for, with `case`, `class`, `patient` and the columns of `CaseScorer.score`.
+        rows: one a case and class that the case was annotated for, with `case`, `class`, `patient` and the columns of
+            `CaseScorer.score`.
         lesions: one a true lesion, with `case`, `class`, `patient`, `size` and `found`.
         names: of all foreground classes, in their order.
         resamples: draws of every bootstrap.

@@ -13,7 +13,7 @@ from bundle.pyraseg.core import PyrasegError
 
 
 class PartialTarget(NamedTuple):
-    """The labels of a batch, (B, 1, ...) as a loss takes them, and the classes that each was annotated for, (B, C) bool.
+    """The labels of a batch, (B, 1, ...) as a loss takes them, and what each was annotated for, (B, C) bool.
 
     The background always is annotated: it is what belongs to none of a sample's annotated classes.
     """

@@ -88,7 +88,10 @@ def write_report(
     training = find_training(folder, made_of) if training_dir is None else Path(training_dir)
     protect([] if training is None else [training / "log.csv"])
     shown = {name: f"case {number}" if hide_names else name for number, name in enumerate(names, start=1)}
-    data = {"unit": summary.get("unit", "patients"), **page_data(rows, list(summary["classes"]), list(summary["by"]), shown, pictures)}
+    data = {
+        "unit": summary.get("unit", "patients"),
+        **page_data(rows, list(summary["classes"]), list(summary["by"]), shown, pictures),
+    }
     text = render(
         data=data,
         summary=summary,

@@ -69,7 +69,7 @@ class CasePictures:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             views = draw_views(
                 batch["original"],
-                only_annotated(output["pred"], batch["annotated"]),
+                only_annotated(output["pred"], batch.get("annotated")),
                 output["truth"],
                 windows=self.windows,
                 most=self.slices,

@@ -56,7 +56,7 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
 
 
 def _annotated_alike(cases: Sequence[CaseFingerprint]) -> list[list[CaseFingerprint]]:
-    """Return the cases in groups that were annotated for the same classes: the labels of others differ by that alone."""
+    """Return the cases in groups annotated for the same classes: the labels of others differ by that alone."""
     groups: dict[frozenset[str], list[CaseFingerprint]] = {}
     for case in cases:
         groups.setdefault(frozenset(case.item.get("annotated") or ()), []).append(case)
