@@ -93,21 +93,31 @@ class Reliability:
         ]
 
 
-def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
+def fit_temperature(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    weights: np.ndarray | None = None,
+    annotated: np.ndarray | None = None,
+) -> float:
     """Return the temperature with the largest likelihood (Guo et al., ICML 2017).
 
     Args:
-        probabilities: of voxels, (N, C), after the softmax; NaN for a class that a voxel's case was not annotated for,
-            which is none of the classes that the likelihood of this voxel is about.
+        probabilities: of voxels, (N, C), after the softmax.
         truth: class indices, (N,).
         weights: of the voxels, (N,); None counts each once.
+        annotated: which classes the case of a voxel was annotated for, (N, C) bool; None for all. Where the truth is 0,
+            it may be any of the others.
     """
-    logarithms = np.where(np.isnan(probabilities), -np.inf, np.log(np.fmax(probabilities, SMALLEST)))
+    logarithms = np.log(np.maximum(probabilities, SMALLEST))
+    rest = None if annotated is None else np.where(np.arange(len(logarithms[0])) == 0, True, ~annotated)
 
     def loss(logarithm_of_temperature: float) -> float:
         scaled = logarithms / np.exp(logarithm_of_temperature)
         normalizer = np.log(np.exp(scaled).sum(axis=1))
-        return float(np.average(normalizer - scaled[np.arange(len(truth)), truth], weights=weights))
+        of_truth = scaled[np.arange(len(truth)), truth]
+        if rest is not None:
+            of_truth = np.where(truth == 0, np.log((np.exp(scaled) * rest).sum(axis=1)), of_truth)
+        return float(np.average(normalizer - of_truth, weights=weights))
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 
@@ -187,8 +197,8 @@ def regions(
 class TemperatureFit:
     """Handler that fits the temperature of a model to the cases of an evaluation, and writes it beside the weights.
 
-    The likelihood is that of the voxels near any boundary, every case having the weight of its number of them, over the
-    classes that the case was annotated for (`LoadLabeld` tells).
+    The likelihood is that of the voxels near any boundary, every case having the weight of its number of them. Of a
+    case that was annotated for some classes only (`LoadLabeld` tells), these are the boundaries of those.
 
     Args:
         model_file: the weights that are evaluated.
@@ -214,7 +224,7 @@ class TemperatureFit:
         engine.add_event_handler(Events.COMPLETED, self.fit)
 
     def start(self, engine: Engine) -> None:
-        self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self.random = np.random.default_rng(self.seed)
 
     def __call__(self, engine: Engine) -> None:
@@ -231,7 +241,8 @@ class TemperatureFit:
             probabilities = output["probabilities"].flatten(1)[:, torch.from_numpy(drawn)].numpy(force=True)
             weights = np.full(len(drawn), len(every) / len(drawn))
             true = np.asarray(truth.cpu()).ravel()[drawn].astype(int)
-            self.samples.append((np.where(annotated, probabilities.T.astype(float), np.nan), true, weights))
+            of_voxels = np.tile(annotated, (len(drawn), 1))
+            self.samples.append((probabilities.T.astype(float), true, weights, of_voxels))
 
     def fit(self, engine: Engine) -> None:
         """Fit, write and tell.
@@ -241,8 +252,8 @@ class TemperatureFit:
         """
         if not self.samples:
             raise PyrasegError("No validation case has foreground, so calibration is not possible.")
-        probabilities, truth, weights = (np.concatenate(parts) for parts in zip(*self.samples, strict=True))
-        temperature = fit_temperature(probabilities, truth, weights)
+        probabilities, truth, weights, annotated = (np.concatenate(parts) for parts in zip(*self.samples, strict=True))
+        temperature = fit_temperature(probabilities, truth, weights, None if annotated.all() else annotated)
         path = write_temperature(self.model_file, temperature, cases=len(self.samples), margin=self.margin)
         logger.info(
             "Temperature %.3f, fitted to the boundaries of %d cases, is in %s", temperature, len(self.samples), path

@@ -35,8 +35,10 @@ class DiceFocalLoss(nn.Module):
     An ignored pixel counts in no sum and no mean, and neither does the Dice of a sample or class that has no other: the
     loss is that of the data with those pixels cut out. A batch that is ignored as a whole costs 0.
 
-    With a `PartialTarget`, a class that a sample was not annotated for is no class of that sample: the softmax is over
-    the others, the class has no Dice there, and the gradient of its logits is exactly 0.
+    With a `PartialTarget`, what a sample was not annotated for may lie wherever its label is 0: there the probability
+    of what is true is that of the background and of those classes together, in both terms. They have no Dice of their
+    own in that sample, and their logits count as they are: the gradient of these is exactly 0. (With sigmoid, channels
+    know nothing of each other, and theirs is left out.)
 
     Args:
         include_background: whether class 0 counts in the Dice term; the focal term always sees every class, since its
@@ -117,7 +119,7 @@ class DiceFocalLoss(nn.Module):
             pixel_weight = None if weight is None else weight.reshape(-1, *[1] * (logits.ndim - 2))
         else:
             classes = target.long()
-            log_softmax = (logits if taught is None else logits.masked_fill(~taught, -torch.inf)).log_softmax(dim=1)
+            log_softmax = logits.log_softmax(dim=1) if taught is None else _log_softmax_of_annotated(logits, taught)
             truth = torch.zeros_like(logits).scatter_(1, classes, 1)
             probability = log_softmax.exp()
             log_p = log_softmax.gather(1, classes)
@@ -209,6 +211,18 @@ class DiceCELoss(DiceFocalLoss):
             lambda_focal=lambda_ce,
             ignore_index=ignore_index,
         )
+
+
+def _log_softmax_of_annotated(logits: Tensor, taught: Tensor) -> Tensor:
+    """Return the log softmax of (B, C, ...), in which the background has the probability of all that was not annotated.
+
+    Of a class that a sample was not annotated for, the result is minus infinity, and the gradient 0.
+    """
+    log_softmax = torch.where(taught, logits, logits.detach()).log_softmax(dim=1)
+    named = taught.clone()
+    named[:, 0] = False
+    rest = log_softmax.masked_fill(named, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.cat([rest, log_softmax[:, 1:].masked_fill(~taught[:, 1:], -torch.inf)], dim=1)
 
 
 def _mean(values: Tensor, counted: Tensor | None) -> Tensor:

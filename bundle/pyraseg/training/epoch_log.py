@@ -178,7 +178,9 @@ class Previews:
             return
         (output,) = engine.state.output
         (batch,) = engine.state.batch
-        prediction = only_annotated(output["pred"], batch.get("annotated"))  # of others nobody knows whether they are right
+        prediction = only_annotated(
+            output["pred"], batch.get("annotated")
+        )  # of others nobody knows whether they are right
         picture = draw(batch["original"], prediction, self.class_names, windows=self.windows, truth=output["truth"])
         with replacing(self.output_dir / "previews" / f"epoch_{epoch:04d}_case_{case}.png") as temporary:
             picture.save(temporary, format="PNG")
