@@ -317,7 +317,7 @@ def test_a_table_may_name_patients_and_folds_keep_it(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("case,classes\np00_O,liver\n", "Line 2 of .* 'p00_O', which is no case. The nearest name is 'p00_0'"),
+        ("case,classes\np00_00,liver\n", "Line 2 of .* 'p00_00', which is no case. The nearest name is 'p00_0'"),
         ("case,classes\np00_0, ;\n", "Line 2 of .* names no class"),
         ("case,classes\np00_0,liver\np00_0,spleen\n", "Line 3 of .* says otherwise"),
         ("image,classes\np00_0,liver\n", "neither case nor patient"),
