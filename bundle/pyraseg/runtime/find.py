@@ -80,7 +80,9 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     entries = sorted(_visible(path, output)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
-    found = [{"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named]
+    found: list[dict[str, Any]] = [
+        {"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named
+    ]
     others = sorted(set(files).difference(named, _detached_pixels(named)))
     scan = scan_files(others, root=root)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
