@@ -30,6 +30,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.threads < 1:
         parser.error(f"--threads is 1 or more, not {options.threads}")
+    if not all("=" in item for item in options.select):
+        parser.error("--select takes KEYWORD=VALUE")
     return options
 
 

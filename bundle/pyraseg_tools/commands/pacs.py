@@ -45,6 +45,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--threads is 1 or more, not {options.threads}")
     if options.watch is not None and not options.watch >= 1:
         parser.error(f"--watch is 1 second or more, not {options.watch:g}")
+    if not all("=" in item for item in options.select):
+        parser.error("--select takes KEYWORD=VALUE")
     return options
 
 
