@@ -21,8 +21,8 @@ from bundle.pyraseg.datalists.patients import (
     patients_from_csv,
 )
 from bundle.pyraseg.dicom import find_series
-from bundle.pyraseg.labels import StructureSet, color_name, colors_in, open_label, read_painted
-from bundle.pyraseg.transforms import MedicalImageReader
+from bundle.pyraseg.labels import StructureSet, color_name, colors_in, open_label, read_painted, slicer_segments
+from bundle.pyraseg.transforms import stored_label
 
 #: More values than this are no classes but a blurred mask.
 MOST_VALUES = 255
@@ -139,7 +139,7 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
     """Return the classes that a label holds, background left out.
 
     They are the values of a label map, the colors of one that is painted ("#ff0000"), the names of the segments of a
-    DICOM SEG that have pixels, or those of the regions of an RTSTRUCT that have contours.
+    DICOM SEG or of 3D Slicer that have pixels, or those of the regions of an RTSTRUCT that have contours.
 
     Args:
         label: path.
@@ -162,7 +162,12 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
             return {color_name(color) for color in colors_in(painted.values, path)}
         values = np.unique(painted.values)
     else:
-        values = np.unique(MedicalImageReader(label=True).get_data([path])[0])
+        stored, meta = stored_label(path)
+        if "segments" in meta:
+            layers = np.moveaxis(stored, 3, 0) if stored.ndim == 4 else stored[None]
+            segments = slicer_segments(meta["segments"], len(layers), f"The segmentation {path}").values()
+            return {segment.region.name for segment in segments if (layers[segment.layer] == segment.value).any()}
+        values = np.unique(stored)
     if threshold is not None:
         values = np.unique(values >= threshold)
     if len(values) > MOST_VALUES + 1 or (values != np.round(values)).any():

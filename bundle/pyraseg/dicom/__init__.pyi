@@ -2,6 +2,8 @@
 from .affines import LPS_TO_RAS as LPS_TO_RAS
 from .affines import apply_affine as apply_affine
 from .affines import slice_orientation as slice_orientation
+from .affines import unit_normal as unit_normal
+from .affines import voxel_sizes as voxel_sizes
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
 from .geometry import Geometry as Geometry
