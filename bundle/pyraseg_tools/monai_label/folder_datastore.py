@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of images that MONAI Label serves, with labels whose values are the classes of a bundle."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,11 @@ class FolderDatastore(LocalDatastore):
         super().__init__(path, **options)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        _require_name(image_id or "image")
+        if image_id in self.list_images():
+            raise PyrasegError("There is an image of that name, and no image is replaced. Give another name.")
         return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        _require_name(label_tag)
         image = self.get_image_uri(image_id)
         if self.tasks and image:
             values = values_on(Path(label_filename), _grid(Path(image)))
@@ -55,9 +54,3 @@ def _grid(image: Path) -> Target:
     array, meta = MedicalImageReader().get_data([image])
     axes = 2 if image.name.lower().endswith(PHOTOGRAPH) else 3  # others hold channels
     return Target(array.shape[:axes], np.asarray(meta.get("affine", np.eye(4)), float), image.name)
-
-
-def _require_name(name: str) -> None:
-    """Refuse what would be a file elsewhere."""
-    if os.path.basename(name) != name or name.startswith(".") or "\0" in name:
-        raise PyrasegError(f"{name!r} is no name of an image or of a tag. Give one without a folder.")

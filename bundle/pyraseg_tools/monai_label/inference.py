@@ -23,7 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import write_grid
-from bundle.pyraseg_tools.monai_label.options import check_options, models
+from bundle.pyraseg_tools.monai_label.fields import models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,6 @@ class Inference(QuietInference):
         return steps
 
     def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
-        check_options(self.config(), request)
         defaults, image = {"model_filename": "model.pt"}, request["image"]
         if self.dimension == 2:
             defaults["result_extension"] = ".png"  # of a JPEG too, which would blur the classes

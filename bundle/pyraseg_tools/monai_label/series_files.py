@@ -52,7 +52,7 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     Raises:
         PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
     """
-    _refuse_reference(path)
+    refuse_reference(path)
     array, meta = MedicalImageReader(palette_index=True).get_data([path])
     values = onto_grid(np.asarray(array), meta, target, path)
     if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
@@ -60,7 +60,7 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     return values
 
 
-def _refuse_reference(path: Path) -> None:
+def refuse_reference(path: Path) -> None:
     """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
     with path.open("rb") as file:
         header = file.read(65536).partition(b"\n\n")[0].lower()
@@ -69,4 +69,4 @@ def _refuse_reference(path: Path) -> None:
     else:
         refers = re.search(rb"^elementdatafile\s*=(?!\s*local\b)", header, re.MULTILINE)
     if refers:
-        raise PyrasegError("The label is a header without voxels. Submit one file that holds both.")
+        raise PyrasegError("The file is a header without voxels. Send one file that holds both.")
