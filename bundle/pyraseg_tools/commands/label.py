@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -163,7 +164,7 @@ OHIF: {ohif}"""
 
 def told_version(found: str) -> str:
     """Return which MONAI Label runs, and what it lacks."""
-    if tuple(int(part) for part in found.split(".")[:3] if part.isdecimal()) >= CLOSED:
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:3]) >= CLOSED:
         return f"MONAI Label {found}."
     return (
         f"MONAI Label {found}, which has published security holes: the server keeps clients from what has them "

@@ -18,7 +18,6 @@ from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 from requests_toolbelt import MultipartEncoder
-from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
 
 from bundle.pyraseg.core import PyrasegError
@@ -106,19 +105,21 @@ async def infer(request: Request, model: str) -> Response:
 
 
 def _answer(result: Mapping[str, Any], output: str) -> Response:
-    """Answer with what an inference found; its file is gone afterwards."""
+    """Answer with what an inference found, and remove its file."""
     path, params = Path(result.get("file") or "-"), result.get("params")
-    gone = BackgroundTask(path.unlink, missing_ok=True)
-    if output == "json" or not path.is_file():
-        return JSONResponse(params, background=gone)
+    content = path.read_bytes() if path.is_file() else None
+    path.unlink(missing_ok=True)
+    if output == "json" or content is None:
+        return JSONResponse(params)
     if output == "image":
-        return FileResponse(path, filename=path.name, background=gone)
-    parts = {
+        named = {"Content-Disposition": f'attachment; filename="{path.name}"'}
+        return Response(content, media_type="application/octet-stream", headers=named)
+    fields = {
         "params": (None, json.dumps(params), "application/json"),
-        "image": (path.name, path.read_bytes(), "application/octet-stream"),
+        "image": (path.name, content, "application/octet-stream"),
     }
-    encoded = MultipartEncoder(fields=parts)
-    return Response(encoded.to_string(), media_type=encoded.content_type, background=gone)
+    encoded = MultipartEncoder(fields)
+    return Response(encoded.to_string(), media_type=encoded.content_type)
 
 
 @router.post("/batch/infer/{model}")

@@ -49,7 +49,7 @@ async def nothing_there(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     told = getattr(error, "detail", "")
     if status in (404, 405) and told in ("Not Found", "Method Not Allowed"):
-        told = "The label server has no such address: only those that docs/label.md lists."
+        told = "The label server has no such address and method, only those that docs/label.md lists."
     return JSONResponse({"detail": told}, status_code=status, headers=getattr(error, "headers", None))
 
 

@@ -32,6 +32,7 @@ def write_certificate(folder: Path, *names: str, key: ec.EllipticCurvePrivateKey
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(subject, subject, own.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(True, None), True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
     certificate, private = folder / "certificate.pem", folder / "key.pem"
