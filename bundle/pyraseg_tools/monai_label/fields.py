@@ -46,17 +46,18 @@ def rebuilt(fields: Mapping[str, Field], asked: Mapping[str, Any], what: str) ->
     unknown = [name for name in asked if name not in fields]
     if unknown:
         known = f"It takes {', '.join(fields)}" if fields else "It takes none"
-        raise PyrasegError(f"{what} takes no field {_short(unknown[0])}. {known}.")
+        raise PyrasegError(f"{what} takes no field {short(unknown[0])}. {known}.")
     request = {}
     for name, value in asked.items():
         try:
             request[name] = fields[name](value)
         except Unfit as error:
-            raise PyrasegError(f"{name} is {_short(value)}. Give {error}.") from error
+            raise PyrasegError(f"{name} is {short(value)}. Give {error}.") from error
     return {name: value for name, value in request.items() if value is not LEFT_OUT}
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return what a client sent as a message shows it."""
     shortened = reprlib.Repr()
     shortened.maxstring = shortened.maxother = 60
     return shortened.repr(value)

@@ -2,7 +2,7 @@
 """Requests as they come in: query, form, JSON and files, each made anew of its declared fields."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -24,7 +24,7 @@ async def body(request: Request) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def form(request: Request, *, files: Sequence[str] = (), **fields: Field) -> AsyncIterator[dict[str, Any]]:
+async def form(request: Request, *, files: Sequence[str] = (), **fields: Field) -> AsyncGenerator[dict[str, Any]]:
     """Give what a form holds: its fields, and files under their own names; they are gone afterwards."""
     async with request.form(max_files=len(files) + 1, max_fields=8) as sent:
         yield rebuilt({**fields, **dict.fromkeys(files, _file)}, _once(sent.multi_items()), "The form")
@@ -56,11 +56,6 @@ def as_object(content: str | bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise PyrasegError('The params are no JSON object such as {"max_epochs": 50}. Correct them.')
     return found
-
-
-def params(fields: Mapping[str, Field], text: Any, what: str) -> dict[str, Any]:
-    """Return the params that a form or a body holds, made of their declared fields."""
-    return rebuilt(fields, as_object(text) if isinstance(text, str) else text, what)
 
 
 def _refuse(constant: str) -> NoReturn:

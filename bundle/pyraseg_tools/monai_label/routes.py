@@ -34,6 +34,7 @@ from bundle.pyraseg_tools.monai_label.fields import (
     rebuilt,
     scoring_fields,
     segments,
+    short,
     text,
     training_fields,
 )
@@ -52,7 +53,7 @@ def _chosen(kind: str, name: str) -> dict[str, Any]:
     """Return what the app tells of one of its models, trainers, strategies or scoring methods."""
     known = app_instance().info()[kind]
     if name not in known:
-        raise PyrasegError(f"There is no {name!r} among the {kind}: {', '.join(known)}.")
+        raise PyrasegError(f"There is no {short(name)} among the {kind}: {', '.join(known)}.")
     return known[name]
 
 

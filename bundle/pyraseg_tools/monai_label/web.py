@@ -7,8 +7,9 @@ that they have made anew.
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -31,7 +32,8 @@ async def tell(request: Request, call_next: Callable[[Request], Awaitable[Respon
         return await call_next(request)
     except Exception as error:
         status, text = what_is_wrong(error)
-        logger.warning("%s", text)
+        level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        logger.log(level, "%s", text)  # what a client has to correct may quote a name, which may be a patient's
         return JSONResponse({"detail": text}, status_code=status)
 
 
@@ -71,7 +73,7 @@ async def admit(request: Request, call_next: Callable[[Request], Awaitable[Respo
 
 
 @asynccontextmanager
-async def begin(_: FastAPI) -> AsyncIterator[None]:
+async def begin(_: FastAPI) -> AsyncGenerator[None]:
     """Load the bundles before the first request; trainings and scorings are processes of their own."""
     app_instance().server_mode(True)
     yield
