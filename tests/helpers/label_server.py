@@ -187,7 +187,14 @@ def write_foreign(folder: Path, *, trainable: bool = False) -> Path:
     configs = {"inference": inference, "metadata": metadata}
     if trainable:
         inference["displayable_configs"] = options = {"level": 0.5, "mode": ["mean", "max"], "note": "plain"}
-        configs["train"] = {"bundle_root": ".", "device": "cpu", "displayable_configs": options, "run": ["$None"]}
+        configs["train"] = {
+            "bundle_root": ".",
+            "device": "cpu",
+            "displayable_configs": options,
+            "train": {"trainer": {"max_epochs": 1}, "dataset": {"data": []}, "handlers": []},
+            "validate": {"dataset": {"data": []}},
+            "run": ["$print('trained on', @device, 'with', @displayable_configs)"],
+        }
     for name, content in configs.items():
         (bundle / "configs" / f"{name}.json").write_text(json.dumps(content))
     return bundle

@@ -69,13 +69,12 @@ def main(argv: list[str] | None = None) -> None:
     access = Access.of(options, os.environ)
     remote = options.studies.startswith(("http://", "https://"))
     settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies), options.patient_pattern)
-    with socket.socket() as probe:
-        if probe.connect_ex((options.host, options.port)) == 0:
-            raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
+    if listens(options.host, options.port):
+        raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
     options.app_dir = options.app_dir.resolve()
     folders = put_bundles(options.bundles, options.app_dir)
     names = [folder.name for folder in folders]
-    print(told(access.address(options.port), names, options.studies, remote), flush=True)
+    print(told(access.url, names, options.studies, remote), flush=True)
     print(told_version(version("monailabel")), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
     settings["names"] = ",".join(sorted(access.names))
@@ -87,6 +86,14 @@ def main(argv: list[str] | None = None) -> None:
     here.mkdir()
     os.chdir(here)  # MONAI Label looks for images and settings where it is started: nothing is ever put there
     os.execve(sys.executable, *start)
+
+
+def listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def emptied(app: Path) -> Path:

@@ -27,13 +27,13 @@ class Access:
     """Hold how a server is reached.
 
     Attributes:
-        host: that it listens on.
+        url: for people.
         names: by which clients may ask for it, beside addresses.
         token: that they must know, if any.
         certificate: for HTTPS, and the file of its private key, if any.
     """
 
-    host: str
+    url: str
     names: frozenset[str]
     token: str | None
     certificate: tuple[Path, Path] | None
@@ -69,11 +69,12 @@ class Access:
                     f"{reached}, and images and token would travel readable. Give --certificate and --key, or "
                     "--behind-proxy NAME if a proxy of your site encrypts."
                 )
-        return cls(options.host, frozenset(names), token, certificate)
-
-    def address(self, port: int) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.certificate else 'http'}://{host}:{port}"
+        host = socket.gethostname() if options.host in ("0.0.0.0", "::") else options.host
+        host = f"[{host}]" if ":" in host else host
+        url = f"{'https' if certificate else 'http'}://{host}:{options.port}"
+        if options.behind_proxy is not None:
+            url = f"https://{options.behind_proxy}"
+        return cls(url, frozenset(names), token, certificate)
 
     def for_uvicorn(self) -> list[str]:
         """Return the options of MONAI Label for HTTPS."""

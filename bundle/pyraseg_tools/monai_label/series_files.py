@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A DICOM series as a file that clients of a label server read, and what they send back laid onto its slices."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -52,21 +51,8 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     Raises:
         PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
     """
-    refuse_reference(path)
     array, meta = MedicalImageReader(palette_index=True).get_data([path])
     values = onto_grid(np.asarray(array), meta, target, path)
     if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
         raise PyrasegError("The label holds values that are not whole numbers from 0. Submit class values.")
     return values
-
-
-def refuse_reference(path: Path) -> None:
-    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
-    with path.open("rb") as file:
-        header = file.read(65536).partition(b"\n\n")[0].lower()
-    if header.startswith(b"nrrd"):
-        refers = re.search(rb"^data ?file:", header, re.MULTILINE)
-    else:
-        refers = re.search(rb"^elementdatafile\s*=(?!\s*local\b)", header, re.MULTILINE)
-    if refers:
-        raise PyrasegError("The file is a header without voxels. Send one file that holds both.")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that clients send to a label server: kept under names of ours, and never unpacked."""
 
+import re
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg_tools.monai_label.series_files import refuse_reference
 
+#: Bytes within which the header of an image ends.
+HEADER = 2**20
 #: How many images of clients are kept; the oldest makes room for a new one.
 SESSIONS = 16
 
@@ -34,11 +36,28 @@ def keep_upload(content: BinaryIO, name: str, suffixes: Sequence[str], folder: P
     try:
         with path.open("xb") as file:
             shutil.copyfileobj(content, file)
-        refuse_reference(path)
+        _require_voxels(path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
     return path
+
+
+def _require_voxels(path: Path) -> None:
+    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
+    with path.open("rb") as file:
+        header = file.read(HEADER).lower()
+    whole = True
+    if path.name.endswith(".nrrd"):
+        head, end, _ = header.replace(b"\r", b"").partition(b"\n\n")
+        fields = [b"".join(line.partition(b":")[0].split()) for line in head.splitlines()]
+        whole = bool(end) and b"datafile" not in fields
+    elif path.name.endswith(".mha"):  # the first mention must be the line that ends the header
+        before, _, after = header.partition(b"elementdatafile")
+        begins = not before.rpartition(b"\n")[2].strip(b" \t")
+        whole = begins and re.match(rb"[ \t]*[=:][ \t]*local[ \t]*\r?\n", after) is not None
+    if not whole:
+        raise PyrasegError("The file has no header and voxels of its own. Send one file that holds both.")
 
 
 class Sessions:

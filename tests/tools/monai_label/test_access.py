@@ -46,7 +46,14 @@ def write_certificate(folder: Path, *names: str, key: ec.EllipticCurvePrivateKey
 
 
 def access(environment=None, **given):
-    options = {"host": "127.0.0.1", "token_file": None, "certificate": None, "key": None, "behind_proxy": None}
+    options = {
+        "host": "127.0.0.1",
+        "port": 8000,
+        "token_file": None,
+        "certificate": None,
+        "key": None,
+        "behind_proxy": None,
+    }
     return Access.of(argparse.Namespace(**{**options, **given}), environment or {})
 
 
@@ -58,11 +65,13 @@ def test_a_server_that_other_machines_reach_needs_token_and_encryption(host, tmp
         access({TOKEN: SECRET}, host=host)
     certificate, key = write_certificate(tmp_path, "label.example.org", "*.wards.example.org")
     encrypted = access({TOKEN: SECRET}, host=host, certificate=certificate, key=key)
-    assert encrypted.address(8000).startswith("https://") and encrypted.token == SECRET
+    assert encrypted.url.startswith("https://") and encrypted.url.endswith(":8000") and encrypted.token == SECRET
+    assert "//0.0.0.0" not in encrypted.url and "[::]" not in encrypted.url
     assert encrypted.for_uvicorn() == ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key)]
     assert is_known("label.example.org", encrypted.names) and is_known("a.wards.example.org", encrypted.names)
     proxied = access({TOKEN: SECRET}, host=host, behind_proxy="Proxy.example.org")
     assert is_known("proxy.example.org", proxied.names) and proxied.for_uvicorn() == []
+    assert proxied.url == "https://Proxy.example.org"
 
 
 def test_a_proxy_on_this_machine_lets_others_in_too():

@@ -189,6 +189,8 @@ def test_each_kind_is_refused_for_a_bundle_of_ours_and_of_another_maker(package,
             assert refusal(lambda path=path: server.ask("GET", f"{path}?unlisted=1")) == 400
         assert server.infer(OURS, "c0")  # and it still works
         assert server.infer(FOREIGN, "c0", note="plain", mode="max", result_extension=".nii.gz")
+        told = server.run("/train/", f"/train/{FOREIGN}", device="cpu", level=0.75, mode="max", note="plain")
+        assert "trained on cpu with {'level': 0.75, 'mode': 'max', 'note': 'plain'}" in told
 
 
 def answer(ask: Callable[[], bytes]) -> tuple[int, str]:
