@@ -2,13 +2,12 @@
 """The program that compares two evaluations, as a user runs it."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bundle.pyraseg.commands.compare import main
+from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +42,6 @@ def test_where_no_patients_are_named_none_are_counted(evaluations, capsys):
 
 
 def test_what_is_wrong_is_one_message(evaluations):
-    command = [sys.executable, "-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none"), cwd=ROOT)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "pyraseg: There is no file" in result.stderr

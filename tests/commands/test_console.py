@@ -11,6 +11,7 @@ import pytest
 
 from bundle.pyraseg.commands import COMMANDS, main
 from bundle.pyraseg.core import mendable
+from bundle.pyraseg.core.errors import ELSEWHERE, EXTRAS
 from tests.helpers.commands import ROOT
 
 MODULES = {command: module for group in COMMANDS.values() for command, (module, _) in group.items()}
@@ -54,6 +55,25 @@ def test_help_and_refusals_come_at_once_and_without_torch():
         check += "\nfinally: assert 'torch' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == code and text in done.stdout + done.stderr
+
+
+def test_help_needs_no_extra():
+    names = sorted({*EXTRAS, *ELSEWHERE} - {"bundle.pyraseg_tools"})
+    check = f"""
+import contextlib, io, sys
+sys.modules.update(dict.fromkeys({names}))  # as if none was installed
+from bundle.pyraseg.commands import main
+for command in {list(MODULES)}:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            code = main([command, "--help"])
+        except SystemExit as end:
+            code = end.code
+    if code or not said.getvalue().startswith("usage: "):
+        sys.exit(f"{{command}}: {{code}}")
+"""
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_exit_codes(tmp_path, capsys):

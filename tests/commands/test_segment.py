@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bundle.pyraseg.commands import main
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import ModelSettings, PyrasegError
 from bundle.pyraseg.workflow import read_config
 from bundle.pyraseg_tools.datasets import write_photograph_study
 from tests.helpers.commands import ROOT
@@ -101,6 +101,19 @@ def test_an_exported_model_and_a_package_are_refused_in_words(tmp_path, capsys):
     assert "is refused" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("--modle", "model"), ("--ouputs", "outputs"), ("--taks", "task")])
+def test_a_mistyped_option_of_the_command_is_hinted_to_it(drawn, capsys, typed, meant):
+    assert main(["segment", str(drawn), "out", typed, "x"]) == 1
+    assert f"pyraseg segment has no option {typed}. The nearest name is '{meant}'." in capsys.readouterr().err
+
+
+def test_an_option_of_the_command_may_have_underscores(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("kept")
+    assert main(["export", "--output_dir", "taken"]) == 1
+    assert "taken is a file" in capsys.readouterr().err
+
+
 def test_models_tells_what_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     untrained(Path("models", "mine.pt"))
@@ -122,12 +135,24 @@ def test_weights_of_half_precision_give_what_they_say(tmp_path):
     network = read_config([ROOT / "configs" / "inference.json"]).get_parsed_content("network_def")
     half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
     torch.save(half, tmp_path / "half.pt")
-    loaded = load_model(network, tmp_path / "half.pt", remedy="").state_dict()
+    loaded = load_model(network, tmp_path / "half.pt", settings=ModelSettings({}, {}), remedy="").state_dict()
     assert all(loaded[name].dtype in (torch.float32, torch.int64) for name in half)
     assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in half.items())
     with pytest.raises(PyrasegError, match="does not fit the network"):
         torch.save({"a": torch.zeros(1)}, tmp_path / "half.pt")
-        load_model(network, tmp_path / "half.pt", remedy="")
+        load_model(network, tmp_path / "half.pt", settings=ModelSettings({}, {}), remedy="")
+
+
+@pytest.mark.parametrize("words", [[], ["--model", "dermoscopy"]])
+def test_a_model_of_an_included_task_that_was_trained_here_comes_first(drawn, capsys, words):
+    Path("models").mkdir()
+    weights = Path("models", "dermoscopy.pt").resolve()
+    state = torch.load(ROOT / "models" / "dermoscopy.pt", weights_only=True)
+    torch.save({key: torch.zeros_like(value) for key, value in state.items()}, weights)
+    assert main(["segment", str(drawn), "out", "--outputs", "labels", *words]) == 0
+    said = capsys.readouterr().out
+    assert f"{weights}, trained here for segmentation of skin lesions" in said
+    assert not np.asarray(Image.open(Path("out", f"{drawn.stem}.png"))).any()  # of weights that are all 0
 
 
 def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_called_those(drawn, capsys, monkeypatch):
@@ -146,7 +171,7 @@ def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_calle
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--tta_flips", "[[0]]", "--min_size", "many"], "--min_size takes a number, such as 0, not 'many'"),
+        (["--tta_flips", "[[0]]", "--min_size", "many"], "'min_size' takes a whole number from 0 on, not 'many'"),
         (["--device", "cuda"], "The device is 'cuda', but PyTorch"),
     ],
 )
@@ -156,3 +181,20 @@ def test_a_wrong_value_is_told_in_a_line(drawn, capsys, options, words):
     assert main(["segment", str(drawn), "out", *options]) == 1
     told = capsys.readouterr().err
     assert words in told and "Traceback" not in told
+
+
+def test_an_output_that_is_a_file_is_told_before_any_work(drawn, capsys):
+    Path("out").write_text("kept")
+    assert main(["segment", str(drawn), "out"]) == 1
+    told = capsys.readouterr()
+    assert "out is a file. Give another." in told.err and "the model" not in told.out
+    assert Path("out").read_text() == "kept"
+
+
+def test_what_is_no_image_is_refused_in_words(drawn, capsys):
+    notes = drawn.with_name("notes.txt")
+    notes.write_text("not an image")
+    assert main(["segment", str(notes), "out"]) == 1
+    assert f"{notes} is no image" in capsys.readouterr().err
+    assert main(["segment", str(drawn.parent), "out", "--outputs", "labels"]) == 0
+    assert [path.name for path in Path("out").iterdir()] == [f"{drawn.stem}.png"]

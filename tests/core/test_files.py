@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.pyraseg.core.errors import DiskError
-from bundle.pyraseg.core.files import replacing
+from bundle.pyraseg.core.errors import DiskError, PyrasegError
+from bundle.pyraseg.core.files import (
+    protect,
+    protecting_inputs,
+    remove_results,
+    replacing,
+    require_writable,
+    write_text,
+)
 from bundle.pyraseg.inference.writers.label_map import write_grid
 from bundle.pyraseg.training.checkpoints import save_atomically
 
@@ -135,3 +142,91 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     said = rf"The folder {tmp_path}/file/runs cannot be created: Not a directory"
     with pytest.raises(DiskError, match=said), replacing(tmp_path / "file" / "runs" / "run.json"):
         pass
+
+
+@pytest.mark.parametrize("spelling", ["same", "dots", "link", "folder link", "hard link", "relative"])
+def test_an_input_is_never_replaced_however_its_path_is_spelled(tmp_path, monkeypatch, spelling):
+    path = tmp_path / "in" / "scan.png"
+    path.parent.mkdir()
+    path.write_text("input")
+    other = tmp_path / "other.png"
+    if spelling == "link":
+        other.symlink_to(path)
+    elif spelling == "hard link":
+        other.hardlink_to(path)
+    (tmp_path / "out").symlink_to(path.parent)
+    monkeypatch.chdir(tmp_path)
+    target = {
+        "same": path,
+        "dots": tmp_path / "in" / ".." / "in" / "scan.png",
+        "folder link": tmp_path / "out" / "scan.png",
+        "relative": Path("in/scan.png"),
+    }.get(spelling, other)
+    with protecting_inputs():
+        protect([path])
+        with pytest.raises(PyrasegError, match="is an input of this run"), replacing(target) as temporary:
+            temporary.write_text("result")
+    assert path.read_text() == target.read_text() == "input"
+    with replacing(target) as temporary:  # the run is over
+        temporary.write_text("result")
+    assert target.read_text() == "result"
+
+
+def test_files_in_a_folder_that_is_an_input_are_not_replaced_and_new_ones_may_come(tmp_path):
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1.dcm").write_text("input")
+    with protecting_inputs():
+        protect([tmp_path / "series", tmp_path / "absent"])
+        with pytest.raises(PyrasegError, match="is in an input of this run"):
+            write_text(tmp_path / "series" / "1.dcm", "result")
+        write_text(tmp_path / "1.dcm", "result")
+    assert (tmp_path / "series" / "1.dcm").read_text() == "input"
+
+
+def test_a_deleted_input_protects_nothing_that_takes_its_place_on_the_disk(tmp_path):
+    """A disk gives the number of a deleted file to a new one."""
+    with protecting_inputs():
+        for number in range(20):
+            path = tmp_path / f"{number}.txt"
+            path.write_text("input")
+            protect([path])
+            path.unlink()
+        other = tmp_path / "other.txt"
+        other.write_text("old")
+        write_text(other, "new")
+    assert other.read_text() == "new"
+
+
+def test_a_folder_of_results_goes_only_where_it_holds_nothing_else(tmp_path):
+    folder = tmp_path / "case_labels"
+    folder.mkdir()
+    (folder / "slice_1.png").touch()
+    (folder / "notes.txt").touch()
+    with pytest.raises(PyrasegError, match=r"notes\.txt, which is not a result"):
+        remove_results(folder, r"slice_\d+\.png")
+    assert len(listed(folder)) == 2
+    (folder / "notes.txt").unlink()
+    with protecting_inputs(), pytest.raises(PyrasegError, match="input of this run"):
+        protect([folder / "slice_1.png"])
+        remove_results(folder, r"slice_\d+\.png")
+    remove_results(folder, r"slice_\d+\.png")
+    assert not folder.exists()
+
+
+def test_the_longest_name_that_a_disk_takes_is_written(tmp_path):
+    for name in ("x" * 255, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 85):
+        write_text(tmp_path / name, "result")
+        assert (tmp_path / name).read_text() == "result"
+
+
+def test_places_that_cannot_be_written_to_are_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    require_writable([tmp_path, tmp_path / "new" / "er"], files=[tmp_path / "file", tmp_path / "a" / "model.pt"])
+    assert listed(tmp_path) == ["file"]
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(PyrasegError, match=f"{tmp_path / 'file'} is a file"):
+            require_writable([folder])
+    with pytest.raises(PyrasegError, match="is a folder, but a file"):
+        require_writable(files=[tmp_path])
+    with pytest.raises(DiskError, match="Nothing can be written to /proc"):  # nor by root
+        require_writable(["/proc/results"])

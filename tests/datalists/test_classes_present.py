@@ -10,7 +10,7 @@ from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.collecting import classes_present
-from tests.datalists.test_pairing import write_seg, write_study
+from tests.helpers.series_with_seg import write_seg, write_study
 
 
 def test_values_of_maps(tmp_path):
@@ -22,6 +22,13 @@ def test_values_of_maps(tmp_path):
         assert classes_present(tmp_path / name) == {"2", "255"}
         assert classes_present(tmp_path / name, unknown_value=255) == {"2"}
         assert classes_present(tmp_path / name, threshold=100) == {"1"}
+
+
+def test_colors_of_a_painted_label(tmp_path):
+    painted = np.zeros((4, 5, 3), np.uint8)
+    painted[0], painted[1] = (255, 0, 0), (0, 128, 255)
+    Image.fromarray(painted).save(tmp_path / "a.png")
+    assert classes_present(tmp_path / "a.png") == {"#ff0000", "#0080ff"}
 
 
 def test_segments_with_pixels(tmp_path):

@@ -53,6 +53,30 @@ def test_even_spacing(heights, even):
     assert stack.is_evenly_spaced is even
 
 
+@pytest.mark.parametrize(
+    ("heights", "thickness", "widths"),
+    [
+        ((0, 3, 6, 69, 72, 75), 3, [3] * 6),  # two parts of the body in a series
+        ((0, 3, 6, 69, 72, 75), None, [3] * 6),
+        ((0, 3, 6, 12, 15), 3, [3] * 5),  # a slice is missing
+        ((0, 3, 6, 12, 15), 6, [3, 3, 4.5, 4.5, 3]),  # but the slices there are as thick as that
+        ((0, 3, 6, 9, 16, 23, 30), 5, [3, 3, 3, 5, 7, 7, 7]),  # finer at the base of the skull
+        ((0, 3, 6, 66, 126, 129, 132), 5, [3, 3, 3, 5, 3, 3, 3]),  # a slice between two gaps
+        ((0, 3, 6, 66, 126, 129, 132), None, [3] * 7),
+        ((0, 10, 20, 30), 1, [10] * 4),  # thin slices far apart, but evenly: a sample of all that lies between
+        ((0, 60), 3, [3, 3]),
+        ((0, 10), None, [10, 10]),
+        ((0, 2, 4.5, 7.5, 11), 2, [2, 2.25, 2.75, 3.25, 3.5]),  # a slow change
+    ],
+)
+def test_a_slice_stands_for_nothing_in_a_gap(heights, thickness, widths):
+    for order in (1, -1):
+        positions = np.outer(heights[::order], (0, 0, 1))
+        stack = Geometry.from_affine(np.eye(4), positions, slice_thickness=thickness)
+        assert stack.slice_widths == pytest.approx(widths[::order])
+        assert sorted(np.concatenate(stack.blocks).tolist()) == list(range(len(heights)))
+
+
 def test_a_slow_change_of_spacing_is_uneven():
     heights = np.concatenate([np.arange(20) * 2.0, 38 + np.arange(1, 20) * 2.08])  # each step is within 5 %
     assert not stack_geometry(along_z(*heights))[0].is_evenly_spaced

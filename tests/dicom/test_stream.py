@@ -37,9 +37,11 @@ def test_frames_of_one_file(tmp_path):
 
 
 @pytest.mark.parametrize("percentages", [[1, 99], [0, 50, 100], [33.3, 66.6]])
-def test_percentiles_are_numpy_s(percentages, tmp_path):
+def test_percentiles_are_numpy_s_without_padding(percentages, tmp_path):
     write_series(tmp_path, values((5, 9, 11), -40, 60), per_slice=varied, PixelPaddingValue=-40)
-    expected = np.percentile(read_series(tmp_path).pixels.astype(np.float64), percentages)
+    pixels = np.sort(read_series(tmp_path).pixels.astype(np.float64), axis=None)
+    padding = int((values((5, 9, 11), -40, 60) == -40).sum())
+    expected = np.percentile(pixels[padding:], percentages)
     np.testing.assert_allclose(SeriesStream(tmp_path).percentiles(percentages), expected, rtol=1e-6)
 
 
@@ -64,3 +66,26 @@ def test_memory_does_not_grow_with_the_series(tmp_path):
 
     peak(2)  # what is imported on first use is no part of it
     assert peak(60) < peak(20) + 128 * 128 * 4  # one slice as float32
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_values_that_are_not_finite_are_told_apart_as_in_the_whole_series(inside, tmp_path):
+    stack = values((4, 6, 7)).astype(np.float32)
+    stack[:, :2, :2] = np.nan
+    stack[2] = np.inf
+    stack[1, 3, 3] = np.nan  # joined to the edge of the slice behind it
+    if inside:
+        stack[0, 4, 4] = np.nan
+    write_series(tmp_path, stack)
+    stream = SeriesStream(tmp_path)
+    if inside:
+        told = r"slice_000\.dcm holds NaN .* 1 of 168 pixels.*column 4, row 4, slice 0"
+        for read in (lambda: read_series(tmp_path), lambda: list(stream.slices()), lambda: stream.percentiles([1])):
+            with pytest.raises(PyrasegError, match=told):
+                read()
+        return
+    whole = read_series(tmp_path)
+    valid = stack[np.isfinite(stack)]
+    np.testing.assert_array_equal(whole.pixels, np.where(np.isfinite(stack), stack, valid.min()))
+    np.testing.assert_array_equal(np.stack(list(stream.slices())), whole.pixels)
+    np.testing.assert_allclose(stream.percentiles([1, 99]), np.percentile(valid, [1, 99]), rtol=1e-6)

@@ -92,7 +92,7 @@ def fill(folder: Path) -> set[str]:
         image.SetSpacing([1.5, 2.0, 3.0])
         itk.imwrite(image, str(folder / f"case{case}.{('nrrd', 'mha', 'mhd')[case % 3]}"))
     (folder / "bad" / "cut.nii.gz").write_bytes((folder / "case15.nii.gz").read_bytes()[:200])
-    (folder / "bad" / "notes.txt").write_text("not an image")
+    (folder / "bad" / "lost.dcm").write_text("not an image")
     (folder / "bad" / "empty").mkdir()
     Image.new("RGB", (30, 20)).save(folder / "bad" / "photograph.jpg")
     return dicom
@@ -126,8 +126,8 @@ def test_45_results_and_5_failures_by_name(done):
     for name, reason in {
         "bad/cut": "cannot be read as an image",
         "bad/empty": "is an empty folder",
-        "bad/notes.txt": "is not DICOM",
-        "bad/photograph": "a color image is scaled",
+        "bad/lost.dcm": "is not DICOM",
+        "bad/photograph": "needs a model of photographs",
         "bad/twice": "no attribute tells them apart",
     }.items():
         (line,) = [line for line in told.splitlines() if line.strip().startswith(f"{name}: ")]

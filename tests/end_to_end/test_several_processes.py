@@ -213,6 +213,9 @@ def test_what_a_user_can_mend_is_told_once(study):
     options = ("--config_file", files, "--dataset_dir", str(study / "nowhere"), "--output_dir", str(study / "nothing"))
     done = subprocess.run(torchrun(*options), cwd=study, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
-    assert done.stderr.count("pyraseg: ") == 1 and "nowhere does not exist. Correct dataset_dir." in done.stderr
+    assert (
+        done.stderr.count("pyraseg: ") == 1
+        and "nowhere does not exist. Give the folder of a data set with --dataset_dir" in done.stderr
+    )
     assert done.stderr.count("Traceback") == 1 and "ChildFailedError" in done.stderr  # torchrun's own
     assert not (study / "nothing").exists()

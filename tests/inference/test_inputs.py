@@ -27,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 3), np.int16), np.eye(4)), tmp_path / "volume.nii.gz")
     Image.new("RGB", (7, 5)).save(tmp_path / "photo.v2.jpg")
     Image.new("L", (7, 5)).save(tmp_path / "photo.v2.png")
-    (tmp_path / "notes.txt").write_text("not an image")
+    for name in ("notes.txt", "more.JSON", "Thumbs.db", "README", "lost.dcm"):
+        (tmp_path / name).write_text("not an image")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (tmp_path / "empty").mkdir()
     return tmp_path
@@ -40,7 +41,19 @@ def test_every_image_is_one_input_named_after_its_file_or_folder(folder):
 
 def test_what_is_no_image_is_named_with_its_fault(folder):
     faults = {item["name"]: item["fault"] for item in find_inputs(folder) if "fault" in item}
-    assert faults == {"notes.txt": "is not DICOM", "empty": "is an empty folder"}
+    assert faults == {"lost.dcm": "is not DICOM", "empty": "is an empty folder"}
+
+
+def test_files_that_accompany_images_are_counted_once_and_no_inputs(folder, caplog):
+    items = find_inputs(folder)
+    assert not {"notes.txt", "more.JSON", "Thumbs.db", "README"} & {item["name"] for item in items}
+    (told,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert told.endswith("were left out: 1 .db, 1 .json, 1 .txt, 1 README")
+
+
+def test_an_image_is_one_whatever_it_is_called(tmp_path, caplog):
+    write_image(tmp_path / "slice.txt", np.zeros((8, 6), np.int16), SeriesInstanceUID=uid("text"))
+    assert [item["name"] for item in find_inputs(tmp_path)] == ["slice.txt"] and "left out" not in caplog.text
 
 
 def test_a_broken_input_stops_no_other(folder):
@@ -58,7 +71,7 @@ def test_a_broken_input_stops_no_other(folder):
     assert [item["name"] for item in dataset] == [
         item["name"] for item in data if "image" in item and item["name"] not in ("broken", "nameless")
     ]
-    with pytest.raises(PyrasegError, match=r"(?s)4 of 10 .*broken: cut.*empty: .*nameless: .*notes.txt: ") as told:
+    with pytest.raises(PyrasegError, match=r"(?s)4 of 10 .*broken: cut.*empty: .*lost.dcm: .*nameless: ") as told:
         tally.require_all()
     assert "an unexpected KeyError at test_inputs.py:" in str(told.value) and "Secret" not in str(told.value)
     tally.start()
@@ -117,11 +130,67 @@ def test_refuses_nothing_to_do(tmp_path):
     with pytest.raises(PyrasegError, match="holds no image"):
         find_inputs(tmp_path)
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(PyrasegError, match="holds no image: 1 file"):
+    with pytest.raises(PyrasegError, match=r"holds no image\. Found instead: 1 not DICOM\. Images are DICOM, "):
         find_inputs(tmp_path)
+    with pytest.raises(PyrasegError, match=r"notes\.txt is no image \(found: not DICOM\)\. Images are DICOM, "):
+        find_inputs(tmp_path / "notes.txt")
 
 
 def test_a_lone_file_that_is_called_by_its_uid_keeps_the_whole_of_it(tmp_path: Path) -> None:
     for name in ("1.2.840.1", "1.2.840.2.dcm", "IM.IMA"):
         write_image(tmp_path / name, np.zeros((8, 6), np.int16), SeriesInstanceUID=uid(name))
     assert [item["name"] for item in find_inputs(tmp_path)] == ["1.2.840.1", "1.2.840.2", "IM"]
+
+
+def photographs(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (7 + number, 5)).save(folder / name)
+
+
+def test_names_that_collide_are_told(tmp_path, caplog):
+    photographs(tmp_path, "x.png", "x.jpg", "x_1.png", "a.png", "a_overlay.png")
+    found = {Path(item["image"]).name: item["name"] for item in find_inputs(tmp_path)}
+    assert found == {"x.jpg": "x_2", "x.png": "x_3", "x_1.png": "x_1", "a.png": "a", "a_overlay.png": "a_overlay_1"}
+    assert [record.getMessage().rpartition("/")[2] for record in caplog.records] == [
+        "a_overlay.png are called a_overlay_1, for a_overlay is what another input's are called",
+        "x.jpg are called x_2, for x is what another input's are called",
+        "x.png are called x_3, for x is what another input's are called",
+    ]
+
+
+def test_what_is_no_image_takes_no_name_from_one(tmp_path):
+    photographs(tmp_path, "scan.png")
+    (tmp_path / "scan").write_text("not an image")
+    assert [item["name"] for item in find_inputs(tmp_path)] == ["scan", "scan (no image)"]
+
+
+@pytest.mark.parametrize("spelling", ["itself", "link", "dots", "relative"])
+@pytest.mark.parametrize("single", [True, False])
+def test_results_among_the_inputs_are_refused(tmp_path, monkeypatch, spelling, single):
+    photographs(tmp_path, "in/lesion.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    output = {"itself": tmp_path / "in", "link": tmp_path / "link", "dots": tmp_path / "in" / ".." / "in"}
+    with pytest.raises(PyrasegError, match="the folder of inputs and of results"):
+        find_inputs("in/lesion.png" if single else tmp_path / "in", leave_out=output.get(spelling, Path("in")))
+
+
+def test_results_above_the_inputs_may_replace_none_of_them(tmp_path):
+    """The input in/x.png would get its label map where the input x.png of the folder lies."""
+    photographs(tmp_path, "in/in/x.jpg", "in/x.png")
+    with pytest.raises(PyrasegError, match=r"in/x\.png is an input of this run"):
+        find_inputs(tmp_path / "in", leave_out=tmp_path)
+    assert len(find_inputs(tmp_path / "in", leave_out=tmp_path / "in" / "in" / "out")) == 2
+
+
+def test_results_in_the_folder_of_the_inputs_are_not_read(tmp_path):
+    photographs(tmp_path, "in/x.png", "in/out/x.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in" / "out")
+    assert [item["name"] for item in find_inputs(tmp_path / "in", leave_out=tmp_path / "link")] == ["x"]
+
+
+def test_a_series_in_the_current_folder_is_called_as_the_folder(tmp_path, monkeypatch):
+    write_series(tmp_path / "123", np.zeros((3, 8, 6), np.int16))
+    monkeypatch.chdir(tmp_path / "123")
+    assert [item["name"] for item in find_inputs(".")] == ["123"]

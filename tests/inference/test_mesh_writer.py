@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from bundle.pyraseg.inference.writers.mesh import MeshWriter
+from bundle.pyraseg.inference.writers.mesh import MeshWriter, mesh_names
 from tests.helpers.segmented_series import NAMES, Case
 
 
@@ -25,3 +25,28 @@ def test_mesh(case: Case, suffix: str) -> None:
         assert mesh.volume == pytest.approx(len(points) * voxel, rel=0.02) and mesh.volume > 0
         off = np.abs(mesh.center_mass - points.mean(axis=0)).max()
         assert off < 0.1 * max(np.linalg.norm(right), np.diff(heights).mean())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["left kidney", "left_kidney"],
+        ["Liver", "liver"],
+        ["a/b", "a:b", "a b"],
+        ["left_kidney", "kidney"],
+        ["1-x y", "x y", "x_y"],
+        ["liver", "spleen"],
+        ["", "_"],
+    ],
+)
+def test_each_class_of_each_input_has_a_mesh_of_its_own(names):
+    """Inputs may be called as another's name with the begin of a class."""
+    found = mesh_names(names)
+    inputs = ["a", "a_left", "a_1", "a_1-left", *(f"a_{name}" for name in found)]
+    meshes = [f"{stem}_{name}".casefold() for stem in inputs for name in found]
+    assert len(set(meshes)) == len(meshes)
+    assert all(set(name) <= set("-_") or name.strip("-_") for name in found)
+
+
+def test_a_class_keeps_its_name_where_it_can():
+    assert mesh_names(["left kidney", "right kidney", "liver"]) == ["left_kidney", "right_kidney", "liver"]

@@ -126,3 +126,23 @@ def test_the_config_refuses_before_anything_is_segmented(tmp_path, option, messa
     with pytest.raises(Exception) as raised:
         parser.get_parsed_content("handlers")
     assert message in str(mendable(raised.value))
+
+
+def test_what_is_gone_at_the_end_is_not_counted(tmp_path, caplog):
+    def removed(prediction: Prediction) -> list[Path]:
+        if prediction.name == "b":
+            (tmp_path / "a.png").unlink()
+        return []
+
+    caplog.set_level("INFO")
+    tally = run(tmp_path, {"labels": LabelMapWriter(), "removed": removed}, network=lambda images: images)
+    assert list(tally.failures) == ["a"]
+    assert "3 of 4 inputs segmented, 1 failed" in caplog.text
+
+
+def test_an_input_without_any_result_is_not_segmented(tmp_path, caplog):
+    caplog.set_level("INFO")
+    tally = run(tmp_path, {"seg": lambda prediction: None}, network=lambda images: images)
+    assert "0 of 4 inputs segmented, 4 failed" in caplog.text
+    with pytest.raises(PyrasegError, match="a: seg: not for an input of this kind"):
+        tally.require_all()

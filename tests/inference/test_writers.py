@@ -17,7 +17,7 @@ NAMES = ["background", "liver", "lesion"]
 def test_a_volume_becomes_nifti_with_its_affine(tmp_path):
     affine = np.array([[-2, 0, 0, 10], [0, 0, 3, -4], [0, -1.5, 0, 7], [0, 0, 0, 1]], float)
     labels = MetaTensor(torch.randint(0, 3, (1, 5, 4, 3)).float(), affine=torch.as_tensor(affine))
-    path = write_label_map(labels, tmp_path / "deep" / "case.v1")
+    path = write_label_map(labels, labels, tmp_path / "deep" / "case.v1")
     assert path == tmp_path / "deep" / "case.v1.nii.gz"
     read = nib.load(path)
     np.testing.assert_allclose(read.affine, affine)
@@ -29,7 +29,7 @@ def test_a_volume_becomes_nifti_with_its_affine(tmp_path):
 def test_a_photograph_becomes_png_of_its_own_size(tmp_path):
     labels = torch.zeros(1, 7, 5)
     labels[0, 6, 0] = 2  # top right corner: MONAI's arrays are (W, H)
-    path = write_label_map(MetaTensor(labels), tmp_path / "photo")
+    path = write_label_map(MetaTensor(labels), MetaTensor(labels), tmp_path / "photo")
     read = Image.open(path)
     assert read.size == (7, 5) and read.mode == "L" and read.getpixel((6, 0)) == 2
 
@@ -62,3 +62,15 @@ def test_slices_of_a_volume_are_windowed_and_have_square_pixels():
     )
     assert picture.shape == (520 + 2 * MARGIN, 900, 3)
     assert abs(int(picture[200, 100, 0]) - 128) <= 1  # the center of the window
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (9000, 12), (1, 1), (300, 200), (2500, 2100)])
+def test_an_overlay_is_bounded_however_long_the_image_is(size: tuple[int, int]) -> None:
+    image = MetaTensor(torch.full((3, *size), 90, dtype=torch.uint8))
+    labels = MetaTensor(torch.ones(1, *size, dtype=torch.uint8))
+    picture = draw(image, labels, ["background", "lesion"], windows=None)
+    width, height = picture.width // 3, picture.height - 2 * MARGIN
+    assert max(width, height) <= 2048 and min(width, height) >= 1
+    if max(size) < 2048:
+        assert min(width, height) >= 256  # small images are enlarged
+    assert abs(width / height - size[0] / size[1]) < 0.02 * width / height or min(width, height) < 30

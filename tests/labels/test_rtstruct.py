@@ -17,8 +17,8 @@ from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.reading import read_dicom_label
 from bundle.pyraseg.labels.references import ImageGrid
 from tests.helpers.dicom_sources import STACKS
+from tests.helpers.regions import INNER, KEYHOLE, OUTER, REGIONS, SHAPE, moments, perimeter
 from tests.helpers.structure_sets import write_structure_set
-from tests.labels.test_contours import INNER, KEYHOLE, OUTER, REGIONS, SHAPE, moments, perimeter
 
 SPACING = (0.9, 0.7)  # rows, columns
 SLICES = 5

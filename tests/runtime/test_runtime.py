@@ -12,68 +12,16 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from bundle.pyraseg.runtime.__main__ import main
-from tests.helpers.dicom_files import CORONAL, SAGITTAL, item, uid, write_enhanced, write_image, write_series
+from tests.helpers.dicom_files import item, uid, write_enhanced, write_image, write_series
+from tests.helpers.runtime_series import SERIES, check, gray, png, series
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPE = (6, 45, 52)  # slices, rows, columns
-TILTED = [0.0, 0.4, 2.5]
-OBLIQUE = (0.96, 0.0, -0.28, 0.0, 1.0, 0.0)
-FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-TURNED = (0.0, 1.0, 0.0, 1.0, 0.0, 0.0)  # rows run to the back
-#: What else may be in a header: each is read by the bundle otherwise than the plain series.
-SERIES = {
-    "plain": {},
-    "coronal": {"orientation": CORONAL},
-    "sagittal": {"orientation": SAGITTAL},
-    "flipped": {"orientation": FLIPPED},
-    "turned": {"orientation": TURNED},
-    "oblique": {"orientation": OBLIQUE},
-    "downwards": {"slice_step": -2.5},
-    "tilted": {"slice_step": TILTED},
-    "names in another order": {"names": ["f", "b", "e", "a", "c", "d"]},
-    "rescaled by slice": {"per_slice": lambda k: {"RescaleSlope": 1 + k / 10, "RescaleIntercept": -10 * k}},
-    "padded": {"PixelPaddingValue": -50, "PixelRepresentation": 1},
-    "inverted": {"PhotometricInterpretation": "MONOCHROME1"},
-    "JPEG 2000": {"syntax": JPEG2000Lossless},
-    "RLE": {"syntax": RLELossless},
-    "big endian": {"syntax": ExplicitVRBigEndian},
-    "without meta header": {"meta": False},
-}
-
-
-def gray(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    """Return stored values with structure at every scale, of which some are -50."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(-400, 500, (shape[0], 5, 6))
-    values = coarse.repeat(shape[1] // 5 + 1, 1).repeat(shape[2] // 6 + 1, 2)[:, : shape[1], : shape[2]]
-    values = (values + random.integers(-60, 60, shape)).astype(np.int16)
-    values[:, :4, :9] = -50
-    return values
-
-
-def series(folder: Path, name: str = "plain", **others: object) -> Path:
-    options = {"spacing": (1.3, 0.9), "slice_step": 2.5, **SERIES[name], **others}
-    write_series(folder, gray(), **options)
-    return folder
 
 
 def run(model: Path, source: Path, output: Path, *options: str) -> int:
     return main([str(model), str(source), str(output), "--threads", "1", *options])
-
-
-def png(path: Path) -> np.ndarray:
-    """Return the labels of one file, or of a folder of slices."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return np.stack([np.asarray(Image.open(file)) for file in files])
-
-
-def check(found: np.ndarray, expected: np.ndarray) -> None:
-    assert found.dtype == np.uint8 and found.shape == expected.shape
-    assert len(np.unique(expected)) >= 2
-    assert (found == expected).mean() >= 0.999
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -96,7 +44,7 @@ def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
         series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
     truth = models.mr.truth(tmp_path / "in" / "2")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
-    assert "EchoTime: 1 (6), 2 (6). Choose with select" in capsys.readouterr().err
+    assert "EchoTime: 1 (6), 2 (6). Move the slices of one" in capsys.readouterr().err
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)
@@ -173,6 +121,31 @@ def test_a_radiograph_of_16_bits_in_png(models, tmp_path):
     check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.png"))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_in_a_radiograph(value, models, tmp_path, capsys):
+    pixels = gray()[0].astype(np.float32) + 400
+    pixels[:, :9] = value
+    Image.fromarray(pixels).save(tmp_path / "chest.tif")
+    assert run(models.radiograph.path, tmp_path / "chest.tif", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "chest.png"), models.radiograph.truth(tmp_path / "chest.tif"))
+    pixels[20, 30] = value
+    Image.fromarray(pixels).save(tmp_path / "hole.tif")
+    assert run(models.radiograph.path, tmp_path / "hole.tif", tmp_path / "out") == 1
+    assert "column 30, row 20, slice 0" in capsys.readouterr().err
+
+
+def test_values_that_are_not_finite_in_a_volume(models, tmp_path, capsys):
+    stack = gray().astype(np.float32)
+    stack[:, :9] = np.nan
+    write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 0
+    check(png(tmp_path / "out" / "in_labels"), models.mr.truth(tmp_path / "in"))
+    stack[3, 20, 30] = np.nan
+    write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
+    assert run(models.mr.path, tmp_path / "in", tmp_path / "hole") == 1
+    assert "slice_003.dcm holds NaN or infinity inside the image" in capsys.readouterr().err
+
+
 def test_nifti_lies_where_the_series_lies(models, tmp_path):
     folder = series(tmp_path / "in", "oblique", origin=(-30, 12, 7))
     assert run(models.ct.path, folder, tmp_path / "out", "--format", "nifti") == 0
@@ -188,6 +161,17 @@ def test_nifti_lies_where_the_series_lies(models, tmp_path):
     for corner, place in zip(corners, (begin, np.array(last.ImagePositionPatient), begin + across), strict=True):
         np.testing.assert_allclose(corner[:3], place * to_ras, atol=1e-4)
     assert found.header.get_xyzt_units()[0] == "mm"
+
+
+def test_nifti_of_slices_with_a_gap(models, tmp_path):
+    folder = series(tmp_path / "in", "with a gap")
+    assert run(models.ct.path, folder, tmp_path / "out", "--format", "nifti") == 0
+    found = nib.load(tmp_path / "out" / "in.nii.gz")
+    planes = np.rint([(2.5 * k + 40 * (k > 2)) / 2.5 for k in range(6)]).astype(int)
+    labels = np.asarray(found.dataobj).transpose(2, 1, 0)
+    check(labels[planes], models.ct.truth(folder))
+    assert not np.delete(labels, planes, axis=0).any()
+    assert found.affine[:3, 2] == pytest.approx([0, 0, 2.5]) and found.affine[2, 3] == 0
 
 
 @pytest.mark.parametrize("name", ["plain", "downwards"])
@@ -211,7 +195,7 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     root = tmp_path / "in"
     for case in "ab":
         series(root / case / "ct", SeriesInstanceUID=uid(case), PatientName="ZEBRA^STRIPED", PatientID="ZEBRA")
-    (root / "notes.txt").write_text("not an image")
+    (root / "lost.dcm").write_text("not an image")
     (root / "none").mkdir()
     Image.new("RGB", (30, 20)).save(root / "p.jpg")
     nib.save(nib.Nifti1Image(gray(), np.eye(4)), root / "n.nii.gz")
@@ -226,10 +210,10 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     ]
     assert not [path for path in root.rglob(".*")]  # nothing half-written is left
     assert "2 of 7 inputs segmented, written to" in told.out
-    assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, n, none, notes.txt, p"
+    assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, lost.dcm, n, none, p"
     for name, reason in [
         ("cut", "cannot be decoded"), ("n", "The full bundle reads NIfTI"), ("none", "is an empty folder"),
-        ("notes.txt", "is not DICOM"), ("p", "no patient position"),
+        ("lost.dcm", "is not DICOM"), ("p", "no patient position"),
     ]:  # fmt: skip
         assert any(line.startswith(f"{name}: failed, ") and reason in line for line in told.err.splitlines())
     assert "ZEBRA" not in told.out + told.err and "Traceback" not in told.err

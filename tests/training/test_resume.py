@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.training.checkpoints import promote
 from bundle.pyraseg.training.resume import differences
-from tests.training.conftest import ThresholdRun
+from tests.helpers.threshold_run import ThresholdRun
 
 
 def weight(path: Path) -> float:

@@ -100,6 +100,11 @@ def test_what_a_stage_leaves_open_is_everything():
             "'a': `learning_rates` must give a positive rate",
         ),
         (
+            [{"name": "a", "epoch_fraction": "x", "learning_rates": {"head": 1}}],
+            "`epoch_fraction` takes a number, not 'x'",
+        ),
+        ([{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": "x"}}], "`head` takes a number, not 'x'"),
+        (
             [{"name": "a", "epoch_fraction": 1.0, "learning_rates": {"head": 0}}],
             "'a': `learning_rates` must give a positive rate",
         ),

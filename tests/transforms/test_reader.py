@@ -185,13 +185,21 @@ def test_jpeg(tmp_path: Path) -> None:
 
 
 def test_options_of_photographs(tmp_path: Path) -> None:
-    palette_image().save(tmp_path / "palette.png")
-    assert np.array_equal(load(tmp_path / "palette.png", palette_index=True)[0], GRAY.T)
     Image.fromarray(GRAY).save(tmp_path / "gray.png")
     assert np.array_equal(load(tmp_path / "gray.png", rgb=True), np.stack([GRAY.T] * 3))
     Image.fromarray(GRAY.astype(np.uint16) * 257).save(tmp_path / "16_bit.png")
     with pytest.raises(PyrasegError, match=r"16_bit\.png cannot be read as an image: its pixels have more than 8 bits"):
         load(tmp_path / "16_bit.png", rgb=True)
+
+
+def test_a_photograph_lies_as_viewers_show_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # the first row lies at the right, the first column at the top
+    Image.fromarray(np.ascontiguousarray(RGB[:, ::-1].swapaxes(0, 1))).save(tmp_path / "turned.png", exif=exif)
+    for options in ({}, {"rgb": True}):
+        loaded = load(tmp_path / "turned.png", **options)
+        assert np.array_equal(loaded, RGB.transpose(2, 1, 0))
+        assert loaded.meta["spatial_shape"].tolist() == [6, 7]
 
 
 # --- refusals ---
@@ -255,3 +263,84 @@ def test_a_refusal_stops_the_chain_and_names_the_file(tmp_path: Path, name: str,
         chain({"image": str(tmp_path / name)})
     named = "slice_000.dcm" if make is duplicate_positions else str(tmp_path / name)
     assert named in str(mendable(caught.value))
+
+
+# --- values that are not finite ---
+
+
+def float_files(folder: Path, values: np.ndarray) -> dict[str, Path]:
+    """Write a volume (W, H, D), and its first slice as a picture, in every format that holds floating-point numbers."""
+    files = {name: folder / f"scan.{name}" for name in ("nii.gz", "nrrd", "mha", "tif")}
+    nib.save(nib.Nifti1Image(values, np.eye(4)), files["nii.gz"])
+    for name in ("nrrd", "mha"):
+        itk.imwrite(itk.image_from_array(np.ascontiguousarray(values.T)), str(files[name]))
+    Image.fromarray(np.ascontiguousarray(values[..., 0].T)).save(files["tif"])
+    return files
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "nrrd", "mha", "tif"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outside_the_field_of_view_they_are_padding(suffix: str, value: float, tmp_path: Path) -> None:
+    clean = RNG.normal(size=(8, 9, 4)).astype(np.float32)
+    values = clean.copy()
+    values[:2] = value
+    found = load(float_files(tmp_path, values)[suffix])
+    valid, expected = (values[..., 0], clean[..., 0]) if suffix == "tif" else (values, clean)
+    missing = ~np.isfinite(valid)
+    assert np.array_equal(found[0], np.where(missing, expected[~missing].min(), expected))
+    assert found.meta["padding"] == missing.sum()
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "nrrd", "mha", "tif"])
+def test_inside_they_are_refused(suffix: str, tmp_path: Path) -> None:
+    values = np.zeros((8, 9, 4), np.float32)
+    values[3, 4, 0] = np.nan
+    path = float_files(tmp_path, values)[suffix]
+    with pytest.raises(PyrasegError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert str(path) in message and "1 of" in message and "column 3, row 4, slice 0" in message
+
+
+def test_what_overflows_single_precision_is_infinite(tmp_path: Path) -> None:
+    values = np.zeros((8, 9, 4))
+    values[3, 4, 0] = 1e39
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(PyrasegError) as caught:
+        load(tmp_path / "a.nii")
+    assert "1 of 288 pixels" in str(caught.value)
+
+
+@pytest.mark.parametrize(("slope", "factor"), [(np.nan, 1), (0.0, 1), (2.0, 2)])
+def test_a_slope_that_is_none_scales_nothing(slope: float, factor: int, tmp_path: Path) -> None:
+    image = nib.Nifti1Image(PIXELS.T, np.eye(4))
+    nib.save(image, tmp_path / "a.nii")
+    written = bytearray((tmp_path / "a.nii").read_bytes())
+    written[112:120] = np.array([slope, 0], "<f4").tobytes()  # scl_slope and scl_inter
+    (tmp_path / "a.nii").write_bytes(written)
+    assert np.array_equal(load(tmp_path / "a.nii")[0], factor * PIXELS.T)
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(np.inf, 0), (-np.inf, 0), (1, np.nan), (1, np.inf)])
+def test_a_scale_that_is_not_finite_is_refused(slope: float, inter: float, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(PIXELS.T, np.eye(4)), tmp_path / "a.nii")
+    written = bytearray((tmp_path / "a.nii").read_bytes())
+    written[112:120] = np.array([slope, inter], "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(written)
+    with pytest.raises(PyrasegError) as caught:
+        load(tmp_path / "a.nii")
+    assert f"{tmp_path / 'a.nii'} cannot be read as an image" in str(caught.value)
+
+
+def test_float_pixels_of_dicom_follow_the_same_rule(tmp_path: Path) -> None:
+    values = RNG.normal(size=(6, 7)).astype(np.float32)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    found = load(write_image(tmp_path / "a.dcm", values, FloatPixelPaddingValue=float(values[3, 3])))
+    padding = ~np.isfinite(values) | (values == values[3, 3])
+    assert found.meta["padding"] == 4
+    assert np.array_equal(found[0, ..., 0].T, np.where(padding, values[~padding].min(), values))
+    values[2, 2] = np.nan
+    with pytest.raises(PyrasegError) as caught:
+        load(write_image(tmp_path / "b.dcm", values))
+    assert f"{tmp_path / 'b.dcm'} holds NaN" in str(caught.value)
+    assert "column 2, row 2" in str(caught.value)

@@ -12,7 +12,7 @@ from monai.transforms import Compose, Invertd, LoadImaged, Resize
 from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
+from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd, resize_rasters, shrink_photograph
 from tests.helpers.dicom_files import write_image
 
 SHAPE = (48, 36, 3)
@@ -138,3 +138,13 @@ def test_a_photograph_takes_the_size_asked_for_and_goes_back(size: tuple[int, in
 def test_a_volume_is_no_photograph() -> None:
     with pytest.raises(PyrasegError, match="a volume"):
         ResizePhotographd("image", size=(8, 8))({"image": MetaTensor(torch.zeros(1, 4, 4, 4))})
+
+
+@pytest.mark.parametrize("shape", [(3, 500, 333), (3, 3000, 1), (1, 1, 3000), (3, 256, 700), (3, 40, 30), (3, 1, 1)])
+def test_a_photograph_is_resized_in_bands_to_the_bit(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.pyraseg.transforms.resampling.BAND", 10_000)
+    channels, width, height = shape
+    values = np.random.default_rng(0).integers(0, 256, (width, height, channels), dtype=np.uint8)
+    image = torch.from_numpy(values).permute(2, 0, 1)  # as LoadImage leaves it
+    whole = resize_rasters(image.float(), (160, 256), mode="bilinear", antialias=True)
+    assert torch.equal(shrink_photograph(image, (160, 256)), whole)

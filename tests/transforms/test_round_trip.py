@@ -120,5 +120,5 @@ def test_neighboring_slices_as_channels_change_nothing(tmp_path: Path, context_s
 def test_the_nifti_that_is_written_lies_on_the_letter(tmp_path: Path, stack: str) -> None:
     make_series(tmp_path / "series", stack, NEARLY_SQUARE)
     _, labels = segment(tmp_path / "series", 0.8)
-    image = nib.load(write_label_map(labels, tmp_path / "labels"))
+    image = nib.load(write_label_map(labels, labels, tmp_path / "labels"))
     assert overlap(points_in_mm(np.asarray(image.dataobj), image.affine), truth_in_mm(tmp_path / "series")) == 1.0

@@ -126,8 +126,8 @@ def test_it_says_so_when_no_config_calls_it():
 
 @pytest.mark.parametrize("text", ["false", "FALSE"])
 def test_a_switch_is_not_put_off_by_a_text_that_counts_as_true(run, text):
-    assert f"'epochs' was given as the text '{text}'" in refusal(run, epochs=text)
-    run(epochs=False)
+    assert f"'network_def#bias' takes True or False, not '{text}'" in refusal(run, **{"network_def#bias": text})
+    run(**{"network_def#bias": False})
 
 
 def test_options_are_read_as_monai_reads_them():

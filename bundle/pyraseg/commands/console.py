@@ -9,10 +9,13 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from bundle.pyraseg.core import mendable, nearest_hint
+from bundle.pyraseg.core import mendable, nearest_hint, protect, protecting_inputs
 
+#: Arguments of commands that say where to write; every other path of a command line is an input.
+WRITTEN = {"output", "output_dir", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
 _OWN, _TOOLS = "bundle.pyraseg.commands", "bundle.pyraseg_tools.commands"
 #: The commands in groups: name, module, and what it does in a line. A module is imported only when its command is run.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -55,9 +58,21 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Parse the arguments of a command, and protect the files among its inputs from its results."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            if name not in WRITTEN:
+                values = value if isinstance(value, list) else [value]
+                protect(path for path in values if isinstance(path, Path) and path.is_file())
+        return found
+
+
 def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
     """Return an empty parser of a command's arguments, with its module's docstring as its help."""
-    return argparse.ArgumentParser(
+    return _CommandParser(
         prog=f"pyraseg {command}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
@@ -81,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data").setLevel(logging.ERROR)
     try:
-        return importlib.import_module(modules[name]).main(words) or 0
+        with protecting_inputs():
+            return importlib.import_module(modules[name]).main(words) or 0
     except Exception as error:
         cause = mendable(error)
         if cause is None or os.environ.get("PYRASEG_TRACEBACK"):

@@ -17,10 +17,7 @@ from typing import Any
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
-from bundle.pyraseg.core import PyrasegError, file_digest
-from bundle.pyraseg.deployment import Decision, Parts, export
-from bundle.pyraseg.training import load_model
-from bundle.pyraseg.transforms import read_temperature
+from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
 from bundle.pyraseg.workflow import merge_files, read_config
 
 
@@ -58,12 +55,22 @@ def data_of(run: Path | None) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
+    # Behind the arguments, so that --help needs no extra.
+    from bundle.pyraseg.deployment import Decision, Parts, export
+    from bundle.pyraseg.training import load_model
+    from bundle.pyraseg.transforms import read_temperature
+
     files, root = config_files(options.tasks, program="inference")
     config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})
     about = read_metadata(files, options.metadata)
     weights = options.model_file or trained_model(config)
+    came_along = weights.parent == shipped() / "models" and shipped() != root
+    folder = options.output_dir or (root / "models" if came_along else weights.parent)
+    network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
+    require_writable(files=[path_file])
     data = data_of(options.run)
-    network = load_model(config.get_parsed_content("network_def"), weights, remedy=config.get_parsed_content("remedy"))
+    settings, remedy = (config.get_parsed_content(name) for name in ("settings", "remedy"))
+    network = load_model(config.get_parsed_content("network_def"), weights, settings=settings, remedy=remedy)
     class_names = config["class_names"]
     decision = Decision(read_temperature(weights) or 1.0, options.threshold)
     parts = Parts(
@@ -79,15 +86,13 @@ def main(argv: list[str] | None = None) -> None:
         "data_source": about["data_source"],
         "license": options.license or metadata("pyraseg")["License-Expression"],
         "class_names": json.dumps(class_names),
+        "settings": json.dumps(settings.values),
         "terminology": json.dumps(config["terminology"]),
         "algorithm": config["algorithm"]["name"],
         "version": metadata("pyraseg")["Version"],
         "weights_sha256": file_digest(weights),
         **data,
     }
-    came_along = weights.parent == shipped() / "models" and shipped() != root
-    folder = options.output_dir or (root / "models" if came_along else weights.parent)
-    network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
     print(f"Exporting {weights} and comparing the graphs with PyTorch; this takes half a minute", flush=True)
     agreements = export(
         parts,

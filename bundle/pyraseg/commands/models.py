@@ -45,14 +45,17 @@ class Model:
 
 
 def shipped_models() -> list[Model]:
-    """Return the models whose weights are included, and whose metadata have their hash."""
-    configs = home() / "configs"
+    """Return the models of the tasks with included weights: those of a training below the current folder come first.
+
+    The metadata have the hash of the included ones.
+    """
+    configs, roots = home() / "configs", (Path.cwd(), home(), shipped())
     found = []
     for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
         about = json.loads(file.read_text(encoding="utf-8"))
         task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT_TASK
         for weights in about.get("weights", {}):
-            path = next((root / weights for root in (home(), shipped()) if (root / weights).is_file()), None)
+            path = next((path for root in roots if (path := root / weights).is_file()), None)
             if path is not None:
                 found.append(Model(path.stem, task, path, about))
     return found

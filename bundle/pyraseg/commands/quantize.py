@@ -13,11 +13,9 @@ activations are measured on training cases. The gate: on the validation cases, t
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from tqdm import tqdm
@@ -25,20 +23,13 @@ from tqdm import tqdm
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files
 from bundle.pyraseg.commands.run import add_configs, split_options
-from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.deployment import (
-    Decision,
-    OnnxNetwork,
-    Quantized,
-    describe,
-    judge,
-    path_model,
-    quantize,
-    read_recipe,
-    recipe_properties,
-    require_content,
-)
+from bundle.pyraseg.core import PyrasegError, protect, replacing, require_writable
 from bundle.pyraseg.workflow import override, read_config
+
+if TYPE_CHECKING:
+    import onnx
+
+    from bundle.pyraseg.deployment import Quantized
 
 #: Layers that a message names.
 NAMED = 5
@@ -80,8 +71,13 @@ def inference_configs(configs: Sequence[Path]) -> list[Path]:
     ]
 
 
-def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser) -> onnx.ModelProto:
+def whole_path(network: "onnx.ModelProto", float_path: Path, config: ConfigParser) -> "onnx.ModelProto":
     """Return the whole path around a network in int8, with the decision and the description of the float one."""
+    import onnx
+    import onnx_ir as ir
+
+    from bundle.pyraseg.deployment import Decision, describe, path_model, read_recipe, recipe_properties
+
     about = {item.key: item.value for item in onnx.load(float_path, load_external_data=False).metadata_props}
     about["precision"] = next(item.value for item in network.metadata_props if item.key == "precision")
     recipe = read_recipe(
@@ -98,7 +94,7 @@ def whole_path(network: onnx.ModelProto, float_path: Path, config: ConfigParser)
     return ir.to_proto(describe(model, about))
 
 
-def told(quantized: Quantized) -> str:
+def told(quantized: "Quantized") -> str:
     """Return which layers cost most, for a message."""
     worst = [f"{layer} ({cost:.2%})" for layer, cost in list(quantized.costs.items())[:NAMED]]
     left = f"; {len(quantized.in_float)} layers are float" if quantized.in_float else ""
@@ -107,6 +103,12 @@ def told(quantized: Quantized) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
+    # Behind the arguments, so that --help needs no extra.
+    import onnx
+    import onnx_ir as ir
+
+    from bundle.pyraseg.deployment import OnnxNetwork, describe, judge, quantize, require_content
+
     files, root = config_files(options.tasks)
     settings = {"bundle_root": str(root), "device": "cpu", **settings}
     config = read_config(files, settings)
@@ -115,8 +117,11 @@ def main(argv: list[str] | None = None) -> None:
     weights = Path(config.get_parsed_content("model_file"))
     network_file = options.network_file or weights.with_suffix(".network.onnx")
     stem = network_file.name.removesuffix(".network.onnx")
-    network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
+    require_writable(files=[int8_file := network_file.with_name(f"{stem}.int8.network.onnx")])
+    model_settings = config.get_parsed_content("settings")
+    network = OnnxNetwork(network_file, threads=1, settings=model_settings, remedy="Write it first: pyraseg export.")
     inference = None
+    protect([network_file, network_file.with_name(f"{stem}.onnx")])
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
         inference = read_config(options.inference or inference_configs(files))
         override(inference, {key: value for key, value in settings.items() if key in inference})
@@ -135,7 +140,6 @@ def main(argv: list[str] | None = None) -> None:
     described = ir.to_proto(describe(ir.from_proto(quantized.model), {**about, "precision": precision}))
 
     whole = None if inference is None else whole_path(described, float_path, inference)
-    int8_file = network_file.with_name(f"{stem}.int8.network.onnx")
     with replacing(int8_file) as temporary:
         onnx.save(described, temporary)
         data = config.get_parsed_content("validate#dataset")
@@ -143,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         some = range(len(data))[:: len(data) // count][:count]
         verdict = judge(
             (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
-            (network, OnnxNetwork(temporary, threads=1, remedy="")),
+            (network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")),
             config.get_parsed_content("validate#inferer"),
             config.get_parsed_content("validate#postprocessing"),
             config["class_names"],

@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 from bundle.pyraseg.commands.console import command_parser
-from bundle.pyraseg.reporting import write_report
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -22,6 +21,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
+    from bundle.pyraseg.reporting import write_report  # behind the arguments, so that --help needs no extra
+
     path = write_report(
         options.evaluation, training_dir=options.training, path=options.output, hide_names=options.hide_names
     )

@@ -2,34 +2,55 @@
 """Run configs as `python -m monai.bundle run` does, with options of the command line set in them."""
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from bundle.pyraseg.commands.places import config_files, shipped
-from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.workflow import merge_files, parse_options, read_config
+from bundle.pyraseg.commands.places import config_files, home, shipped
+from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.workflow import parse_options, read_config
 
 
 def split_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict]:
     """Return what a command takes itself, and the options `--key value` that are for its config.
 
+    An option of the command is one with underscores, too, as the keys of configs have them.
+
     Args:
         parser: of what the command takes.
         argv: its arguments.
+
+    Raises:
+        PyrasegError: an option is neither, and the nearest name is one of the command's own.
     """
     own, others, left = [], [], list(argv or [])
+    takes = {name for name in parser._option_string_actions if name.startswith("--")}
+    keys = {key.partition("#")[0].removeprefix("+") for file in _all_configs() for key in file}
     while left:
         word = left.pop(0)
-        if not word.startswith("--") or word.partition("=")[0] in parser._option_string_actions:
-            own.append(word)
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and name not in takes and name.replace("_", "-") in takes:
+            name = name.replace("_", "-")
+        if not word.startswith("--") or name in takes:
+            own.append(name + equals + value)
             continue
+        key = name.removeprefix("--")
+        hint = nearest_hint(key, keys | {one.removeprefix("--") for one in takes})
+        if key.partition("#")[0] not in keys and any(f"{one.removeprefix('--')!r}" in hint for one in takes):
+            raise PyrasegError(f"{parser.prog} has no option --{key}.{hint} Nothing was run.")
         others.append(word)
         if "=" not in word and left and not left[0].startswith("--"):
             others.append(left.pop(0))
     return parser.parse_args(own), parse_options(others)
+
+
+def _all_configs() -> list[dict[str, Any]]:
+    """Return the content of the configs that tasks are made of."""
+    files = [file for file in (home() / "configs").glob("*.json") if not file.name.endswith("metadata.json")]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def add_configs(parser: argparse.ArgumentParser, program: str) -> None:
@@ -50,15 +71,7 @@ def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[
         files: the configs, in the order in which they are merged.
         root: folder of `data/`, `models/` and `runs/`.
         options: values by their keys, and settings of MONAI's workflow, such as `tracking`.
-
-    Raises:
-        PyrasegError: a number was given as a text.
     """
-    base = merge_files(files)
-    for key, value in options.items():
-        number = isinstance(base.get(key), int | float) and not isinstance(base[key], bool)
-        if number and isinstance(value, str) and not value.startswith(("$", "@")):
-            raise PyrasegError(f"--{key} takes a number, such as {base[key]}, not {value!r}. Nothing was run.")
     settings = {"bundle_root": str(root), "run_id": run_id, **options}
     workflow = ConfigWorkflow([str(file) for file in files], **settings)
     workflow.initialize()

@@ -28,7 +28,15 @@ from typing import Any
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.models import Model, shipped_models
 from bundle.pyraseg.commands.places import config_files, home
-from bundle.pyraseg.core import DEFAULT_TASK, PHOTOGRAPH, PyrasegError, mendable, nearest_hint, task_names
+from bundle.pyraseg.core import (
+    DEFAULT_TASK,
+    PHOTOGRAPH,
+    PyrasegError,
+    mendable,
+    nearest_hint,
+    require_writable,
+    task_names,
+)
 
 #: Warning for the model that was trained on synthetic images.
 SYNTHETIC = """
@@ -59,6 +67,7 @@ def outputs() -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     options, settings = arguments(argv)
     source, target = options.input.expanduser().resolve(), options.output.expanduser().resolve()
+    require_writable([target])
     given = None if options.model is None else Path(options.model).expanduser()
     known = {model.name: model for model in shipped_models()}
     if given is not None and given.suffix == ".onnx":
@@ -132,7 +141,7 @@ def introduced(model: Model) -> str:
     """Return what is to be known before a model is used."""
     if model.is_trained_here:
         return f"{model.path}, trained here for {model.about['task'].lower()}. Not for diagnosis."
-    text = f"the model {model.name}: {model.about['task']}. Trained on: {model.about['data_source']}. "
+    text = f"the model {model.name} ({model.path}): {model.about['task']}. Trained on: {model.about['data_source']}. "
     text += f"{model.about['intended_use']}."
     if model.task == DEFAULT_TASK and model.name == DEFAULT_TASK:
         text += SYNTHETIC

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written whole or not at all, tables among them, and their hashes."""
+"""Files that are written whole or not at all, tables among them, and never over an input; their hashes."""
 
 import csv
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -16,16 +17,69 @@ from typing import Any
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
 
+#: What this process reads and must not replace: paths by the device and the number of the file or folder on it, which
+#: are the same whatever a path looks like (links, "..", capitals on a disk that ignores them).
+_protected: dict[tuple[int, int], str] = {}
+#: Characters of a name that its temporary one repeats: in UTF-8 up to four bytes each, and a disk takes 255.
+_REPEATED = 50
+
+
+def protect(paths: Iterable[str | Path]) -> None:
+    """Protect inputs: `replacing` refuses these files, and the files in these folders, until `protecting_inputs` ends.
+
+    Outside of it, as in a config that is run, they are protected as long as the process runs.
+    """
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:  # whoever reads it says that it is not there
+            continue
+        _protected[status.st_dev, status.st_ino] = os.path.abspath(path)
+
 
 @contextmanager
-def replacing(path: str | Path) -> Generator[Path]:
+def protecting_inputs() -> Generator[None]:
+    """Be one run of a program: what `protect` is told in this block is protected in it."""
+    before = dict(_protected)
+    try:
+        yield
+    finally:
+        _protected.clear()
+        _protected.update(before)
+
+
+def require_replaceable(path: str | Path) -> None:
+    """Refuse to replace or remove a file that is an input, or lies in a folder that is one; see `protect`.
+
+    Raises:
+        PyrasegError: it is one; the message names it.
+    """
+    if not os.path.exists(path):
+        return
+    for place in (Path(path), *Path(path).absolute().parents):
+        status = os.stat(place)
+        known = _protected.get((status.st_dev, status.st_ino))
+        if known is not None and os.path.exists(known) and os.path.samefile(known, place):  # numbers are used again
+            within = "" if place == Path(path) else "in "
+            raise PyrasegError(
+                f"{path} is {within}an input of this run ({known}) and is not replaced. Give another place for results."
+            )
+
+
+@contextmanager
+def replacing(path: str | Path, *, keeps_old: bool = False) -> Generator[Path]:
     """Yield a temporary path beside `path` to write a file or fill a folder at; rename it to `path` at the end.
 
     A reader of `path` sees the old content or the new, whole one. When the block raises, or the process dies, `path` is
     as before. A file at `path` is replaced; a folder there must be empty or absent. Parents are made.
 
+    Args:
+        path: to write.
+        keeps_old: whether the caller has put away what is replaced, so that it may be an input.
+
     Raises:
         DiskError: the disk is full, read-only or not ours to write on.
+        PyrasegError: `path` is an input of this process, see `protect`.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "results", "figures.csv")
@@ -37,11 +91,13 @@ def replacing(path: str | Path) -> Generator[Path]:
     'Dice,0.9'
     """
     path = Path(path)
+    if not keeps_old:
+        require_replaceable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"The folder {path.parent} cannot be created: {error.strerror}. Choose another.") from error
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name[:_REPEATED]}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         if temporary.is_file():
@@ -82,6 +138,57 @@ def require_new(folder: Path) -> None:
     """Raise PyrasegError unless a folder that is to be written is absent or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PyrasegError(f"{folder} exists and is not empty. Give a new or an empty folder.")
+
+
+def remove_results(folder: Path, names: str) -> None:
+    """Remove a folder of results of an earlier run, if there is one.
+
+    Args:
+        folder: of files alone.
+        names: regular expression of what they are called.
+
+    Raises:
+        PyrasegError: it holds something else, or an input.
+    """
+    for path in folder.glob("*"):
+        if path.is_dir() or not re.fullmatch(names, path.name):
+            raise PyrasegError(f"{folder} holds {path.name}, which is not a result and is not replaced. Move it away.")
+        require_replaceable(path)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterable[str | Path] = ()) -> None:
+    """Refuse, before any work, places that results cannot be written to at the end of it. Nothing is made or changed.
+
+    Args:
+        folders: of results; they need not be there yet.
+        files: to be written.
+
+    Raises:
+        PyrasegError: a folder is None, or it or one above it is a file, or a file is a folder.
+        DiskError: nothing can be written there.
+    """
+    places = []
+    for folder in folders:
+        if folder is None:
+            raise PyrasegError("There is no folder for the results (output_dir is null). Give one.")
+        places.append(Path(folder).expanduser().absolute())
+    for file in (Path(file).expanduser().absolute() for file in files):
+        if file.is_dir():
+            raise PyrasegError(f"{file} is a folder, but a file is to be written there. Give another path.")
+        places.append(file.parent)
+    for folder in places:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir():
+            raise PyrasegError(
+                f"Results are to be written to the folder {folder}, but {there} is a file. Give another."
+            )
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise DiskError(f"Nothing can be written to {there}: {error.strerror}. Give another folder.") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -59,7 +59,11 @@ def how_to_train(model_file: str | Path, bundle_root: str | Path) -> str:
     """
     folder, task = Path(bundle_root) / "configs", Path(model_file).stem
     files = task_files(folder, "train", task if (folder / f"{task}_inference.json").is_file() else None)
-    return f"Train one first: python -m monai.bundle run training --config_file {config_option(files)}"
+    name = DEFAULT_TASK if len(files) == 1 else task
+    return (
+        f"Train one first, `pyraseg train{'' if name == DEFAULT_TASK else f' {name}'}` or `python -m monai.bundle run "
+        f"training --config_file {config_option(files)}`, or give the weights of another with --model_file."
+    )
 
 
 def config_option(files: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, protect
 from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
 from bundle.pyraseg.datalists.pairing import find_pairs
 from bundle.pyraseg.datalists.patients import (
@@ -21,8 +21,8 @@ from bundle.pyraseg.datalists.patients import (
     patients_from_csv,
 )
 from bundle.pyraseg.dicom import find_series
-from bundle.pyraseg.labels import StructureSet, open_label
-from bundle.pyraseg.transforms import MedicalImageReader
+from bundle.pyraseg.labels import StructureSet, color_name, colors_in, open_label, read_painted, slicer_segments
+from bundle.pyraseg.transforms import stored_label
 
 #: More values than this are no classes but a blurred mask.
 MOST_VALUES = 255
@@ -84,6 +84,7 @@ def collect_cases(
         PyrasegError: there are no pairs, patients are not told apart, or a file cannot be read.
     """
     layout, items = find_pairs(folder, image_pattern=image_pattern, label_pattern=label_pattern)
+    protect(item[key] for item in items for key in ("image", "label"))
     if layout == "Pascal VOC" and unknown_value is None:
         unknown_value = 255
     cases = [item["patient"] for item in items]
@@ -137,8 +138,8 @@ def _is_dicom(path: Path) -> bool:
 def classes_present(label: str | Path, *, threshold: float | None = None, unknown_value: int | None = None) -> set[str]:
     """Return the classes that a label holds, background left out.
 
-    They are the values of a label map, the names of the segments of a DICOM SEG that have pixels, or those of the
-    regions of an RTSTRUCT that have contours.
+    They are the values of a label map, the colors of one that is painted ("#ff0000"), the names of the segments of a
+    DICOM SEG or of 3D Slicer that have pixels, or those of the regions of an RTSTRUCT that have contours.
 
     Args:
         label: path.
@@ -155,7 +156,18 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
             return {roi.region.name for roi in found.rois.values() if roi.contours}
         drawn = {frame.segment for frame in found.frames() if frame.mask.any()}
         return {found.regions[number].name for number in drawn}
-    values = np.unique(MedicalImageReader(palette_index=True).get_data([path])[0])
+    if path.name.lower().endswith(PHOTOGRAPH):
+        painted = read_painted(path)
+        if painted.colored:
+            return {color_name(color) for color in colors_in(painted.values, path)}
+        values = np.unique(painted.values)
+    else:
+        stored, meta = stored_label(path)
+        if "segments" in meta:
+            layers = np.moveaxis(stored, 3, 0) if stored.ndim == 4 else stored[None]
+            segments = slicer_segments(meta["segments"], len(layers), f"The segmentation {path}").values()
+            return {segment.region.name for segment in segments if (layers[segment.layer] == segment.value).any()}
+        values = np.unique(stored)
     if threshold is not None:
         values = np.unique(values >= threshold)
     if len(values) > MOST_VALUES + 1 or (values != np.round(values)).any():

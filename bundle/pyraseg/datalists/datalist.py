@@ -5,12 +5,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, protect
 from bundle.pyraseg.datalists.pairing import pair_by_pattern
 from bundle.pyraseg.datalists.patients import patients_by_pattern
 from bundle.pyraseg.datalists.splitting import SPLITS, random_split, refuse_shared_patients
@@ -18,6 +18,12 @@ from bundle.pyraseg.datalists.voc import is_voc, read_lists
 from bundle.pyraseg.transforms import label_files
 
 logger = logging.getLogger(__name__)
+
+#: What to do where a data set is not there.
+REMEDY = (
+    "Give the folder of a data set with --dataset_dir, or make one: `pyraseg download` fetches public images, `pyraseg "
+    "draw-photographs` draws synthetic ones."
+)
 
 
 def load_cases(
@@ -66,11 +72,9 @@ def load_cases(
     folder = Path(dataset_dir).expanduser().resolve()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise PyrasegError(f"The data set folder {folder} {what}. Correct dataset_dir.")
+        raise PyrasegError(f"The data set folder {folder} {what}. {REMEDY}")
     if not any(folder.iterdir()):
-        raise PyrasegError(
-            f"The data set folder {folder} is empty. Put images and labels there, or correct dataset_dir."
-        )
+        raise PyrasegError(f"The data set folder {folder} is empty. Put images and labels there. {REMEDY}")
     listed = folder / "datalist.json"
     if listed.is_file():
         cases = _read_list(listed)
@@ -82,6 +86,7 @@ def load_cases(
         items = pair_by_pattern(folder, image_pattern, label_pattern)
         cases = random_split(_with_patients(items, patient_pattern), split_shares, seed)
     refuse_shared_patients(cases, folder)
+    protect([listed, *files_of(item for part in cases.values() for item in part)])
     counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
     everything = [item for part in cases.values() for item in part]
     known = {item["patient"] for item in everything if item.get("patient_known", True)}
@@ -91,6 +96,12 @@ def load_cases(
         whose += f" and {unknown} of unknown ones, each taken for a patient of its own"
     logger.info("Cases%s: %s; split %s", whose, counts, split_hash(cases))
     return cases
+
+
+def files_of(items: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the files and folders of some cases: images, and every file of a label."""
+    for item in items:
+        yield from (item["image"], *label_files(item["label"]))
 
 
 def split_hash(cases: Mapping[str, Sequence[dict[str, Any]]]) -> str:

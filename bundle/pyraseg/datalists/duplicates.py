@@ -17,7 +17,7 @@ from scipy.fft import irfft2, rfft2
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, fill_outside, open_photograph
 from bundle.pyraseg.transforms import MedicalImageReader
 
 #: Correlation from which on two images count as the same.
@@ -82,8 +82,7 @@ def thumbnail(path: str | Path) -> np.ndarray:
     Raises:
         PyrasegError: the image cannot be read.
     """
-    plane = _plane(Path(path))
-    return _resize(np.nan_to_num(plane, posinf=0, neginf=0), SIZE)
+    return _resize(_plane(Path(path)), SIZE)
 
 
 def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
@@ -107,12 +106,10 @@ def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
 def _plane(path: Path) -> np.ndarray:
     """Return one gray plane of an image, of any size."""
     if path.name.lower().endswith(PHOTOGRAPH):
-        try:
-            with Image.open(path) as image:
-                image.draft("L", (2 * SIZE, 2 * SIZE))  # JPEG decodes a large image several times faster like this
-                return np.asarray(image if image.mode[0] in "IF" else image.convert("L"), np.float32)
-        except (OSError, Image.DecompressionBombError) as error:
-            raise PyrasegError(f"{path} cannot be read as an image. Replace the file or leave it out.") from error
+        image = open_photograph(path, draft=(2 * SIZE, 2 * SIZE))
+        picture = np.array(image if image.mode[0] in "IF" else image.convert("L"), np.float32)
+        fill_outside(picture.T, str(path), axes=2)
+        return picture
     array = np.asarray(MedicalImageReader().get_data([path])[0], np.float32)
     if array.ndim > 3:  # colors, or several measurements of one volume
         array = array.mean(axis=tuple(range(3, array.ndim)))

@@ -2,6 +2,8 @@
 from .affines import LPS_TO_RAS as LPS_TO_RAS
 from .affines import apply_affine as apply_affine
 from .affines import slice_orientation as slice_orientation
+from .affines import unit_normal as unit_normal
+from .affines import voxel_sizes as voxel_sizes
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
 from .geometry import Geometry as Geometry
@@ -26,7 +28,8 @@ from .series import DicomImage as DicomImage
 from .series import SeriesStream as SeriesStream
 from .series import read_series as read_series
 from .source import complete as complete
-from .source import in_frame_order as in_frame_order
+from .source import copied_names as copied_names
 from .source import missing_attributes as missing_attributes
 from .source import read_sources as read_sources
 from .source import values_as_they_are as values_as_they_are
+from .source import with_frames as with_frames

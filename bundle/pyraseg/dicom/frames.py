@@ -63,7 +63,9 @@ def arrange_series(
     select = dict(select or {})
     for keyword in select:
         if keyword not in keyword_dict:
-            raise PyrasegError(f"select: {keyword!r} is no DICOM keyword.{nearest_hint(keyword, keyword_dict)}")
+            raise PyrasegError(
+                f"Slices are selected by DICOM keywords, and {keyword!r} is none.{nearest_hint(keyword, keyword_dict)}"
+            )
     series = _choose(find_series(path, keywords=select), series_uid)
     frames = _selected(series, _frames_of(series), select)
     _require_uniform(series, frames)
@@ -79,7 +81,7 @@ def _choose(scan: Scan, series_uid: str | None) -> Series:
     listed = "; ".join(map(str, scan.series))
     if series_uid is None:
         if len(scan.series) > 1:
-            raise PyrasegError(f"{scan.path} holds {len(scan.series)} series: {listed}. Choose one with series_uid.")
+            raise PyrasegError(f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own.")
         return scan.series[0]
     for series in scan.series:
         if series.uid == series_uid:
@@ -148,7 +150,7 @@ def _require_uniform(series: Series, frames: list[Frame]) -> None:
             found = "; ".join(f"{_text(v)} ({len(g)} of {len(frames)}, {names_of(g)})" for v, g in groups.items())
             raise PyrasegError(
                 f"Series {series} in {series.files[0].parent} mixes {name}: {found}. "
-                "Move the odd files to a folder of their own, read one file alone, or choose with select."
+                "Move the odd files to a folder of their own, or read one file alone."
             )
 
 
@@ -173,14 +175,16 @@ def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometr
     if not geometry.is_evenly_spaced:
         steps = np.diff(geometry.distances)
         widest = int(np.argmax(steps))
+        gaps = len(geometry.blocks) - 1
         LOGGER.warning(
-            "Series %s is not evenly spaced: %.3f to %.3f mm, %.3f mm between %s and %s; a slice may be missing",
+            "Series %s is not evenly spaced: %.3f to %.3f mm, %.3f mm between %s and %s; a slice may be missing%s",
             series,
             steps.min(),
             steps.max(),
             steps[widest],
             frames[widest].file,
             frames[widest + 1].file,
+            f". It has {gaps} gap{'s' * (gaps > 1)}, of which volumes and surfaces count nothing" if gaps else "",
         )
     return frames, geometry
 
@@ -210,7 +214,11 @@ def _require_distinct(series: Series, frames: list[Frame]) -> None:
     alone = [keyword for keyword, enough in told_apart.items() if enough][:1]
     example = {keyword: twins[0].value(keyword) for keyword in (alone or told_apart)}
     differing = "; ".join(f"{keyword}: {_tally(frame.value(keyword) for frame in frames)}" for keyword in told_apart)
-    raise PyrasegError(f"{found}. They differ in {differing}. Choose with select, e.g. select={example}.")
+    options = " ".join(f"{keyword}={value}" for keyword, value in example.items())
+    raise PyrasegError(
+        f"{found}. They differ in {differing}. Move the slices of one to a folder of their own; an exported model "
+        f"(`pyraseg export`) also takes --select {options}."
+    )
 
 
 def _plain(value: Any) -> Any:

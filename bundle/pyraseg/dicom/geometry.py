@@ -5,7 +5,7 @@ Coordinates are DICOM's patient coordinates in millimeters, LPS (x to the left, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,11 @@ COSINE_TOLERANCE = 1e-3  # of a direction cosine: 0.06 degrees
 SPACING_TOLERANCE = 1e-3  # relative, of the pixel spacing
 DUPLICATE_DISTANCE = 1e-3  # mm along the normal: closer planes are the same plane
 EVEN_RELATIVE, EVEN_ABSOLUTE = 0.05, 0.01  # of the slice spacing; mm
+GAP, WIDE_GAP = 1.5, 4.0  # a step is a gap from so many of its neighboring steps on, or of the stack's finer ones
+FINER = 25  # percentile of the steps that stands for the finer ones: two gaps side by side do not excuse each other
+FINEST_SHARE = 20  # the finest step of a regular grid that holds uneven slices: this part of their smallest one
+MOST_PLANES = 4096  # of such a grid
+ON_GRID = 0.01  # mm from its plane of the grid that a slice may be
 SLICE_SHARE, SLICE_FLOOR = 0.1, 0.1  # how far from a slice something still lies on it: of the slice spacing; mm
 PLANE_ATTRIBUTES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
@@ -56,13 +61,13 @@ class Geometry:
         row_cosine: (3,), unit vector along a row, the direction of growing column index.
         column_cosine: (3,), unit vector along a column, the direction of growing row index.
         pixel_spacing: (between rows, between columns), mm.
-        slice_thickness: mm, from the header, or None. It says nothing about the distance between slices.
+        slice_thickness: mm, the largest in the headers, or None. It says nothing about the distance between slices.
 
     >>> geometry = Geometry.from_affine(np.diag([0.5, 0.5, 1, 1]), [[0, 0, 0], [0, 0, 3], [0, 0, 9]])
     >>> geometry.points([[2, 4, 1.5]]).tolist()
     [[1.0, 2.0, 6.0]]
     >>> geometry.voxel_volumes.tolist()
-    [0.75, 1.125, 1.5]
+    [0.75, 0.75, 0.75]
     """
 
     positions: np.ndarray
@@ -72,20 +77,22 @@ class Geometry:
     slice_thickness: float | None = None
 
     @classmethod
-    def from_affine(cls, affine: np.ndarray, positions: np.ndarray) -> "Geometry":
+    def from_affine(
+        cls, affine: np.ndarray, positions: np.ndarray, *, slice_thickness: float | None = None
+    ) -> "Geometry":
         """Return the geometry of slices whose axes are those of an affine to LPS mm.
 
         Args:
             affine: (4, 4), from (column, row, slice). Its third axis only tells the thickness of a lone slice.
             positions: (N, 3), mm, center of the first pixel of each slice.
+            slice_thickness: mm, where it is known.
         """
         columns, rows, _ = voxel_sizes(affine)
         row_cosine, column_cosine = affine[:3, 0] / columns, affine[:3, 1] / rows
-        thickness = None
         if len(positions) == 1:
-            thickness = abs(float(affine[:3, 2] @ unit_normal(row_cosine, column_cosine)))
+            slice_thickness = abs(float(affine[:3, 2] @ unit_normal(row_cosine, column_cosine)))
         spacing = float(rows), float(columns)
-        return cls(np.asarray(positions, float), row_cosine, column_cosine, spacing, thickness)
+        return cls(np.asarray(positions, float), row_cosine, column_cosine, spacing, slice_thickness)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -150,9 +157,95 @@ class Geometry:
         return matrix
 
     @cached_property
+    def blocks(self) -> list[np.ndarray]:
+        """Return the slices of each block, their numbers ascending, from the lowest block on: gaps part the blocks.
+
+        A step is a gap if it is more than 1.5 times as wide as either step beside it and as the slices are thick, or
+        more than 4 times as wide as the finer steps of the stack and as the slices are thick. So a missing slice is a
+        gap, and a change of spacing, which goes on, is none. Of two slices only their thickness tells.
+        """
+        steps, thickness = self.gaps, self.slice_thickness or 0.0
+        if len(steps) < 2 and not thickness:
+            return [np.arange(len(self))]
+        beside = np.maximum(np.append(0.0, steps[:-1]), np.append(steps[1:], 0.0))
+        gaps = steps > WIDE_GAP * max(self._finer_step if len(steps) > 1 else 0.0, thickness)
+        if len(steps) > 1:
+            gaps |= steps > GAP * np.maximum(beside, thickness)
+        order = np.argsort(self.distances, kind="stable")
+        return [np.sort(block) for block in np.split(order, np.flatnonzero(gaps) + 1)]
+
+    @property
+    def _finer_step(self) -> float:
+        return float(np.percentile(self.gaps, FINER, method="lower"))
+
+    def parts(self) -> list[tuple[np.ndarray, "Geometry"]]:
+        """Return the slices of each block with their own geometry; a lone slice is as thick as it stands for."""
+        if len(self.blocks) == 1:
+            return [(self.blocks[0], self)]
+        lone = self.slice_thickness or self._finer_step
+        return [(block, replace(self, positions=self.positions[block], slice_thickness=lone)) for block in self.blocks]
+
+    @cached_property
     def slice_widths(self) -> np.ndarray:
-        """Return how much of the normal each slice stands for, (N,) mm; of one slice the length of ``step``."""
-        return slice_widths(self.distances) if len(self) > 1 else np.array([abs(self.step @ self.normal)])
+        """Return how much of the normal each slice stands for, (N,) mm.
+
+        Within a block that is half the way to either neighbor, and at its ends as much to both sides. A slice between
+        two gaps stands for its thickness or, where that is unknown, for the finer steps of the stack. One slice alone
+        has the length of ``step``.
+        """
+        if len(self) == 1:
+            return np.array([abs(self.step @ self.normal)])
+        widths = np.empty(len(self))
+        for block, part in self.parts():
+            widths[block] = slice_widths(part.distances) if len(block) > 1 else part.slice_widths
+        return widths
+
+    def regular_grid(self) -> "RegularGrid":
+        """Return a regular grid, in the order of the slices, one of whose planes each slice is.
+
+        An evenly spaced stack is its own. For another one the grid is finer, reaches as far as the outer slices stand
+        for, and each plane shows the slice that it lies within; in a gap it shows none.
+
+        Raises:
+            PyrasegError: no grid that is not excessively fine has all slices on its planes.
+        """
+        if self.is_evenly_spaced:
+            return RegularGrid(self.affine, np.arange(len(self)), np.arange(len(self)))
+        line = self.positions[-1] - self.positions[0]
+        along = (self.positions - self.positions[0]) @ line / np.linalg.norm(line)
+        aside = self.positions - self.positions[0] - np.outer(along, line / np.linalg.norm(line))
+        refusal = PyrasegError(
+            f"its slices lie {self.gaps.min():.3f} to {self.gaps.max():.3f} mm apart, not on any regular grid, and "
+            "NIfTI has no other. DICOM SEG has: ask for that."
+        )
+        if np.linalg.norm(aside, axis=1).max() > ON_GRID or (np.diff(along) <= 0).any():
+            raise refusal
+        for share in range(1, FINEST_SHARE + 1):
+            step = along[-1] / max(np.rint(along[-1] / (np.diff(along).min() / share)), 1)
+            planes = np.rint(along / step).astype(int)
+            if np.abs(planes * step - along).max() <= ON_GRID:
+                break
+        else:
+            raise refusal
+        normal_step = abs(step * (line / np.linalg.norm(line)) @ self.normal)
+        reach = self.slice_widths / 2 / normal_step  # in planes, to either side
+        first, last = int(np.ceil(-reach[0] + 1e-6)), int(np.floor(planes[-1] + reach[-1] + 1e-6))
+        if last - first >= MOST_PLANES:
+            raise refusal
+        places = np.arange(first, last + 1)
+        lower = np.clip(np.searchsorted(planes, places, side="right") - 1, 0, len(self) - 1)
+        upper = np.clip(lower + 1, 0, len(self) - 1)
+        nearest = np.where(places - planes[lower] <= planes[upper] - places + 1e-6, lower, upper)
+        nearest = np.where(places < 0, 0, nearest)
+        nearest = np.where(places > planes[-1], len(self) - 1, nearest)
+        inside = np.zeros(len(places), bool)
+        for block in self.blocks:
+            low, high = planes[block[0]] - reach[block[0]], planes[block[-1]] + reach[block[-1]]
+            inside |= (places > low + 1e-6) & (places <= high + 1e-6)
+        affine = self.affine
+        affine[:3, 2] = step * line / np.linalg.norm(line)
+        affine[:3, 3] = self.positions[0] + first * affine[:3, 2]
+        return RegularGrid(affine, np.where(inside, nearest, -1), planes - first)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -194,6 +287,29 @@ class Geometry:
         """Return the exact row and column of points (n, 3) on their slices (n,), (n, 2); pixel centers are integers."""
         axes = np.stack([self.column_cosine, self.row_cosine], axis=1)
         return (points - self.positions[slices]) @ axes / self.pixel_spacing
+
+
+@dataclass(frozen=True, eq=False)
+class RegularGrid:
+    """A regular grid that holds slices, which need not be evenly spaced.
+
+    Attributes:
+        affine: (4, 4), from (column, row, plane) to LPS mm.
+        sources: for each plane the slice that it shows, -1 for none.
+        planes: for each slice the plane that it is, (N,).
+    """
+
+    affine: np.ndarray
+    sources: np.ndarray
+    planes: np.ndarray
+
+    def fill(self, values: np.ndarray, *, empty: float = 0) -> np.ndarray:
+        """Return the values (W, H, N) of slices on the planes, (W, H, D); those that show no slice are empty."""
+        if np.array_equal(self.sources, np.arange(values.shape[2])):
+            return values
+        filled = values[:, :, self.sources]
+        filled[:, :, self.sources < 0] = empty
+        return filled
 
 
 def frame_planes(dataset: Dataset) -> list[Plane | None]:
@@ -245,7 +361,8 @@ def stack_geometry(planes: Sequence[Plane]) -> tuple[Geometry, np.ndarray]:
     order = np.argsort(distances, kind="stable")
     if (np.diff(distances[order]) < DUPLICATE_DISTANCE).any():
         raise PyrasegError("Two planes have the same position along the normal. Choose one of them.")
-    return Geometry(positions[order], row, column, first.pixel_spacing, first.slice_thickness), order
+    thickness = max((plane.slice_thickness or 0.0 for plane in planes), default=0.0)
+    return Geometry(positions[order], row, column, first.pixel_spacing, thickness or None), order
 
 
 def _require_orthonormal(orientation: tuple[float, ...], where: str) -> None:

@@ -91,22 +91,21 @@ def padding_mask(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Return where stored values are padding, a boolean array of the shape of ``stored`` (PS3.3 C.7.5.1.1.2).
 
     Padding is Pixel Padding Value, or the closed interval from it to Pixel Padding Range Limit, in either order.
-    Float pixels have their own pair of attributes, and what is not finite counts as padding. Color has none.
+    Float pixels have their own pair of attributes. Color has none.
     """
     if dataset.get("PhotometricInterpretation") not in MONOCHROME:
         return np.zeros(stored.shape, dtype=bool)
     prefix = {"f4": "FloatPixel", "f8": "DoubleFloatPixel"}.get(stored.dtype.str[1:], "Pixel")
     where = file_of(dataset)
     value = read_numbers(dataset, f"{prefix}PaddingValue", 1, where)
-    mask = ~np.isfinite(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, dtype=bool)
     if value is None:
-        return mask
+        return np.zeros(stored.shape, dtype=bool)
     limit = read_numbers(dataset, f"{prefix}PaddingRangeLimit", 1, where) or value
     low, high = value[0], limit[0]
     if prefix == "Pixel":
         low, high = (_as_stored(int(v), dataset) for v in (low, high))
     low, high = min(low, high), max(low, high)
-    return mask | ((stored >= low) & (stored <= high)) if low != high else mask | (stored == low)
+    return (stored >= low) & (stored <= high)
 
 
 def is_inverted(dataset: Dataset) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, require_outside
+from bundle.pyraseg.dicom.apart import patient_of
 from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
 from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
 from bundle.pyraseg.dicom.geometry import Geometry
@@ -42,7 +43,7 @@ class DicomImage:
             stand in the order of InstanceNumber or, where that is not unique, of file names and frames.
         inverted: whether the smallest value is meant to be shown white.
         voi: for each slice, the views that its header offers.
-        padded: share of pixels that were padding. They hold the smallest valid rescaled value of the whole series.
+        padding: number of pixels that were padding. They hold the smallest valid rescaled value of the whole series.
         units: "HU" for CT, else RescaleType, or "".
         photometric: PhotometricInterpretation as stored (``pixels`` is RGB for every color one).
         series_uid, study_uid, frame_of_reference_uid: "" where the files have none.
@@ -57,7 +58,7 @@ class DicomImage:
     geometry: Geometry | None
     inverted: bool
     voi: tuple[tuple[VoiWindow | VoiLut, ...], ...]
-    padded: float
+    padding: int
     units: str
     modality: str
     photometric: str
@@ -81,7 +82,8 @@ def read_series(
     """Read a series from a folder, from given files, or from a multi-frame object.
 
     Padding is found on stored values and replaced, after rescaling, by the smallest valid value of the series, so that
-    no resampling, percentile or deformation mixes it in. A stack with a missing slice is read, and a warning logged.
+    no resampling, percentile or deformation mixes it in; so are NaN and infinity outside the field of view, see
+    `require_outside`. A stack with a missing slice is read, and a warning logged.
 
     Args:
         path: a folder (searched recursively), a file, or the files of a series, such as `Series.found`: their
@@ -92,8 +94,8 @@ def read_series(
 
     Raises:
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
-            missing positions, mixes sizes, orientations, spacings, color or polarity, or cannot be decoded; or a file
-            was replaced while it was read.
+            missing positions, mixes sizes, orientations, spacings, color or polarity, holds NaN inside, or cannot be
+            decoded; or a file was replaced while it was read.
 
     >>> from pydicom.data import get_testdata_file
     >>> image = read_series(get_testdata_file("CT_small.dcm"))
@@ -101,7 +103,7 @@ def read_series(
     ((1, 128, 128), 'HU', 'CT')
     """
     series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
-    pixels, voi, padded, found = _load(series, frames, are_found(path))
+    pixels, voi, padding, found = _load(series, frames, are_found(path))
     first = frames[0]
     rescale_type = str(first.value("RescaleType") or "")
     if rescale_type in ("", "US"):  # US: unspecified
@@ -111,11 +113,11 @@ def read_series(
         geometry=geometry,
         inverted=first.inverted,
         voi=voi,
-        padded=padded,
+        padding=padding,
         units=rescale_type,
         modality=series.modality,
         photometric=str(first.header.get("PhotometricInterpretation") or ""),
-        series_uid=series.uid if series.has_uid else "",
+        series_uid=series.instance_uid,
         study_uid=series.study_uid,
         frame_of_reference_uid=str(first.header.get("FrameOfReferenceUID") or ""),
         files=tuple(frame.file for frame in frames),
@@ -127,8 +129,8 @@ def read_series(
     )
 
 
-def _load(series: Series, frames: list[Frame], keep_headers: bool) -> tuple[np.ndarray, tuple, float, tuple]:
-    """Decode every file once, and fill pixels, views per slice, the share of padding, and the files with headers."""
+def _load(series: Series, frames: list[Frame], keep_headers: bool) -> tuple[np.ndarray, tuple, int, tuple]:
+    """Decode every file once, and fill pixels, views per slice, the count of padding, and the files with headers."""
     first, color = frames[0].header, frames[0].is_color
     shape = (len(frames), int(first.Rows), int(first.Columns))
     pixels = np.empty((*shape, 3), np.uint8) if color else np.empty(shape, np.float32)
@@ -137,7 +139,7 @@ def _load(series: Series, frames: list[Frame], keep_headers: bool) -> tuple[np.n
     places: dict[Path, list[int]] = defaultdict(list)
     for place, frame in enumerate(frames):
         places[frame.file].append(place)
-    padding = 0
+    padding = missing = 0
     found: dict[Path, FoundFile] = {}
     for file, slots in places.items():
         dataset, decoded, header = decode_file(frames[slots[0]], keep_header=keep_headers)
@@ -150,13 +152,17 @@ def _load(series: Series, frames: list[Frame], keep_headers: bool) -> tuple[np.n
                 continue
             pixels[slot] = rescale_frame(decoded[index], dataset, index)
             padding += int(np.count_nonzero(np.isposinf(pixels[slot])))
+            missing += int(np.count_nonzero(np.isnan(pixels[slot])))
             view = read_voi(dataset, index)
             views[slot] = seen.setdefault(view, view)
+    padding += missing
     if padding == pixels.size:
         raise PyrasegError(f"Series {series}: every pixel is padding ({names_of(frames)}). There is nothing to read.")
+    if missing:
+        require_outside(np.isnan(pixels), [str(frame.file) for frame in frames])
     if padding:
-        pixels[np.isposinf(pixels)] = pixels.min()
-    return pixels, tuple(views), padding / pixels.size, tuple(found[frame.file] for frame in frames if found)
+        pixels[~np.isfinite(pixels)] = np.fmin.reduce(pixels, axis=None)
+    return pixels, tuple(views), padding, tuple(found[frame.file] for frame in frames if found)
 
 
 def decode_file(frame: Frame, *, keep_header: bool = False) -> tuple[Dataset, np.ndarray, FoundFile | None]:
@@ -174,8 +180,12 @@ def decode_file(frame: Frame, *, keep_header: bool = False) -> tuple[Dataset, np
 
 
 def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarray:
-    """Return the rescaled values of a gray frame, float32; padding is infinite until it is known what replaces it."""
+    """Return the rescaled values of a gray frame, float32.
+
+    Padding is infinite until it is known what replaces it; whatever else is not finite is NaN.
+    """
     values = apply_modality_lut(stored, dataset, index)
+    values[~np.isfinite(values)] = np.nan
     values[padding_mask(stored, dataset)] = np.inf
     return values
 
@@ -186,7 +196,7 @@ def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
         with opened(frame.file, frame.stamp) as (stream, stamp), without_notices():
             if keep_header:
                 header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
-                found = FoundFile.of(frame.file, header, stamp, complete=True)
+                found = FoundFile.of(frame.file, header, stamp, patient=patient_of(header), complete=True)
                 stream.seek(0)
             dataset = pydicom.dcmread(stream, force=True)
             parse(dataset, PIXEL_GROUPS)
@@ -237,11 +247,12 @@ class SeriesStream:
     def slices(self) -> Iterator[np.ndarray]:
         """Yield each slice, (rows, columns) float32 in rescaled units or (rows, columns, 3) uint8 RGB.
 
-        Padding becomes the smallest valid value of the series; where there is any, a pass of its own finds that first.
+        Padding becomes the smallest valid value of the series; where there is any, a pass of its own finds that first,
+        and looks where NaN lies.
         """
         for values, _ in self._decoded():
             if not self.is_color:
-                padding = np.isposinf(values)
+                padding = ~np.isfinite(values)
                 if padding.any():
                     values[padding] = self._smallest
             yield values
@@ -252,13 +263,16 @@ class SeriesStream:
             yield read_voi(dataset, frame.index)
 
     def percentiles(self, percentages: Sequence[float]) -> list[float]:
-        """Return percentiles of all slices together, as NumPy interpolates them, without holding the slices.
+        """Return percentiles of all slices without padding, as NumPy interpolates them, without holding the slices.
 
         Different values are counted: as many as an image stores, 65536 at most, where all slices share one rescaling.
         """
         values, counts = np.empty(0, np.float32), np.empty(0, np.int64)
-        for pixels in self.slices():
-            found, times = np.unique(pixels, return_counts=True)
+        for pixels, _ in self._decoded():
+            valid = pixels[np.isfinite(pixels)]
+            if valid.size < pixels.size:
+                _ = self._smallest  # which refuses what cannot be padding
+            found, times = np.unique(valid, return_counts=True)
             values, index = np.unique(np.concatenate([values, found]), return_inverse=True)
             counts = np.bincount(index, weights=np.concatenate([counts, times])).astype(np.int64)
         ends = np.cumsum(counts)
@@ -273,13 +287,23 @@ class SeriesStream:
 
     @cached_property
     def _smallest(self) -> float:
-        smallest = min(float(values.min(initial=np.inf)) for values, _ in self._decoded())
+        """Return the smallest value that is no padding, after a look at where NaN lies."""
+        smallest = np.inf
+        missing: dict[int, np.ndarray] = {}
+        for place, (values, _) in enumerate(self._decoded()):
+            smallest = min(smallest, float(np.fmin.reduce(values, axis=None, initial=np.inf)))
+            if (here := np.isnan(values)).any():
+                missing[place] = here
         if smallest == np.inf:
             raise PyrasegError(f"Series {self.series}: every pixel is padding. There is nothing to read.")
+        if missing:
+            nowhere = np.zeros_like(next(iter(missing.values())))
+            masks = np.stack([missing.get(place, nowhere) for place in range(len(self))])
+            require_outside(masks, [str(file) for file in self.files])
         return smallest
 
     def _decoded(self) -> Iterator[tuple[np.ndarray, Dataset]]:
-        """Yield each slice, infinite where it is padding, and its file."""
+        """Yield each slice, see `rescale_frame`, and its file."""
         held: tuple[Frame, tuple] | None = None
         for place, frame in enumerate(self.frames):
             if held is None or held[0].file != frame.file:

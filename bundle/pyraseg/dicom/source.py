@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The images that a segmentation or a structure set refers to, and what to do where their headers are incomplete."""
 
+import copy
 import hashlib
 import re
 import threading
@@ -9,7 +10,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pydicom.config
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -28,7 +28,7 @@ from pydicom.valuerep import DA, TM
 
 from bundle.pyraseg.core import PyrasegError, file_digest
 from bundle.pyraseg.dicom.found import FoundFile, opened
-from bundle.pyraseg.dicom.geometry import frame_planes, stack_geometry
+from bundle.pyraseg.dicom.geometry import Plane, frame_planes, stack_geometry
 from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
 
 #: What a reference to an image is made of (PS3.3 Table 10-11), its study and its series.
@@ -115,19 +115,30 @@ def _source(file: str | Path, pixels: bool) -> Dataset:
 
 
 def _fill_thickness(datasets: Sequence[Dataset]) -> None:
-    """Give slices in a patient a thickness, which PS3.3 C.7.6.16.2.1 wants of a segmentation."""
-    planes = [plane for dataset in datasets for plane in frame_planes(dataset)]
+    """Give single images in a patient a thickness, which PS3.3 C.7.6.16.2.1 wants of a segmentation."""
+    if frame_count(datasets[0]) > 1:
+        return  # `with_frames` knows which of its frames are a stack
+    planes = [frame_planes(dataset)[0] for dataset in datasets]
     known = [plane for plane in planes if plane is not None]
     if len(known) < len(planes) or all(plane.slice_thickness for plane in known):
         return
-    geometry, _ = stack_geometry(known)
+    spacing = f"{_spacing(known):.6g}"
+    for dataset in datasets:
+        item = functional_group(dataset, 0, "PixelMeasuresSequence") or dataset
+        if not item.get("SliceThickness"):
+            item.SliceThickness = spacing
+
+
+def _spacing(planes: Sequence[Plane]) -> float:
+    """Return the distance between slices in mm.
+
+    Raises:
+        PyrasegError: there is only one.
+    """
+    geometry, _ = stack_geometry(planes)
     if geometry.slice_spacing is None:
         raise PyrasegError("its only slice has no SliceThickness, and no neighbor tells it. Set it in a copy.")
-    for dataset in datasets:
-        groups = [functional_group(dataset, frame, "PixelMeasuresSequence") for frame in range(frame_count(dataset))]
-        for item in (group or dataset for group in groups):
-            if not item.get("SliceThickness"):
-                item.SliceThickness = f"{geometry.slice_spacing:.6g}"
+    return geometry.slice_spacing
 
 
 def _acceptable(keyword: str, value: object) -> object:
@@ -141,17 +152,51 @@ def _acceptable(keyword: str, value: object) -> object:
     return value or ""
 
 
-def in_frame_order(slices: np.ndarray, frame_numbers: Sequence[int], sources: Sequence[Dataset]) -> np.ndarray:
-    """Return a mask (N, rows, columns) as its sources are ordered: by frame, for a multi-frame image.
+def with_frames(source: Dataset, frame_numbers: Sequence[int]) -> Dataset:
+    """Return the header of a multi-frame image as if it held only some of its frames, in the order given.
 
-    Frames that were not read are empty.
+    Orientation and pixel measures, which scanners state once or for each frame, are stated once; a missing
+    SliceThickness becomes the distance between the frames. Of the functional groups nothing else is kept.
+
+    Raises:
+        PyrasegError: frames have no position in the patient, or are not parallel and of one spacing.
     """
-    count = frame_count(sources[0])
-    if len(sources) > 1 or count == 1:
-        return slices
-    ordered = np.zeros((count, *slices.shape[1:]), slices.dtype)
-    ordered[np.asarray(frame_numbers) - 1] = slices
-    return ordered
+    planes = [frame_planes(source)[number - 1] for number in frame_numbers]
+    known = [plane for plane in planes if plane is not None]
+    if len(known) < len(planes):
+        raise PyrasegError(f"its {frame_count(source)} frames have no position in the patient, so nothing can refer to "
+                           "them as slices. Convert it to an enhanced object with functional groups.")  # fmt: skip
+    first = frame_numbers[0] - 1
+    measures = _group(source, first, "PixelMeasuresSequence", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+    if not measures.get("SliceThickness"):
+        measures.SliceThickness = f"{_spacing(known):.6g}"
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [_group(source, first, "PlaneOrientationSequence", "ImageOrientationPatient")]
+    frames = []
+    for number in frame_numbers:
+        frame = Dataset()
+        frame.PlanePositionSequence = [_group(source, number - 1, "PlanePositionSequence", "ImagePositionPatient")]
+        frames.append(frame)
+    header = Dataset()
+    header.update({tag: source.get_item(tag) for tag in list(source.keys())})  # as they are, not converted
+    header.file_meta = source.file_meta
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
+        if keyword in header:
+            del header[keyword]
+    header.SharedFunctionalGroupsSequence, header.PerFrameFunctionalGroupsSequence = [shared], frames
+    header.NumberOfFrames = len(frames)
+    return header
+
+
+def _group(source: Dataset, frame: int, group: str, *keywords: str) -> Dataset:
+    """Return some attributes of the functional group of a frame, or of a single image."""
+    origin = functional_group(source, frame, group) or source
+    item = Dataset()
+    for keyword in keywords:
+        if origin.get(keyword) not in (None, ""):
+            item[keyword] = copy.deepcopy(origin[keyword])
+    return item
 
 
 def missing_attributes(sources: Sequence[Dataset], *, placed: bool) -> list[str]:
@@ -173,7 +218,7 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
 
     Args:
         files: the file of each slice.
-        folder: where to write; the files keep their names.
+        folder: where to write, under the `copied_names`.
         placed: whether the images lie in a patient, so that they need a frame of reference.
 
     Raises:
@@ -185,7 +230,7 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
     series = hashlib.sha256("".join(contents).encode()).hexdigest()
     study = next((str(dataset.StudyInstanceUID) for dataset in datasets if dataset.get("StudyInstanceUID")), "")
     with values_as_they_are():
-        for file, dataset, content in zip(paths, datasets, contents, strict=True):
+        for file, name, dataset, content in zip(paths, copied_names(files), datasets, contents, strict=True):
             dataset.SOPClassUID = dataset.get("SOPClassUID") or _sop_class(dataset, file)
             dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, content, file.name])
             dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[series, "series"])
@@ -195,9 +240,18 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
             meta = FileMetaDataset()
             meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
             dataset.file_meta = meta
-            dataset.save_as(folder / file.name, enforce_file_format=True)
+            dataset.save_as(folder / name, enforce_file_format=True)
             del dataset.PixelData
     return datasets
+
+
+def copied_names(files: Sequence[str | Path]) -> list[str]:
+    """Return what the files of a series are called in a copy in one folder: their names, numbered if two share one."""
+    names = [Path(file).name for file in dict.fromkeys(files)]
+    if len({name.casefold() for name in names}) == len(names):
+        return names
+    digits = len(str(len(names)))
+    return [f"{number:0{digits}}_{name}" for number, name in enumerate(names, 1)]
 
 
 def _sop_class(dataset: Dataset, file: Path) -> UID:

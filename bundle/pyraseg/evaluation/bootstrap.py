@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import bootstrap
 
-from bundle.pyraseg.core import PyrasegError, read_csv
+from bundle.pyraseg.core import PyrasegError, protect, read_csv
 from bundle.pyraseg.evaluation.cases import METRICS
 
 #: Below this number of patients an interval is marked as unreliable and the patients' values stand beside it.
@@ -119,6 +119,7 @@ def read_scores(path: str | Path) -> dict[tuple[str, str], dict[str, str]]:
         PyrasegError: there is no such file, or it is another one.
     """
     path = Path(path) / "scores.csv" if Path(path).is_dir() else Path(path)
+    protect([path])
     rows = read_csv(path, NEEDED, remedy="Give the output folder of `evaluating` by this version.")
     if not rows:
         raise PyrasegError(f"{path} has no rows. Evaluate again.")

@@ -45,8 +45,30 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, geometry: Geome
     Args:
         prediction: boolean mask, (W, H[, D]), not empty. A mask that reaches the border of the volume ends there.
         truth: the same.
-        geometry: of the whole volume; None counts in pixels.
+        geometry: of the whole volume; None counts in pixels. Where slices have a gap between them, a mask ends there.
     """
+    parts = [(slice(None), geometry)] if geometry is None else geometry.parts()
+    elements = [
+        _elements(prediction[..., block], truth[..., block], part)
+        for block, part in parts
+        if (prediction[..., block] | truth[..., block]).any()
+    ]
+    places, areas = (
+        [np.concatenate(of_mask) for of_mask in zip(*kind, strict=True)] for kind in zip(*elements, strict=True)
+    )
+
+    def surface(this: int, other: int) -> Surface:
+        distances = KDTree(places[other], leafsize=32).query(places[this])[0]
+        order = np.argsort(distances, kind="stable")
+        return Surface(distances[order], areas[this][order])
+
+    return surface(0, 1), surface(1, 0)
+
+
+def _elements(
+    prediction: np.ndarray, truth: np.ndarray, geometry: Geometry | None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the places and the areas of the elements of both surfaces, in slices without a gap between them."""
     (box,) = find_objects((prediction | truth).astype(np.uint8))
     masks = [torch.from_numpy(np.pad(mask[box], 1)) for mask in (prediction, truth)]
     edges_and_areas = get_mask_edges(*masks, crop=False, spacing=spacing_of(geometry, truth.ndim))
@@ -55,13 +77,7 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, geometry: Geome
     places = [np.argwhere(edge) + [part.start for part in box] - 0.5 for edge in edges]
     if geometry is not None:
         places = [geometry.points(indices) for indices in places]
-
-    def surface(this: int, other: int) -> Surface:
-        distances = KDTree(places[other], leafsize=32).query(places[this])[0]
-        order = np.argsort(distances, kind="stable")
-        return Surface(distances[order], areas[this][edges[this]].astype(float)[order])
-
-    return surface(0, 1), surface(1, 0)
+    return places, [area[edge].astype(float) for area, edge in zip(areas, edges, strict=True)]
 
 
 def hausdorff(surfaces: tuple[Surface, Surface], percent: float = 95.0) -> float:

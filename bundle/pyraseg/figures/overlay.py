@@ -59,6 +59,7 @@ COLORS = np.array(
 OPACITY = 0.45
 MARGIN = 18  # pixels for the captions
 NARROWEST = 256  # pixels; smaller images are enlarged
+LONGEST = 2048  # pixels; larger images are reduced
 
 
 def color_of(labels: np.ndarray) -> np.ndarray:
@@ -131,7 +132,8 @@ def display(
         spacing = slices[0].pixdim.tolist()
         shown = [part[..., 0] for part in slices]
     image, *labels = map(np.asarray, shown)
-    picture = np.clip(np.nan_to_num(image), 0, 255).astype(np.uint8).transpose(2, 1, 0)
+    bytes_ = image if image.dtype == np.uint8 else np.clip(np.nan_to_num(image), 0, 255).astype(np.uint8)
+    picture = bytes_.transpose(2, 1, 0)
     picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[..., :3]
     height, width = picture.shape[:2]
     unit = min(spacing[:2])
@@ -140,9 +142,12 @@ def display(
 
 
 def _row(image: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> list[np.ndarray]:
-    """Return an image, its label maps and the last one laid over it, enlarged to square pixels; see `display`."""
-    enlarged = max(1.0, NARROWEST / min(size))
-    pixels = round(size[0] * enlarged), round(size[1] * enlarged)
+    """Return an image, its label maps and the last one laid over it, with square pixels; see `display`.
+
+    They are enlarged where the image is narrow, and never longer than `LONGEST`, however long the image is.
+    """
+    scale = min(max(1.0, NARROWEST / min(size)), LONGEST / max(size))
+    pixels = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     gray = np.asarray(Image.fromarray(image).resize(pixels, Image.Resampling.BILINEAR))
     pictures = [Image.fromarray(labels.astype(np.uint8)) for labels in maps]
     maps = [np.asarray(picture.resize(pixels, Image.Resampling.NEAREST)) for picture in pictures]

@@ -16,5 +16,6 @@ from .writers.first_look import OverlayWriter as OverlayWriter
 from .writers.first_look import VolumeTable as VolumeTable
 from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import SaveProbabilities as SaveProbabilities
+from .writers.label_map import on_true_grid as on_true_grid
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter

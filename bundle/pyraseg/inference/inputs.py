@@ -2,8 +2,9 @@
 """Load and segment inputs one by one, keep the books of what is done and what failed, and let none stop the others."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from threading import RLock
 from time import monotonic
 from typing import Any
@@ -30,7 +31,7 @@ class Tally:
         self.names = [item["name"] for item in data]
         #: What went wrong, by the name of the input.
         self.failures: dict[str, list[str]] = {}
-        self._done: set[str] = set()
+        self._done: dict[str, set[Path]] = {}
         self._lock = RLock()
         self._bar: tqdm | None = None
         self._began = 0.0
@@ -44,19 +45,22 @@ class Tally:
             self._bar = tqdm(total=len(self.names), desc="Segmenting", unit="case", disable=None)
 
     def finish(self) -> None:
-        """Close the progress bar and log how many inputs were segmented, and how fast."""
+        """Close the progress bar and log how many inputs were segmented, and how fast: those whose files are there."""
         with self._lock:
+            for name, files in list(self._done.items()):
+                for path in sorted(path for path in files if not path.exists()):
+                    self.fail(name, f"{path} was written and is gone.")
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
             failed = f", {len(self.failures)} failed" if self.failures else ""
-            good = len(self._done - self.failures.keys())
+            good = len(self._done.keys() - self.failures.keys())
             logger.info("%d of %d inputs segmented%s (%s)", good, len(self.names), failed, self._rate())
 
-    def done(self, name: str) -> None:
-        """Count an input that nothing more is going to happen to."""
+    def done(self, name: str, files: Iterable[Path] = ()) -> None:
+        """Count an input that nothing more is going to happen to, with the files of its results."""
         with self._lock:
-            self._done.add(name)
+            self._done.setdefault(name, set()).update(files)
             if self._bar is not None:
                 self._bar.set_postfix_str(self._rate(), refresh=False)
                 self._bar.update(len(self._done) - self._bar.n)

@@ -54,14 +54,15 @@ class Prediction:
     @cached_property
     def voxels(self) -> np.ndarray:
         """Return how many voxels of each slice have which label value, (N, 256)."""
-        return np.array([np.bincount(plane.ravel(), minlength=256) for plane in self.slices])
+        return np.array([_count(plane.ravel()) for plane in self.slices])
 
     @cached_property
     def volumes(self) -> np.ndarray | None:
         """Return the volume of each label value, (256,) mm³; None where unknown.
 
-        A slice stands for half the way to either neighbor, so it is right for uneven stacks too. The width of a lone
-        DICOM slice is unknown: its nominal thickness says nothing about the distance to others.
+        A slice stands for half the way to either neighbor, so it is right for uneven stacks too, and at a gap for no
+        more than its own, see `Geometry.slice_widths`. The width of a lone DICOM slice is unknown: its nominal
+        thickness says nothing about the distance to others.
         """
         if self.geometry is None or (len(self.geometry) == 1 and self.source_files):
             return None
@@ -156,12 +157,21 @@ class SavePredictions:
             if paths is None:
                 without.append(kind)
             else:
-                written += [path.relative_to(self.output_dir).as_posix() for path in paths]
+                written += paths
         note = f" (no {', '.join(without)}: not for an input of this kind)" if without else ""
-        logger.info("%s -> %s%s", prediction.name, ", ".join(written) or "nothing", note)
+        listed = ", ".join(path.relative_to(self.output_dir).as_posix() for path in written)
+        logger.info("%s -> %s%s", prediction.name, listed or "nothing", note)
+        if without and len(without) == len(self.writers):
+            self.tally.fail(prediction.name, f"{', '.join(without)}: not for an input of this kind. Add other outputs.")
         for reason, kinds in failures.items():
             self.tally.fail(prediction.name, f"no {', '.join(kinds)}: {reason}")
-        self.tally.done(prediction.name)
+        self.tally.done(prediction.name, written)
+
+
+def _count(labels: np.ndarray) -> np.ndarray:
+    """Return how many of some labels have which value, (256,), a block at a time: numpy makes 8 bytes of each."""
+    blocks = range(0, labels.size, 1 << 22)
+    return np.sum([np.bincount(labels[start : start + (1 << 22)], minlength=256) for start in blocks], axis=0)
 
 
 def _wanted(name: str, writers: Mapping[str, Writer]) -> Writer:

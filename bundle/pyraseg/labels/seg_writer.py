@@ -15,7 +15,14 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.dicom import missing_attributes, values_as_they_are, without_notices
+from bundle.pyraseg.dicom import (
+    frame_count,
+    frame_planes,
+    missing_attributes,
+    values_as_they_are,
+    with_frames,
+    without_notices,
+)
 
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -110,6 +117,7 @@ def write_segmentation(
     source_images: Sequence[Dataset],
     classes: Sequence[SegmentClass],
     *,
+    frame_numbers: Sequence[int] = (),
     algorithm: tuple[str, str] | None = None,
     algorithm_type: str = "AUTOMATIC",
     series_description: str = "Segmentation",
@@ -119,11 +127,13 @@ def write_segmentation(
 
     Args:
         path: file to write; it appears whole or not at all.
-        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`, or to frame k of
-            the one multi-frame source.
+        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`, or to a frame of the
+            one multi-frame source.
         source_images: the image slices, or one multi-frame image.
         classes: what the values 1, 2, ... stand for. Each is described, also where the mask does not hold it
             (segment numbers may have no gaps, PS3.3 C.8.20.4). A mask of zeros writes explicit empty frames.
+        frame_numbers: for each slice the frame of a multi-frame source that it belongs to, from 1; without them slice
+            k belongs to frame k + 1, and each frame has a slice.
         algorithm: name and version of the program that segmented; without it the segments count as manual.
         algorithm_type: "AUTOMATIC", or "SEMIAUTOMATIC" where a person has had a hand in it (PS3.3 C.8.20.2).
         series_description: goes into the header.
@@ -147,7 +157,13 @@ def write_segmentation(
     path = Path(path)
     source_images = [_without_empty_character_set(dataset) for dataset in source_images]
     source = source_images[0]
-    _check_sources(path, mask, source_images, len(classes))
+    _check_sources(path, mask, source_images, len(classes), frame_numbers)
+    has_frames = len(source_images) == 1 and "NumberOfFrames" in source
+    has_frames &= frame_count(source) > 1 or frame_planes(source)[0] is not None
+    if has_frames:
+        frame_numbers = list(frame_numbers or range(1, len(mask) + 1))
+        source = with_frames(source, frame_numbers)
+        source_images = [source]
     entropy = None if deterministic_seed is None else [str(deterministic_seed), source.SOPInstanceUID]
 
     def uid(role: str) -> str:
@@ -182,6 +198,8 @@ def write_segmentation(
                 "retired or private, so the attributes that a segmentation copies from them are unknown. Convert the "
                 "images."
             ) from error
+        if has_frames:
+            _name_frames(segmentation, frame_numbers)
         if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
             segmentation.PatientOrientation = source.get("PatientOrientation", "")
         if entropy:
@@ -199,7 +217,22 @@ def _without_empty_character_set(source: Dataset) -> Dataset:
     return source
 
 
-def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int) -> None:
+def _name_frames(segmentation: Dataset, frame_numbers: Sequence[int]) -> None:
+    """Let each frame refer to that of the whole source: highdicom has seen only the ones with a slice."""
+    references = (
+        reference
+        for group in segmentation.PerFrameFunctionalGroupsSequence
+        for derivation in group.get("DerivationImageSequence", [])
+        for reference in derivation.SourceImageSequence
+        if "ReferencedFrameNumber" in reference  # not of a class of single frames
+    )
+    for reference in {id(one): one for one in references}.values():  # the segments of a frame share theirs
+        reference.ReferencedFrameNumber = int(frame_numbers[reference.ReferencedFrameNumber - 1])
+
+
+def _check_sources(
+    path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int, frame_numbers: Sequence[int]
+) -> None:
     first = sources[0]
     missing = missing_attributes(sources, placed=False)
     if missing:
@@ -207,7 +240,7 @@ def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], cla
             f"Cannot write {path}: the source images have no {', '.join(missing)}, and a segmentation must refer to "
             "them. Write a copy of the series with generated UIDs and use that as the source."
         )
-    frames = int(first.get("NumberOfFrames") or 1) if len(sources) == 1 else len(sources)
+    frames = len(frame_numbers) or frame_count(first) if len(sources) == 1 else len(sources)
     expected = (frames, first.Rows, first.Columns)
     if mask.dtype != np.uint8 or mask.shape != expected:
         raise PyrasegError(

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError, file_digest, write_text
+from bundle.pyraseg.core import PyrasegError, file_digest, protect, write_text
 from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.reporting.sections import (
@@ -70,6 +70,7 @@ def write_report(
     target = folder / "report.html" if path is None else Path(path)
     if target.is_dir():
         raise PyrasegError(f"{target} is a folder. Name the file to write, such as {target / 'report.html'}.")
+    protect(folder / name for name in ("scores.csv", "summary.json", "pictures.json", "evaluation.json"))
     rows = read_scores(folder)
     summary = _read_json(folder / "summary.json")
     if summary.get("format") != FORMAT:
@@ -85,6 +86,7 @@ def write_report(
         )
     made_of = _optional(folder / "evaluation.json", *RECORDED)
     training = find_training(folder, made_of) if training_dir is None else Path(training_dir)
+    protect([] if training is None else [training / "log.csv"])
     shown = {name: f"case {number}" if hide_names else name for number, name in enumerate(names, start=1)}
     data = {"unit": summary.get("unit", "patients"), **page_data(rows, list(summary["by"]), shown, pictures)}
     text = render(

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from bundle.pyraseg.core import PyrasegError, describe
+from bundle.pyraseg.core import PyrasegError, describe, protect, protecting_inputs, require_writable
 
 FORMATS = ("png", "nifti", "seg")
 
@@ -42,13 +42,15 @@ def run(options: argparse.Namespace) -> int:
     from bundle.pyraseg.runtime.model import Model
     from bundle.pyraseg.runtime.writers import nifti_writer, seg_writer, write_png
 
+    require_writable([options.output])
     model = Model(options.model, threads=options.threads)
     write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
+    protect([options.model])
     inputs = find_inputs(options.input, leave_out=options.output)
     name, version = model.algorithm
     select = dict(item.split("=", 1) for item in options.select)
     print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
-    failures = []
+    written, failures = set(), []
     for item in inputs:
         try:
             if "fault" in item:
@@ -58,8 +60,10 @@ def run(options: argparse.Namespace) -> int:
             failures.append(item["name"])
             print(f"{item['name']}: failed, {describe(error)}", file=sys.stderr, flush=True)
         else:
+            written.add(path)
             print(f"{item['name']} -> {path.relative_to(options.output)}", flush=True)
-    print(f"{len(inputs) - len(failures)} of {len(inputs)} inputs segmented, written to {options.output}", flush=True)
+    there = sum(path.exists() for path in written)
+    print(f"{there} of {len(inputs)} inputs segmented, written to {options.output}", flush=True)
     if failures:
         print(f"pyraseg: {len(failures)} failed: {', '.join(failures)}", file=sys.stderr)
     return len(failures)
@@ -70,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values of headers
     try:
-        return 1 if run(options) else 0
+        with protecting_inputs():
+            return 1 if run(options) else 0
     except PyrasegError as error:
         print(f"pyraseg: {error}", file=sys.stderr)
         return 1

@@ -1,17 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the images in a folder."""
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, without_suffix
+from bundle.pyraseg.core import (
+    ITK,
+    NIFTI,
+    PHOTOGRAPH,
+    PyrasegError,
+    protect,
+    require_replaceable,
+    without_suffix,
+)
 from bundle.pyraseg.dicom import Series, scan_files
+from bundle.pyraseg.runtime.names import distinct_names
+
+logger = logging.getLogger(__name__)
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
+#: Names of files that often lie beside images and that nobody takes for one. Others that are no DICOM may be damaged.
+SIDECARS = (
+    *(".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".odt", ".html", ".htm", ".log", ".url"),
+    *(".json", ".jsonl", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg"),
+    *(".bval", ".bvec", ".md5", ".sha1", ".sha256", ".sig", ".asc", ".lnk", ".py", ".sh", ".bat"),
+    *("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "readme", "license", "licence", "copying", "notice"),
+    *("md5sums", "sha256sums", "checksums"),
+)
+
+logger = logging.getLogger(__name__)
 
 
 def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
@@ -20,18 +42,21 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     Every DICOM series, whatever its files are called, is one input; so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
-    or MetaImage names as a file of its own.
+    or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
+    in the log says how many there were. No result of this process replaces one of the inputs from here on.
 
     Args:
         path: a folder, or one file.
-        leave_out: a folder below it that is not searched: that of the results, lest a second run segments them.
+        leave_out: the folder of the results. Below the path it is not searched, lest a second run segments them.
 
     Returns:
         Items {"image": path, or the files of a series with their headers, which nothing opens for that again, "name":
-        where to write below the output folder, without a suffix}, or {"fault": what is wrong, "name": ...}.
+        where to write below the output folder, without a suffix, see `distinct_names`}, or {"fault": what is wrong,
+        "name": ...}.
 
     Raises:
-        PyrasegError: the path does not exist or holds nothing to segment, or the results would lie among the inputs.
+        PyrasegError: the path does not exist or holds nothing to segment, or results would lie among the inputs or
+            replace one.
 
     >>> import shutil, tempfile
     >>> from pydicom.data import get_testdata_file
@@ -40,42 +65,96 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     ...     Path(folder, "photo.png").touch()
     ...     Path(folder, "notes.txt").touch()
     ...     [sorted(item) for item in find_inputs(folder)]
-    [['image', 'name'], ['fault', 'name'], ['image', 'name']]
+    [['image', 'name'], ['image', 'name']]
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise PyrasegError(f"There is nothing at {path}. Give the folder or file to segment.")
     root = path if path.is_dir() else path.parent
-    if path.is_dir() and leave_out is not None and Path(leave_out).expanduser().resolve() == path.resolve():
+    output = None if leave_out is None else Path(leave_out).expanduser()
+    if output is not None and _is_same(output, root):
         raise PyrasegError(
-            f"{path} is the folder of inputs and of results, so results would be read as inputs. Give two folders."
+            f"{root} is the folder of inputs and of results, so results would be read as inputs, or replace them. "
+            "Give two folders."
         )
-    entries = sorted(_visible(path, leave_out)) if path.is_dir() else [path]
+    entries = sorted(_visible(path, output)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
     found = [{"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named]
     others = sorted(set(files).difference(named, _detached_pixels(named)))
-    if others:
-        found += _dicom_inputs(others, root)
+    scan = scan_files(others, root=root)
+    faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
+    sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
+    found += [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
+    found += [
+        {"fault": f"is {reason}", "name": file.relative_to(root).as_posix()}
+        for file, reason in faulty
+        if file not in sidecars
+    ]
     empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
-    found += [{"fault": "is an empty folder", "name": str(folder.relative_to(root))} for folder in empty]
+    found += [{"fault": "is an empty folder", "name": folder.relative_to(root).as_posix()} for folder in empty]
     if not any("image" in item for item in found):
-        raise PyrasegError(
-            f"{path} holds no image: {len(files)} files, none of them DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP or "
-            "TIFF. Give another folder."
-        )
-    return sorted(_distinct(found), key=lambda item: item["name"])
+        known = "Images are DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF and WebP"
+        if path.is_file():
+            raise PyrasegError(f"{path} is no image (found: {', '.join(scan.skipped)}). {known}. Give another file.")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items()) or "nothing"
+        raise PyrasegError(f"{path} holds no image. Found instead: {reasons}. {known}. Give another folder.")
+    if sidecars:
+        kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        logger.warning("Files beside the images that are no images were left out: %s", listed)
+    images = sorted((item for item in found if "image" in item), key=_first_file)
+    protect(file for item in images for file in _files_of(item))
+    protect(_detached_pixels(named))
+    _name(images)
+    if output is not None:
+        for item in images:
+            for suffix in (".png", NIFTI[1]):
+                require_replaceable(output / f"{item['name']}{suffix}")
+    names = {item["name"] for item in images}
+    faults = [item for item in found if "fault" in item]
+    for item in faults:  # the books of a run are kept by name
+        item["name"] += " (no image)" if item["name"] in names else ""
+    return sorted(images + faults, key=lambda item: item["name"])
 
 
-def _visible(folder: Path, leave_out: str | Path | None) -> Iterator[Path]:
-    """Yield what lies below a folder, but for what is hidden and one folder."""
-    avoided = None if leave_out is None else Path(leave_out).expanduser().resolve()
+def _files_of(item: dict[str, Any]) -> list[Path]:
+    """Return the files of an input."""
+    image = item["image"]
+    return [Path(file) for file in ([image] if isinstance(image, str) else image)]
+
+
+def _first_file(item: dict[str, Any]) -> str:
+    return _files_of(item)[0].as_posix()
+
+
+def _name(images: list[dict[str, Any]]) -> None:
+    """Give every input a name of its own, and log the names that are not theirs."""
+    own = [item["name"] for item in images]
+    for item, name in zip(images, distinct_names(own), strict=True):
+        if name != item["name"]:
+            logger.warning(
+                "Results of %s are called %s, for %s is what another input's are called",
+                _first_file(item),
+                name,
+                item["name"],
+            )
+            item["name"] = name
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Return whether two paths are the same file or folder, however they are spelled."""
+    return one.exists() and one.samefile(other)
+
+
+def _visible(folder: Path, output: Path | None) -> Iterator[Path]:
+    """Yield what lies below a folder, but for what is hidden and the folder of the results."""
     for entry in folder.iterdir():
-        if entry.name.startswith(".") or entry.resolve() == avoided:
+        if entry.name.startswith(".") or (output is not None and entry.is_dir() and _is_same(output, entry)):
             continue
         yield entry
         if entry.is_dir() and not entry.is_symlink():
-            yield from _visible(entry, leave_out)
+            yield from _visible(entry, output)
 
 
 def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
@@ -87,11 +166,9 @@ def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
                 yield file.parent / name
 
 
-def _dicom_inputs(files: Sequence[Path], root: Path) -> list[dict[str, Any]]:
-    scan = scan_files(files, root=root)
-    faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
-    inputs = [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
-    return inputs + [{"fault": f"is {reason}", "name": str(file.relative_to(root))} for file, reason in faulty]
+def _is_sidecar(file: Path) -> bool:
+    """Return whether a file that is no image is called as one that only accompanies images."""
+    return file.name.lower().endswith(SIDECARS)
 
 
 def _series_name(series: Series, root: Path) -> str:
@@ -99,15 +176,6 @@ def _series_name(series: Series, root: Path) -> str:
     first = series.files[0].relative_to(root)
     if len(series.files) == 1:
         return without_suffix(first.as_posix())
-    return str(first.parent) if first.parent.name else root.name
-
-
-def _distinct(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Number the names that several inputs share, so that none overwrites another's output."""
-    shared, seen = Counter(item["name"] for item in items), Counter()
-    for item in items:
-        name = item["name"]
-        if shared[name] > 1:
-            seen[name] += 1
-            item["name"] = f"{name}_{seen[name]}"
-    return items
+    if first.parent.name:
+        return first.parent.as_posix()
+    return root.name if root.name not in ("", "..") else root.resolve().name or "series"  # "." has none to give

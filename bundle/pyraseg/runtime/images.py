@@ -9,12 +9,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert
+from bundle.pyraseg.core import (
+    ITK,
+    NIFTI,
+    PHOTOGRAPH,
+    PyrasegError,
+    as_rgb,
+    fill_outside,
+    read_photograph,
+    valid_percentiles,
+)
 from bundle.pyraseg.dicom import LPS_TO_RAS, Geometry, SeriesStream, VoiLut, VoiWindow, slice_orientation
 from bundle.pyraseg.runtime.model import Model
 
 T = TypeVar("T")
 Feed = dict[str, np.ndarray]
+#: What to do with an image in color that a model of gray ones was given.
+FOR_COLOR = 'It needs a model of photographs (image_kind "photograph").'
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +65,10 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, st
         if kind == "volume":
             raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
         pixels = _read_photograph(Path(image), rgb=kind == "photograph")
-        feed = {"image": pixels[None]} if kind == "photograph" else _projection(model, pixels)
+        if kind == "photograph":
+            feed = {"image": pixels[None]}
+        else:
+            feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
     stream = SeriesStream(image, select=select)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
@@ -73,38 +87,32 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, st
 
 def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
     """Return (height, width) float32, or (height, width, 3) uint8."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(convert(image, rgb=rgb))
-    except Exception as error:  # damaged files make Pillow raise nearly every type there is
-        reason = str(error).strip()[:200] or type(error).__name__
-        raise PyrasegError(f"{path} cannot be read as an image: {reason}. Replace the file or leave it out.") from error
+    pixels = read_photograph(path, rgb=rgb)
     if rgb:
         return pixels
     if pixels.ndim != 2:
-        raise PyrasegError(f"{path} is a color image, and the model is for radiographs.")
+        raise PyrasegError(f"{path} is an image in color, and the model is for radiographs. {FOR_COLOR}")
     return pixels.astype(np.float32)
 
 
-def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None) -> Feed:
+def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None, *, padding: int = 0) -> Feed:
     if pixels.ndim != 2:
-        raise PyrasegError(f"{stream.files[0] if stream else 'It'} is a color image, and the model is for radiographs.")
+        file = stream.files[0] if stream else "It"
+        raise PyrasegError(f"{file} is an image in color, and the model is for radiographs. {FOR_COLOR}")
     feed = {"image": pixels[None, None], "inverted": np.array([stream is not None and stream.inverted])}
     free = model.recipe["free_windows"]
     if free:
-        edges = next(_edges(free, stream)) if stream else _edges_of_values(free, pixels)
+        edges = next(_edges(free, stream)) if stream else _edges_of_values(free, pixels, padding)
         feed["windows"] = np.asarray(edges, np.float32)[None, None]
     return feed
 
 
 def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
     """Yield the labels of each slice, in the order and the orientation of the series."""
+    if stream.is_color:
+        raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
     if stream.geometry is None:
         raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
-    if stream.is_color:
-        raise PyrasegError(f"{stream.files[0]} is a color image, and the model is for gray ones.")
     orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)
     swapped = orientation[0, 0] == 1
     # The axes to reverse of (rows, columns), before they are swapped: the array's first axis runs along the columns.
@@ -162,11 +170,14 @@ def _edges(windows: Sequence[Mapping[str, Any]], stream: SeriesStream) -> Iterat
         ]
 
 
-def _edges_of_values(windows: Sequence[Mapping[str, Any]], values: np.ndarray) -> list[tuple[float, float]]:
+def _edges_of_values(
+    windows: Sequence[Mapping[str, Any]], values: np.ndarray, padding: int
+) -> list[tuple[float, float]]:
     """Return black and white for an image that has no header."""
     if any("percentiles" not in window for window in windows):
         raise PyrasegError("The model takes its window from a DICOM header, and this image has none.")
-    return [_widened(*map(float, np.percentile(values, window["percentiles"]))) for window in windows]
+    found = [valid_percentiles(values, window["percentiles"], padding=padding) for window in windows]
+    return [_widened(float(black), float(white)) for black, white in found]
 
 
 def _widened(black: float, white: float) -> tuple[float, float]:

@@ -2,14 +2,12 @@
 """Write labels as they come: PNG, NIfTI, DICOM SEG."""
 
 import gzip
-import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, remove_results, replacing
 from bundle.pyraseg.dicom import LPS_TO_RAS
 from bundle.pyraseg.runtime.images import Labels
 from bundle.pyraseg.runtime.model import Model
@@ -32,19 +30,18 @@ def write_png(labels: Labels, stem: Path) -> Path:
         return path
     digits = len(str(labels.shape[0]))
     path = stem.with_name(f"{stem.name}_labels")
-    strange = [file for file in path.glob("*") if not re.fullmatch(r"slice_\d+\.png", file.name)]
-    if strange:
-        raise PyrasegError(f"{path} holds {strange[0].name}, which is not a result and is not replaced. Remove it.")
     with replacing(path) as temporary:
         temporary.mkdir()
         for number, values in enumerate(labels.slices, 1):
             Image.fromarray(values).save(temporary / f"slice_{number:0{digits}}.png", format="PNG")
-        shutil.rmtree(path, ignore_errors=True)
+        remove_results(path, r"slice_\d+\.png")
     return path
 
 
 def nifti_writer() -> Writer:
-    """Return what writes NIfTI, on the grid of the series; images without a place in a patient are refused.
+    """Return what writes NIfTI, on the grid of the series or, for uneven slices, a regular one that holds it.
+
+    Images without a place in a patient are refused, and so are slices that no regular grid holds.
 
     Raises:
         PyrasegError: nibabel is missing.
@@ -58,8 +55,10 @@ def nifti_writer() -> Writer:
         if labels.geometry is None:
             raise PyrasegError("It has no patient position, so NIfTI is not possible. Give --format png.")
         path = stem.with_name(f"{stem.name}.nii.gz")
-        like = np.broadcast_to(np.uint8(0), labels.shape[::-1])
-        header = nib.Nifti1Image(like, LPS_TO_RAS @ labels.geometry.affine).header
+        grid = labels.geometry.regular_grid()
+        empty = np.zeros(labels.shape[1:], np.uint8)
+        like = np.broadcast_to(np.uint8(0), (*empty.shape[::-1], len(grid.sources)))
+        header = nib.Nifti1Image(like, LPS_TO_RAS @ grid.affine).header
         header.set_xyzt_units("mm")
         header["vox_offset"] = 352  # the header's 348 bytes, and four that say that no extension follows
         with (
@@ -68,8 +67,11 @@ def nifti_writer() -> Writer:
             gzip.GzipFile("", "wb", compresslevel=3, fileobj=file, mtime=0) as packed,
         ):
             packed.write(header.binaryblock + bytes(4))
-            for values in labels.slices:
-                packed.write(values.tobytes())  # columns run fastest in both
+            there, values = -1, empty
+            for source in grid.sources:
+                while there < source:
+                    there, values = there + 1, next(labels.slices)
+                packed.write((values if source >= 0 else empty).tobytes())  # columns run fastest in both
         return path
 
     return write
@@ -82,7 +84,7 @@ def seg_writer(model: Model) -> Writer:
         PyrasegError: highdicom is missing, or the model has no code for a class.
     """
     try:
-        from bundle.pyraseg.dicom import in_frame_order, read_sources
+        from bundle.pyraseg.dicom import read_sources
         from bundle.pyraseg.labels import segment_classes, write_segmentation
     except ImportError as error:
         raise PyrasegError("DICOM SEG needs highdicom: pip install highdicom, or write --format png.") from error
@@ -94,8 +96,9 @@ def seg_writer(model: Model) -> Writer:
         path = stem.with_name(f"{stem.name}_seg.dcm")
         slices = np.stack(list(labels.slices))  # first: the headers come with the pixels
         sources = read_sources(labels.files)
-        mask = in_frame_order(slices, labels.frame_numbers, sources)
-        write_segmentation(path, mask, sources, classes, algorithm=model.algorithm)
+        write_segmentation(
+            path, slices, sources, classes, frame_numbers=labels.frame_numbers, algorithm=model.algorithm
+        )
         return path
 
     return write

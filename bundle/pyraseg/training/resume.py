@@ -12,8 +12,16 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import PyrasegError, from_first, process_rank, write_json
-from bundle.pyraseg.training.checkpoints import save_atomically
+from bundle.pyraseg.core import (
+    ModelSettings,
+    PyrasegError,
+    from_first,
+    process_rank,
+    require_replaceable,
+    write_json,
+)
+from bundle.pyraseg.networks import require_finite
+from bundle.pyraseg.training.checkpoints import save_atomically, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +45,7 @@ class Checkpoints:
     them: draws, augmentation and dropout are functions of seed and epoch (`StagedSampler`, `SeedEpochs`). The last two
     files stay, so that one that a disk has spoilt costs an epoch.
 
-    Beside them, `best.pt` holds the weights of the best validated epoch as a plain state dict. Of several processes the
+    Beside them, `best.pt` holds the weights of the best validated epoch, see `save_model`. Of several processes the
     first one reads and writes; all start from what it has read.
 
     Attach it to the trainer last: whatever else an epoch writes is then on disk before the checkpoint says so, and an
@@ -49,6 +57,7 @@ class Checkpoints:
         kept: whose weights are validated and become `best.pt`: the network, or the average of its weights.
         optimizer: of the network.
         evaluator: engine that validates; it knows the best score.
+        settings: what the network is trained with; they go with `best.pt`.
         others: more that has a state, by name.
         record: what the run is made of, see `workflow.record.run_record`; it is written as `run.json`. A resumed run
             must have the same `config` and `data`; other `versions` or another `revision` are told.
@@ -56,7 +65,7 @@ class Checkpoints:
 
     Raises:
         PyrasegError: `output_dir` holds an unfinished run and `resume` is false, or a run of another kind and it is
-            true; nothing is written then.
+            true; or, after an epoch, weights are NaN or infinite. Nothing is written then.
     """
 
     def __init__(
@@ -67,13 +76,16 @@ class Checkpoints:
         kept: nn.Module,
         optimizer: Optimizer,
         evaluator: Engine,
+        settings: ModelSettings,
         others: Mapping[str, Stateful] | None = None,
         record: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
         self.best = Path(output_dir) / "best.pt"
         self.folder = Path(output_dir) / "checkpoints"
+        self.network = network
         self.kept = kept
+        self.settings = settings
         self.parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, **(others or {})}
         self.evaluator = evaluator
         self.record = dict(record or {})
@@ -112,10 +124,12 @@ class Checkpoints:
     def __call__(self, engine: Engine) -> None:
         if process_rank() > 0:
             return
+        for module in (self.network, self.kept):
+            require_finite(module.state_dict(), f"The training, after epoch {engine.state.epoch}")
         if self.evaluator.state.best_metric_epoch == engine.state.epoch:
-            save_atomically(self.kept.state_dict(), self.best)
+            save_model(self.kept.state_dict(), self.best, settings=self.settings)
         over = engine.should_terminate or engine.state.epoch >= engine.state.max_epochs
-        scaler = getattr(engine, "scaler_", None)
+        scaler = getattr(engine, "scaler", None)
         content = {
             "over": bool(over),
             "trainer": dict(engine.state_dict()),
@@ -173,6 +187,7 @@ class Checkpoints:
         """Remove what is no part of this run, and write what it is made of."""
         if anew:
             for path in [*self.files(), self.best]:  # an earlier run's must not be taken for this one's
+                require_replaceable(path)
                 path.unlink(missing_ok=True)
         for path in self.folder.parent.rglob(".*.tmp"):  # what a killed run had not finished writing
             path.unlink()
@@ -184,10 +199,11 @@ class Checkpoints:
                 logger.warning(
                     "The run was started with other software versions: %s. Its weights may differ by rounding.", line
                 )
+        require_finite(content["parts"]["network"], f"The newest checkpoint in {self.folder}")
         engine.load_state_dict(content["trainer"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = content["best"]
         if content["scaler"]:
-            engine.scaler_.load_state_dict(content["scaler"])
+            engine.scaler.load_state_dict(content["scaler"])
         for name, part in self.parts.items():
             part.load_state_dict(content["parts"][name])
         if content["over"]:

@@ -18,6 +18,9 @@ SCHEDULES = {
     "poly": lambda passed: (1 - passed) ** 0.9,  # the power of Zhao et al., CVPR 2017
 }
 
+#: Fields of a stage that are numbers.
+SHARES = ("epoch_fraction", "patient_fraction", "augmentation_strength", "warm_up", "final_lr_factor", "layer_decay")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -52,6 +55,12 @@ class Stage:
     freeze_batch_norm: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        whole = {} if self.patience is None else {"patience": self.patience}
+        shares = {name: getattr(self, name) for name in SHARES}
+        for name, value in {**self.learning_rates, **shares, **whole}.items():
+            if isinstance(value, bool) or not isinstance(value, int if name in whole else int | float):
+                kind = "a whole number" if name in whole else "a number"
+                raise PyrasegError(f"Stage {self.name!r}: `{name}` takes {kind}, not {value!r}.")
         if not self.learning_rates or min(self.learning_rates.values()) <= 0:
             raise PyrasegError(f"Stage {self.name!r}: `learning_rates` must give a positive rate to at least one part.")
         if not (

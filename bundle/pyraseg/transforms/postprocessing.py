@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError, file_digest, write_json
+from bundle.pyraseg.transforms.reader import geometry_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,34 @@ class TemperatureScaled(MapTransform):
         return {**data, **{key: soften(data[key], temperature, dim=0) for key in self.key_iterator(data)}}
 
 
+class RequireFinited(MapTransform):
+    """Refuse what a network made of an image where it is NaN or infinite: an argmax would make a mask of it.
+
+    Args:
+        keys: of the network's output, any shape; it is left alone.
+        reference: key of the image, whose file the message names.
+        allow_missing_keys: skip keys that are not in the data.
+
+    Raises:
+        PyrasegError: in the call, some values are not finite.
+    """
+
+    def __init__(self, keys: KeysCollection, *, reference: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reference = reference
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        for key in self.key_iterator(data):
+            if not torch.stack(torch.aminmax(data[key].detach())).isfinite().all():
+                image = data.get(self.reference)
+                name = image.meta.get("filename_or_obj", "an image") if isinstance(image, MetaTensor) else "an image"
+                raise PyrasegError(
+                    f"The network's output for {name} is NaN or infinite, and makes no mask. If amp is on, set it to "
+                    "false: the numbers of half precision end at 65504. Otherwise the weights are not of this network."
+                )
+        return dict(data)
+
+
 class InvertArgmaxd(MapTransform):
     """Bring class probabilities back onto the grid of the input, linearly, and keep the index of the largest.
 
@@ -167,12 +196,16 @@ class RemoveSmallRegionsd(MapTransform):
     def remove(self, labels: MetaTensor) -> MetaTensor:
         """Return the label map without small regions."""
         values = np.asarray(labels[0]).copy()
-        voxel = abs(float(np.linalg.det(np.asarray(labels.affine)[:3, :3]))) if values.ndim == 3 else 1.0
-        for value in np.unique(values[values > 0]):
-            regions, _ = ndimage.label(values == value)
-            small = np.bincount(regions.ravel()) * voxel < self.min_size
-            small[0] = False
-            values[small[regions]] = 0
+        geometry = geometry_of(labels)
+        for block, part in [(slice(None), None)] if geometry is None else geometry.parts():
+            slices = values[..., block]
+            voxels = np.broadcast_to(1.0 if part is None else part.voxel_volumes, slices.shape).ravel()
+            for value in np.unique(slices[slices > 0]):
+                regions, _ = ndimage.label(slices == value)
+                small = np.bincount(regions.ravel(), weights=voxels) < self.min_size
+                small[0] = False
+                slices[small[regions]] = 0
+            values[..., block] = slices
         return MetaTensor(torch.from_numpy(values)[None], meta=labels.meta)
 
 

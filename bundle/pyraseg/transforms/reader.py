@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One reader for `LoadImaged`: DICOM through our own pixel chain, other formats through MONAI's readers by name."""
+"""One reader for `LoadImaged`: DICOM and photographs through our own chains, others through MONAI's readers by name."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
+from monai.data import ImageReader, MetaTensor
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, convert, require
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, fill_outside, read_photograph, require
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
+from bundle.pyraseg.transforms.itk_formats import read_itk
+from bundle.pyraseg.transforms.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +26,18 @@ class MedicalImageReader(ImageReader):
     A DICOM series (a folder or several files), file or multi-frame object becomes (W, H, D) float32 in rescaled units
     (color: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
-    (D, 3) in LPS mm, `voi` (for each slice the windows of the header, as mappings), `inverted`, `for_processing`,
-    `modality`, `units`, for each slice its file and its frame there, from 1 (`files`, `frame_numbers`), and what labels
-    refer to: `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`. The files of a series that
-    `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
-    `LoadImage` hands them on where its `expanduser` is false.
+    (D, 3) in LPS mm and `slice_thickness`, `voi` (for each slice the windows of the header, as mappings), `inverted`,
+    `for_processing`, `modality`, `units`, for each slice its file and its frame there, from 1 (`files`,
+    `frame_numbers`), and what labels refer to: `series_uid`, `frame_of_reference_uid`, and the slices'
+    `sop_instance_uids`. The files of a series that `find_inputs` found keep their complete headers there, so that what
+    is written about them opens none again; MONAI's `LoadImage` hands them on where its `expanduser` is false.
 
-    NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader, PNG, JPEG and the like by its PILReader
-    as gray or RGB. None of the three knows windows or polarity.
+    NIfTI, NRRD and MetaImage become (W, H, D), one slice or many, with `affine` in RAS mm and what `read_nifti` and
+    `read_itk` found out; none of them has windows or polarity. PNG, JPEG and the like are read by `read_photograph` as
+    gray (W, H) or RGB (W, H, 3), upright as viewers show them.
+
+    What is padding, declared by DICOM or not finite and outside the field of view (see `core.require_outside`), holds
+    the smallest value of the image; `padding` in the metadata says how many pixels that are, where there are any.
 
     Args:
         series_uid: which series to read where a path holds several DICOM series.
@@ -42,7 +47,7 @@ class MedicalImageReader(ImageReader):
             header lacks is not. Known are `DicomImage.source`'s.
         rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
-        palette_index: keep the index of a palette color, in which label maps store their classes, not its RGB.
+        label: read a label map: take nothing for padding.
 
     Raises:
         PyrasegError: another argument was given.
@@ -55,17 +60,17 @@ class MedicalImageReader(ImageReader):
         select: dict[str, Any] | None = None,
         expected: Mapping[str, str] | None = None,
         rgb: bool = False,
-        palette_index: bool = False,
+        label: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series_uid, select, expected, rgb and palette_index"
+            known = "series_uid, select, expected, rgb and label"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
         self.select = select
         self.expected = dict(expected or {})
         self.rgb = rgb
-        self.palette_index = palette_index
+        self.label = label
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
@@ -78,7 +83,8 @@ class MedicalImageReader(ImageReader):
         """Return the array and its metadata.
 
         Raises:
-            PyrasegError: a path that does not exist, a file that cannot be read, or a DICOM refusal.
+            PyrasegError: a path that does not exist, a file that cannot be read, values that are not finite inside the
+                image or anywhere in a label map, or a DICOM refusal.
         """
         path = Path(img[0])
         if not path.exists():
@@ -88,27 +94,61 @@ class MedicalImageReader(ImageReader):
             image = read_series(img, series_uid=self.series_uid, select=self.select)
             self._warn_of_others(path, image.source)
             return from_dicom(image, rgb=self.rgb)
+        if name.endswith(PHOTOGRAPH):
+            return _padded(*from_photograph(path, rgb=self.rgb), path)
         if name.endswith(ITK):
             require("itk")
         try:
-            if name.endswith(NIFTI):
-                reader = NibabelReader()
-            elif name.endswith(ITK):
-                reader = ITKReader()
-            else:
-                reader = PILReader(converter=partial(convert, rgb=self.rgb, palette_index=self.palette_index))
-            return reader.get_data(reader.read(path))
-        except Exception as error:  # Damaged files make the three libraries raise nearly every type there is.
+            array, meta = _volume(*(read_nifti if name.endswith(NIFTI) else read_itk)(path))
+        except PyrasegError:
+            raise
+        except Exception as error:  # Damaged files make both libraries raise nearly every type there is.
             lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
             reason = " ".join(lines).strip()[:200] or type(error).__name__
             raise PyrasegError(
                 f"{path} cannot be read as an image: {reason}. Replace the file or leave it out."
             ) from error
+        if self.label:
+            _require_finite(array, path)
+            return array, meta
+        return _padded(array, meta, path)
 
     def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
         for keyword, value in self.expected.items():
             if (found := source.get(keyword, value)) != value:
                 logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
+
+
+def _volume(values: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Add to a volume (W, H, D[, parts]) what MONAI's transforms expect of its metadata."""
+    return values, {
+        **meta,
+        "original_affine": meta["affine"].copy(),
+        "space": SpaceKeys.RAS.value,
+        "spatial_shape": np.array(values.shape[:3]),
+        "original_channel_dim": 3 if values.ndim == 4 else "no_channel",
+    }
+
+
+def _padded(array: np.ndarray, meta: dict[str, Any], path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return an image whose pixels all have a value, and its metadata with how many are padding."""
+    if array.dtype.kind != "f":
+        return array, meta
+    with np.errstate(over="ignore"):  # what becomes infinite is told
+        array = np.require(array.astype(np.float32, copy=False), requirements="W")
+    padding = fill_outside(array, str(path), axes=len(meta["spatial_shape"]))
+    return array, {**meta, "padding": padding} if padding else meta
+
+
+def _require_finite(values: np.ndarray, path: Path) -> None:
+    if values.dtype.kind != "f":
+        return
+    count = int(np.count_nonzero(~np.isfinite(values)))
+    if count:
+        raise PyrasegError(
+            f"The label {path} holds NaN or infinity, which is no class: {count} of {values.size} values. Correct what "
+            "wrote the file, or leave it out."
+        )
 
 
 def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
@@ -125,6 +165,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         "voi": [tuple(asdict(voi) for voi in frame) for frame in image.voi],
         "inverted": bool(image.inverted),
         "for_processing": bool(image.for_processing),
+        "padding": image.padding,
         "modality": image.modality,
         "units": image.units,
         "files": list(image.found) or [str(file) for file in image.files],
@@ -136,8 +177,17 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
     if image.geometry is not None:
         meta["affine"] = LPS_TO_RAS @ image.geometry.affine
         meta["slice_positions"] = image.geometry.positions
+        if image.geometry.slice_thickness is not None:
+            meta["slice_thickness"] = image.geometry.slice_thickness
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
+
+
+def from_photograph(path: Path, *, rgb: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the array and the metadata of a photograph, as `MedicalImageReader` describes them."""
+    array = read_photograph(path, rgb=rgb).swapaxes(0, 1)
+    channels = "no_channel" if array.ndim == 2 else -1
+    return array, {"spatial_shape": np.array(array.shape[:2]), "original_channel_dim": channels}
 
 
 def geometry_of(image: MetaTensor) -> Geometry | None:
@@ -148,7 +198,8 @@ def geometry_of(image: MetaTensor) -> Geometry | None:
     if image.ndim != 4 or not image.meta.get("has_geometry", True):
         return None
     affine = LPS_TO_RAS @ np.asarray(image.affine, float)
-    positions = image.meta.get("slice_positions")
+    positions, thickness = (image.meta.get(name) for name in ("slice_positions", "slice_thickness"))
     if positions is None:
         positions = apply_affine(affine, np.arange(image.shape[3])[:, None] * (0, 0, 1))
-    return Geometry.from_affine(affine, positions)
+    thickness = None if thickness is None else float(thickness)
+    return Geometry.from_affine(affine, np.asarray(positions, float), slice_thickness=thickness)

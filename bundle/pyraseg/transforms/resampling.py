@@ -25,6 +25,24 @@ def resize_rasters(images: torch.Tensor, size: tuple[int, int], **options: Any) 
     return F.interpolate(images.permute(0, 3, 2, 1), size, **options).permute(0, 3, 2, 1)
 
 
+#: Values that become float32 at a time where a photograph is resized.
+BAND = 1 << 24
+
+
+def shrink_photograph(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return (C, W, H) at the size (H, W) by the antialiased bilinear filter, to the bit as `resize_rasters` does.
+
+    The filter works along rows first and along columns then, so rows can be taken some at a time: a photograph of
+    hundreds of megapixels never is float32 as a whole.
+    """
+    rows = max(1, BAND // (image.shape[0] * image.shape[1]))
+    options = {"mode": "bilinear", "antialias": True}
+    bands = [
+        F.interpolate(band.float()[None], (band.shape[1], size[1]), **options) for band in image.mT.split(rows, dim=1)
+    ]
+    return F.interpolate(torch.cat(bands, dim=2), size, **options)[0].mT
+
+
 class AntialiasedResize(Resize):
     """MONAI's `Resize`, with its inverse and its tracking, over torch's antialiased bilinear filter.
 
@@ -54,6 +72,8 @@ class AntialiasedResize(Resize):
             orig_size=tuple(img.shape[1:]),
             transform_info=self.get_transform_info(),
         )
+        if self.smooth and img.ndim == 3:
+            return MetaTensor(shrink_photograph(img.as_tensor(), (height, width))).copy_meta_from(tracked)
         options = {"mode": "bilinear", "antialias": True} if self.smooth else {"mode": "nearest-exact"}
         return MetaTensor(resize_rasters(img.as_tensor().float(), (height, width), **options)).copy_meta_from(tracked)
 

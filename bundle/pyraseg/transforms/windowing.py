@@ -10,7 +10,7 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform
 
-from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.core import PyrasegError, nearest_hint, valid_percentiles
 from bundle.pyraseg.dicom import VoiLut, VoiWindow, apply_voi_lut
 
 RADIOPAEDIA = "Murphy A et al., Windowing (CT), Radiopaedia.org, doi:10.53347/rID-52108"
@@ -37,9 +37,12 @@ class Percentiles(NamedTuple):
     low: float
     high: float
 
-    def window(self, values: np.ndarray) -> VoiWindow:
-        """Return the window from one percentile of the values to the other; it has width 1 where they coincide."""
-        black, white = np.percentile(values, self)
+    def window(self, values: np.ndarray, *, padding: int = 0) -> VoiWindow:
+        """Return the window from one percentile of the values to the other; it has width 1 where they coincide.
+
+        So many pixels are `padding`, which holds the smallest value and does not count.
+        """
+        black, white = valid_percentiles(values, self, padding=padding)
         width = float(white - black) or 1.0
         return VoiWindow(float(black + white) / 2, width, "LINEAR_EXACT")
 
@@ -53,10 +56,11 @@ class Windowd(MapTransform):
     Windows follow PS3.3 C.11.2.1.2 and clip to their range. Where the metadata say ``inverted`` (MONOCHROME1 or
     Presentation LUT Shape INVERSE), the result is inverted, once: afterwards ``inverted`` is False and ``voi`` is gone.
 
-    Metadata that are used, all optional for explicit windows: ``inverted`` and ``for_processing`` (bool), and ``voi``,
-    a list with one tuple for each slice (last spatial axis; one for a 2-D image) of ``VoiWindow`` and ``VoiLut``, or of
-    mappings with their fields. Windows that vary by slice follow slices that were reversed since they were read
-    (``affine`` against ``original_affine``).
+    Metadata that are used, all optional for explicit windows: ``inverted`` and ``for_processing`` (bool), ``padding``,
+    the number of pixels of the smallest value that no percentile counts, and ``voi``, a list with one tuple for each
+    slice (last spatial axis; one for a 2-D image) of ``VoiWindow`` and ``VoiLut``, or of mappings with their fields.
+    Windows that vary by slice follow slices that were reversed since they were read (``affine`` against
+    ``original_affine``).
 
     Args:
         keys: images to window, (1, W, H[, D]).
@@ -104,17 +108,20 @@ class Windowd(MapTransform):
         meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
         place = f" of {meta['filename_or_obj']}" if "filename_or_obj" in meta else ""
         if image.ndim not in (3, 4) or image.shape[0] != 1:
+            what = "in color" if image.shape[0] == 3 else f"of {image.shape[0]} channels"
             raise PyrasegError(
-                f"Windowd: the image{place} has the shape {tuple(image.shape)}. A window applies to one channel, "
-                "(1, W, H) or (1, W, H, D): a color image is scaled (ScaleIntensityRanged), not windowed."
+                f"The image{place} is {what} (shape {tuple(image.shape)}), and this model takes gray images, whose "
+                'values it windows. An image in color needs a model of photographs (image_kind "photograph"); `pyraseg '
+                "models` lists the included ones, and --model gives one to `pyraseg segment`."
             )
         # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the
         # order that LoadImage makes, where neighbors in memory lie in different slices.
         values = torch.as_tensor(image, dtype=torch.float32)[0].swapaxes(0, -1).contiguous().numpy().swapaxes(0, -1)
+        padding = int(meta.get("padding", 0))
         out = np.empty((len(self.windows), *values.shape[::-1]), dtype=np.float32).swapaxes(1, -1)
         for channel, window in zip(out, self.windows, strict=True):
             if isinstance(window, VoiWindow | Percentiles):
-                fixed = window if isinstance(window, VoiWindow) else window.window(values)
+                fixed = window if isinstance(window, VoiWindow) else window.window(values, padding=padding)
                 channel[:] = apply_voi_lut(values, fixed)
             else:
                 apply_header(values, header_items(meta, window, values.shape, place), channel)
@@ -126,6 +133,7 @@ class Windowd(MapTransform):
         if not isinstance(image, MetaTensor) or not get_track_meta():
             return out
         meta.pop("voi", None)
+        meta.pop("padding", None)
         meta["inverted"] = False
         return MetaTensor(out, meta=meta, applied_operations=image.applied_operations)
 

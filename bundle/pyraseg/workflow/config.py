@@ -13,7 +13,7 @@ A mistyped option is refused with the nearest name, see `override`.
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils.module import locate
 
-from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.core import PyrasegError, nearest_hint, protect
+from bundle.pyraseg.workflow.knobs import wrong_arguments, wrong_values
 
 #: Ids that MONAI reads or adds itself: run ids, settings of its experiment tracking, properties of a workflow.
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
@@ -52,6 +53,7 @@ def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
     for file in files:
         if not Path(file).is_file():
             raise PyrasegError(f"There is no config at {file}. Correct the path.")
+    protect(files)
     return ConfigParser.load_config_files([str(file) for file in files])
 
 
@@ -102,10 +104,10 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def override(parser: ConfigParser, options: Mapping[str, Any]) -> None:
-    """Set values in a config by their keys, where `#` leads into a section, and check that all are used.
+    """Set values in a config by their keys, where `#` leads into a section, and check that all are used and fit.
 
     Raises:
-        PyrasegError: there is no place of that name, or nothing uses what is there; see `require_used`.
+        PyrasegError: there is no place of that name, or see `require_used` and `require_values`.
     """
     for key, value in options.items():
         try:
@@ -116,6 +118,7 @@ def override(parser: ConfigParser, options: Mapping[str, Any]) -> None:
                 f"The config has no place {key!r}.{nearest_hint(key, places)} Nothing was run."
             ) from error
     require_used(parser)
+    require_values(parser)
 
 
 def require_used(parser: ConfigParser) -> None:
@@ -146,6 +149,22 @@ def require_used(parser: ConfigParser) -> None:
         for key in component:
             if takes is not None and key not in takes and not re.fullmatch("_.*_", key):
                 raise _unused(f"{place}: {component['_target_']} has no argument {key!r}", key, takes)
+
+
+def require_values(parser: ConfigParser) -> None:
+    """Refuse a config whose knobs, or arguments of components, have values of another kind than they take.
+
+    Raises:
+        PyrasegError: a number, switch, list or text is none, or a number is out of its range.
+    """
+    config = parser.get()
+    wrong = list(wrong_values(config, set(references(config))))
+    for place, component in components(config):
+        target = located(component, parser)
+        if target is not None:
+            wrong += wrong_arguments(place, component, target)
+    if wrong:
+        raise PyrasegError(" ".join(wrong) + " Nothing was run.")
 
 
 def require_kind(parser: ConfigParser) -> None:
@@ -227,11 +246,17 @@ def _inside(config: Any, place: str) -> Iterator[tuple[str, Any]]:
             yield f"{place}#{key}" if place else str(key), value
 
 
-def arguments(component: dict[str, Any], parser: ConfigParser) -> set[str] | None:
-    """Return the names of a component's arguments, or None where it takes any or cannot be told."""
+def located(component: dict[str, Any], parser: ConfigParser) -> Callable | None:
+    """Return what a component calls, or None where it cannot be told."""
     target = ConfigComponent(component, locator=parser.locator).resolve_module_name()
     found = locate(target) if isinstance(target, str) else target
-    if not callable(found):
+    return found if callable(found) else None
+
+
+def arguments(component: dict[str, Any], parser: ConfigParser) -> set[str] | None:
+    """Return the names of a component's arguments, or None where it takes any or cannot be told."""
+    found = located(component, parser)
+    if found is None:
         return None
     parameters = inspect.signature(found).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

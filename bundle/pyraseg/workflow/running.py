@@ -18,7 +18,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.pyraseg.core import first_to_fail, mendable
-from bundle.pyraseg.workflow.config import require_kind, require_used
+from bundle.pyraseg.workflow.config import require_kind, require_used, require_values
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,14 @@ def bundle_root() -> str:
 
 
 def check_config() -> None:
-    """Refuse the running config where nothing uses one of its keys, or its images are of another kind than it says.
+    """Refuse the running config: a key that nothing uses, a value of a wrong kind, images of another kind than it says.
 
-    It stands first in the run list.
+    It stands in `initialize`, before anything takes a value of the config.
 
     Raises:
-        PyrasegError: see `require_used` and `require_kind`.
+        PyrasegError: see `require_used`, `require_values` and `require_kind`.
     """
     parser = running_parser()
     require_used(parser)
+    require_values(parser)
     require_kind(parser)

@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from bundle.pyraseg.commands import add_configs, command_parser, config_files, split_options
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, require_writable
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
 from bundle.pyraseg.workflow import components, config_text, read_config
@@ -31,8 +31,6 @@ from bundle.pyraseg_tools.fingerprint import (
     CaseFingerprint,
     Setting,
     class_table,
-    draw_histograms,
-    draw_pairs,
     measure_cases,
     propose_background_fraction,
     propose_grid,
@@ -129,8 +127,11 @@ def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
+    from bundle.pyraseg_tools.fingerprint import draw_histograms, draw_pairs  # so that --help needs no extra
+
     if options.output.exists():
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
+    require_writable([options.output])
     files, root = config_files(options.tasks)
     parser = read_config(files, {"bundle_root": str(root), **settings})
     names = parser.get_parsed_content("class_names")

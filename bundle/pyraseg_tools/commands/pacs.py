@@ -17,8 +17,6 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.runtime import Model
-from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -54,6 +52,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
+    # Behind the arguments, so that --help needs no extra.
+    from bundle.pyraseg.runtime import Model
+    from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
+
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("bundle").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses
     filters = parse_filters(options.filter)

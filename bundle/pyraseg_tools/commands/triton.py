@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
-from bundle.pyraseg.deployment import write_repository
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,6 +25,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
+    from bundle.pyraseg.deployment import write_repository  # behind the arguments, so that --help needs no extra
+
     written = [
         write_repository(file, options.output_dir, threads=options.threads, instances=options.instances)
         for file in options.model

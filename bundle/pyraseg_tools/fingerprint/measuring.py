@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, require_mendable
+from bundle.pyraseg.core import PyrasegError, require_mendable, valid_percentiles
 from bundle.pyraseg.data import count_label
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.transforms import UNKNOWN, OrientSlices
@@ -142,7 +142,7 @@ def measure(image: MetaTensor, label: MetaTensor, *, classes: int) -> dict[str, 
     if len(label) != 1:
         raise PyrasegError(f"{where} has {len(label)} channels. Classes that overlap have no fingerprint yet.")
     gray, indices = np.asarray(image, dtype=np.float32).mean(axis=0), np.asarray(label)[0]
-    units = str(image.meta.get("units", ""))
+    units, padding = str(image.meta.get("units", "")), int(image.meta.get("padding", 0))
     random = np.random.default_rng(0)
     known = {
         "size": gray.shape,
@@ -150,7 +150,7 @@ def measure(image: MetaTensor, label: MetaTensor, *, classes: int) -> dict[str, 
         "channels": len(image),
         "modality": str(image.meta.get("modality", "")),
         "units": units,
-        "extent": tuple(np.percentile(gray, (0, PERCENTILES[0], PERCENTILES[-1], 100)).tolist()),
+        "extent": tuple(valid_percentiles(gray, (0, PERCENTILES[0], PERCENTILES[-1], 100), padding=padding).tolist()),
         "counts": count_label(indices, classes, ignore_index=UNKNOWN, path=where),
         "samples": {int(v): random.permutation(gray[indices == v])[:SAMPLES] for v in np.unique(indices)},
     }
@@ -158,21 +158,22 @@ def measure(image: MetaTensor, label: MetaTensor, *, classes: int) -> dict[str, 
     if not marked.any():
         return known
     foreground = np.percentile(gray[marked], PERCENTILES)
+    below = np.count_nonzero(gray < foreground[0]), np.count_nonzero(gray <= foreground[-1])
     return known | {
         "foreground": tuple(foreground.tolist()),
-        "ranks": (float((gray < foreground[0]).mean() * 100), float((gray <= foreground[-1]).mean() * 100)),
-        "outside": float((marked & ~body(gray, units)).sum() / marked.sum()),
+        "ranks": tuple(max(0.0, 100 * (int(count) - padding) / (gray.size - padding)) for count in below),
+        "outside": float((marked & ~body(gray, units, padding)).sum() / marked.sum()),
         "center": tuple((np.argwhere(marked).mean(axis=0) / np.maximum(np.array(gray.shape) - 1, 1)).tolist()),
     }
 
 
-def body(gray: np.ndarray, units: str) -> np.ndarray:
+def body(gray: np.ndarray, units: str, padding: int = 0) -> np.ndarray:
     """Return where the body is in an image (W, H[, D]): what is not dark, with the holes of each slice filled.
 
     Dark is air for HU, else the lowest tenth of the range of the image. Lungs and the like are holes, and so belong to
-    the body; a few pixels around it count as well.
+    the body; a few pixels around it count as well. So many pixels are `padding`, of the smallest value.
     """
-    low, high = np.percentile(gray, (PERCENTILES[0], PERCENTILES[-1]))
+    low, high = valid_percentiles(gray, (PERCENTILES[0], PERCENTILES[-1]), padding=padding)
     bright = gray > (AIR if units == "HU" else low + DARK * (high - low))
     planes = np.moveaxis(bright, 2, 0) if bright.ndim == 3 else bright[None]
     filled = [ndimage.binary_dilation(ndimage.binary_fill_holes(plane), iterations=MARGIN) for plane in planes]

@@ -19,7 +19,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from bundle.pyraseg.core import DiskError, PyrasegError, replacing, without_suffix, write_json
 from bundle.pyraseg.datalists import Identity, group_patients
-from bundle.pyraseg.dicom import in_frame_order, read_series, read_sources
+from bundle.pyraseg.dicom import read_series, read_sources
 from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
 from bundle.pyraseg_tools.monai_label.archives import Archive
 from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
@@ -185,8 +185,15 @@ class DicomDatastore(Datastore):
         with tempfile.TemporaryDirectory() as name:
             sent, returned = Path(name) / "sent.dcm", Path(name) / "returned.dcm"
             sources = read_sources([Path(file) for file in image.files])
-            frames = in_frame_order(mask, image.frame_numbers, sources)
-            write_segmentation(sent, frames, sources, task.segments, algorithm=algorithm, algorithm_type=kind)
+            write_segmentation(
+                sent,
+                mask,
+                sources,
+                task.segments,
+                frame_numbers=image.frame_numbers,
+                algorithm=algorithm,
+                algorithm_type=kind,
+            )
             label = pydicom.dcmread(sent)
             self.archive.store(label)
             self.refresh()

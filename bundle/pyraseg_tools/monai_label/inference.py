@@ -22,7 +22,9 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.core import describe
-from bundle.pyraseg.inference import write_grid
+from bundle.pyraseg.inference import on_true_grid, write_grid
+from bundle.pyraseg.training import read_model
+from bundle.pyraseg.transforms import place_of
 from bundle.pyraseg_tools.monai_label.fields import models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of
 
@@ -48,18 +50,40 @@ class QuietInference(BundleInferTask):
 class Inference(QuietInference):
     """Inference of a bundle of ours, by its model or one that a retraining replaced."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._checked: dict[Path, int] = {}
+        super().__init__(*args, **options)
+
     def config(self) -> dict[str, Any]:
         return {**super().config(), "model_filename": models(self.bundle_path)}
 
+    def _get_network(self, device: str, data: Mapping[str, Any] | None) -> nn.Module:
+        chosen = (data or {}).get("model_filename") or "model.pt"
+        self._check_model(Path(self.path[0]).parent / (chosen if isinstance(chosen, str) else chosen[0]))
+        return super()._get_network(device, data)
+
+    def _check_model(self, path: Path) -> None:
+        """Refuse a model of other settings than the bundle's, or with weights that are not finite, once it is new."""
+        changed = path.stat().st_mtime_ns
+        if self._checked.get(path) != changed:
+            _, trained = read_model(path)
+            self.bundle_config.get_parsed_content("settings").require(trained, f"The model {path.name}")
+            self._checked[path] = changed
+
+    @property
+    def is_flat(self) -> bool:
+        """Return whether an image is one slice without a place in a volume, by what the bundle declares."""
+        return self.bundle_config["image_kind"] != "volume"
+
     def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
         steps = super().post_transforms(data)
-        if self.dimension == 2:  # it would take the one slice of a DICOM photograph for a size to resize to
+        if self.is_flat:  # it would take the one slice of a DICOM photograph for a size to resize to
             steps = [step for step in steps if not isinstance(step, Restored)]
         return steps
 
     def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
         defaults, image = {"model_filename": "model.pt"}, request["image"]
-        if self.dimension == 2:
+        if self.is_flat:
             defaults["result_extension"] = ".png"  # of a JPEG too, which would blur the classes
         if isinstance(image, str) and (series := dicom_of(image)) != image:
             defaults.setdefault("result_extension", ".nii.gz")
@@ -69,11 +93,12 @@ class Inference(QuietInference):
     def writer(self, data: Mapping[str, Any], extension: str | None = None, dtype: Any = None) -> tuple[Any, dict]:
         """Write NIfTI as it lies; MONAI Label writes it by ITK, which straightens the axes of a tilted series."""
         suffix = data.get("result_extension") or file_ext(data["image_path"])
-        if self.dimension == 2 or suffix != ".nii.gz":
+        if self.is_flat or suffix != ".nii.gz":
             return super().writer(data, extension, dtype)
         labels = data[self.output_label_key]
         stem = Path(tempfile.gettempdir()) / f"tmp{uuid.uuid4().hex}"
-        path = write_grid(np.asarray(labels.array), np.asarray(labels.affine), stem, compression=1)
+        image = labels if labels.ndim == 4 else labels[None]
+        path = write_grid(*on_true_grid(np.asarray(labels.array), image), stem, place=place_of(image), compression=1)
         return str(path), data.get(self.output_json_key, {})
 
 

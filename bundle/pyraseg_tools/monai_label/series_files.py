@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import PyrasegError, replacing, without_suffix
-from bundle.pyraseg.dicom import DicomImage
+from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, replacing, without_suffix
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage
 from bundle.pyraseg.inference import write_grid
-from bundle.pyraseg.transforms import MedicalImageReader, Target, from_dicom, onto_grid
+from bundle.pyraseg.labels import read_painted
+from bundle.pyraseg.transforms import Target, from_dicom, onto_grid, stored_label
 
 #: What the folder of a series is called, beside the file that clients get of it.
 SERIES = ".series"
@@ -26,7 +27,7 @@ def write_for_clients(image: DicomImage, stem: Path) -> Path:
     """Write a series as a file that clients read: a photograph as PNG, all else as NIfTI; return its path.
 
     Raises:
-        PyrasegError: a color volume, which neither holds.
+        PyrasegError: a color volume or slices on no regular grid, which neither holds.
     """
     array, meta = from_dicom(image)
     if array.ndim == 4:
@@ -36,8 +37,12 @@ def write_for_clients(image: DicomImage, stem: Path) -> Path:
         with replacing(path) as temporary:
             Image.fromarray(array[:, :, 0].swapaxes(0, 1)).save(temporary, format="PNG")
         return path
+    affine = meta["affine"]
+    if image.geometry is not None:
+        grid = image.geometry.regular_grid()
+        array, affine = grid.fill(array, empty=float(array.min())), LPS_TO_RAS @ grid.affine
     whole = array.astype(np.int16)
-    return write_grid(whole if np.array_equal(whole, array) else array, meta["affine"], stem, compression=1)
+    return write_grid(whole if np.array_equal(whole, array) else array, affine, stem, compression=1)
 
 
 def on_image(path: Path, image: DicomImage) -> np.ndarray:
@@ -51,8 +56,14 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     Raises:
         PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
     """
-    array, meta = MedicalImageReader(palette_index=True).get_data([path])
-    values = onto_grid(np.asarray(array), meta, target, path)
+    if path.name.lower().endswith(PHOTOGRAPH):
+        painted = read_painted(path)
+        if painted.colored:
+            raise PyrasegError("The label holds colors. Submit class values, as gray or as indices of a palette.")
+        stored, meta = painted.values.T, {}
+    else:
+        stored, meta = stored_label(path)
+    values = onto_grid(stored, meta, target, path)
     if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
         raise PyrasegError("The label holds values that are not whole numbers from 0. Submit class values.")
     return values

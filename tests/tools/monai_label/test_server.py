@@ -10,8 +10,8 @@ from PIL import Image
 
 from bundle.pyraseg_tools.datasets.phantom.cases import phantom_case
 from bundle.pyraseg_tools.monai_label.retraining import fixed_validation
+from tests.helpers.drawn_photographs import draw
 from tests.helpers.label_server import form, needs_server, own_inference, refusal, served, write_foreign
-from tests.tools.publishing.test_elsewhere import draw
 
 pytestmark = needs_server
 

@@ -11,8 +11,8 @@ from bundle.pyraseg.core import DEFAULT_TASK, task_names
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.workflow.config import config_text
 from bundle.pyraseg_tools.publishing.task import Task
-from tests.configs.test_configs import OVERLAYS, PROGRAMS, merged
 from tests.helpers.commands import ROOT
+from tests.helpers.configs import OVERLAYS, PROGRAMS, merged
 
 PARTS = {"train": "train", "evaluate": "evaluate", "inference": "infer"}
 TOLD_ANEW = {"model_file", "remedy"}
@@ -35,7 +35,7 @@ def test_one_file_is_what_monai_makes_of_several(name, program, tmp_path):
     assert parser["model_file"] == "$@bundle_root + '/models/model.pt'"
     if program != "train":
         told = ConfigParser(json.loads(path.read_text()) | {"bundle_root": str(tmp_path)}).get_parsed_content("remedy")
-        assert told == "Train one first: python -m monai.bundle run training --config_file configs/train.json"
+        assert "--config_file configs/train.json`" in told
     if program == "evaluate":
         assert several.pop("training") == "%run"
     if isinstance(several.get("dataset_dir"), dict):  # the phantom study, which no package can write

@@ -2,7 +2,7 @@
 """DICOM objects about DICOM inputs: segmentations and structure sets, what they refer to, and who made them."""
 
 import logging
-import shutil
+import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError, file_digest, replacing
-from bundle.pyraseg.dicom import complete, frame_planes, in_frame_order, missing_attributes, read_sources
+from bundle.pyraseg.core import PyrasegError, file_digest, remove_results, replacing
+from bundle.pyraseg.dicom import complete, copied_names, frame_planes, missing_attributes, read_sources
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
@@ -78,7 +78,7 @@ class SourceImages:
                 f"its images have no {', '.join(missing)} to be referred to by. With --complete_headers true a copy of "
                 f"the series with generated UIDs is written to {copy.name}/ and referred to; store it with the result."
             )
-        shutil.rmtree(copy, ignore_errors=True)  # of a run before; the same files come again
+        remove_results(copy, "|".join(re.escape(name) for name in copied_names(files)))  # the same files come again
         with replacing(copy) as temporary:
             temporary.mkdir()
             sources = complete(files, temporary, placed=placed)
@@ -120,8 +120,14 @@ class SegmentationWriter:
         if sources is None:
             return None
         path = prediction.stem.with_name(f"{prediction.stem.name}_seg.dcm")
-        mask = in_frame_order(prediction.slices, prediction.source_frames, sources)
-        write_segmentation(path, mask, sources, self.classes, algorithm=(self.algorithm.name, self.algorithm.version))
+        write_segmentation(
+            path,
+            prediction.slices,
+            sources,
+            self.classes,
+            frame_numbers=prediction.source_frames,
+            algorithm=(self.algorithm.name, self.algorithm.version),
+        )
         return [path]
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps and probabilities on the input's own grid: NIfTI of a volume, PNG of a photograph."""
+"""Label maps and probabilities: PNG of a picture, NIfTI of a volume on its grid or, of uneven slices, a regular one."""
 
 import gzip
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,9 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from bundle.pyraseg.core import replacing
+from bundle.pyraseg.dicom import LPS_TO_RAS
 from bundle.pyraseg.inference.prediction import Prediction
+from bundle.pyraseg.transforms import geometry_of, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -20,26 +23,60 @@ logger = logging.getLogger(__name__)
 ONE = 65535
 
 
-def write_label_map(labels: MetaTensor, path: Path) -> Path:
-    """Write class indices: (1, W, H, D) as NIfTI with the volume's affine, (1, W, H) as PNG of the class values.
+def on_true_grid(values: np.ndarray, image: MetaTensor, *, empty: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return values on the grid of an image and an affine to RAS mm that is true for every slice.
+
+    Uneven slices come on the regular grid that `Geometry.regular_grid` finds for them.
+
+    Args:
+        values: (W, H) or (W, H, D).
+        image: whose grid it is, (C, W, H[, D]), with the reader's metadata.
+        empty: what the grid holds in the gaps between slices.
+
+    Raises:
+        PyrasegError: there is no such grid.
+    """
+    geometry = geometry_of(image)
+    if geometry is None or geometry.is_evenly_spaced:
+        return values, np.asarray(image.affine, float)
+    grid = geometry.regular_grid()
+    return grid.fill(values, empty=empty), LPS_TO_RAS @ grid.affine
+
+
+def write_label_map(labels: MetaTensor, image: MetaTensor, path: Path) -> Path:
+    """Write class indices: (1, W, H, D) as NIfTI where the volume lies, (1, W, H) as PNG of the class values.
 
     Args:
         labels: class indices, 255 at most, on the input's grid.
+        image: the input, with the reader's metadata.
         path: without a suffix.
 
     Returns:
         The path written.
+
+    Raises:
+        PyrasegError: see `on_true_grid`.
     """
-    return write_grid(np.asarray(labels[0]).astype(np.uint8), np.asarray(labels.affine, float), path, compression=3)
+    values = np.asarray(labels[0]).astype(np.uint8)
+    return write_grid(*on_true_grid(values, image), path, place=place_of(image), compression=3)
 
 
-def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: float = 1.0, compression: int) -> Path:
+def write_grid(
+    values: np.ndarray,
+    affine: np.ndarray,
+    path: Path,
+    *,
+    place: Mapping[str, np.ndarray] | None = None,
+    slope: float = 1.0,
+    compression: int,
+) -> Path:
     """Write numbers on a grid: (W, H, D) as NIfTI, (W, H) as PNG; return the path.
 
     Args:
         values: of a type that the format holds; a picture's are uint8 or uint16.
         affine: of a volume, (4, 4) in mm; a picture has none.
         path: without a suffix.
+        place: how the header of the input says where it lies, see `place_of`; without it the header says the affine.
         slope: what a reader of the NIfTI multiplies the numbers with.
         compression: of gzip, 1 (fast) to 9 (small).
     """
@@ -50,9 +87,15 @@ def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: flo
         return path
     path = path.with_name(path.name + ".nii.gz")
     image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    if place is not None:
+        for name, value in place.items():
+            if name == "pixdim":
+                value = np.concatenate([value[:4], image.header["pixdim"][4:]])
+            image.header[name] = value
+        image = nib.Nifti1Image(values, None, image.header)  # with an affine nibabel would set its sform
     if slope != 1:
         image.header.set_slope_inter(slope, 0)
-    image.header.set_xyzt_units("mm")
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=compression, mtime=0))
     return path
@@ -62,24 +105,28 @@ class LabelMapWriter:
     """Write the label map of every input, as `write_label_map` does."""
 
     def __call__(self, prediction: Prediction) -> list[Path]:
-        return [write_label_map(prediction.labels, prediction.stem)]
+        return [write_label_map(prediction.labels, prediction.original, prediction.stem)]
 
 
-def write_probability(probability: MetaTensor, path: Path) -> Path:
+def write_probability(probability: MetaTensor, image: MetaTensor, path: Path) -> Path:
     """Write the probabilities of one class in steps of 1/65535.
 
-    A volume (W, H, D) becomes NIfTI with its affine and the slope 1/65535, so that a reader has values from 0 to 1; a
+    A volume (W, H, D) becomes NIfTI where it lies, with the slope 1/65535, so that a reader has values from 0 to 1; a
     picture (W, H) becomes 16-bit PNG, whose values are to be divided by 65535.
 
     Args:
         probability: 0 to 1.
+        image: the input, with the reader's metadata.
         path: without a suffix.
 
     Returns:
         The path written.
+
+    Raises:
+        PyrasegError: see `on_true_grid`.
     """
     stored = np.rint(np.clip(np.asarray(probability.cpu(), np.float32), 0, 1) * ONE).astype(np.uint16)
-    return write_grid(stored, np.asarray(probability.affine, float), path, slope=1 / ONE, compression=1)
+    return write_grid(*on_true_grid(stored, image), path, place=place_of(image), slope=1 / ONE, compression=1)
 
 
 class SaveProbabilities:
@@ -101,4 +148,4 @@ class SaveProbabilities:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             for number, probability in enumerate(output["probabilities"][1:], start=1):
                 path = self.output_dir / f"{item['name']}_probability_{number}"
-                logger.info("%s -> %s", item["name"], write_probability(probability, path).name)
+                logger.info("%s -> %s", item["name"], write_probability(probability, item["original"], path).name)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Surfaces of what was found, for 3-D viewers and printers."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ HEADER = "SPACE=LPS"  # 3D Slicer reads this, and takes LPS for granted without 
 class MeshWriter:
     """Write `<name>_<class>.stl` or `.ply` for every class that was found, in patient coordinates (LPS, mm).
 
+    `mesh_names` says what stands for a class.
+
     One slice, or an image without a patient position, makes no surface.
 
     Args:
@@ -40,15 +43,15 @@ class MeshWriter:
         self.write = formats[format]
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
-        geometry, volumes = prediction.geometry, prediction.volumes
-        if geometry is None or volumes is None or len(geometry) < 2:
+        geometry = prediction.geometry
+        if geometry is None or len(geometry) < 2:
             return None
         written = []
         for value, path in enumerate(self.paths(prediction), 1):
             mask = prediction.slices == value
             if mask.any():
                 with replacing(path) as temporary:
-                    self.write(temporary, *surface(mask, geometry, volumes[value]))
+                    self.write(temporary, *surface(mask, geometry))
                 written.append(path)
             else:
                 path.unlink(missing_ok=True)  # of a run before, which found something
@@ -56,25 +59,48 @@ class MeshWriter:
 
     def paths(self, prediction: Prediction) -> list[Path]:
         """Return the files of the classes 1, 2, ..., whether they are there or not."""
-        names = ["".join(c if c.isalnum() or c in "-_" else "_" for c in name) for name in self.class_names[1:]]
+        names = mesh_names(self.class_names[1:])
         return [prediction.stem.with_name(f"{prediction.stem.name}_{name}.{self.suffix}") for name in names]
 
 
-def surface(mask: np.ndarray, geometry: Geometry, volume: float) -> tuple[np.ndarray, np.ndarray]:
+def mesh_names(class_names: Sequence[str]) -> list[str]:
+    """Return what stands for each class in the name of its mesh: all that is no letter or digit becomes "_" there.
+
+    Where two classes would share a mesh, or `kidney` of an input `a_left` one with `left_kidney` of an input `a`, the
+    names begin with the value of the class, and have no "_".
+
+    >>> mesh_names(["left kidney", "right kidney"]), mesh_names(["left kidney", "left_kidney"])
+    (['left_kidney', 'right_kidney'], ['1-left-kidney', '2-left-kidney'])
+    """
+    names = ["".join(c if c.isalnum() or c in "-_" else "_" for c in name) for name in class_names]
+    keys = [unicodedata.normalize("NFC", name).casefold() for name in names]  # a disk may ignore capitals
+    alike = len(set(keys)) < len(keys) or any(one.endswith(f"_{other}") for one in keys for other in keys)
+    return [f"{value}-{name.replace('_', '-')}" for value, name in enumerate(names, 1)] if alike else names
+
+
+def surface(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """Return the surface of a mask by marching cubes (Lewiner et al., Journal of Graphics Tools 2003).
 
     Half-way between voxels inside and outside, it cuts the corners off, which takes a tenth from a region of a few
     hundred voxels. Where it misses more than 1 % of the volume, it is therefore moved outward, by the same share of the
-    way everywhere, until it is right.
+    way everywhere, until it is right. A gap between slices is not bridged: each block has a surface of its own.
 
     Args:
         mask: (N, rows, columns) bool, not empty.
         geometry: where the slices lie; tilted and unevenly spaced stacks are exact.
-        volume: of the mask, mm³.
 
     Returns:
         Vertices (n, 3) in LPS mm, and triangles (m, 3) of vertex indices, anticlockwise seen from outside.
     """
+    surfaces = [_surface(mask[block], part) for block, part in geometry.parts() if mask[block].any()]
+    before = np.cumsum([0, *(len(points) for points, _ in surfaces)])
+    triangles = [triangles + count for (_, triangles), count in zip(surfaces, before, strict=False)]
+    return np.concatenate([points for points, _ in surfaces]), np.concatenate(triangles)
+
+
+def _surface(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Return the surface of a mask whose slices have no gap between them."""
+    volume = float(mask.sum(axis=(1, 2)) @ geometry.voxel_volumes)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     padded = np.pad(mask[box], 1).astype(np.float32)
     corner = [part.start - 1 for part in box]

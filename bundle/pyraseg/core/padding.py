@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels outside the field of view: which they are, and statistics that leave them out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bundle.pyraseg.core.errors import PyrasegError
+
+
+def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse pixels without a value inside an image; outside the field of view they are padding.
+
+    Outside is what hangs together with the edge of a slice, through other pixels without a value, face to face: within
+    a slice and from slice to slice.
+
+    Args:
+        missing: (slices, rows, columns), true where a value is NaN or infinite.
+        names: of each slice's file.
+
+    Raises:
+        PyrasegError: there are such pixels inside; the message names the file, how many and where.
+    """
+    inside = missing & ~_outside(missing)
+    count = int(np.count_nonzero(inside))
+    if count:
+        number, row, column = (int(place) for place in np.argwhere(inside)[0])
+        slices = int(inside.any(axis=(1, 2)).sum())
+        raise PyrasegError(
+            f"{names[number]} holds NaN or infinity inside the image: {count} of {inside.size} pixels, in {slices} of "
+            f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. Only "
+            "outside the field of view, connected to the edge of a slice, are they taken as padding. Correct what "
+            "wrote the file, or leave it out."
+        )
+
+
+def fill_outside(values: np.ndarray, name: str, *, axes: int) -> int:
+    """Give pixels without a value outside the field of view the smallest value of the image, in place.
+
+    Args:
+        values: (W, H[, D], ...) of a floating-point type.
+        name: of the image's file.
+        axes: number of its spatial axes; a pixel lacks its value if any number behind them is NaN or infinite.
+
+    Returns:
+        The number of these pixels.
+
+    Raises:
+        PyrasegError: no pixel has a value, or some inside the image have none, see `require_outside`.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return 0
+    if not finite.any():
+        raise PyrasegError(f"{name} holds nothing but NaN or infinity. There is nothing to read: leave it out.")
+    missing = ~finite.all(axis=tuple(range(axes, values.ndim)))
+    slices = np.atleast_3d(missing).T
+    require_outside(slices, [name] * len(slices))
+    values[missing] = values[finite].min()
+    return int(np.count_nonzero(missing))
+
+
+def _outside(missing: np.ndarray) -> np.ndarray:
+    """Return the part of a mask (slices, rows, columns) that is connected, face to face, to the edge of a slice."""
+    found = np.zeros_like(missing)
+    for edge in (np.s_[:, 0], np.s_[:, -1], np.s_[..., 0], np.s_[..., -1]):
+        found[edge] = missing[edge]
+    count, before = np.count_nonzero(found), -1
+    while count != before:
+        for axis in range(3):
+            planes, allowed = np.moveaxis(found, axis, 0), np.moveaxis(missing, axis, 0)
+            for order in (range(1, len(planes)), range(len(planes) - 2, -1, -1)):
+                step = -1 if order.step > 0 else 1
+                for place in order:
+                    planes[place] |= planes[place + step] & allowed[place]
+        count, before = np.count_nonzero(found), count
+    return found
+
+
+def valid_percentiles(values: np.ndarray, percentages: Sequence[float], *, padding: int = 0) -> np.ndarray:
+    """Return percentiles of an image without its padding, as NumPy interpolates them.
+
+    Args:
+        values: of all pixels, any shape.
+        percentages: from 0 to 100.
+        padding: how many pixels are padding, which holds the smallest value: in order of size they stand first.
+
+    >>> valid_percentiles(np.array([5.0, 5.0, 5.0, 6.0, 7.0]), [0, 50, 100], padding=2).tolist()
+    [5.0, 6.0, 7.0]
+    """
+    last = values.size - 1
+    if padding:
+        percentages = [100 * (padding + each / 100 * (last - padding)) / last for each in percentages]
+    return np.percentile(values, percentages)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segmentations of multi-frame objects, in every form in which scanners state where frames lie."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedMRImageStorage
+
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.dicom.source import read_sources
+from bundle.pyraseg.labels.references import ImageGrid
+from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
+from tests.helpers.dcmqi import dcmqi_points, same_points, voxel_points
+from tests.helpers.dicom_files import AXIAL, PATIENT, SAGITTAL, item, save, write_enhanced, write_image
+from tests.helpers.segmented_series import complaints
+
+CLASSES = [SegmentClass.organ("liver"), SegmentClass.organ("spleen")]
+SHAPE = (6, 24, 20)
+ORDER = np.array([3, 0, 5, 1, 4, 2])  # of the frames in the file
+GROUPS = {
+    "orientation": ("PlaneOrientationSequence", {"ImageOrientationPatient": list(AXIAL)}),
+    "measures": ("PixelMeasuresSequence", {"PixelSpacing": [1.5, 0.8], "SliceThickness": 3}),
+}
+
+
+def stack(path: Path, per_frame: str, places: np.ndarray, change: Callable[[Dataset], None] = lambda ds: None) -> Path:
+    """Write an enhanced MR whose frames lie 3 mm apart at places, with some groups stated for each frame."""
+    pixels = np.zeros((len(places), *SHAPE[1:]), np.int16)
+    positions = np.add(np.outer(places, [0, 0, 3.0]), [-20, 30, 100])
+    dataset = pydicom.dcmread(write_enhanced(path, pixels, positions, Modality="MR", **PATIENT))
+    dataset.SOPClassUID = EnhancedMRImageStorage
+    shared, frames = dataset.SharedFunctionalGroupsSequence[0], dataset.PerFrameFunctionalGroupsSequence
+    for name, (sequence, values) in GROUPS.items():
+        del shared[sequence]
+        for owner in frames if name in per_frame else [shared]:
+            setattr(owner, sequence, item(**values))
+    change(dataset)
+    return save(dataset, path)
+
+
+def phases(dataset: Dataset) -> None:
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame.FrameContentSequence = item(TemporalPositionIndex=number % 2 + 1)
+
+
+def two_stacks(dataset: Dataset) -> None:
+    """Turn every other frame about, as a second stack in the same object."""
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame.FrameContentSequence = item(StackID=str(number % 2 + 1))
+        if number % 2:
+            frame.PlaneOrientationSequence = item(ImageOrientationPatient=list(SAGITTAL))
+            frame.PlanePositionSequence = item(ImagePositionPatient=[3.0 * number, -20, 40])
+            frame.PixelMeasuresSequence = item(PixelSpacing=[2, 2], SliceThickness=4)
+
+
+def without_thickness(dataset: Dataset) -> None:
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PixelMeasuresSequence[0].SliceThickness
+
+
+def rounded(dataset: Dataset) -> None:
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        values = [1, 0, 1e-5 * number, 0, 1, 0]
+        frame.PlaneOrientationSequence = item(ImageOrientationPatient=values)
+
+
+BOTH = "orientation and measures"
+TWICE = np.repeat(ORDER, 2)
+FORMS = {
+    "shared": ("", ORDER, lambda ds: None, {}),
+    "measures per frame": ("measures", ORDER, lambda ds: None, {}),
+    "orientation per frame": ("orientation", ORDER, lambda ds: None, {}),
+    "both per frame": (BOTH, ORDER, lambda ds: None, {}),
+    "orientation rounded otherwise in each frame": (BOTH, ORDER, rounded, {}),
+    "one frame": (BOTH, ORDER[:1], lambda ds: None, {}),
+    "one of two phases": (BOTH, TWICE, phases, {"TemporalPositionIndex": 2}),
+    "one of two stacks": (BOTH, TWICE, two_stacks, {"StackID": "1"}),
+    "the other stack": (BOTH, TWICE, two_stacks, {"StackID": "2"}),
+    "no thickness": (BOTH, ORDER, without_thickness, {}),
+    "no thickness, one of two phases": (BOTH, TWICE, lambda ds: (phases(ds), without_thickness(ds)),
+                                        {"TemporalPositionIndex": 1}),
+    "a slice is missing": (BOTH, np.array([4, 0, 2, 1]), lambda ds: None, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("found", [True, False], ids=["found", "nothing found"])
+def test_every_form_gets_a_segmentation(tmp_path: Path, form: str, found: bool) -> None:
+    per_frame, places, change, select = FORMS[form]
+    image = read_series(stack(tmp_path / "in.dcm", per_frame, places, change), select=select)
+    mask = np.random.default_rng(0).integers(0, 3 if found else 1, image.pixels.shape, dtype=np.uint8)
+    path, (source,) = tmp_path / "seg.dcm", read_sources(image.files)
+    write_segmentation(path, mask, [source], CLASSES, frame_numbers=image.frame_numbers)
+    assert complaints(path) == []
+    read = hd.seg.segread(path).get_pixels_by_source_frame(
+        source.SOPInstanceUID, list(image.frame_numbers), combine_segments=True, ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(read, mask)
+    if found and form != "a slice is missing":  # ITK, by which dcmqi writes, has no uneven stacks
+        theirs, grid = dcmqi_points(path), ImageGrid.of(image)
+        for value in (1, 2):
+            assert same_points(theirs[value], voxel_points(grid, mask == value))
+
+
+def test_frames_without_a_place_are_refused_in_words(tmp_path: Path) -> None:
+    write_image(tmp_path / "cine.dcm", np.zeros((3, 8, 9), np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.3.1",
+                Modality="US", **PATIENT)  # fmt: skip
+    sources = read_sources([tmp_path / "cine.dcm"])
+    with pytest.raises(PyrasegError, match="its 3 frames have no position in the patient"):
+        write_segmentation(tmp_path / "seg.dcm", np.zeros((3, 8, 9), np.uint8), sources, CLASSES)
