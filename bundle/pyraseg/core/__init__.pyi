@@ -32,6 +32,8 @@ from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import without_suffix as without_suffix
+from .holding import hold as hold
+from .holding import release as release
 from .padding import fill_outside as fill_outside
 from .padding import require_outside as require_outside
 from .padding import valid_percentiles as valid_percentiles

@@ -13,7 +13,7 @@ from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.transforms import MedicalImageReader, Target
 from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
-from bundle.pyraseg_tools.monai_label.series_files import values_on
+from bundle.pyraseg_tools.monai_label.series_files import names_in, values_on
 
 
 class FolderDatastore(LocalDatastore):
@@ -43,9 +43,10 @@ class FolderDatastore(LocalDatastore):
             return super().save_label(image_id, label_filename, label_tag, label_info)
         target, place = _grid(Path(image))
         values = values_on(Path(label_filename), target)
+        names = label_info.get("label_info") or names_in(Path(label_filename))
         with tempfile.TemporaryDirectory() as folder:
-            if label_info.get("label_info"):
-                _, classes = meant(self.tasks, np.unique(values), label_info)
+            if names:
+                _, classes = meant(self.tasks, np.unique(values), {**label_info, "label_info": names})
                 if any(value != index for value, index in classes.items()):
                     stem, labels = Path(folder) / "label", as_classes(values, classes)
                     label_filename = str(write_grid(labels, target.affine, stem, place=place, compression=3))

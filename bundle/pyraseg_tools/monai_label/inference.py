@@ -26,7 +26,7 @@ from bundle.pyraseg.inference import on_true_grid, write_grid
 from bundle.pyraseg.training import read_model
 from bundle.pyraseg.transforms import place_of
 from bundle.pyraseg_tools.monai_label.fields import models
-from bundle.pyraseg_tools.monai_label.series_files import dicom_of
+from bundle.pyraseg_tools.monai_label.series_files import dicom_of, place_for_viewers
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,9 @@ class Inference(QuietInference):
         labels = data[self.output_label_key]
         stem = Path(tempfile.gettempdir()) / f"tmp{uuid.uuid4().hex}"
         image = labels if labels.ndim == 4 else labels[None]
-        path = write_grid(*on_true_grid(np.asarray(labels.array), image), stem, place=place_of(image), compression=1)
+        values, affine = on_true_grid(np.asarray(labels.array), image)
+        place = place_of(image) or place_for_viewers(affine)
+        path = write_grid(values, affine, stem, place=place, compression=1)
         return str(path), data.get(self.output_json_key, {})
 
 

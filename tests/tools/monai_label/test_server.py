@@ -78,11 +78,12 @@ def test_photographs_are_labeled_and_a_worse_retraining_is_not_served(package, t
 
 
 def write_volume(folder: Path, index: int) -> tuple[Path, Path]:
-    """Write a patient of the phantom study as NIfTI; return the paths of the image and of its label."""
+    """Write a patient of the phantom study as NIfTI, number 2 tilted; return the paths of image and label."""
     case = phantom_case(2024, index, size=64)
     affine = np.eye(4)
     columns = (case.row_cosine * case.pixel_spacing[1], case.column_cosine * case.pixel_spacing[0], case.slice_step)
     affine[:3] = np.diag([-1, -1, 1]) @ np.column_stack([*columns, case.positions[0]])
+    affine[1, 2] += 0.6 * (index == 2)
     paths = folder / "images" / f"v{index}.nii.gz", folder / "labels" / f"v{index}.nii.gz"
     for path, array in zip(paths, (case.hu, case.labels), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
