@@ -125,7 +125,7 @@ def _placed(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> d
     fitting = [
         name
         for name, affine in forms.items()
-        if np.allclose(voxel_sizes(affine)[axes], sizes[axes], rtol=SIZE_TOLERANCE)
+        if any(np.allclose(found[axes], sizes[axes], rtol=SIZE_TOLERANCE) for found in _sizes_of(affine))
     ]
     taken = (fitting or list(forms))[0]
     if not is_place(forms[taken]):
@@ -153,6 +153,13 @@ def _placed(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> d
         now = listed_sizes(voxel_sizes(meta["affine"]))
         tell(f"{path}: its header counts in {unit}; in mm its voxels have {now}. If that is wrong, correct the header.")
     return meta
+
+
+def _sizes_of(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxel sizes of an affine, and those of a tilted stack as the distance of its planes."""
+    steps = voxel_sizes(affine)
+    across = abs(unit_normal(affine[:3, 0], affine[:3, 1]) @ affine[:3, 2])
+    return steps, np.array([*steps[:2], across])
 
 
 def is_place(affine: np.ndarray) -> bool:
