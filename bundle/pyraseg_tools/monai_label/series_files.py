@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A DICOM series as a file that clients of a label server read, and what they send back laid onto its slices."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,6 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     Raises:
         PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
     """
-    _refuse_reference(path)
     if path.name.lower().endswith(PHOTOGRAPH):
         painted = read_painted(path)
         if painted.colored:
@@ -118,15 +116,3 @@ def names_in(path: Path) -> list[dict[str, Any]]:
     layers = stored.shape[3] if stored.ndim == 4 else 1
     segments = slicer_segments(meta.get("segments", {}), layers, "The label")
     return [{"name": segment.region.name, "idx": segment.value} for segment in segments.values()]
-
-
-def _refuse_reference(path: Path) -> None:
-    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
-    with path.open("rb") as file:
-        header = file.read(65536).partition(b"\n\n")[0].lower()
-    if header.startswith(b"nrrd"):
-        refers = re.search(rb"^data ?file:", header, re.MULTILINE)
-    else:
-        refers = re.search(rb"^elementdatafile\s*=(?!\s*local\b)", header, re.MULTILINE)
-    if refers:
-        raise PyrasegError("The label is a header without voxels. Submit one file that holds both.")

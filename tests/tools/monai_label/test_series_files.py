@@ -59,20 +59,6 @@ def test_what_is_no_label_is_refused_and_not_rounded(series, tmp_path, value):
         on_image(tmp_path / "label.nii", series)
 
 
-@pytest.mark.parametrize(
-    ("name", "header"),
-    [
-        ("label.nrrd", "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 8 6 5\nencoding: raw\ndata file: {}\n\n"),
-        ("label.mha", "NDims = 3\nDimSize = 8 6 5\nElementType = MET_UCHAR\nElementDataFile = {}\n"),
-    ],
-)
-def test_a_label_cannot_take_its_voxels_from_another_file(series, tmp_path, name, header):
-    (tmp_path / "secret").write_bytes(bytes(range(240)))
-    (tmp_path / name).write_text(header.format(tmp_path / "secret"))
-    with pytest.raises(PyrasegError, match="header without voxels"):
-        on_image(tmp_path / name, series)
-
-
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
 def test_each_format_of_a_volume_is_read(series, tmp_path, suffix):
     truth = np.random.default_rng(1).integers(0, 3, series.pixels.shape).astype(np.uint8)
