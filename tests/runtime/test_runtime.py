@@ -42,10 +42,11 @@ def test_a_series_of_fewer_slices_than_the_network_sees(slices, models, tmp_path
 
 def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
     for echo in (1, 2):
-        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
+        numbers = {"per_slice": lambda k, echo=echo: {"InstanceNumber": 6 * echo + k}}  # else two series
+        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2, **numbers)
     truth = models.mr.truth(tmp_path / "in" / "2")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
-    assert "EchoTime: 1 (6), 2 (6). Move the slices of one" in capsys.readouterr().err
+    assert "EchoTime: 1 (6), 2 (6). Read one of them with --select EchoTime=1 (6 slices) or" in capsys.readouterr().err
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)

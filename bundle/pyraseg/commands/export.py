@@ -18,7 +18,7 @@ from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
 from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
-from bundle.pyraseg.workflow import merge_files, read_config
+from bundle.pyraseg.workflow import merge_files, read_config, verbatim
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     from bundle.pyraseg.transforms import read_temperature
 
     files, root = config_files(options.tasks, program="inference")
-    config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})
+    config = read_config(files, {"bundle_root": verbatim(root), "device": "cpu", **settings})
     about = read_metadata(files, options.metadata)
     weights = options.model_file or trained_model(config)
     came_along = weights.parent == shipped() / "models" and shipped() != root

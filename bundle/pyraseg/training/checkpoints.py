@@ -13,13 +13,15 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import Tensor, nn
 
-from bundle.pyraseg.core import ModelSettings, PyrasegError, file_digest, process_rank, protect, replacing
+from bundle.pyraseg.core import ModelSettings, PyrasegError, file_digest, process_rank, protect, release, replacing
 from bundle.pyraseg.networks import require_finite
 
 logger = logging.getLogger(__name__)
 
 #: Key of a state dict's metadata that holds the settings; no layer has such a name.
 SETTINGS = "pyraseg settings"
+#: What holds the folder of a run, from `Checkpoints.check` to `promote`.
+WORK = "training"
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
@@ -145,7 +147,8 @@ def promote(weights: str | Path, model: str | Path) -> None:
     """Make `weights` the bundle's model, in one rename, and keep the model that it replaces.
 
     The replaced model goes to `replaced/` beside `model`, under a name made of its content's hash: it stays selectable,
-    and a folder listing shows one model only. Of several processes the first one does it.
+    and a folder listing shows one model only. Of several processes the first one does it. The folder of `weights` is
+    free for another training then.
 
     Raises:
         PyrasegError: there are no weights at that path, or some are NaN or infinite.
@@ -166,3 +169,4 @@ def promote(weights: str | Path, model: str | Path) -> None:
     with replacing(model, keeps_old=zipfile.is_zipfile(model)) as temporary:  # weights, which `replaced/` now holds
         shutil.copyfile(weights, temporary)
     logger.info("The model of the bundle is now %s", model)
+    release(weights.parent, WORK)

@@ -16,12 +16,13 @@ from bundle.pyraseg.core import (
     ModelSettings,
     PyrasegError,
     from_first,
+    hold,
     process_rank,
     require_replaceable,
     write_json,
 )
 from bundle.pyraseg.networks import require_finite
-from bundle.pyraseg.training.checkpoints import save_atomically, save_model
+from bundle.pyraseg.training.checkpoints import WORK, save_atomically, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -145,11 +146,14 @@ class Checkpoints:
     def check(self) -> dict | None:
         """Return the checkpoint that the run goes on from, or None where it begins.
 
-        It is asked when the run starts; a config asks it before data are prepared as well.
+        It is asked when the run starts; a config asks it before data are prepared as well. From here on the folder is
+        held, until the model is promoted or the process ends.
 
         Raises:
-            PyrasegError: the folder holds a run that this one would destroy, or that it cannot go on with.
+            PyrasegError: another training is at work in the folder, or it holds a run that this one would destroy, or
+                that it cannot go on with.
         """
+        from_first(lambda: hold(self.folder.parent, WORK))
         content = from_first(self.newest)
         if content is None:
             return None

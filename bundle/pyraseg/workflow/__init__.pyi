@@ -8,6 +8,7 @@ from .config import parse_options as parse_options
 from .config import read_config as read_config
 from .config import references as references
 from .config import require_kind as require_kind
+from .config import verbatim as verbatim
 from .record import PACKAGES as PACKAGES
 from .record import log_environment as log_environment
 from .record import run_record as run_record

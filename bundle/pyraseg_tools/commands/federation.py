@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from bundle.pyraseg.commands import command_parser, home, split_options
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, hold
 from bundle.pyraseg.training import save_model
-from bundle.pyraseg.workflow import read_config
+from bundle.pyraseg.workflow import read_config, verbatim
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
 
 CONFIGS = ["configs/train.json", "configs/federated.json"]
@@ -44,7 +44,8 @@ def write_sites(folder: Path, datasets: list[Path | None], settings: dict[str, A
             if not dataset.exists():
                 print(f"Writing a phantom study for site-{number} ...")
                 write_phantom_study(dataset, seed=number, patients=8)
-        content = {**settings, "dataset_dir": str(dataset), "output_dir": str(site), "cache_dir": str(site / "cache")}
+        paths = {"dataset_dir": dataset, "output_dir": site, "cache_dir": site / "cache"}
+        content = {**settings, **{key: verbatim(path) for key, path in paths.items()}}
         overlays[site.name] = site / "site.json"
         overlays[site.name].write_text(json.dumps(content, indent=4))
     return overlays
@@ -93,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     if " " in f"{folder}{home()}":
         raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {home()} must not contain any.")
     datasets = [path.expanduser().resolve() for path in options.datasets] if options.datasets else [None, None]
+    hold(folder, "federation")
     settings = {**given, "rounds": options.rounds, "local_epochs": options.local_epochs}
     read_config(files(), settings)  # a mistyped option is told before anything is written
     overlays = write_sites(folder, datasets, settings)
