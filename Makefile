@@ -24,9 +24,10 @@ train: .venv/installed
 label: .venv-label/installed
 	.venv-label/bin/pyraseg label $(ARGS)
 
-# Two processes with one thread each: most tests spend their time in Python. Files stay together, for their fixtures.
+# Two processes with one thread each: most tests spend their time in Python. Files stay together, for their fixtures, in
+# the order of their names: the longest come early, and both processes end at about the same time.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/installed-dev .venv-label/installed
 	python -m pytest -m "slow or not slow"
@@ -67,5 +68,5 @@ clean:
 	@echo "Installing MONAI Label into .venv-label (some minutes, once) ..."
 	$(PYTHON) -m venv .venv-label
 	.venv-label/bin/python -m pip install --quiet --requirement scripts/label_requirements.txt
-	.venv-label/bin/python -m pip install --quiet --no-deps monailabel==0.8.5 --editable .
+	.venv-label/bin/python -m pip install --quiet --no-deps --upgrade "monailabel>=0.8.5,<0.9" --editable .
 	@touch $@

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
+from tests.helpers.shared import made_once
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +35,14 @@ def limit_files() -> Iterator[Callable[[int], None]]:
 @pytest.fixture(scope="session")
 def phantom_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """Write the default study; return its folder and the seconds of processor time that it took in all processes."""
-    folder = tmp_path_factory.mktemp("phantom") / "study"
-    before = os.times()[:4]
-    write_phantom_study(folder)
-    return folder, sum(os.times()[:4]) - sum(before)
+
+    def make(folder: Path) -> None:
+        before = os.times()[:4]
+        write_phantom_study(folder / "study")
+        (folder / "seconds").write_text(str(sum(os.times()[:4]) - sum(before)))
+
+    folder = made_once(tmp_path_factory, "phantom", make)
+    return folder / "study", float((folder / "seconds").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs change what is printed in their process; put that back after each test."""
+"""Each test finds the console as it was."""
 
-import logging
-import sys
-from collections.abc import Iterator
-
-import pytest
-
-CHANGED = ("monai", "bundle")
-
-
-@pytest.fixture(autouse=True)
-def restore_console(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    levels = {name: logging.getLogger(name).level for name in CHANGED}
-    yield
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+from tests.helpers.console import restore_console as restore_console

@@ -2,13 +2,13 @@
 """The program that compares two evaluations, as a user runs it."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bundle.pyraseg.commands.compare import main
+from bundle.pyraseg.core.errors import PyrasegError
+from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,14 @@ def test_where_no_patients_are_named_none_are_counted(evaluations, capsys):
 
 
 def test_what_is_wrong_is_one_message(evaluations):
-    command = [sys.executable, "-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none"), cwd=ROOT)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "pyraseg: There is no file" in result.stderr
+
+
+def test_the_comparison_replaces_none_of_the_evaluations(evaluations, monkeypatch):
+    monkeypatch.chdir(evaluations / "first")
+    before = Path("scores.csv").read_text()
+    with pytest.raises(PyrasegError, match="is an input of this run"):
+        main(["../first", str(evaluations / "second"), "--output", "../second/../first/scores.csv"])
+    assert Path("scores.csv").read_text() == before

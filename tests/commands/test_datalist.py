@@ -4,8 +4,6 @@
 import csv
 import hashlib
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +18,8 @@ from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg.datalists.making import write_split
 from bundle.pyraseg.datalists.splitting import SPLITS
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
-from tests.datalists.test_duplicates import texture
+from tests.helpers.textures import texture
+from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Images of three patients with many and twelve with few; class 2 is in a third of the labels.
@@ -241,8 +240,7 @@ def test_nothing_is_written_when_the_split_leaks(dataset, tmp_path):
             write_split(data, dataset, tmp_path / "elsewhere", shares=(0.7, 0.15, 0.15), seed=seed, overwrite=True)
         except PyrasegError:
             break
-    command = [sys.executable, "-m", "scripts.make_datalist", *command, "--seed", str(seed)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-m", "scripts.make_datalist", *command, "--seed", str(seed), cwd=ROOT)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr and "pyraseg: 1 pairs of images" in result.stderr
     assert not (tmp_path / "out").exists()

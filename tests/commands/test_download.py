@@ -20,9 +20,9 @@ from bundle.pyraseg.datalists.splitting import SPLITS
 from bundle.pyraseg_tools.commands.download import main
 from bundle.pyraseg_tools.datasets.public import download
 from bundle.pyraseg_tools.datasets.public.recipes import RECIPES
-from tests.datalists.test_duplicates import texture, volume
-from tests.tools.datasets.public.server import Site, serve
-from tests.tools.datasets.public.test_archives import add_link, make_tar, make_zip
+from tests.helpers.archives import add_link, make_tar, make_zip
+from tests.helpers.textures import texture, volume
+from tests.helpers.web_site import Site, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = range(1, 9)

@@ -3,8 +3,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +16,7 @@ from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg_tools.commands.fingerprint import main
 from tests.helpers.commands import monai_bundle
 from tests.helpers.dicom_files import write_series
+from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEST, HIPPOCAMPUS, RETINA = (
@@ -131,8 +130,7 @@ def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_pa
     (tmp_path / "out").mkdir()
     with pytest.raises(PyrasegError, match="is there already"):
         fingerprint(study, tmp_path / "out")
-    command = [sys.executable, "-m", "scripts.fingerprint", "none.json", "--output", str(tmp_path / "new")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-m", "scripts.fingerprint", "none.json", "--output", str(tmp_path / "new"), cwd=ROOT)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "pyraseg: There is no config at none.json" in result.stderr
 

@@ -2,7 +2,6 @@
 """The program that writes a report again, as a user runs it."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from bundle.pyraseg.commands.report import main
 from tests.helpers.evaluations import evaluate, volume
 from tests.helpers.training_runs import write_log
+from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,8 +20,7 @@ def evaluation(tmp_path: Path) -> Path:
 
 
 def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scripts.report", *map(str, options)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return python("-m", "scripts.report", *map(str, options), cwd=ROOT)
 
 
 def test_writes_the_page_where_it_is_told(evaluation, tmp_path, capsys):

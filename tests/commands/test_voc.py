@@ -4,8 +4,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import itk
@@ -23,6 +21,7 @@ from bundle.pyraseg_tools.datasets.phantom.cases import PLANS, phantom_case
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from bundle.pyraseg_tools.datasets.voc.pictures import Mapping16, restore_values
 from tests.helpers.dicom_files import uid, write_image, write_series
+from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED, SIZE = 2024, 72
@@ -285,8 +284,7 @@ def test_a_bad_series_does_not_stop_the_others(tmp_path, capsys):
     other = {"SeriesInstanceUID": uid("bad")}
     write_series(source / "bad", np.zeros((2, 6, 5), np.int16), slice_step=0.0, **window, **other)
     write_series(source / "dark", np.zeros((2, 6, 5), np.int16), SeriesInstanceUID=uid("dark"))
-    command = [sys.executable, "-m", "scripts.dicom_to_voc", str(source), str(tmp_path / "tree"), "--images-only"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-m", "scripts.dicom_to_voc", str(source), str(tmp_path / "tree"), "--images-only", cwd=ROOT)
     assert result.returncode == 1
     assert "Wrote 2 pictures of 1 patients to" in result.stdout.splitlines()[-1]
     assert "pyraseg: 2 series or files were not converted, the others are written:" in result.stderr

@@ -13,59 +13,13 @@ from bundle.pyraseg.core import PyrasegError, how_to_train, task_files
 from bundle.pyraseg.inference.prediction import OUTPUTS
 from bundle.pyraseg.workflow import config_text, require_kind
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
+from tests.helpers.configs import CONFIGS, FILES, OVERLAYS, PROGRAMS, TASKS, merged, paths, programs
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
 
-#: Tasks beside the default one: each is an overlay on train.json and one on inference.json.
-OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "spleen", "ultrasound", "voc")
-#: Those of 2-D images, which share the overlay of photographs.
-PHOTOGRAPHS = ("dermoscopy", "chest_xray", "retina", "ultrasound", "voc")
-
-
-def stack(program: str, task: str) -> list[str]:
-    """Return the files of a task: a base, the overlay of photographs where it is of 2-D images, and its own."""
-    base, suffix = ("inference.json", "_inference") if program == "infer" else ("train.json", "")
-    shared = [f"photographs{suffix}.json"] if task in PHOTOGRAPHS else []
-    return [base, *shared, f"{task}{suffix}.json"]
-
-
-#: What is run, and the files it is made of: a base, then overlays.
-PROGRAMS = {
-    "train": ["train.json"],
-    "evaluate": ["train.json", "evaluate.json"],
-    "calibrate": ["train.json", "calibrate.json"],
-    "infer": ["inference.json"],
-    "infer on ONNX Runtime": ["inference.json", "inference_onnx.json"],
-    "infer dermoscopy on ONNX Runtime": [*stack("infer", "dermoscopy"), "inference_onnx.json"],
-    "infer in TensorRT": ["inference.json", "inference_trt.json"],
-    "infer in int8": ["inference.json", "inference_onnx.json", "inference_int8.json"],
-    "train in several processes": ["train.json", "multi_gpu_train.json"],
-    "train in a federation": ["train.json", "federated.json"],
-    "train dermoscopy in several processes": [*stack("train", "dermoscopy"), "multi_gpu_train.json"],
-    "train dermoscopy in a federation": [*stack("train", "dermoscopy"), "federated.json"],
-    **{f"train {task}": stack("train", task) for task in OVERLAYS},
-    **{f"evaluate {task}": [*stack("train", task), "evaluate.json"] for task in OVERLAYS},
-    **{f"calibrate {task}": [*stack("train", task), "calibrate.json"] for task in OVERLAYS},
-    **{f"infer {task}": stack("infer", task) for task in OVERLAYS},
-}
-#: The training and the inference of each task.
-TASKS = [("train", "infer"), *((f"train {task}", f"infer {task}") for task in OVERLAYS)]
 
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
-FILES = sorted(path.name for path in CONFIGS.glob("*.json") if not path.name.endswith("metadata.json"))
-programs = pytest.mark.parametrize("program", PROGRAMS)
 overlays = pytest.mark.parametrize("program", [name for name, files in PROGRAMS.items() if len(files) > 1])
-
-
-def paths(files: list[str]) -> list[str]:
-    return [str(CONFIGS / name) for name in files]
-
-
-def merged(files: list[str]) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(paths(files))
-    return parser
 
 
 def strings(config: Any) -> list[str]:

@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import ScaleIntensityRangePercentiles
 from PIL import Image
 
-from tests.configs.test_configs import PROGRAMS, TASKS, merged
+from tests.helpers.configs import PROGRAMS, TASKS, merged
 from tests.helpers.dicom_files import write_series
 
 ROWS, COLUMNS = 20, 24

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError, mendable
-from tests.configs.test_configs import PROGRAMS, TASKS, merged
+from tests.helpers.configs import PROGRAMS, TASKS, merged
 from tests.helpers.dicom_files import write_series
 from tests.helpers.structure_sets import write_structure_set
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.collecting import classes_present
-from tests.datalists.test_pairing import write_seg, write_study
+from tests.helpers.series_with_seg import write_seg, write_study
 
 
 def test_values_of_maps(tmp_path):

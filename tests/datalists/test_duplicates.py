@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.duplicates import THRESHOLD, find_duplicates
 from tests.helpers.dicom_files import write_series
+from tests.helpers.textures import texture, volume
 
 #: Every pair of dermoscopy_isic2017 that is found at the default threshold: the same photograph, or the same lesion in
 #: the same frame, as anyone sees who looks at them.
@@ -23,13 +23,6 @@ KNOWN = {
     ("0000224", "0014791"), ("0000229", "0014771"), ("0012290", "0013594"), ("0012672", "0012673"),
     ("0012756", "0013184"),
 }  # fmt: skip
-
-
-def texture(seed: int, size: tuple[int, int] = (120, 160)) -> np.ndarray:
-    """Return a picture with structure of several sizes, 0 to 255."""
-    random = np.random.default_rng(seed)
-    picture = sum(scale * gaussian_filter(random.normal(size=size), scale) for scale in (1, 2, 4, 8, 16))
-    return np.uint8(255 * (picture - picture.min()) / np.ptp(picture))
 
 
 def saved_again(image: Image.Image, path: Path) -> None:
@@ -98,11 +91,6 @@ def test_images_without_structure_are_compared_pixel_by_pixel(tmp_path):
         Image.fromarray(np.full((size, 20), value, np.uint8)).save(tmp_path / f"{name}.png")
     (found,) = find_duplicates(sorted(tmp_path.iterdir()))
     assert (found.first, found.second, found.exact) == (0, 1, True)
-
-
-def volume(seed: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    return sum(s * gaussian_filter(random.normal(size=(40, 48, 24)), s) for s in (1, 2, 4)).astype(np.float32)
 
 
 def save_volume(values: np.ndarray, path: Path) -> None:

@@ -5,17 +5,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.pairing import find_pairs
-from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
-from tests.helpers.dicom_files import item, make_image, save, uid, write_series
-
-MASK = np.pad(np.ones((1, 3, 4), np.uint8), ((0, 1), (2, 3), (1, 3)))  # 2 slices of 8 x 8
+from tests.helpers.dicom_files import item, make_image, save, uid
+from tests.helpers.series_with_seg import write_seg, write_study
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -97,7 +94,7 @@ def test_decathlon_as_published(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no list of the Decathlon"),
+        ("{", "cannot be read as JSON"),
         ("[]", "is no list of the Decathlon"),
         ('{"training": ["a.nii"]}', "is no list of the Decathlon"),
         ('{"training": []}', "lists no training pair"),
@@ -134,25 +131,6 @@ def test_a_folder_of_another_layout_is_one_message(tmp_path):
 
 
 # --- DICOM ---
-
-
-def write_study(folder: Path, name: str) -> list[Dataset]:
-    """Write a series of two slices with UIDs of its own and return what was written."""
-    own = {key: uid(name, key) for key in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
-    pixels = np.random.default_rng(len(name)).integers(0, 99, (2, 8, 8)).astype(np.int16)
-    return [
-        pydicom.dcmread(path)
-        for path in write_series(
-            folder, pixels, PatientID=name, SliceThickness=1, StudyDate="20200101", StudyTime="120000", **own
-        )
-    ]
-
-
-def write_seg(path: Path, sources: list[Dataset]) -> None:
-    for source in sources:
-        source.PatientSex = source.PatientBirthDate = source.AccessionNumber = source.StudyID = ""
-        source.ReferringPhysicianName = ""
-    write_segmentation(path, MASK, sources, [SegmentClass.organ("liver")])
 
 
 def write_structures(path: Path, source: Dataset, *, named: bool = True) -> None:

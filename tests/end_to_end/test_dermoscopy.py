@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.helpers.commands import as_yaml, config_files, monai_bundle
 
-PHOTOGRAPHS = 48
+PHOTOGRAPHS = 24
 
 
 CONFIGS = (

@@ -2,8 +2,6 @@
 """How often a DICOM file is opened between its folder and the SEG: once for its header, once for its pixels."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,9 @@ from monai.bundle import ConfigParser
 
 from tests.helpers.commands import config_files
 from tests.helpers.dicom_files import write_enhanced, write_series
+from tests.helpers.exported import exported
 from tests.helpers.onnx_paths import WINDOWS, volume
-from tests.runtime.conftest import exported
+from tests.helpers.warm import python
 
 #: Runs a module as `python -m` does, and writes how often each file of a folder was opened, by Python's audit events.
 COUNTED = """
@@ -38,13 +37,10 @@ def files_of(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
-def opens_of(folder: Path, module: str, *arguments: str) -> dict[str, int]:
+def opens_of(folder: Path, module: str, *arguments: str, fresh: bool = False) -> dict[str, int]:
     """Return how often a program opened each file in a folder."""
     report = folder.with_name("opens.json")
-    done = subprocess.run(
-        [sys.executable, "-c", COUNTED, str(folder), str(report), module, *arguments],
-        cwd=folder.parent, capture_output=True, text=True,
-    )  # fmt: skip
+    done = python("-c", COUNTED, str(folder), str(report), module, *arguments, cwd=folder.parent, fresh=fresh)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(report.read_text())
 
@@ -78,7 +74,7 @@ def test_from_inputs_to_segmentation(folder: Path, tmp_path: Path) -> None:
 
 def test_from_inputs_to_segmentation_without_torch(folder: Path, tmp_path: Path) -> None:
     model = exported(tmp_path, volume(*WINDOWS, context_slices=1))
-    module = "bundle.pyraseg.runtime"
-    opens = opens_of(folder, module, str(model.path), str(folder), str(tmp_path / "out"), "--format", "seg")
+    arguments = str(model.path), str(folder), str(tmp_path / "out"), "--format", "seg"
+    opens = opens_of(folder, "bundle.pyraseg.runtime", *arguments, fresh=True)
     assert {path.name for path in (tmp_path / "out").rglob("*.dcm")} == {"ct_seg.dcm", "frames_seg.dcm"}
     assert opens == dict.fromkeys(files_of(folder), 2)

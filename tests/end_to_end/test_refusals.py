@@ -2,8 +2,6 @@
 """Whatever a user can mend stops the real command with one plain message, before anything is written."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 from pydicom.uid import JPEGLSLossless
 
+from tests.helpers.commands import monai_bundle
 from tests.helpers.dicom_files import write_series
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -30,13 +29,13 @@ def refused(tmp_path: Path) -> Refused:
     elsewhere.mkdir()
     outputs = {name: tmp_path / "out" / name for name in ("output_dir", "cache_dir", "model_file")}
 
-    def refused(run_id: str = "training", *configs: str, **options: object) -> str:
+    def refused(run_id: str = "training", *configs: str, fresh: bool = False, **options: object) -> str:
         files = str([str(CONFIGS / name) for name in configs or ["train.json"]])
-        command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
+        command = ["run", run_id, "--config_file", files]
         given = {name: path for name, path in outputs.items() if name != "cache_dir" or run_id != "inferring"}
         for name, value in {**given, **options}.items():
             command += [f"--{name}", str(value)]
-        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False, timeout=120)
+        done = monai_bundle(*command, cwd=elsewhere, fresh=fresh)
         assert done.returncode == 1
         assert "Traceback" not in done.stdout + done.stderr
         before, marker, message = done.stderr.partition("pyraseg: ")
@@ -74,7 +73,7 @@ def write_case(root: Path, name: str, *, label: np.ndarray | None = None) -> lis
 
 
 def test_a_mistyped_option(refused):
-    message = refused(epoch=3)
+    message = refused(epoch=3, fresh=True)
     assert "'epoch'" in message and "The nearest name is 'epochs'" in message and len(message.splitlines()) == 1
 
 
@@ -168,10 +167,13 @@ def write_broken_series(root: Path) -> dict[str, tuple[str, str]]:
     path.write_bytes(content)
 
     return {
-        "duplicate": ("no attribute tells them apart: stored twice?", "copy.dcm"),
+        "duplicate": ("with equal pixels and nothing that tells them apart: stored twice?", "copy.dcm"),
         "unplaced": ("1 of 3 slices lack one of ImagePositionPatient", "slice_001.dcm"),
         "mixed": ("mixes image sizes", "8x20 (1 of 4, small.dcm)"),
-        "phases": ("AcquisitionNumber: 1 (3), 2 (3). Move the slices of one", "phase_1_0.dcm"),
+        "phases": (
+            "AcquisitionNumber: 1 (3), 2 (3). Read one of them with --select AcquisitionNumber=1",
+            "phase_1_0.dcm",
+        ),
         "empty": ("no pixel data", str(root / "empty" / "ct" / "slice_002.dcm")),
         "undecodable": ("cannot be decoded", str(root / "undecodable" / "ct" / "slice_002.dcm")),
     }

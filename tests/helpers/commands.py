@@ -3,21 +3,19 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from monai.bundle import ConfigParser
 
 from bundle.pyraseg.core import task_files
+from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def monai_bundle(command: str, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run `python -m monai.bundle COMMAND OPTIONS` in `cwd`; the caller looks at the return code."""
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", command, *options], cwd=cwd, capture_output=True, text=True, check=False
-    )
+def monai_bundle(command: str, *options: str, cwd: Path, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run `python -m monai.bundle COMMAND OPTIONS` in `cwd`, as `python` does; the caller looks at the return code."""
+    return python("-m", "monai.bundle", command, *options, cwd=cwd, fresh=fresh)
 
 
 def as_yaml(folder: Path, *names: str) -> Path:

@@ -71,13 +71,13 @@ def large_views(seed: int, *, cases: int) -> dict:
     """Return the views of a noisy CT of 512 x 512 x 40 voxels with four ragged organs, one of `cases` cases."""
     random = np.random.default_rng(seed)
     ragged = zoom(random.normal(size=(32, 32, 10)), (16, 16, 4), order=1) * 0.1
-    x, y, z = np.mgrid[-1:1:512j, -1:1:512j, -1:1:40j]
-    truth, hu = np.zeros((512, 512, 40), np.uint8), np.where(x**2 + y**2 < 0.7, 20.0, -1000.0)
+    x, y, z = np.ogrid[-1:1:512j, -1:1:512j, -1:1:40j]
+    truth = np.zeros((512, 512, 40), np.uint8)
+    hu = 15 * random.standard_normal(truth.shape, np.float32) + np.where(x**2 + y**2 < 0.7, np.float32(20), -1000)
     for number, (left, top, radius) in enumerate([(-0.3, 0, 0.4), (-0.4, 0.1, 0.1), (0.5, 0, 0.2), (0.2, 0.4, 0.2)], 1):
         inside = (x - left) ** 2 + (y - top) ** 2 + 0.1 * z**2 < radius**2 * (1 + ragged)
         truth[inside] = number
-        hu[inside] = 60 + 20 * number
-    hu += random.normal(scale=15, size=hu.shape)
+        hu[inside] += 40 + 20 * number
     image = MetaTensor(torch.as_tensor(hu[None], dtype=torch.float32), affine=np.diag([-0.8, -0.8, 2.5, 1.0]))
     truth = torch.as_tensor(truth[None])
     shifted = torch.roll(truth, 8, 1)

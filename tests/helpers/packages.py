@@ -3,7 +3,6 @@
 
 import io
 import json
-import os
 import stat
 import zipfile
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from typing import NamedTuple
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from filelock import FileLock
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.archive import read_archive
@@ -21,6 +19,7 @@ from bundle.pyraseg.packaging.sums import SIGNATURE, SUMS, sums_text
 from bundle.pyraseg.packaging.verification import verify
 from bundle.pyraseg_tools.publishing.packing import pack
 from tests.helpers.commands import ROOT
+from tests.helpers.shared import made_once
 
 VERSION = json.loads((ROOT / "configs" / "metadata.json").read_text())["version"]
 NAME = "pyraseg_dermoscopy"
@@ -51,17 +50,15 @@ def write_keys(folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """Return a package that is made once, also where the tests run in several processes."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "package"
-    folder.mkdir(exist_ok=True)
-    private, public = folder / "private.pem", folder / "public.pem"
-    with FileLock(folder / "lock"):
-        if not list(folder.glob("*.zip")):
-            write_keys(folder)
-            pack(ROOT, "dermoscopy", folder, key=private)
+    """Return a package."""
+
+    def make(folder: Path) -> None:
+        private, _ = write_keys(folder)
+        pack(ROOT, "dermoscopy", folder, key=private)
+
+    folder = made_once(tmp_path_factory, "package", make)
     (path,) = folder.glob("*.zip")
-    return Package(path, read_archive(path)[1], private, public)
+    return Package(path, read_archive(path)[1], folder / "private.pem", folder / "public.pem")
 
 
 def resummed(files: Files, **changed: bytes | None) -> Files:

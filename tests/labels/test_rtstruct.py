@@ -17,8 +17,8 @@ from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.reading import read_dicom_label
 from bundle.pyraseg.labels.references import ImageGrid
 from tests.helpers.dicom_sources import STACKS
+from tests.helpers.regions import INNER, KEYHOLE, OUTER, REGIONS, SHAPE, moments, perimeter
 from tests.helpers.structure_sets import write_structure_set
-from tests.labels.test_contours import INNER, KEYHOLE, OUTER, REGIONS, SHAPE, moments, perimeter
 
 SPACING = (0.9, 0.7)  # rows, columns
 SLICES = 5
@@ -79,6 +79,31 @@ def test_contours_that_lie_on_no_slice_are_reported(tmp_path: Path, caplog: pyte
     assert "2 of 3 contours lie on no slice of the image, but 1.4 to 6.0 mm from one" in caplog.text
     path = write_structure_set(tmp_path / "rt.dcm", {"Liver": [beyond, between]}, **UIDS)
     with pytest.raises(PyrasegError, match="none of its 2 contours lies on a slice of the image"):
+        read_dicom_label(path, grid, TABLE)
+
+
+def test_points_outside_of_the_image_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An arm outside of the field of view, the body around all of it, and what only touches the edge."""
+    grid = make_grid("oblique")
+    rows, columns = SHAPE
+    arm = np.array([[5, columns - 4.5], [5, columns + 9.5], [9, columns + 9.5], [9, columns - 4.5]])
+    edge = np.array([[-0.5, -0.5], [-0.5, columns - 0.5], [rows - 0.5, columns - 0.5], [rows - 0.5, -0.5]])
+    drawn = [in_mm(grid, 0, arm), in_mm(grid, 1, 3 * edge), in_mm(grid, 2, edge)]
+    with caplog.at_level(logging.WARNING):
+        label = read_dicom_label(write_structure_set(tmp_path / "rt.dcm", {"Liver": drawn}, **UIDS), grid, TABLE)
+    inside = np.zeros((SLICES, *SHAPE), bool)
+    inside[0, 5:10, columns - 4 :] = True
+    inside[2] = True
+    assert np.array_equal(label[[0, 2, 3]] == 1, inside[[0, 2, 3]])
+    far = np.hypot((2 * rows - 1) * SPACING[0], (2 * columns - 1) * SPACING[1])
+    assert f"6 points of 2 contours lie outside of the image, by up to {far:.1f} mm" in caplog.text
+
+
+def test_contours_all_outside_of_the_image_are_refused(tmp_path: Path) -> None:
+    grid = make_grid()
+    away = in_mm(grid, 2, np.add(OUTER, [0, 2 * SHAPE[1]]))
+    path = write_structure_set(tmp_path / "rt.dcm", {"Liver": [away]}, **UIDS)
+    with pytest.raises(PyrasegError, match="all of its 1 contours lie outside of the image, by up to"):
         read_dicom_label(path, grid, TABLE)
 
 

@@ -17,8 +17,8 @@ from bundle.pyraseg.commands import main
 from bundle.pyraseg.packaging.archive import archive_bytes, read_archive
 from bundle.pyraseg.packaging.form import METADATA, MODEL
 from bundle.pyraseg_tools.publishing.packing import pack
-from tests.configs.test_configs import PROGRAMS, merged
 from tests.helpers.commands import ROOT
+from tests.helpers.configs import PROGRAMS, merged
 from tests.helpers.packages import NAME, VERSION, Files, refused, resummed
 
 

@@ -9,72 +9,20 @@ from pathlib import Path
 import highdicom as hd
 import nibabel as nib
 import numpy as np
+import onnx
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from bundle.pyraseg.runtime.__main__ import main
-from tests.helpers.dicom_files import CORONAL, SAGITTAL, item, uid, write_enhanced, write_image, write_series
+from tests.helpers.dicom_files import item, uid, write_enhanced, write_image, write_series
+from tests.helpers.runtime_series import SERIES, check, gray, png, series
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPE = (6, 45, 52)  # slices, rows, columns
-TILTED = [0.0, 0.4, 2.5]
-OBLIQUE = (0.96, 0.0, -0.28, 0.0, 1.0, 0.0)
-FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-TURNED = (0.0, 1.0, 0.0, 1.0, 0.0, 0.0)  # rows run to the back
-#: What else may be in a header: each is read by the bundle otherwise than the plain series.
-SERIES = {
-    "plain": {},
-    "coronal": {"orientation": CORONAL},
-    "sagittal": {"orientation": SAGITTAL},
-    "flipped": {"orientation": FLIPPED},
-    "turned": {"orientation": TURNED},
-    "oblique": {"orientation": OBLIQUE},
-    "downwards": {"slice_step": -2.5},
-    "tilted": {"slice_step": TILTED},
-    "with a gap": {"per_slice": lambda k: {"ImagePositionPatient": [0, 0, 2.5 * k + 40 * (k > 2)]}},
-    "names in another order": {"names": ["f", "b", "e", "a", "c", "d"]},
-    "rescaled by slice": {"per_slice": lambda k: {"RescaleSlope": 1 + k / 10, "RescaleIntercept": -10 * k}},
-    "padded": {"PixelPaddingValue": -50, "PixelRepresentation": 1},
-    "inverted": {"PhotometricInterpretation": "MONOCHROME1"},
-    "JPEG 2000": {"syntax": JPEG2000Lossless},
-    "RLE": {"syntax": RLELossless},
-    "big endian": {"syntax": ExplicitVRBigEndian},
-    "without meta header": {"meta": False},
-}
-
-
-def gray(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    """Return stored values with structure at every scale, of which some are -50."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(-400, 500, (shape[0], 5, 6))
-    values = coarse.repeat(shape[1] // 5 + 1, 1).repeat(shape[2] // 6 + 1, 2)[:, : shape[1], : shape[2]]
-    values = (values + random.integers(-60, 60, shape)).astype(np.int16)
-    values[:, :4, :9] = -50
-    return values
-
-
-def series(folder: Path, name: str = "plain", **others: object) -> Path:
-    options = {"spacing": (1.3, 0.9), "slice_step": 2.5, **SERIES[name], **others}
-    write_series(folder, gray(), **options)
-    return folder
 
 
 def run(model: Path, source: Path, output: Path, *options: str) -> int:
     return main([str(model), str(source), str(output), "--threads", "1", *options])
-
-
-def png(path: Path) -> np.ndarray:
-    """Return the labels of one file, or of a folder of slices."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return np.stack([np.asarray(Image.open(file)) for file in files])
-
-
-def check(found: np.ndarray, expected: np.ndarray) -> None:
-    assert found.dtype == np.uint8 and found.shape == expected.shape
-    assert len(np.unique(expected)) >= 2
-    assert (found == expected).mean() >= 0.999
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -94,10 +42,11 @@ def test_a_series_of_fewer_slices_than_the_network_sees(slices, models, tmp_path
 
 def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
     for echo in (1, 2):
-        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
+        numbers = {"per_slice": lambda k, echo=echo: {"InstanceNumber": 6 * echo + k}}  # else two series
+        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2, **numbers)
     truth = models.mr.truth(tmp_path / "in" / "2")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
-    assert "EchoTime: 1 (6), 2 (6). Move the slices of one" in capsys.readouterr().err
+    assert "EchoTime: 1 (6), 2 (6). Read one of them with --select EchoTime=1 (6 slices) or" in capsys.readouterr().err
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)
@@ -197,6 +146,18 @@ def test_values_that_are_not_finite_in_a_volume(models, tmp_path, capsys):
     write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "hole") == 1
     assert "slice_003.dcm holds NaN or infinity inside the image" in capsys.readouterr().err
+
+
+def test_an_output_that_is_not_finite_makes_no_mask(models, tmp_path, capsys):
+    model = onnx.load(models.radiograph.path)
+    (weight,) = (item for item in model.graph.initializer if "last.weight" in item.name)
+    huge = np.full(tuple(weight.dims), 3e38, np.float32)  # finite, and too large for sums
+    weight.CopyFrom(onnx.numpy_helper.from_array(huge, weight.name))
+    onnx.save(model, tmp_path / "huge.onnx")
+    Image.fromarray((gray()[0] + 500).astype(np.uint16) * 40).save(tmp_path / "chest.png")
+    assert run(tmp_path / "huge.onnx", tmp_path / "chest.png", tmp_path / "out") == 1
+    assert "output is NaN or infinite, and makes no mask" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_nifti_lies_where_the_series_lies(models, tmp_path):

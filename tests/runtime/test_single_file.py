@@ -17,7 +17,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from bundle.pyraseg.deployment.single_file import ROOT, imports, modules
 from bundle.pyraseg_tools.commands.zipapp import main
 from tests.helpers.dicom_files import uid, write_series
-from tests.runtime.test_runtime import check, gray, png, series
+from tests.helpers.runtime_series import check, gray, png, series
 
 #: What the extra `runtime` installs, and what some outputs need besides.
 ALLOWED = {"lazy_loader", "numpy", "pydicom", "PIL", "onnxruntime", "nibabel", "highdicom"}

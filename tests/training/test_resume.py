@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.training.checkpoints import promote
 from bundle.pyraseg.training.resume import differences
-from tests.training.conftest import ThresholdRun
+from tests.helpers.threshold_run import ThresholdRun
 
 
 def weight(path: Path) -> float:
@@ -89,7 +89,7 @@ def test_a_resumed_run_goes_on_and_logs_every_epoch_once(threshold_run, died, ca
     assert (run.evaluator.state.best_metric_epoch, run.stopping.waited) == (3, 3)
     assert (died / "log.csv").read_text().splitlines()[:5] == before
     assert epochs_in_logs(died) == ([1, 2, 3, 4, 5, 6],) * 2
-    assert not list(died.rglob(".*"))
+    assert not list(died.rglob(".*.tmp"))
 
 
 @pytest.mark.parametrize(

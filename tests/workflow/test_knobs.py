@@ -11,7 +11,7 @@ from monai.bundle import ConfigWorkflow
 from bundle.pyraseg.commands import main
 from bundle.pyraseg.core.errors import PyrasegError, mendable
 from bundle.pyraseg.workflow import knobs, read_config
-from tests.configs.test_configs import CONFIGS, FILES, PROGRAMS, paths, programs
+from tests.helpers.configs import CONFIGS, FILES, PROGRAMS, paths, programs
 
 #: What nobody should be able to give: options, and what the message says.
 WRONG = {

@@ -33,7 +33,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_command(config, tmp_path, relative):
     named = "../bundle/configs/train.json" if relative else str(config)
-    done = monai_bundle("run", "training", "--config_file", named, cwd=Path.cwd())
+    done = monai_bundle("run", "training", "--config_file", named, cwd=Path.cwd(), fresh=relative)
     assert done.returncode == 0, done.stderr
     assert Path("told").read_text() == str(tmp_path / "bundle")
 

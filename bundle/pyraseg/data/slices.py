@@ -84,17 +84,18 @@ class SliceDataset(Dataset):
         return sum(len(present) for present in self.present)
 
     def __getitem__(self, index: Draw) -> dict[str, Any]:
-        """Return one augmented slice: image (C, W, H) float32 and label (1, W, H).
+        """Return one augmented slice: image (C, W, H) float32, label (1, W, H), and the path of its case's image.
 
         One whose augmentation is left to the device comes with the seed and the strength of its draw.
         """
+        case = {"case": str(self.data[index.case]["image"])}
         image, label = map(torch.from_numpy, SliceCache.read(self.entries[index.case], index.slice))
         if self.before_device is not None:
             drawn = {"seed": index.seed, "strength": index.strength}
-            return {**self.before_device({"image": image, "label": label}), **drawn}
+            return {**self.before_device({"image": image, "label": label}), **drawn, **case}
         self.augmentation.set_random_state(seed=index.seed)
         set_strength(self.augmentation, index.strength)
-        return self.augmentation({"image": image, "label": label})
+        return {**self.augmentation({"image": image, "label": label}), **case}
 
     def _fill(self, cache: SliceCache, num_workers: int) -> None:
         missing = _Missing(

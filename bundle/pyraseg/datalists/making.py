@@ -111,6 +111,7 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
         f"pairs: {data.layout}",
         f"patients: {data.grouping}",
         *splits,
+        *([f"classes: {_stated(data)}"] if data.class_names else []),
         "",
         f"{'part':{wide}}  " + "  ".join(header),
     ]
@@ -125,6 +126,16 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
         first, second = (os.path.relpath(data.items[index]["image"], folder) for index in (pair.first, pair.second))
         lines.append(f"  {first} and {second}: {pair}")
     return "\n".join(lines)
+
+
+def _stated(data: DataList) -> str:
+    """Return what a `dataset.json` says of the values of labels, in the form in which a training takes it."""
+    values = sorted(data.class_names)
+    if values == list(range(len(values))):
+        text = f"class_names {json.dumps([data.class_names[value] for value in values], ensure_ascii=False)}"
+    else:
+        text = ", ".join(f"{value} is {data.class_names[value]}" for value in values)
+    return text + ("" if data.unknown_value is None else f"; value {data.unknown_value} is unlabeled (unknown_value)")
 
 
 def _parts(data: DataList, shares: Sequence[float], seed: int, names: Sequence[str] = SPLITS) -> list[str]:
@@ -155,8 +166,9 @@ def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary:
             ]
             for part, items in cases.items()
         }
+        labels = {str(value): name for value, name in sorted(data.class_names.items())}
         counts = {"numTraining": len(content["training"]), "numTest": len(content["test"])}
-        write_json(output / path, {**counts, **content})
+        write_json(output / path, {**({"labels": labels} if labels else {}), **counts, **content})
 
 
 def write_manifest(folder: Path, paths: Iterable[str | Path], settings: Mapping[str, Any]) -> None:

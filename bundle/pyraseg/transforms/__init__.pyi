@@ -10,8 +10,12 @@ from .label import LoadLabeld as LoadLabeld
 from .label import Target as Target
 from .label import label_files as label_files
 from .label import onto_grid as onto_grid
+from .label import stored_label as stored_label
+from .nifti import PLACE as PLACE
+from .nifti import place_of as place_of
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
 from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
+from .postprocessing import RequireFinited as RequireFinited
 from .postprocessing import TemperatureScaled as TemperatureScaled
 from .postprocessing import class_indices as class_indices
 from .postprocessing import read_temperature as read_temperature

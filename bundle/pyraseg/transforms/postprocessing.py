@@ -102,6 +102,34 @@ class TemperatureScaled(MapTransform):
         return {**data, **{key: soften(data[key], temperature, dim=0) for key in self.key_iterator(data)}}
 
 
+class RequireFinited(MapTransform):
+    """Refuse what a network made of an image where it is NaN or infinite: an argmax would make a mask of it.
+
+    Args:
+        keys: of the network's output, any shape; it is left alone.
+        reference: key of the image, whose file the message names.
+        allow_missing_keys: skip keys that are not in the data.
+
+    Raises:
+        PyrasegError: in the call, some values are not finite.
+    """
+
+    def __init__(self, keys: KeysCollection, *, reference: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reference = reference
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        for key in self.key_iterator(data):
+            if not torch.stack(torch.aminmax(data[key].detach())).isfinite().all():
+                image = data.get(self.reference)
+                name = image.meta.get("filename_or_obj", "an image") if isinstance(image, MetaTensor) else "an image"
+                raise PyrasegError(
+                    f"The network's output for {name} is NaN or infinite, and makes no mask. If amp is on, set it to "
+                    "false: the numbers of half precision end at 65504. Otherwise the weights are not of this network."
+                )
+        return dict(data)
+
+
 class InvertArgmaxd(MapTransform):
     """Bring class probabilities back onto the grid of the input, linearly, and keep the index of the largest.
 

@@ -24,9 +24,9 @@ from bundle.pyraseg.transforms.label import LabelReader
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers import dicom_files as files
 from tests.helpers import orthanc
+from tests.helpers.drawn_photographs import draw
 from tests.helpers.label_server import Server, needs_server, on_pacs, own_inference, served, write_foreign
 from tests.helpers.orthanc import Orthanc
-from tests.tools.publishing.test_elsewhere import draw
 
 pytestmark = needs_server
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from bundle.pyraseg_tools.pacs.connection import PASSWORD, TOKEN, USER
-from tests.commands.conftest import restore_console as restore_console
 from tests.helpers import orthanc
+from tests.helpers.console import restore_console as restore_console
+from tests.helpers.exported import Exported, exported
 from tests.helpers.onnx_paths import WINDOWS, volume
 from tests.helpers.orthanc import Orthanc
-from tests.runtime.conftest import Exported, exported
 
 
 @pytest.fixture(scope="session")

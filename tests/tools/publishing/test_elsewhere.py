@@ -12,24 +12,11 @@ import torch
 from PIL import Image
 
 from tests.helpers.commands import config_files, monai_bundle
+from tests.helpers.drawn_photographs import draw
 from tests.helpers.packages import VERSION, Package
-from tests.tools.datasets.public.server import Site, serve
+from tests.helpers.web_site import Site, serve
 
 NAME = "pyraseg_dermoscopy"
-
-
-def draw(path: Path, seed: int, size: tuple[int, int]) -> None:
-    """Write a photograph of a dark ellipse and its mask, `images/` and `masks/` beside each other."""
-    random = np.random.default_rng(seed)
-    columns, rows = size
-    y, x = np.indices((rows, columns))
-    center, radius = random.uniform(0.4, 0.6, 2), random.uniform(0.15, 0.3, 2)
-    inside = ((x / columns - center[0]) / radius[0]) ** 2 + ((y / rows - center[1]) / radius[1]) ** 2 < 1
-    picture = np.where(inside[..., None], [96, 62, 50], [210, 166, 150]) + random.normal(0, 5, (rows, columns, 1))
-    for folder, image in (("images", picture.clip(0, 255)), ("masks", inside * 255)):
-        (path / folder).mkdir(parents=True, exist_ok=True)
-        name = f"c{seed}.jpg" if folder == "images" else f"c{seed}_segmentation.png"
-        Image.fromarray(image.astype(np.uint8)).save(path / folder / name)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from bundle.pyraseg_tools.publishing.hub import publish
 from tests.helpers.commands import ROOT, monai_bundle
 from tests.helpers.hub_server import TOKEN, Hub, Repository, serve_hub
 from tests.helpers.packages import VERSION, Package
+from tests.helpers.warm import python
 
 NAME, REPOSITORY = "pyraseg_dermoscopy", "someone/dermoscopy"
 
@@ -56,8 +56,7 @@ def of_version(verified: Verified, version: str, **files: bytes) -> Verified:
 
 def program(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "scripts.publish_bundle", *options]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return python("-m", "scripts.publish_bundle", *options, cwd=cwd, environment=environment, fresh=True)
 
 
 def test_published_and_downloaded(package, hub, tmp_path):
@@ -73,7 +72,7 @@ def test_published_and_downloaded(package, hub, tmp_path):
 
     run = monai_bundle(
         "download", "--name", NAME, "--source", "huggingface_hub", "--repo", REPOSITORY, "--bundle_dir", str(tmp_path),
-        cwd=tmp_path,
+        cwd=tmp_path, fresh=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     folder = tmp_path / NAME
@@ -94,10 +93,8 @@ def test_published_without_lfs_and_loaded(verified, hub, tmp_path, monkeypatch):
         "network = load(sys.argv[1], version=sys.argv[2], source='huggingface_hub', repo=sys.argv[3], bundle_dir='.', "
         "workflow_type='inference', device='cpu')\ntorch.save(network.state_dict(), 'loaded.pt')"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, NAME, VERSION, REPOSITORY], cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = python("-c", code, NAME, VERSION, REPOSITORY, cwd=tmp_path, environment=environment, fresh=True)
     assert run.returncode == 0, run.stdout + run.stderr
     shipped = torch.load(io.BytesIO(verified.files["models/model.pt"]), weights_only=True)
     loaded = torch.load(tmp_path / "loaded.pt", weights_only=True)

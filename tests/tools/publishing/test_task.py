@@ -11,8 +11,8 @@ from bundle.pyraseg.core import DEFAULT_TASK, task_names
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.workflow.config import config_text
 from bundle.pyraseg_tools.publishing.task import Task
-from tests.configs.test_configs import OVERLAYS, PROGRAMS, merged
 from tests.helpers.commands import ROOT
+from tests.helpers.configs import OVERLAYS, PROGRAMS, merged
 
 PARTS = {"train": "train", "evaluate": "evaluate", "inference": "infer"}
 TOLD_ANEW = {"model_file", "remedy"}

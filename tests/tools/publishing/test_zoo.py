@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -21,9 +19,10 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.packaging.form import METADATA, Verified
 from bundle.pyraseg_tools.commands.publish import arguments, to_zoo
 from bundle.pyraseg_tools.publishing.zoo import LARGEST, write_zoo, zoo_files
-from tests.helpers.commands import ROOT
+from tests.helpers.commands import ROOT, monai_bundle
 from tests.helpers.packages import VERSION, Package
-from tests.tools.datasets.public.server import Site, serve
+from tests.helpers.warm import python
+from tests.helpers.web_site import Site, serve
 
 NAME = "pyraseg_dermoscopy"
 URL = f"https://huggingface.co/someone/{NAME}/resolve/{VERSION}"
@@ -198,10 +197,7 @@ def test_what_its_ci_runs(verified, clone, real_data):
         folder = write_zoo(verified, clone, f"{site.url}/files")
         (folder / "eval").mkdir()
         shutil.copy(real_data / "monai_meta_schema_20240725.json", folder / "eval" / "schema.json")
-        run = subprocess.run(
-            [sys.executable, "-c", CHECKS, NAME], cwd=clone, capture_output=True, text=True,
-            env=os.environ | {"PYTHONPATH": str(clone)},
-        )  # fmt: skip
+        run = python("-c", CHECKS, NAME, cwd=clone, environment=os.environ | {"PYTHONPATH": str(clone)})
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.splitlines()[-1] == f"the code of models/{NAME}/bundle/pyraseg/__init__.py"
     assert (folder / "models" / "model.pt").read_bytes() == verified.files["models/model.pt"]
@@ -211,7 +207,6 @@ def test_what_its_ci_runs(verified, clone, real_data):
 def test_weights_that_are_others_are_not_taken(verified, clone):
     with serve(Site(files={"/models/model.pt": b"others"})) as site:
         folder = write_zoo(verified, clone, site.url)
-        command = [sys.executable, "-m", "monai.bundle", "download_large_files", "--bundle_path", str(folder)]
-        run = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+        run = monai_bundle("download_large_files", "--bundle_path", str(folder), cwd=clone)
     assert run.returncode != 0 and "hash check of downloaded file failed" in run.stderr
     assert not (folder / "models").exists()

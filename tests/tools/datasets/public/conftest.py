@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tools.datasets.public.server import Site, serve
+from tests.helpers.web_site import Site, serve
 
 
 @pytest.fixture

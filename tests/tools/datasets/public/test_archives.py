@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Archives of strangers: unpacked, or refused before anything is written."""
 
-import io
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,33 +10,10 @@ import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg_tools.datasets.public.archives import extract
+from tests.helpers.archives import add_link, make_tar, make_zip
 
 PIXELS = np.random.default_rng(0).bytes(2000)
 FILES = {"set/images/a.jpg": PIXELS, "set/masks/a_segmentation.png": PIXELS[:500]}
-
-
-def make_zip(path: Path, files: dict[str, bytes], **more: object) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def make_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(content), 0o4777
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
-def add_link(path: Path, kind: bytes) -> Path:
-    with tarfile.open(path, "a") as archive:
-        info = tarfile.TarInfo("set/images/link")
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info)
-    return path
 
 
 def unpacked(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg_tools.datasets.public import download as module
-from tests.tools.datasets.public.server import Site
+from tests.helpers.web_site import Site
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = f"sha256:{hashlib.sha256(BODY).hexdigest()}"

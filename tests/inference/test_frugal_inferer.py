@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where memory runs out smaller pieces are tried, and the result is the same as far as it can be."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
 
 from bundle.pyraseg.inference.inferers import FrugalInferer, is_out_of_memory, smaller_tile
+from tests.helpers.warm import python
 
 
 class Small:
@@ -65,7 +63,7 @@ def test_tiles_halve_the_longer_side():
     assert smaller_tile(torch.Size([64, 64])) is None
 
 
-def test_the_real_error_of_the_cpu_is_known():
+def test_the_real_error_of_the_cpu_is_known(tmp_path):
     """In another process, whose address space ends 400 MB from here, the network's output needs 537 MB."""
     program = """
 import resource, torch
@@ -84,7 +82,7 @@ except RuntimeError as error:
 with torch.no_grad():
     print(tuple(FrugalInferer(SimpleInferer())(images, lambda x: network(x)[:, :1].clone()).shape))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = python("-c", program, cwd=tmp_path)
     assert done.stdout.split("\n")[:2] == ["True", "(8, 1, 512, 512)"], done.stdout + done.stderr
     assert "a batch of 8 is halved" in done.stderr
 
