@@ -55,7 +55,10 @@ def _choose(scan: Scan, series_uid: str | None) -> Series:
     listed += f"; and {len(scan.series) - MOST_GROUPS} more" * (len(scan.series) > MOST_GROUPS)
     if series_uid is None:
         if len(scan.series) > 1:
-            raise PyrasegError(f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own.")
+            raise PyrasegError(
+                f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own; in "
+                "Python, series_uid chooses one."
+            )
         return scan.series[0]
     for series in scan.series:
         if series.uid == series_uid:
