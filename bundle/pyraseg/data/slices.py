@@ -180,6 +180,6 @@ def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dic
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))
     if not any(map(any, gather(holding))):
         raise PyrasegError(
-            f"No label in the {part} part of the split holds any class, so no Dice can be computed from it. Put cases with "
-            "classes into it."
+            f"No label in the {part} part of the split holds any class, so no Dice can be computed from it. Put cases "
+            "with classes into it."
         )
