@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import LPS_TO_RAS, voxel_sizes
-from bundle.pyraseg.transforms.nifti import in_mm, is_place, listed_sizes, one_volume, tell
+from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume, tell
 
 #: Length in mm of the units of length that headers name.
 UNITS = {
@@ -34,9 +34,9 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     import itk
 
-    header = read_header(path)
+    header, end = read_header(path)
     segments = {key: text for key, text in header.items() if re.match(r"Segment\d+_", key)}
-    _require_pixels(path, header)
+    _require_pixels(path, header, end)
     form = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if form is None:
         raise PyrasegError(f"{path} is no file of its format. Replace the file or leave it out.")
@@ -70,13 +70,17 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return np.moveaxis(array, (0, 1, 2), (2, 1, 0)), meta
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """Return the fields of a header of NRRD (`key:=value` too) or MetaImage; names of fields are lower-case."""
+def read_header(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields of a header, and where it ends.
+
+    Names of fields are lower-case; of a NRRD its `key:=value` pairs are fields too, with their keys as they are.
+    """
     with path.open("rb") as file:
         start = file.read(LONGEST_HEADER)
     nrrd = start.startswith(b"NRRD")
-    end = re.search(rb"\r?\n\r?\n" if nrrd else rb"(?i)elementdatafile[^\n]*", start)
-    text = start[: end.end() if end else 0].decode(errors="replace")
+    end = re.search(rb"\r?\n\r?\n" if nrrd else rb"(?i)elementdatafile[^\n]*\n?", start)
+    length = end.end() if end else len(start)
+    text = start[:length].decode(errors="replace")
     fields: dict[str, str] = {}
     for line in text.splitlines():
         if nrrd and ":=" in line:
@@ -85,15 +89,20 @@ def read_header(path: Path) -> dict[str, str]:
         elif not line.startswith("#"):
             key, _, value = line.partition(":" if nrrd else "=")
             fields[re.sub(r"\s+", " ", key.strip().lower())] = value.strip()
-    return fields
+    return fields, length
 
 
-def _require_pixels(path: Path, header: dict[str, str]) -> None:
-    """Refuse a header whose voxels are in another file that is not there."""
+def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
+    """Refuse a header whose voxels are in another file that is not there, and compressed voxels that are damaged."""
     named = header.get("elementdatafile", header.get("data file", header.get("datafile", "LOCAL")))
-    several = named.split()[0].upper() in ("LOCAL", "LIST") or "%" in named if named else True
-    if not several and not (path.parent / named).is_file():
+    elsewhere = path.parent / named
+    here, several = named.upper() == "LOCAL", named.upper().startswith("LIST") or "%" in named
+    if not (here or several or elsewhere.is_file()):
         raise PyrasegError(f"{path} is a header, and the file of its voxels, {named}, is not beside it. Put it there.")
+    packed = header.get("encoding", "").lower() in ("gzip", "gz") or header.get("compresseddata", "").lower() == "true"
+    skips = {"line skip", "byte skip", "lineskip", "byteskip"} & set(header)
+    if packed and not several and not skips:
+        inflate(path.read_bytes()[end:] if here else elsewhere.read_bytes(), path)
 
 
 def _scale(path: Path, header: dict[str, str]) -> float:
