@@ -28,9 +28,9 @@ def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
         slices = int(inside.any(axis=(1, 2)).sum())
         raise PyrasegError(
             f"{names[number]} holds NaN or infinity inside the image: {count} of {inside.size} pixels, in {slices} of "
-            f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. Only "
-            "outside the field of view, connected to the edge of a slice, are they taken as padding. Correct what "
-            "wrote the file, or leave it out."
+            f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. They "
+            "are padding only where they are connected to the edge of a slice. Correct what wrote the file, or leave "
+            "it out."
         )
 
 

@@ -5,6 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     entries = sorted(_visible(path, output)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
-    found = [{"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named]
+    found: list[dict[str, Any]] = [
+        {"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named
+    ]
     others = sorted(set(files).difference(named, _detached_pixels(named)))
     scan = scan_files(others, root=root)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
@@ -185,6 +188,7 @@ def _series_name(series: Series, root: Path) -> str:
     first = series.files[0].relative_to(root)
     if len(series.files) == 1:
         return without_suffix(first.as_posix())
-    if first.parent.name:
-        return first.parent.as_posix()
+    folder = Path(commonpath(file.relative_to(root).parent for file in series.files))  # a medium may spread it
+    if folder.name:
+        return folder.as_posix()
     return root.name if root.name not in ("", "..") else root.resolve().name or "series"  # "." has none to give
