@@ -111,7 +111,7 @@ def test_keys_have_their_own_modes() -> None:
 
 
 def test_what_has_no_millimeters_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PyrasegError, match="a photograph or a projection"):
+    with pytest.raises(PyrasegError, match="has no patient position"):
         resample(MetaTensor(torch.zeros(3, 5, 4)), 1.0)
     path = write_image(tmp_path / "cr.dcm", np.zeros((5, 4), np.int16), Modality="CR")
     reader = "bundle.pyraseg.transforms.MedicalImageReader"

@@ -137,6 +137,15 @@ def short(value: str) -> str:
     return value if len(value) <= LONGEST else f"{value[: LONGEST - 3]}..."
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "slice"), counted(2, "slice")
+    ('1 slice', '2 slices')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def tally(values: Iterable[object]) -> str:
     """Return which values there are and how often, the first of them."""
     counts = Counter(text(value) for value in values)
