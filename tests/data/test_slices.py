@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
-from bundle.pyraseg.data.slice_cache import SliceCache
+from bundle.pyraseg.data.slice_cache import SliceCache, state_of_files
 from bundle.pyraseg.data.slices import Draw, SliceDataset, check_cases
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandNoised
@@ -169,6 +170,14 @@ def test_other_preprocessing_makes_other_entries(dataset, cases, tmp_path):
     other = SliceDataset(cases, preprocessing(width=80), augmentation=augmentation(), cache_dir=tmp_path / "cache")
     assert not set(other.entries) & set(dataset.entries)
     assert not np.array_equal(SliceCache.read(other.entries[0], 0)[0], SliceCache.read(dataset.entries[0], 0)[0])
+
+
+def test_voxels_beside_their_header_count(tmp_path):
+    itk.imwrite(itk.image_from_array(np.zeros((2, 3, 4), np.uint8)), str(tmp_path / "label.mhd"))
+    item = {"image": str(tmp_path / "label.mhd"), "label": str(tmp_path / "label.mhd")}
+    before = state_of_files(item)
+    os.utime(tmp_path / "label.raw", ns=(1, 1))
+    assert state_of_files(item) != before
 
 
 @pytest.mark.parametrize("name", ["ct/slice_001.dcm", "label.nii.gz"])
