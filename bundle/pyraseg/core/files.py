@@ -117,8 +117,8 @@ def replacing(path: str | Path, *, keeps_old: bool = False) -> Generator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():  # a read-only disk refuses to remove even what is not there
+            temporary.unlink()
 
 
 def _require_room(folder: Path, error: Exception) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, file_digest, write_csv, write_json, write_text
+from bundle.pyraseg.core import (
+    DiskError,
+    PyrasegError,
+    file_digest,
+    require_writable,
+    write_csv,
+    write_json,
+    write_text,
+)
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
@@ -45,6 +53,10 @@ def check_request(
     for path in (output, *output.parents):
         if path.exists() and not path.is_dir():
             raise PyrasegError(f"{path} is a file, not a folder. Give another --output-dir.")
+    try:
+        require_writable([output])
+    except DiskError as error:
+        raise DiskError(f"{error} For the list, name it by --output-dir: the data may stay where they are.") from error
     names = [Path(LIST)] if folds is None else [Path(f"fold_{fold}") / LIST for fold in range(folds)]
     there = [output / name for name in names if (output / name).exists()]
     if there and not overwrite:

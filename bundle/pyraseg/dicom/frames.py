@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.apart import OVERLAP
 from bundle.pyraseg.dicom.found import opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
@@ -22,6 +23,7 @@ from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, igno
 
 LOGGER = logging.getLogger(__name__)
 
+LEAST_NUMBERS = 3  # image numbers that tell something when they stand several times
 MOST_GROUPS = 4  # series, or kinds of slices, that a message lists
 LARGEST = 0xFFFF  # rows or columns, which are of 16 bits
 UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -53,7 +55,10 @@ def _choose(scan: Scan, series_uid: str | None) -> Series:
     listed += f"; and {len(scan.series) - MOST_GROUPS} more" * (len(scan.series) > MOST_GROUPS)
     if series_uid is None:
         if len(scan.series) > 1:
-            raise PyrasegError(f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own.")
+            raise PyrasegError(
+                f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own; in "
+                "Python, series_uid chooses one."
+            )
         return scan.series[0]
     for series in scan.series:
         if series.uid == series_uid:
@@ -141,6 +146,7 @@ def _in_order(series: Series, frames: list[Frame], select: Selection) -> tuple[l
     _require_distinct(series, frames, select)
     geometry, order = stack_geometry([frame.plane for frame in frames if frame.plane is not None])
     frames = [frames[k] for k in order]
+    _require_one_numbering(series, frames, geometry)
     if not geometry.is_evenly_spaced:
         steps = np.diff(geometry.distances)
         widest = int(np.argmax(steps))
@@ -156,6 +162,24 @@ def _in_order(series: Series, frames: list[Frame], select: Selection) -> tuple[l
             f". It has {gaps} gap{'s' * (gaps > 1)}, of which volumes and surfaces count nothing" if gaps else "",
         )
     return frames, geometry
+
+
+def _require_one_numbering(series: Series, frames: list[Frame], geometry: Geometry) -> None:
+    """Refuse slices that are numbered several times over and lie between each other: stacks of several patients."""
+    numbers = [frame.value("InstanceNumber") for frame in frames]
+    times = set(Counter(numbers).values())
+    count = len(set(numbers))
+    if None in numbers or count < LEAST_NUMBERS or len(times) > 1 or times == {1}:
+        return
+    one_after_the_other = len(set(numbers[:count])) == count
+    closest, thickness = float(geometry.gaps.min()), geometry.slice_thickness or 0.0
+    if not one_after_the_other and closest <= (1 - OVERLAP) * thickness:
+        raise PyrasegError(
+            f"Series {series} in {series.files[0].parent}: {count} image numbers stand "
+            f"{times.pop()} times each, and slices {thickness:g} mm thick lie {closest:g} mm apart: stacks of several "
+            "patients under one series UID, as an anonymizer may make them? Put the files of each into a folder of its "
+            "own."
+        )
 
 
 def _require_distinct(series: Series, frames: list[Frame], select: Selection) -> None:

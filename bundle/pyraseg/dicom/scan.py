@@ -16,6 +16,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import IDENTITY, Member, patient_of, told_apart
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
+from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
 
 LOGGER = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class Series:
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
         listed = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
-        return f"{self.uid} ({self.modality or 'no modality'}, {_count(self.frames, 'slice')} of {listed})"
+        return f"{self.uid} ({self.modality or 'no modality'}, {counted(self.frames, 'slice')} of {listed})"
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,3 @@ def _series(uid: str, instance_uid: str, members: Sequence[Member]) -> Series:
     study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
     frames = sum(map(frame_count, headers))
     return Series(uid, instance_uid, study, modality, files, frames, headers, stamps, patients[0])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

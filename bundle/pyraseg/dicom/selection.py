@@ -10,7 +10,7 @@ from pydicom.datadict import keyword_dict
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.apart import IDENTITY
-from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, places, plain, short, tally, text
+from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, places, plain, short, tally, text
 from bundle.pyraseg.dicom.scan import PHASES
 
 #: As the value of a keyword: it need not be the same in all slices.
@@ -88,7 +88,8 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
                 f"Series {series}: {keyword}=#{rank} counts the slices in one place, and these have no places in one "
                 "stack. Select by a value first, with a semicolon between."
             )
-        frames = [frame for frame in frames if _ranks(frames, keyword).get(frame) == rank]
+        numbered = _ranks(frames, keyword)
+        frames = [frame for frame in frames if numbered.get(frame) == rank]
         if not frames:
             raise PyrasegError(f"Series {series}: no place has {rank} slices of different {keyword}.")
     return frames
@@ -191,7 +192,7 @@ def _candidates(
 
 def advice(found: Sequence[tuple[dict[str, object], list[Frame]]]) -> str:
     """Return what can be typed to read one of some stacks."""
-    listed = [f"{typed(select)} ({len(chosen)} slices)" for select, chosen in found[:MOST_CHOICES]]
+    listed = [f"{typed(select)} ({counted(len(chosen), 'slice')})" for select, chosen in found[:MOST_CHOICES]]
     more = f", and {len(found) - MOST_CHOICES} more of this kind" if len(found) > MOST_CHOICES else ""
     first = {
         keyword: value if isinstance(value, int | float) else text(value) for keyword, value in found[0][0].items()

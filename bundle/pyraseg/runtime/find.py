@@ -5,6 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ def _series_name(series: Series, root: Path) -> str:
     first = series.files[0].relative_to(root)
     if len(series.files) == 1:
         return without_suffix(first.as_posix())
-    if first.parent.name:
-        return first.parent.as_posix()
+    folder = Path(commonpath(file.relative_to(root).parent for file in series.files))  # a medium may spread it
+    if folder.name:
+        return folder.as_posix()
     return root.name if root.name not in ("", "..") else root.resolve().name or "series"  # "." has none to give

@@ -92,17 +92,30 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
     return fields, length
 
 
+def pixel_file(path: Path) -> Path | None:
+    """Return the one file in which a header of NRRD or MetaImage says its voxels are; None where they follow it."""
+    named = _named_pixels(read_header(path)[0])
+    return path.parent / named if _is_one_file(named) else None
+
+
+def _named_pixels(header: dict[str, str]) -> str:
+    return header.get("elementdatafile", header.get("data file", header.get("datafile", "LOCAL")))
+
+
+def _is_one_file(named: str) -> bool:
+    return re.match(r"local$|list\b|.*%", named, re.IGNORECASE) is None
+
+
 def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
     """Refuse a header whose voxels are in another file that is not there, and compressed voxels that are damaged."""
-    named = header.get("elementdatafile", header.get("data file", header.get("datafile", "LOCAL")))
-    elsewhere = path.parent / named
-    here, several = named.upper() == "LOCAL", named.upper().startswith("LIST") or "%" in named
-    if not (here or several or elsewhere.is_file()):
+    named = _named_pixels(header)
+    elsewhere = _is_one_file(named)
+    if elsewhere and not (path.parent / named).is_file():
         raise PyrasegError(f"{path} is a header, and the file of its voxels, {named}, is not beside it. Put it there.")
     packed = header.get("encoding", "").lower() in ("gzip", "gz") or header.get("compresseddata", "").lower() == "true"
     skips = {"line skip", "byte skip", "lineskip", "byteskip"} & set(header)
-    if packed and not several and not skips:
-        inflate(path.read_bytes()[end:] if here else elsewhere.read_bytes(), path)
+    if packed and not skips and (elsewhere or named.upper() == "LOCAL"):
+        inflate((path.parent / named).read_bytes() if elsewhere else path.read_bytes()[end:], path)
 
 
 def _scale(path: Path, header: dict[str, str]) -> float:

@@ -123,8 +123,10 @@ class ResampleSlices(AntialiasedResize):
     def __call__(self, img: MetaTensor) -> MetaTensor:
         if img.ndim != 4 or not img.meta.get("has_geometry", True):
             raise PyrasegError(
-                f"{img.meta.get('filename_or_obj', 'An image')} has the shape {tuple(img.shape)} and no patient "
-                "position, so no spacing in mm: a photograph or a projection. Use ResizePhotographd for it."
+                f"{img.meta.get('filename_or_obj', 'An image')} has no patient position (a radiograph, an ultrasound "
+                f"image or a photograph, of shape {tuple(img.shape)}), and this model is for slices of volumes, whose "
+                "pixels have a size in mm. `pyraseg models` lists the included models, and --model gives one to "
+                "`pyraseg segment`."
             )
         pairs = zip(img.shape[1:3], img.pixdim, strict=False)
         return self.to_size(img, *(max(1, round(size * float(pixel) / self.spacing)) for size, pixel in pairs))
