@@ -281,7 +281,6 @@ def test_a_blurred_mask_needs_a_threshold(dataset):
     datalist.main([str(dataset), *PATTERN, "--label-threshold", "0.5"])
 
 
-def test_a_read_only_folder_is_told_before_anything_is_read(tmp_path):
-    (tmp_path / "data").symlink_to("/proc/self")  # where nobody may write, not even root
-    with pytest.raises(DiskError, match=r"Nothing can be written to /proc/.*by --output-dir"):
-        check_request(tmp_path / "data", seed=0)
+def test_a_read_only_folder_is_told_before_anything_is_read():
+    with pytest.raises(DiskError, match=r"Nothing can be written to /proc.*by --output-dir"):  # nor by root
+        check_request(Path("/proc/self"), seed=0)

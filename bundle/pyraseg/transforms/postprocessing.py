@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -166,7 +167,7 @@ class InvertArgmaxd(MapTransform):
         key = self.keys[0]
         return self.invert({key: MetaTensor(values), self.orig_key: image})[key]
 
-    def labels(self, data: Mapping[Hashable, torch.Tensor], key: Hashable) -> MetaTensor:
+    def labels(self, data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
         """Return the class indices for one key; of equal probabilities the first class counts, as for an argmax."""
         probabilities, image = data[key], data[self.orig_key]
         if probabilities.ndim == 3 and [step["class"] for step in image.applied_operations] == ["ResizePhotograph"]:
