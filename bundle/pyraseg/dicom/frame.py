@@ -18,6 +18,8 @@ from bundle.pyraseg.dicom.pixels import MONOCHROME
 
 #: Characters of a value, and values of a list, that a message shows.
 LONGEST, MOST = 48, 12
+#: Of longer lists, as of a time for each slice, so many values are enough.
+SOME = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,8 @@ def tally(values: Iterable[object]) -> str:
     """Return which values there are and how often, the first of them."""
     counts = Counter(text(value) for value in values)
     listed = [f"{short(value)} ({count})" for value, count in sorted(counts.items())]
-    return ", ".join(listed[:MOST]) + (f" and {len(listed) - MOST} more" if len(listed) > MOST else "")
+    shown = listed if len(listed) <= MOST else listed[:SOME]
+    return ", ".join(shown) + (f" and {len(listed) - SOME} more" if len(listed) > MOST else "")
 
 
 def names_of(frames: Sequence[Frame]) -> str:

@@ -88,7 +88,8 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
                 f"Series {series}: {keyword}=#{rank} counts the slices in one place, and these have no places in one "
                 "stack. Select by a value first, with a semicolon between."
             )
-        frames = [frame for frame in frames if _ranks(frames, keyword).get(frame) == rank]
+        numbered = _ranks(frames, keyword)
+        frames = [frame for frame in frames if numbered.get(frame) == rank]
         if not frames:
             raise PyrasegError(f"Series {series}: no place has {rank} slices of different {keyword}.")
     return frames
