@@ -10,11 +10,13 @@ from monai.inferers import SimpleInferer, SliceInferer
 from monai.transforms import Activationsd, AsDiscreted, Compose, CopyItemsd, Invertd, Spacingd
 from torch import nn
 
+from bundle.pyraseg.core import mendable
 from bundle.pyraseg.inference import FlipInferer, FrugalInferer, SlabInferer
 from bundle.pyraseg.transforms import (
     InvertArgmaxd,
     OrientSlicesd,
     RemoveSmallRegionsd,
+    RequireFinited,
     ResampleSlicesd,
     ResizePhotographd,
     StackContextSlicesd,
@@ -97,6 +99,21 @@ def test_slabs_give_the_labels_of_the_whole(
 
 
 @torch.no_grad()
+def test_values_that_are_not_finite_are_refused_by_the_name_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.pyraseg.inference.inferers.SLAB", 1)
+    chain = Compose([OrientSlicesd("image")])
+    image = volume(np.eye(3), 6)
+    image.meta["filename_or_obj"] = "there/a.nii.gz"
+    image[..., 4] = torch.nan
+    batch = list_data_collate([chain({"image": image})])["image"]
+    steps = [RequireFinited("pred"), SOFTMAX, InvertArgmaxd("pred", transform=chain, orig_keys="image")]
+    inferer = SliceInferer(roi_size=[-1, -1], spatial_dim=2, sw_batch_size=4)
+    with pytest.raises(RuntimeError) as caught:
+        SlabInferer(inferer, postprocessing=Compose(steps), classes=CLASSES)(batch, Counting(1))
+    assert "there/a.nii.gz is NaN or infinite" in str(mendable(caught.value))
+
+
+@torch.no_grad()
 def test_what_mixes_slices_is_done_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bundle.pyraseg.inference.inferers.SLAB", 1)
     chain = Compose([Spacingd("image", pixdim=(1.5, 1.5, 1.5))])
@@ -150,6 +167,12 @@ def test_the_config_goes_slab_by_slab_unless_more_than_labels_is_asked_for(optio
     parser = ConfigParser()
     parser.read_config(ROOT / "configs" / "inference.json")
     parser.update(option)
-    inferer = parser.get_parsed_content("slab_inferer")
-    assert inferer.by_slab is by_slab
-    assert parser.get_parsed_content("slab_inferer").rest is inferer.rest
+    assert parser.get_parsed_content("slab_inferer").by_slab is by_slab
+
+
+def test_a_training_validates_slab_by_slab_and_an_evaluation_keeps_probabilities() -> None:
+    for others, by_slab in ([], True), (["evaluate.json"], False):
+        parser = ConfigParser()
+        parser.read_config([str(ROOT / "configs" / name) for name in ("train.json", *others)])
+        parser["pretrained"] = False
+        assert parser.get_parsed_content("validate#slab_inferer").by_slab is by_slab

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from bundle.pyraseg.core.errors import PyrasegError
 
@@ -91,11 +92,10 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     step = max(1, _BAND // image.width)
     if step >= image.height:
         return np.array(image)
+    first = np.asarray(image.crop((0, 0, image.width, 1)))
+    pixels = np.empty((image.height, *first.shape[1:]), first.dtype)
     for row in range(0, image.height, step):
-        band = np.asarray(image.crop((0, row, image.width, min(row + step, image.height))))
-        if row == 0:
-            pixels = np.empty((image.height, *band.shape[1:]), band.dtype)
-        pixels[row : row + step] = band
+        pixels[row : row + step] = image.crop((0, row, image.width, min(row + step, image.height)))
     return pixels
 
 
@@ -114,7 +114,7 @@ def max_pixels() -> int:
 def _pictures(image: Image.Image) -> int:
     """Return how many pictures a file holds, reduced copies not counted."""
     count = getattr(image, "n_frames", 1)
-    if image.format != "TIFF" or count == 1:
+    if not isinstance(image, TiffImageFile) or count == 1:
         return count
     full = 0
     for page in range(count):

@@ -6,6 +6,7 @@ labels alone.
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer, sliding_window_inference
 from monai.transforms import Activationsd, Compose
 
-from bundle.pyraseg.transforms import InvertArgmaxd
+from bundle.pyraseg.transforms import InvertArgmaxd, RequireFinited
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ class _Frugal:
         )
 
 
+#: Steps behind the network that look at each voxel by itself.
+PER_SLICE = (RequireFinited, Activationsd)
 #: Bytes of logits that there are at a time.
 SLAB = 1 << 27
 
@@ -110,9 +113,9 @@ SLAB = 1 << 27
 class SlabInferer(Inferer):
     """Make labels of some slices at a time, so that memory does not grow with classes times slices.
 
-    The first steps of a postprocessing, softmax and `InvertArgmaxd`, are done slab by slab, with what a run over the
-    whole volume gives: they mix no slices. The others, which look at the labels as a whole, are left as `rest`. A
-    postprocessing that begins otherwise, for one that keeps probabilities, is left as a whole, and logits are returned.
+    The first steps of a postprocessing, up to `InvertArgmaxd`, are done slab by slab, with what a run over the whole
+    volume gives: they mix no slices. The others, which look at the labels as a whole, are left as `rest`. Where others
+    than `PER_SLICE` come before, as those that keep probabilities, all of it is left, and logits are returned.
 
     Args:
         inferer: applies the network to slices that know nothing of each other.
@@ -135,13 +138,14 @@ class SlabInferer(Inferer):
         self.inferer = inferer
         self.classes = classes
         steps = list(postprocessing.transforms)
-        kinds = [type(step) for step in steps]
-        self.by_slab = not whole and kinds[:2] == [Activationsd, InvertArgmaxd]
+        first = list(takewhile(lambda step: isinstance(step, PER_SLICE), steps))
+        after = steps[len(first) :]
+        self.by_slab = not whole and bool(after) and isinstance(after[0], InvertArgmaxd)
         #: What is left to do with what this returns.
-        self.rest = Compose(steps[2:]) if self.by_slab else postprocessing
+        self.rest = Compose(after[1:]) if self.by_slab else postprocessing
         if self.by_slab:
-            self.to_labels = Compose(steps[:2])
-            self.invert: InvertArgmaxd = steps[1]
+            self.to_labels = Compose([*first, after[0]])
+            self.invert: InvertArgmaxd = after[0]
 
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
         if not self.by_slab:
@@ -175,7 +179,8 @@ class SlabInferer(Inferer):
         for start in range(0, depth, slices):
             there = ((order >= start) & (order < start + slices)).nonzero()[:, 0]
             # Without the other metadata, such as headers, which `Invertd` would copy for each slab and class.
-            slab = MetaTensor(image.as_tensor()[..., start : start + slices], affine=image.affine)
+            named = {key: image.meta[key] for key in ("affine", "filename_or_obj") if key in image.meta}
+            slab = MetaTensor(image.as_tensor()[..., start : start + slices], meta=named)
             slab.applied_operations = image.applied_operations
             labels[..., there.cpu()] = labels_of(slab).as_tensor()
         return MetaTensor(labels, meta=meta)

@@ -120,10 +120,10 @@ class InputDataset(IterableDataset):
             waiting: Future | None = None
             for item in [*self.data, None]:
                 current, waiting = waiting, pool.submit(self._load, item) if item is not None else None
-                loaded = current.result() if current is not None else None
-                del current  # else it keeps the volume until the next one is there
-                if loaded is not None:
-                    yield loaded
+                loaded = [] if current is None else [found for found in [current.result()] if found is not None]
+                del current  # else it keeps the volume until the next one is there, as a name of it would
+                if loaded:
+                    yield loaded.pop()
 
     def _load(self, item: dict[str, Any]) -> dict[str, Any] | None:
         if "fault" in item:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,8 @@ class RequireFinited(MapTransform):
                 name = image.meta.get("filename_or_obj", "an image") if isinstance(image, MetaTensor) else "an image"
                 raise PyrasegError(
                     f"The network's output for {name} is NaN or infinite, and makes no mask. If amp is on, set it to "
-                    "false: the numbers of half precision end at 65504. Otherwise the weights are not of this network."
+                    "false: numbers of half precision end at 65504. Otherwise the weights are of another network, "
+                    "or of a training that ran away: lower its learning rates."
                 )
         return dict(data)
 
@@ -165,7 +167,7 @@ class InvertArgmaxd(MapTransform):
         key = self.keys[0]
         return self.invert({key: MetaTensor(values), self.orig_key: image})[key]
 
-    def labels(self, data: Mapping[Hashable, torch.Tensor], key: Hashable) -> MetaTensor:
+    def labels(self, data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
         """Return the class indices for one key; of equal probabilities the first class counts, as for an argmax."""
         probabilities, image = data[key], data[self.orig_key]
         if probabilities.ndim == 3 and [step["class"] for step in image.applied_operations] == ["ResizePhotograph"]:
