@@ -126,7 +126,8 @@ class RequireFinited(MapTransform):
                 name = image.meta.get("filename_or_obj", "an image") if isinstance(image, MetaTensor) else "an image"
                 raise PyrasegError(
                     f"The network's output for {name} is NaN or infinite, and makes no mask. If amp is on, set it to "
-                    "false: the numbers of half precision end at 65504. Otherwise the weights are not of this network."
+                    "false: numbers of half precision end at 65504. Otherwise the weights are of another network, "
+                    "or of a training that ran away: lower its learning rates."
                 )
         return dict(data)
 
