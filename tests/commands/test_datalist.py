@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from bundle.pyraseg.commands import check, datalist
-from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.errors import DiskError, PyrasegError
 from bundle.pyraseg.datalists.collecting import collect_cases
 from bundle.pyraseg.datalists.datalist import load_cases
-from bundle.pyraseg.datalists.making import write_split
+from bundle.pyraseg.datalists.making import check_request, write_split
 from bundle.pyraseg.datalists.splitting import SPLITS
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.textures import texture
@@ -339,3 +339,8 @@ def test_a_table_of_patients_needs_patients(dataset):
     (dataset.parent / "annotated.csv").write_text("patient,classes\np00,liver\n")
     with pytest.raises(PyrasegError, match="nothing tells whose the cases are"):
         datalist.main([str(dataset), "--annotated-csv", str(dataset.parent / "annotated.csv")])
+
+
+def test_a_read_only_folder_is_told_before_anything_is_read():
+    with pytest.raises(DiskError, match=r"Nothing can be written to /proc.*by --output-dir"):  # nor by root
+        check_request(Path("/proc/self"), seed=0)

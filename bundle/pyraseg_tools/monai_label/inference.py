@@ -25,7 +25,7 @@ from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import on_true_grid, write_grid
 from bundle.pyraseg.training import read_model
 from bundle.pyraseg.transforms import place_of
-from bundle.pyraseg_tools.monai_label.options import check_options, models
+from bundle.pyraseg_tools.monai_label.fields import models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of, place_for_viewers
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,6 @@ class Inference(QuietInference):
         return steps
 
     def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
-        check_options(self.config(), request)
         defaults, image = {"model_filename": "model.pt"}, request["image"]
         if self.is_flat:
             defaults["result_extension"] = ".png"  # of a JPEG too, which would blur the classes

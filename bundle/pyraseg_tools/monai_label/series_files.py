@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A DICOM series as a file that clients of a label server read, and what they send back laid onto its slices."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import ITK, PHOTOGRAPH, PyrasegError, replacing, without_suffix
+from bundle.pyraseg.core import ITK, PHOTOGRAPH, PyrasegError, is_upright, open_photograph, replacing, without_suffix
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, unit_normal
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.labels import read_painted, slicer_segments
@@ -77,6 +76,21 @@ def _upright(affine: np.ndarray) -> np.ndarray:
     return upright
 
 
+def upright_copy(image: Path, folder: Path) -> Path:
+    """Return a PNG in a folder that shows a photograph upright, or the photograph where it is stored so."""
+    if not image.name.lower().endswith(PHOTOGRAPH) or is_upright(image):
+        return image
+    path = folder / f"{image.stem}_{image.stat().st_mtime_ns}.png"
+    if not path.is_file():
+        picture = open_photograph(image)
+        with replacing(path) as temporary:
+            picture = (
+                picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else picture.convert("RGB")
+            )
+            picture.save(temporary, format="PNG")
+    return path
+
+
 def on_image(path: Path, image: DicomImage) -> np.ndarray:
     """Return the values of a submitted label on the slices of its image, (N, rows, columns); see `values_on`.
 
@@ -92,7 +106,6 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     Raises:
         PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
     """
-    _refuse_reference(path)
     if path.name.lower().endswith(PHOTOGRAPH):
         painted = read_painted(path)
         if painted.colored:
@@ -118,15 +131,3 @@ def names_in(path: Path) -> list[dict[str, Any]]:
     layers = stored.shape[3] if stored.ndim == 4 else 1
     segments = slicer_segments(meta.get("segments", {}), layers, "The label")
     return [{"name": segment.region.name, "idx": segment.value} for segment in segments.values()]
-
-
-def _refuse_reference(path: Path) -> None:
-    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
-    with path.open("rb") as file:
-        header = file.read(65536).partition(b"\n\n")[0].lower()
-    if header.startswith(b"nrrd"):
-        refers = re.search(rb"^data ?file:", header, re.MULTILINE)
-    else:
-        refers = re.search(rb"^elementdatafile\s*=(?!\s*local\b)", header, re.MULTILINE)
-    if refers:
-        raise PyrasegError("The label is a header without voxels. Submit one file that holds both.")

