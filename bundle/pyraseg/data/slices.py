@@ -85,7 +85,7 @@ class SliceDataset(Dataset):
         self.present = [cache.present(entry) for entry in self.entries]
         if self.annotated is not None:  # here and not where the cache is filled, which knows the files alone
             for item, present in zip(self.data, self.present, strict=True):
-                refuse_others(present.any(axis=0).nonzero()[0], item, class_names or [])
+                refuse_others(np.flatnonzero(present.any(axis=0)), item, class_names or [])
         #: The patient of each case.
         self.patients = [item.get("patient", item["image"]) for item in self.data]
 

@@ -118,6 +118,7 @@ def collect_cases(
     else:
         grouping, known = "none: each case is a patient of its own", False
         identities = [Identity(case) for case in cases]
+    protect([] if annotated_csv is None else [annotated_csv])
     annotated = [None] * len(cases) if annotated_csv is None else annotated_from_csv(cases, named, annotated_csv)
     patients = group_patients(identities, group_by, strict=known, naming="by --patient-csv or --patient-pattern")
     duplicates = find_duplicates([item["image"] for item in items], threshold=threshold)

@@ -85,7 +85,7 @@ class CaseTable:
     def summary(self) -> dict[str, Any]:
         """Return the figures of all cases as plain values; NaN is None."""
         cases, names = len({row["case"] for row in self.rows}), self.scorer.class_names[1:]
-        found = {
+        found: dict[str, Any] = {
             "format": FORMAT,
             "cases": cases,
             "patients": len(self._patients),
