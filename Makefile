@@ -68,5 +68,5 @@ clean:
 	@echo "Installing MONAI Label into .venv-label (some minutes, once) ..."
 	$(PYTHON) -m venv .venv-label
 	.venv-label/bin/python -m pip install --quiet --requirement scripts/label_requirements.txt
-	.venv-label/bin/python -m pip install --quiet --no-deps monailabel==0.8.5 --editable .
+	.venv-label/bin/python -m pip install --quiet --no-deps --upgrade "monailabel>=0.8.5,<0.9" --editable .
 	@touch $@

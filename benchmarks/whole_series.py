@@ -65,7 +65,8 @@ def measure(options: dict[str, Any], *, repeats: int) -> dict[str, Any]:
     files = [ROOT / "configs" / "inference.json"]
     alone = read_config(files, options)
     network, path, inferer = (alone.get_parsed_content(name) for name in ("network", "model_file", "inferer"))
-    load_model(network, path, remedy="Run make train first.")
+    remedy = {"settings": alone.get_parsed_content("settings"), "remedy": "Run make train first."}
+    load_model(network, path, **remedy)
     (prepared,) = alone.get_parsed_content("dataloader")
     times: dict[str, list[float]] = {"files_to_files": [], "network": []}
 
@@ -75,7 +76,7 @@ def measure(options: dict[str, Any], *, repeats: int) -> dict[str, Any]:
 
     def everything() -> Callable[[], object]:
         whole = read_config(files, options)
-        load_model(whole.get_parsed_content("network"), path, remedy="Run make train first.")
+        load_model(whole.get_parsed_content("network"), path, **remedy)
         return whole.get_parsed_content("evaluator").run
 
     network.eval()

@@ -40,7 +40,7 @@ from benchmarks.networks import (
 from bundle.pyraseg.commands import training_images
 from bundle.pyraseg.core import task_files
 from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
-from bundle.pyraseg.training import load_model
+from bundle.pyraseg.training import read_model
 from bundle.pyraseg.workflow import plain_console, read_config
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
@@ -73,7 +73,8 @@ class Candidates:
         """Export, quantize and judge a network on every n-th validation case; return its Dice in both forms."""
         trial = Trial("networks", name, NETWORKS[name], 0)
         weights = self.work / trial.folder / "model.pt"
-        network = load_model(build(name), weights, remedy="Run python -m benchmarks.dermoscopy networks first.")
+        network, remedy = build(name), "Run python -m benchmarks.dermoscopy networks first."
+        network.load_state_dict(read_model(weights, remedy=remedy)[0])
         self.networks[name] = network.eval()
         stem = self.folder / Path(trial.folder).name
         paths = {form: stem.with_name(f"{stem.name}.{form}.onnx") for form in FORMS[1:]}
@@ -85,7 +86,7 @@ class Candidates:
         data = self.config.get_parsed_content("validate#dataset")
         verdict = judge(
             (data[index] for index in tqdm(range(0, len(data), every), desc=name, unit="case", disable=None)),
-            tuple(OnnxNetwork(path, threads=1, remedy="") for path in paths.values()),
+            tuple(OnnxNetwork(path, threads=1, settings=None, remedy="") for path in paths.values()),
             *(self.config.get_parsed_content(f"validate#{key}") for key in ("inferer", "postprocessing")),
             self.config["class_names"],
         )

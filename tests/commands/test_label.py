@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg_tools.commands.label import emptied, environment, look_at_folder
+from bundle.pyraseg_tools.commands.label import emptied, environment, look_at_folder, told_version
+from bundle.pyraseg_tools.monai_label import TOKEN
 from tests.helpers import dicom_files as files
 
 
@@ -25,11 +26,21 @@ def test_what_a_killed_server_left_is_removed_and_nothing_else(tmp_path):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_uploads_and_sessions_go_into_the_folder_that_is_emptied(tmp_path):
-    variables = environment([Path("elsewhere")], tmp_path)
-    folder = emptied(tmp_path)
-    assert Path(variables["TMPDIR"]) == folder
-    assert Path(variables["MONAI_LABEL_SESSION_PATH"]).is_relative_to(folder)
+def test_uploads_go_into_the_folder_that_is_emptied_and_no_module_is_looked_for_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONAI_LABEL_SESSIONS", "true")
+    variables = environment([Path("elsewhere")], tmp_path, None)
+    assert Path(variables["TMPDIR"]) == emptied(tmp_path)
+    assert not any(Path(part).is_relative_to(tmp_path) for part in variables["PYTHONPATH"].split(":"))
+    assert (variables["PYTHONSAFEPATH"], variables["MONAI_LABEL_SESSIONS"]) == ("1", "false")
+    assert TOKEN not in variables and environment([], tmp_path, "token")[TOKEN] == "token"
+
+
+@pytest.mark.parametrize(
+    ("version", "closed"), [("0.8.5", False), ("0.8.7", False), ("0.8.8", True), ("0.9.0rc1", True)]
+)
+def test_the_version_that_runs_is_told_and_what_it_lacks(version, closed):
+    told = told_version(version)
+    assert version in told and ("published security holes" in told) == (not closed)
 
 
 def test_a_pattern_tells_the_patients_of_files_and_of_nothing_else(tmp_path, capsys):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bundle.pyraseg.commands import main
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import ModelSettings, PyrasegError
 from bundle.pyraseg.workflow import read_config
 from bundle.pyraseg_tools.datasets import write_photograph_study
 from tests.helpers.commands import ROOT
@@ -135,12 +135,12 @@ def test_weights_of_half_precision_give_what_they_say(tmp_path):
     network = read_config([ROOT / "configs" / "inference.json"]).get_parsed_content("network_def")
     half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
     torch.save(half, tmp_path / "half.pt")
-    loaded = load_model(network, tmp_path / "half.pt", remedy="").state_dict()
+    loaded = load_model(network, tmp_path / "half.pt", settings=ModelSettings({}, {}), remedy="").state_dict()
     assert all(loaded[name].dtype in (torch.float32, torch.int64) for name in half)
     assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in half.items())
     with pytest.raises(PyrasegError, match="does not fit the network"):
         torch.save({"a": torch.zeros(1)}, tmp_path / "half.pt")
-        load_model(network, tmp_path / "half.pt", remedy="")
+        load_model(network, tmp_path / "half.pt", settings=ModelSettings({}, {}), remedy="")
 
 
 @pytest.mark.parametrize("words", [[], ["--model", "dermoscopy"]])

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from monai.bundle import ConfigParser, verify_net_in_out
 
-from bundle.pyraseg.training.checkpoints import load_model
+from bundle.pyraseg.training.checkpoints import load_model, read_model
 from tests.helpers.configs import PROGRAMS, merged, paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +108,12 @@ def test_the_network_of_a_task_takes_what_its_metadata_say(task):
     )
 
 
+def load_included(parser, path):
+    settings = parser.get_parsed_content("settings")
+    load_model(parser.get_parsed_content("network_def"), path, settings=settings, remedy="")
+    assert read_model(path)[1] == settings.values
+
+
 def test_weights_that_come_along_are_those_of_the_metadata(task):
     own = json.loads((ROOT / "configs" / f"{task}_metadata.json").read_text()).get("weights", {})
     for name, digest in own.items():
@@ -116,14 +122,14 @@ def test_weights_that_come_along_are_those_of_the_metadata(task):
         assert path.stat().st_size <= 20e6
         parser = merged(PROGRAMS[f"infer {task}"])
         assert Path(parser.get_parsed_content("model_file")).resolve() == path
-        load_model(parser.get_parsed_content("network_def"), path, remedy="")
+        load_included(parser, path)
 
 
 def test_the_model_of_the_default_task_that_comes_along(metadata):
     ((name, digest),) = metadata["weights"].items()
     path = ROOT / name
     assert name == "models/phantom.pt" and hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    load_model(merged(["inference.json"]).get_parsed_content("network_def"), path, remedy="")
+    load_included(merged(["inference.json"]), path)
 
 
 def test_what_comes_along_is_described(metadata):

@@ -19,7 +19,7 @@ def files(tmp_path_factory):
 
 
 def test_gives_the_logits_whatever_the_layout_in_memory(files):
-    exported = OnnxNetwork(files[0], threads=1, remedy="").eval()
+    exported = OnnxNetwork(files[0], threads=1, settings=None, remedy="").eval()
     image = torch.randn(2, 3, 41, 67)
     with torch.no_grad():
         expected = network(3)(image)
@@ -36,4 +36,4 @@ def test_other_files_are_refused(files, tmp_path):
         (files[1], "is no network alone: it takes image"),
     ]:
         with pytest.raises(PyrasegError, match=f"{text}.*Export it"):
-            OnnxNetwork(path, threads=1, remedy="Export it.")
+            OnnxNetwork(path, threads=1, settings=None, remedy="Export it.")

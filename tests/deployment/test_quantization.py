@@ -153,7 +153,7 @@ def test_ranges_of_other_images_do_not_pass(float_file, images, tmp_path):
     dark = [image / 1000 for image in images]
     path = tmp_path / "int8.network.onnx"
     onnx.save(quantize(float_file, dark, dark, enough=0).model, path)
-    forms = tuple(OnnxNetwork(file, threads=1, remedy="") for file in (float_file, path))
+    forms = tuple(OnnxNetwork(file, threads=1, settings=None, remedy="") for file in (float_file, path))
     truth = torch.from_numpy(classes(onnx.load(float_file), images[:1])[0])
     case = {"image": MetaTensor(torch.from_numpy(images[0][0])), "label_before": truth}
     found = judge([case], forms, SimpleInferer(), as_they_are, ["background", "a", "b"])

@@ -4,6 +4,7 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -23,6 +24,8 @@ from tests.helpers.commands import ROOT, monai_bundle
 from tests.helpers.orthanc import Orthanc
 
 PYTHON = ROOT / ".venv-label" / "bin" / "python"
+#: A bundle of another make.
+FOREIGN = "threshold_segmentation"
 #: For the tests that start a server.
 needs_server = [
     pytest.mark.slow,
@@ -46,25 +49,27 @@ class Threshold(torch.nn.Module):
 class Server:
     """What a client of MONAI Label asks for."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.context = ssl._create_unverified_context()  # its certificate is of a test
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json", **headers: str
     ) -> bytes:
-        headers = {"Content-Type": kind, **headers}
+        headers = {"Content-Type": kind, **self.headers, **headers}
         request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)
-        with urllib.request.urlopen(request, timeout=300) as answer:
+        with urllib.request.urlopen(request, timeout=300, context=self.context) as answer:
             return answer.read()
 
     def info(self) -> dict[str, Any]:
         return json.loads(self.ask("GET", "/info/"))
 
-    def infer(self, model: str, image: str, **params: Any) -> bytes:
+    def infer(self, model: str, image: str, /, **params: Any) -> bytes:
         body, kind = form({"params": json.dumps(params).encode()})
         return self.ask("POST", f"/infer/{model}?image={image}&output=image", body, kind)
 
-    def put_label(self, image: str, path: Path, tag: str = "final", **params: Any) -> str:
+    def put_label(self, image: str, path: Path, /, tag: str = "final", **params: Any) -> str:
         body, kind = form({"params": json.dumps(params).encode()}, label=path)
         return json.loads(self.ask("PUT", f"/datastore/label?image={image}&tag={tag}", body, kind))["label"]
 
@@ -108,6 +113,7 @@ def served(
     samples: int,
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    token: str | None = None,
 ) -> Iterator[Server]:
     """Serve a package, and bundles beside it, with trainings of that many samples an epoch; end what was started."""
     folder, *_ = put_bundles(packages, app)
@@ -123,7 +129,7 @@ def served(
         [*map(str, command), "--app-dir", str(app), "--port", str(port)],
         stdout=log, stderr=subprocess.STDOUT, cwd=app, env={**os.environ, "PYTHONPATH": "", **(environment or {})},
     )  # fmt: skip
-    server = Server(f"http://127.0.0.1:{port}")
+    server = Server(f"{'https' if '--certificate' in options else 'http'}://127.0.0.1:{port}", token)
     try:
         while True:
             assert process.poll() is None, (app / "log.txt").read_text()
@@ -149,9 +155,12 @@ def own_inference(package: Path, image: Path, folder: Path) -> Path:
     return folder / "out"
 
 
-def write_foreign(folder: Path) -> Path:
-    """Write a bundle of another make, whose code is a package `scripts`: what is above 0 is bright."""
-    bundle = folder / "threshold_segmentation"
+def write_foreign(folder: Path, *, trainable: bool = False) -> Path:
+    """Write a bundle of another make, whose code is a package `scripts`: what is above 0 is bright.
+
+    One that is trainable declares options for clients, too.
+    """
+    bundle = folder / FOREIGN
     for name in ("configs", "models", "scripts"):
         (bundle / name).mkdir(parents=True)
     (bundle / "scripts" / "__init__.py").touch()
@@ -175,7 +184,18 @@ def write_foreign(folder: Path) -> Path:
         "outputs": {"pred": {"channel_def": {"0": "background", "1": "bright"}}},
     }
     metadata = {"version": "1.0.0", "description": "A threshold", "network_data_format": formats}
-    for name, content in (("inference", inference), ("metadata", metadata)):
+    configs = {"inference": inference, "metadata": metadata}
+    if trainable:
+        inference["displayable_configs"] = options = {"level": 0.5, "mode": ["mean", "max"], "note": "plain"}
+        configs["train"] = {
+            "bundle_root": ".",
+            "device": "cpu",
+            "displayable_configs": options,
+            "train": {"trainer": {"max_epochs": 1}, "dataset": {"data": []}, "handlers": []},
+            "validate": {"dataset": {"data": []}},
+            "run": ["$print('trained on', @device, 'with', @displayable_configs)"],
+        }
+    for name, content in configs.items():
         (bundle / "configs" / f"{name}.json").write_text(json.dumps(content))
     return bundle
 

@@ -10,6 +10,7 @@ from monai.transforms import AsDiscreted
 from torch import nn
 from torch.utils.data import DataLoader
 
+from bundle.pyraseg.core.settings import ModelSettings
 from bundle.pyraseg.evaluation.scores import CaseOverlap
 from bundle.pyraseg.training.epoch_log import EpochLog
 from bundle.pyraseg.training.resume import Checkpoints
@@ -100,6 +101,7 @@ class ThresholdRun:
                     kept=self.network,
                     optimizer=optimizer,
                     evaluator=self.evaluator,
+                    settings=ModelSettings({}, {}),
                     others={"early_stopping": early_stopping, "log": log},
                     record=record,
                     resume=resume,

@@ -82,6 +82,31 @@ def test_contours_that_lie_on_no_slice_are_reported(tmp_path: Path, caplog: pyte
         read_dicom_label(path, grid, TABLE)
 
 
+def test_points_outside_of_the_image_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An arm outside of the field of view, the body around all of it, and what only touches the edge."""
+    grid = make_grid("oblique")
+    rows, columns = SHAPE
+    arm = np.array([[5, columns - 4.5], [5, columns + 9.5], [9, columns + 9.5], [9, columns - 4.5]])
+    edge = np.array([[-0.5, -0.5], [-0.5, columns - 0.5], [rows - 0.5, columns - 0.5], [rows - 0.5, -0.5]])
+    drawn = [in_mm(grid, 0, arm), in_mm(grid, 1, 3 * edge), in_mm(grid, 2, edge)]
+    with caplog.at_level(logging.WARNING):
+        label = read_dicom_label(write_structure_set(tmp_path / "rt.dcm", {"Liver": drawn}, **UIDS), grid, TABLE)
+    inside = np.zeros((SLICES, *SHAPE), bool)
+    inside[0, 5:10, columns - 4 :] = True
+    inside[2] = True
+    assert np.array_equal(label[[0, 2, 3]] == 1, inside[[0, 2, 3]])
+    far = np.hypot((2 * rows - 1) * SPACING[0], (2 * columns - 1) * SPACING[1])
+    assert f"6 points of 2 contours lie outside of the image, by up to {far:.1f} mm" in caplog.text
+
+
+def test_contours_all_outside_of_the_image_are_refused(tmp_path: Path) -> None:
+    grid = make_grid()
+    away = in_mm(grid, 2, np.add(OUTER, [0, 2 * SHAPE[1]]))
+    path = write_structure_set(tmp_path / "rt.dcm", {"Liver": [away]}, **UIDS)
+    with pytest.raises(PyrasegError, match="all of its 1 contours lie outside of the image, by up to"):
+        read_dicom_label(path, grid, TABLE)
+
+
 def test_coordinates_may_be_rounded(tmp_path: Path) -> None:
     positions = np.array([[-20, 30, -127.690002 + 1.25 * k] for k in range(SLICES)])
     grid = make_grid(geometry=replace(make_grid().geometry, positions=positions))

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random numbers, the length of gradients and the words for a full GPU."""
+"""Random numbers, the length of gradients, numbers that are not finite, and the words for a full GPU."""
 
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.engines import SupervisedTrainer
 from torch import nn
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.training.iterations import ClipGradients, ExplainOutOfMemory, SeedEpochs
+from bundle.pyraseg.training.iterations import ClipGradients, ExplainOutOfMemory, RequireFinite, SeedEpochs
 
 
 def draws(seed: int, *, first: int = 1, rank: int = 0, before: int = 0) -> dict[int, list[float]]:
@@ -60,3 +61,112 @@ def test_other_errors_stay_what_they_are():
     ExplainOutOfMemory().attach(engine)
     with pytest.raises(ZeroDivisionError):
         engine.run([0])
+
+
+# --- losses and gradients that are not finite ---
+
+
+class Scaler:
+    """Stand for the gradient scaler of a GPU where there is none: on, and with nothing to scale."""
+
+    def is_enabled(self) -> bool:
+        return True
+
+
+def trainer(step_loss, **options):
+    """Return a trainer of one weight whose loss is `step_loss(weight, image)`, and the weight; it sees six batches."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 2.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    batches = [
+        {"image": torch.full((2, 1), float(k)), "label": torch.zeros(2, 1), "case": [f"case_{k}", f"case_{k}"]}
+        for k in range(6)
+    ]
+    engine = SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=batches,
+        network=network,
+        optimizer=optimizer,
+        loss_function=lambda pred, label: step_loss(network.weight, pred),
+        train_handlers=[RequireFinite(optimizer, **options)],
+        decollate=False,
+    )
+    return engine, network.weight
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_cases(value):
+    engine, weight = trainer(lambda weight, pred: (pred * (float(value) if pred[0] == 6 * weight / 2 else 0)).sum())
+    with pytest.raises(PyrasegError, match=f"The loss is {value} in epoch 1, iteration 4: .*of this batch: case_3\\."):
+        engine.run()
+    assert weight.item() == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training_before_the_weights_are():
+    # the square root has a finite value and an infinite slope at 0
+    engine, weight = trainer(lambda weight, pred: (weight - 2).abs().sqrt().sum() + 0 * pred.sum())
+    with pytest.raises(PyrasegError, match=r"The gradient is NaN or infinite in epoch 1, iteration 1: .* case_0\."):
+        engine.run()
+    assert weight.item() == 2
+
+
+def test_finite_numbers_of_any_size_go_on():
+    engine, weight = trainer(lambda weight, pred: 1e15 * pred.sum())
+    engine.run()
+    assert engine.state.iteration == 6 and weight.isfinite().all()
+
+
+@pytest.mark.parametrize(("in_a_row", "stops"), [(3, True), (7, False)])
+def test_with_a_scaler_a_loss_may_overflow_but_not_for_ever(in_a_row, stops, caplog):
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    handler = RequireFinite(optimizer, in_a_row=in_a_row)
+
+    def step(engine: Engine, batch: int) -> None:
+        engine.state.output = {"image": torch.ones(1), "loss": torch.tensor(float("inf"))}
+        handler(engine)
+
+    engine = Engine(step)
+    engine.scaler = Scaler()
+    if stops:
+        with pytest.raises(PyrasegError, match="The loss is inf in epoch 1, iteration 3"):
+            engine.run(range(6))
+    else:
+        engine.run(range(6))
+    assert caplog.text.count("no step is made") == (2 if stops else 6)
+
+
+def test_with_a_scaler_an_image_that_is_not_finite_stops_at_once():
+    handler = RequireFinite(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1))
+
+    def step(engine: Engine, batch: int) -> None:
+        engine.state.output = {"image": torch.tensor([float("nan")]), "loss": torch.tensor(float("nan"))}
+        handler(engine)
+
+    engine = Engine(step)
+    engine.scaler = Scaler()
+    with pytest.raises(PyrasegError, match="The loss is nan in epoch 1, iteration 1"):
+        engine.run(range(6))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_scaled_gradient_that_overflows_on_a_gpu_leaves_out_a_step():
+    network = nn.Linear(1, 1, bias=False).cuda()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    batches = [{"image": torch.ones(2, 1), "label": torch.zeros(2, 1), "case": ["a", "b"]}] * 8
+    engine = SupervisedTrainer(
+        device="cuda",
+        max_epochs=1,
+        train_data_loader=batches,
+        network=network,
+        optimizer=optimizer,
+        loss_function=lambda pred, label: 60000 * pred.float().mean(),  # times 65536 it overflows half precision
+        train_handlers=[RequireFinite(optimizer)],
+        amp=True,
+        amp_kwargs={"dtype": torch.float16},
+        decollate=False,
+    )
+    engine.run()
+    assert engine.state.iteration == 8 and engine.scaler.get_scale() < 65536
+    assert network.weight.isfinite().all()

@@ -18,7 +18,7 @@ from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
 from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
-from bundle.pyraseg.workflow import merge_files, read_config
+from bundle.pyraseg.workflow import merge_files, read_config, verbatim
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     from bundle.pyraseg.transforms import read_temperature
 
     files, root = config_files(options.tasks, program="inference")
-    config = read_config(files, {"bundle_root": str(root), "device": "cpu", **settings})
+    config = read_config(files, {"bundle_root": verbatim(root), "device": "cpu", **settings})
     about = read_metadata(files, options.metadata)
     weights = options.model_file or trained_model(config)
     came_along = weights.parent == shipped() / "models" and shipped() != root
@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
     require_writable(files=[path_file])
     data = data_of(options.run)
-    network = load_model(config.get_parsed_content("network_def"), weights, remedy=config.get_parsed_content("remedy"))
+    settings, remedy = (config.get_parsed_content(name) for name in ("settings", "remedy"))
+    network = load_model(config.get_parsed_content("network_def"), weights, settings=settings, remedy=remedy)
     class_names = config["class_names"]
     decision = Decision(read_temperature(weights) or 1.0, options.threshold)
     parts = Parts(
@@ -85,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         "data_source": about["data_source"],
         "license": options.license or metadata("pyraseg")["License-Expression"],
         "class_names": json.dumps(class_names),
+        "settings": json.dumps(settings.values),
         "terminology": json.dumps(config["terminology"]),
         "algorithm": config["algorithm"]["name"],
         "version": metadata("pyraseg")["Version"],

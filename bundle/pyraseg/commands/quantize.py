@@ -24,7 +24,7 @@ from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import config_files
 from bundle.pyraseg.commands.run import add_configs, split_options
 from bundle.pyraseg.core import PyrasegError, protect, replacing, require_writable
-from bundle.pyraseg.workflow import override, read_config
+from bundle.pyraseg.workflow import override, read_config, verbatim
 
 if TYPE_CHECKING:
     import onnx
@@ -110,15 +110,16 @@ def main(argv: list[str] | None = None) -> None:
     from bundle.pyraseg.deployment import OnnxNetwork, describe, judge, quantize, require_content
 
     files, root = config_files(options.tasks)
-    settings = {"bundle_root": str(root), "device": "cpu", **settings}
+    settings = {"bundle_root": verbatim(root), "device": "cpu", **settings}
     config = read_config(files, settings)
     if options.dataset_dir:
-        config["dataset_dir"] = str(options.dataset_dir)
+        config["dataset_dir"] = verbatim(options.dataset_dir)
     weights = Path(config.get_parsed_content("model_file"))
     network_file = options.network_file or weights.with_suffix(".network.onnx")
     stem = network_file.name.removesuffix(".network.onnx")
     require_writable(files=[int8_file := network_file.with_name(f"{stem}.int8.network.onnx")])
-    network = OnnxNetwork(network_file, threads=1, remedy="Write it first: pyraseg export.")
+    model_settings = config.get_parsed_content("settings")
+    network = OnnxNetwork(network_file, threads=1, settings=model_settings, remedy="Write it first: pyraseg export.")
     inference = None
     protect([network_file, network_file.with_name(f"{stem}.onnx")])
     if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         some = range(len(data))[:: len(data) // count][:count]
         verdict = judge(
             (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
-            (network, OnnxNetwork(temporary, threads=1, remedy="")),
+            (network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")),
             config.get_parsed_content("validate#inferer"),
             config.get_parsed_content("validate#postprocessing"),
             config["class_names"],

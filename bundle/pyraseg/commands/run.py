@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.pyraseg.commands.places import config_files, home, shipped
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.workflow import parse_options, read_config
+from bundle.pyraseg.workflow import parse_options, read_config, verbatim
 
 
 def split_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict]:
@@ -72,7 +72,7 @@ def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[
         root: folder of `data/`, `models/` and `runs/`.
         options: values by their keys, and settings of MONAI's workflow, such as `tracking`.
     """
-    settings = {"bundle_root": str(root), "run_id": run_id, **options}
+    settings = {"bundle_root": verbatim(root), "run_id": run_id, **options}
     workflow = ConfigWorkflow([str(file) for file in files], **settings)
     workflow.initialize()
     workflow.run()
@@ -83,7 +83,8 @@ def run_trained(run_id: str, names: Sequence[str], options: Mapping[str, Any], *
     """Run a program on a trained model: that of the current folder, else the included one."""
     files, root = config_files(names, program=program)
     if "model_file" not in options:
-        options = {**options, "model_file": str(trained_model(read_config(files, {"bundle_root": str(root)})))}
+        model = trained_model(read_config(files, {"bundle_root": verbatim(root)}))
+        options = {**options, "model_file": verbatim(model)}
     run_config(run_id, files, root, options)
 
 

@@ -80,12 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         return by_kind(source, target, settings)
     if options.model in known:
         print(introduced(known[options.model]), flush=True)
-        run(known[options.model].task, known[options.model].path, target, settings | {"dataset_dir": str(source)})
+        run(known[options.model].task, known[options.model].path, target, settings, source=source)
     elif given.suffix == ".zip" or given.is_dir():
         return with_package(given, source, target, options, settings)
     elif given.is_file():
         task = options.task or (given.stem if given.stem in task_names(home() / "configs") else DEFAULT_TASK)
-        run(task, given, target, settings | {"dataset_dir": str(source)})
+        run(task, given, target, settings, source=source)
     else:
         raise PyrasegError(
             f"There is no model {options.model!r}: no such file or folder, and no such name among the included models, "
@@ -148,13 +148,15 @@ def introduced(model: Model) -> str:
     return text
 
 
-def run(task: str, weights: Path, target: Path, settings: dict[str, Any]) -> None:
-    """Run `inferring` with the weights of a task."""
+def run(task: str, weights: Path, target: Path, settings: dict[str, Any], *, source: Path | None = None) -> None:
+    """Run `inferring` with the weights of a task, on what the settings name, or on a file or folder."""
     from bundle.pyraseg.commands.run import run_config
+    from bundle.pyraseg.workflow import verbatim
 
     files, root = config_files([task], program="inference")
-    own = {"model_file": str(weights.resolve()), "output_dir": str(target)}
-    run_config("inferring", files, root, own | settings)
+    own = {"model_file": verbatim(weights.resolve()), "output_dir": verbatim(target)}
+    read = {} if source is None else {"dataset_dir": verbatim(source)}
+    run_config("inferring", files, root, own | settings | read)
 
 
 def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, settings: dict[str, Any]) -> int:
@@ -172,13 +174,14 @@ def with_package(
 ) -> int:
     """Verify a package, and segment with its own configs, weights and code; return the exit code."""
     from bundle.pyraseg.packaging import unpack, verify
+    from bundle.pyraseg.workflow import verbatim
 
     verified = verify(package, key=options.key, unsigned=options.unsigned)
     print(f"{verified.title}, verified: {verified.metadata['task']}. {verified.metadata['intended_use']}.", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve() / verified.name
         unpack(verified.files, folder)
-        settings = {"dataset_dir": source, "output_dir": target, **settings}
+        settings = {"dataset_dir": verbatim(source), "output_dir": verbatim(target), **settings}
         words = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
         config = folder / "configs" / "inference.json"
         command = [sys.executable, "-P", "-m", "monai.bundle", "run", "inferring", "--config_file", str(config), *words]

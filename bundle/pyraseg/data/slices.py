@@ -84,17 +84,18 @@ class SliceDataset(Dataset):
         return sum(len(present) for present in self.present)
 
     def __getitem__(self, index: Draw) -> dict[str, Any]:
-        """Return one augmented slice: image (C, W, H) float32 and label (1, W, H).
+        """Return one augmented slice: image (C, W, H) float32, label (1, W, H), and the path of its case's image.
 
         One whose augmentation is left to the device comes with the seed and the strength of its draw.
         """
+        case = {"case": str(self.data[index.case]["image"])}
         image, label = map(torch.from_numpy, SliceCache.read(self.entries[index.case], index.slice))
         if self.before_device is not None:
             drawn = {"seed": index.seed, "strength": index.strength}
-            return {**self.before_device({"image": image, "label": label}), **drawn}
+            return {**self.before_device({"image": image, "label": label}), **drawn, **case}
         self.augmentation.set_random_state(seed=index.seed)
         set_strength(self.augmentation, index.strength)
-        return self.augmentation({"image": image, "label": label})
+        return {**self.augmentation({"image": image, "label": label}), **case}
 
     def _fill(self, cache: SliceCache, num_workers: int) -> None:
         missing = _Missing(
@@ -146,16 +147,25 @@ def _fault(action: Callable[[], object]) -> PyrasegError | None:
     return None
 
 
-def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dict]) -> None:
+def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dict], *, part: str) -> None:
     """Run the preprocessing of every case once, so that what cannot be evaluated stops a run before it begins.
 
     Several processes share the work and all find what one of them finds.
+
+    Args:
+        cases: of one part of the split.
+        transform: preprocessing.
+        part: its name, for messages.
 
     Raises:
         PyrasegError: names every case that fails; or there is none at all, or no foreground in any label.
     """
     if not cases:
-        raise PyrasegError("There are no cases in this part of the data set's split. Add some to its datalist.json.")
+        raise PyrasegError(
+            f"The {part} part of the data set's split has no case. Add cases under {part!r} in its datalist.json; "
+            "without one, each of training, validation and test gets its share of the patients, of which there are too "
+            "few: label more."
+        )
     mine = cases[process_rank() :: process_count()]
     progress = tqdm(mine, desc="Checking cases", unit="case", disable=process_rank() > 0 or None)
     holding: list[bool] = []  # whether the label of a case holds any class
@@ -169,4 +179,7 @@ def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dic
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))
     if not any(map(any, gather(holding))):
-        raise PyrasegError("No label in this part of the split holds any class, so no Dice can be computed from it.")
+        raise PyrasegError(
+            f"No label in the {part} part of the split holds any class, so no Dice can be computed from it. Put cases "
+            "with classes into it."
+        )

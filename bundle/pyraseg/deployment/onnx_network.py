@@ -2,13 +2,14 @@
 """Exported networks in the place of the one in PyTorch."""
 
 import importlib
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import ModelSettings, PyrasegError
 from bundle.pyraseg.runtime import open_session
 
 
@@ -20,13 +21,15 @@ class OnnxNetwork(nn.Module):
     Args:
         path: the network alone, as `pyraseg export` writes it.
         threads: how many threads it runs on.
+        settings: of the config that it is a part of; those that it was exported with have to be the same. None: no
+            config has a part in it.
         remedy: what a user does to get the file, for the message where there is none.
 
     Raises:
-        PyrasegError: there is no such file, or it is no network of that kind.
+        PyrasegError: there is no such file, it is no network of that kind, or it belongs to other settings.
     """
 
-    def __init__(self, path: str | Path, *, threads: int, remedy: str) -> None:
+    def __init__(self, path: str | Path, *, threads: int, settings: ModelSettings | None, remedy: str) -> None:
         super().__init__()
         self.session = open_session(path, threads=threads, remedy=remedy)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
@@ -34,17 +37,22 @@ class OnnxNetwork(nn.Module):
             names = ", ".join(item.name for item in inputs)
             raise PyrasegError(f"{path} is no network alone: it takes {names}. {remedy}")
         self.input = inputs[0].name
+        if settings is None:
+            return
+        stated = self.session.get_modelmeta().custom_metadata_map.get("settings")
+        settings.require(None if stated is None else json.loads(stated), f"The network {path}")
 
     def forward(self, image: Tensor) -> Tensor:
         (logits,) = self.session.run(None, {self.input: np.ascontiguousarray(image.detach().cpu().float().numpy())})
         return torch.from_numpy(logits).to(image.device)
 
 
-def load_engine(path: str | Path, *, remedy: str) -> nn.Module:
+def load_engine(path: str | Path, *, settings: ModelSettings, remedy: str) -> nn.Module:
     """Return the compiled network on the GPU: image (B, C, W, H) -> logits (B, classes, W, H), at the exported size.
 
     Args:
-        path: TorchScript with a TensorRT engine.
+        path: TorchScript with a TensorRT engine, which says nothing of its settings: that is told.
+        settings: of the config that it is a part of.
         remedy: what a user does to get it, for the message where there is none.
 
     Raises:
@@ -58,4 +66,5 @@ def load_engine(path: str | Path, *, remedy: str) -> nn.Module:
         importlib.import_module("torch_tensorrt")
     except ImportError as error:
         raise PyrasegError("The package torch_tensorrt is not installed: pip install torch-tensorrt.") from error
+    settings.require(None, f"The engine {path}")
     return torch.jit.load(path, map_location="cuda").eval()

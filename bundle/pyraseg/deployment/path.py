@@ -16,6 +16,7 @@ from onnx_ir.tape import Tape
 
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.dicom import VoiWindow
+from bundle.pyraseg.runtime import NO_CLASS
 
 LAST = np.iinfo(np.int64).min  # where a slice with a negative step ends
 
@@ -147,8 +148,9 @@ def after_network(
     """Return what the bundle makes of logits, in its order: probabilities are resized, then softened, then judged.
 
     Returns:
-        The classes (batch, height, width) uint8, their probabilities (batch, classes, height, width), and the logits,
-        (batch, classes, columns, rows), averaged over the mirror images.
+        The classes (batch, height, width) uint8, `NO_CLASS` where the network's output is not finite, their
+        probabilities (batch, classes, height, width), and the logits, (batch, classes, columns, rows), averaged over
+        the mirror images.
     """
     if recipe.tta_flips:
         images = 1 + len(recipe.tta_flips)
@@ -171,7 +173,9 @@ def after_network(
         classes = op.ArgMax(probabilities, axis=1, keepdims=0)
     else:
         classes = op.Greater(op.Gather(probabilities, np.int64(1), axis=1), float(decision.threshold))
-    return op.to(classes, ir.DataType.UINT8), probabilities, logits
+    lacking = op.IsNaN(op.Gather(probabilities, np.int64(0), axis=1))  # of one class, or of all
+    classes = op.Where(lacking, np.uint8(NO_CLASS), op.to(classes, ir.DataType.UINT8))
+    return classes, probabilities, logits
 
 
 def _sides(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:

@@ -15,6 +15,7 @@ from bundle.pyraseg.transforms import (
     InvertArgmaxd,
     OrientSlicesd,
     Percentiles,
+    RequireFinited,
     ResampleSlicesd,
     ResizePhotographd,
     StackContextSlicesd,
@@ -32,7 +33,7 @@ CHAINS = {
 
 
 #: The transforms behind the network that the end of a graph does.
-AFTER = (Activationsd, CopyItemsd, Invertd, TemperatureScaled, InvertArgmaxd)
+AFTER = (RequireFinited, Activationsd, CopyItemsd, Invertd, TemperatureScaled, InvertArgmaxd)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.runtime import require_finite_graph
 
 #: What Triton calls the types that our graphs have (`model_config.proto`).
 TYPES: dict[int, str] = {
@@ -29,7 +30,7 @@ def write_repository(model_file: Path, folder: Path, *, threads: int, instances:
         instances: copies of the model that answer at once.
 
     Raises:
-        PyrasegError: there is no such file, or a model of that name is in the repository.
+        PyrasegError: there is no such file, its weights are not finite, or a model of that name is in the repository.
     """
     if not model_file.is_file():
         raise PyrasegError(f"There is no exported model at {model_file}. Write it first: pyraseg export.")
@@ -37,6 +38,7 @@ def write_repository(model_file: Path, folder: Path, *, threads: int, instances:
     target = folder / name
     if target.exists():
         raise PyrasegError(f"{target} exists already. Remove it, or give another folder: a server may be using it.")
+    require_finite_graph(model_file)
     graph = onnx.load(model_file, load_external_data=False).graph
     with replacing(target) as temporary:
         (temporary / "1").mkdir(parents=True)

@@ -2,6 +2,8 @@
 from .affines import LPS_TO_RAS as LPS_TO_RAS
 from .affines import apply_affine as apply_affine
 from .affines import slice_orientation as slice_orientation
+from .affines import unit_normal as unit_normal
+from .affines import voxel_sizes as voxel_sizes
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
 from .geometry import Geometry as Geometry
@@ -22,6 +24,7 @@ from .scan import Scan as Scan
 from .scan import Series as Series
 from .scan import find_series as find_series
 from .scan import scan_files as scan_files
+from .selection import read_selection as read_selection
 from .series import DicomImage as DicomImage
 from .series import SeriesStream as SeriesStream
 from .series import read_series as read_series

@@ -25,18 +25,20 @@ class FoundFile(str):
 
     Attributes:
         stamp: of the file when it was read.
+        patient: a hash of what names the patient in the file, or nothing.
         complete: the header is all that stands before the pixels, not only what a scan reads.
     """
 
     stamp: Stamp
+    patient: str
     complete: bool
     _packed: bytes
 
     @classmethod
-    def of(cls, file: str | Path, header: Dataset, stamp: Stamp, *, complete: bool) -> "FoundFile":
+    def of(cls, file: str | Path, header: Dataset, stamp: Stamp, *, patient: str, complete: bool) -> "FoundFile":
         """Keep the header of a file that was read."""
         found = cls(file)
-        found.stamp, found.complete = stamp, complete
+        found.stamp, found.patient, found.complete = stamp, patient, complete
         found._packed = zlib.compress(pickle.dumps(header), 1)  # as pydicom has it: nothing is converted or encoded
         return found
 

@@ -14,7 +14,9 @@ from pydicom.multival import MultiValue
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.apart import IDENTITY, Member, patient_of, told_apart
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
+from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
 
 LOGGER = logging.getLogger(__name__)
@@ -24,53 +26,81 @@ NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds add a suffix
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 lacks label maps
-# What may tell phases, echoes, b-values and the like apart within one series, the most telling first.
-_PHASES = (
-    "AcquisitionNumber FrameAcquisitionNumber EchoTime EffectiveEchoTime EchoNumbers TemporalPositionIdentifier "
-    "TemporalPositionIndex DiffusionBValue DiffusionGradientOrientation ContrastBolusAgent InversionTime TriggerTime "
-    "NominalPercentageOfCardiacPhase FlipAngle ImageType FrameType ConvolutionKernel KVP StackID SeriesNumber "
-    "AcquisitionTime ContentTime"
-)
+#: What may tell stacks apart within one series, the most telling first, and what they then are.
+PHASES = {
+    "AcquisitionNumber": "acquisitions",
+    "FrameAcquisitionNumber": "acquisitions",
+    "EchoTime": "echoes",
+    "EffectiveEchoTime": "echoes",
+    "EchoNumbers": "echoes",
+    "TemporalPositionIdentifier": "times of a dynamic series",
+    "TemporalPositionIndex": "times of a dynamic series",
+    "DiffusionBValue": "b-values",
+    "DiffusionGradientOrientation": "diffusion directions",
+    "ASLContext": "labeled and control images",
+    "ContrastBolusAgent": "contrast phases",
+    "InversionTime": "inversion times",
+    "TriggerTime": "cardiac phases (a cine)",
+    "NominalPercentageOfCardiacPhase": "cardiac phases (a cine)",
+    "FlipAngle": "flip angles",
+    "ImageType": "kinds of image",
+    "FrameType": "kinds of image",
+    "ConvolutionKernel": "reconstructions",
+    "KVP": "tube voltages",
+    "StackID": "stacks",
+    "SeriesNumber": "series",
+    "AcquisitionTime": "times",
+    "ContentTime": "times",
+}
 # All that the scan reads: no name, identity or free description of a patient among it.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
     "ManufacturerModelName BodyPartExamined PatientPosition Laterality ViewPosition PresentationIntentType "
     "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
-    "NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
+    "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
-PHASE_KEYWORDS = tuple(_PHASES.split())
-HEADER_KEYWORDS = PHASE_KEYWORDS + tuple(_HEADER.split())
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split())
 
 
 @dataclass(frozen=True)
 class Series:
     """Hold the files of one series, in the order of their names.
 
-    ``uid`` is the Series Instance UID, or a made-up ``no-uid:<folder>:<number>`` where the files have none
-    (``has_uid`` is False then); both choose the series in ``read_series``. ``headers`` has no pixels. ``stamps`` tell
-    whether a file has changed since.
+    ``uid`` chooses the series in ``read_series``. It is the Series Instance UID, ``instance_uid``; where several series
+    have the same, that with ``:1``, ``:2`` and so on behind it; and a made-up ``no-uid:<folder>:<number>`` where the
+    files have none. ``headers`` has no pixels. ``stamps`` tell whether a file has changed since, ``patient`` is a hash
+    of what names the patient, or nothing.
     """
 
     uid: str
-    has_uid: bool
+    instance_uid: str
     study_uid: str
     modality: str
     files: tuple[Path, ...]
     frames: int
     headers: tuple[Dataset, ...] = field(repr=False, compare=False)
     stamps: tuple[Stamp, ...] = field(repr=False, compare=False)
+    patient: str = field(repr=False)
+
+    @property
+    def has_uid(self) -> bool:
+        """Return whether a UID stands for the series, and for no other one beside it."""
+        return self.uid == self.instance_uid
 
     @property
     def found(self) -> list[FoundFile]:
         """Return the files with their headers, which `find_series` and `read_series` take instead of paths."""
         members = zip(self.files, self.headers, self.stamps, strict=True)
-        return [FoundFile.of(file, header, stamp, complete=False) for file, header, stamp in members]
+        return [
+            FoundFile.of(file, header, stamp, patient=self.patient, complete=False) for file, header, stamp in members
+        ]
 
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
-        return f"{self.uid} ({self.modality or 'no modality'}, {_count(self.frames, 'slice')} of {', '.join(sizes)})"
+        listed = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
+        return f"{self.uid} ({self.modality or 'no modality'}, {counted(self.frames, 'slice')} of {listed})"
 
 
 @dataclass(frozen=True)
@@ -134,17 +164,17 @@ def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Itera
         keywords: attributes to keep in the headers, besides those that reading needs.
     """
     wanted = [*HEADER_KEYWORDS, *keywords]
-    groups: dict[tuple, list[tuple[Path, Dataset, Stamp]]] = defaultdict(list)
+    groups: dict[tuple, list[Member]] = defaultdict(list)
     skipped: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         if isinstance(file, FoundFile) and (file.complete or set(wanted) <= set(HEADER_KEYWORDS)):
-            header, stamp, reason = file.header, file.stamp, ""
+            found, reason = Member(Path(file), file.header, file.stamp, file.patient), ""
         else:
-            header, stamp, reason = _read_header(Path(file), wanted)
-        if header is None:
+            found, reason = _read_header(Path(file), wanted)
+        if found is None:
             skipped[reason].append(Path(file))
         else:
-            groups[_series_key(Path(file), header)].append((Path(file), header, stamp))
+            groups[_series_key(found.file, found.header)].append(found)
     scan = Scan(root, _name(root, groups), {reason: tuple(names) for reason, names in sorted(skipped.items())})
     if skipped:
         found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
@@ -152,27 +182,31 @@ def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Itera
     return scan
 
 
-def _read_header(file: Path, keywords: list[str]) -> tuple[Dataset | None, Stamp, str]:
-    """Return the header and the stamp of the file, or None and the reason to skip it."""
-    stamp = (0, 0)
+def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
+    """Return the file with its header, or None and the reason to skip it."""
     try:
         with opened(file) as (stream, stamp), without_notices():
             start = stream.read(132)
             if start[128:] != b"DICM" and not _looks_like_elements(start):
-                return None, stamp, "not DICOM"
+                return None, "not DICOM"
             stream.seek(0)
-            header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=list(keywords))
+            tags = [*keywords, *IDENTITY]
+            header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
             parse(header)
             parse(header.file_meta)
         reason = _reason_to_skip(header)
         if reason:
-            return None, stamp, reason
+            return None, reason
         _ = int(header.Rows), int(header.Columns), frame_count(header)  # else they would fail later, less clearly
         _series_key(file, header)
-        return header, stamp, ""
+        patient = patient_of(header)
+        for keyword in set(IDENTITY) - set(keywords):  # a hash of them is all that is kept
+            if keyword in header:
+                del header[keyword]
+        return Member(file, header, stamp, patient), ""
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is; they are counted.
         LOGGER.warning("%s: cannot be read as DICOM (%s)", file, type(error).__name__)
-        return None, stamp, "unreadable"
+        return None, "unreadable"
 
 
 def _looks_like_elements(start: bytes) -> bool:
@@ -213,22 +247,24 @@ def _series_key(file: Path, header: Dataset) -> tuple:
     return ("", str(file.parent), *shared, *(f"{float(cosine):.2f}" for cosine in cosines))
 
 
-def _name(path: Path, groups: dict[tuple, list[tuple[Path, Dataset, Stamp]]]) -> tuple[Series, ...]:
-    """Build the series, and make a name up where there is no UID."""
+def _name(path: Path, groups: dict[tuple, list[Member]]) -> tuple[Series, ...]:
+    """Build the series, and make a name up where no UID stands for one alone."""
     series, unnamed = [], Counter()
-    for key, members in groups.items():
-        uid = key[0]
+    for (uid, *_), members in groups.items():
         if not uid:
-            folder = members[0][0].parent
+            folder = members[0].file.parent
             label = folder.relative_to(path).as_posix() if path.is_dir() and folder != path else folder.name
             unnamed[label] += 1
-            uid = f"no-uid:{label}:{unnamed[label]}"
-        files, headers, stamps = zip(*members, strict=True)
-        study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
-        frames = sum(map(frame_count, headers))
-        series.append(Series(uid, bool(key[0]), study, modality, files, frames, headers, stamps))
+            series.append(_series(f"no-uid:{label}:{unnamed[label]}", "", members))
+            continue
+        found = told_apart(uid, members)
+        for number, own in enumerate(found, 1):
+            series.append(_series(uid if len(found) == 1 else f"{uid}:{number}", uid, own))
     return tuple(series)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _series(uid: str, instance_uid: str, members: Sequence[Member]) -> Series:
+    files, headers, stamps, patients = zip(*members, strict=True)
+    study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
+    frames = sum(map(frame_count, headers))
+    return Series(uid, instance_uid, study, modality, files, frames, headers, stamps, patients[0])

@@ -13,7 +13,7 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, write_csv, write_text
+from bundle.pyraseg.core import PyrasegError, hold, release, write_csv, write_text
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
@@ -23,6 +23,9 @@ from bundle.pyraseg.inference import mean_uncertainty
 from bundle.pyraseg.transforms import geometry_of
 
 logger = logging.getLogger(__name__)
+
+#: What holds the folder of an evaluation.
+WORK = "evaluation"
 
 #: Raised by one when a reader of summary.json would no longer understand it.
 FORMAT = 1
@@ -143,7 +146,8 @@ class ScoreTable:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def start(self, engine: Engine) -> None:
-        """Forget the cases of an evaluation before."""
+        """Forget the cases of an evaluation before, and hold the folder, whose files belong together."""
+        hold(self.output_dir, WORK)
         self.table = CaseTable(self.scorer, by=self.by, resamples=self.resamples)
         self.uncertainties: dict[str, float] = {}
         self.done = 0
@@ -166,6 +170,12 @@ class ScoreTable:
             self.done += 1
 
     def __call__(self, engine: Engine) -> None:
+        try:
+            self._write()
+        finally:
+            release(self.output_dir, WORK)
+
+    def _write(self) -> None:
         if self.done != len(self.cases):
             raise RuntimeError(f"{self.done} of {len(self.cases)} cases were evaluated: their names would be wrong.")
         summary = self.table.summary()

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from ignite.engine import Engine, Events
@@ -81,6 +82,17 @@ class Prediction:
 
 #: Write something about a prediction and return the files, or None where there is no such thing for its input.
 Writer = Callable[[Prediction], list[Path] | None]
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A writer of one file about all inputs of a run, which is told where the run starts and ends."""
+
+    def start(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+
 #: The writers of `configs/inference.json`; a config may have its own besides.
 OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
 
@@ -123,6 +135,9 @@ class SavePredictions:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self) -> None:
+        for writer in self.writers.values():
+            if isinstance(writer, Table):
+                writer.start()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="writing")
         self.tally.start()
 
@@ -138,6 +153,9 @@ class SavePredictions:
         self._wait()
         if self._pool is not None:
             self._pool.shutdown()
+        for writer in self.writers.values():
+            if isinstance(writer, Table):
+                writer.finish()
         self.tally.finish()
 
     def _wait(self) -> None:

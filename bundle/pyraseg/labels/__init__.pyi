@@ -2,6 +2,7 @@
 from .class_table import Canvas as Canvas
 from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
+from .class_table import values_listed as values_listed
 from .contours import trace_outlines as trace_outlines
 from .painted import color_name as color_name
 from .painted import colors_in as colors_in
@@ -19,3 +20,5 @@ from .rtstruct_writer import write_structure_set as write_structure_set
 from .seg_writer import SegmentClass as SegmentClass
 from .seg_writer import segment_classes as segment_classes
 from .seg_writer import write_segmentation as write_segmentation
+from .slicer import SlicerSegment as SlicerSegment
+from .slicer import slicer_segments as slicer_segments

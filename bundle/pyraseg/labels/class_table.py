@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which class of a model a label means: by its name, by a coded concept, or by a value."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -108,7 +110,7 @@ class ClassTable:
 
     def _code(self, pair: object) -> Code:
         if isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair):
-            return _comparable(Code(pair[1], pair[0], ""))
+            return comparable(Code(pair[1], pair[0], ""))
         raise PyrasegError(
             f'label_names has {pair!r}. An entry is a name, a code as ["SCT", "10200004"], codes as '
             '{"type": ["SCT", "64033007"], "modifier": ["SCT", "24028007"]} (and "region"), or a value.'
@@ -167,18 +169,48 @@ class ClassTable:
         Raises:
             PyrasegError: the label holds something that is no class.
         """
-        found = np.unique(values)
+        found, counts = np.unique(values, return_counts=True)
         known = {0: 0, **self.values} if self.values else {index: index for index in range(len(self.class_names))}
         if self.values and ("*", 0) in self.patterns:
             known |= {value: 0 for value in found if value not in known and value == round(value)}
-        unknown = [f"{value:g}" for value in found if value not in known]
+        unknown = [(value, count) for value, count in zip(found, counts, strict=True) if value not in known]
         if unknown:
-            listed = f"the values {sorted(known)}" if self.values else f"{len(self.class_names)} classes"
+            unit = "voxels" if values.ndim > 2 else "pixels"
+            listed = f"the values {sorted(known)}" if self.values else f"the values 0 to {len(self.class_names) - 1}"
+            whole = all(value == np.rint(value) for value, _ in unknown)
+            remedy = (
+                "Correct the label or class_names, or say which class each value is, such as "
+                f'"label_names": {self._example(found)}.'
+                if whole
+                else "A label map holds whole numbers, so these are no classes: correct the label."
+            )
             raise PyrasegError(
-                f"The label {path} holds the values {', '.join(unknown[:8])}, but {listed} are "
-                f"declared: {self.class_names}. Correct the label, class_names or label_names."
+                f"The label {path} holds the values {values_listed(unknown, unit)}, but {listed} are declared for the "
+                f"classes {self.class_names}. {remedy}"
             )
         return np.array([known[value] for value in found], np.uint8)[np.searchsorted(found, values)]
+
+    def _example(self, found: np.ndarray) -> str:
+        """Return label_names in which the whole numbers of a label are classes: declared ones, then others in turn."""
+        known = {value: index for value, index in self.values.items() if index} or dict(
+            zip(range(1, len(self.class_names)), range(1, len(self.class_names)), strict=True)
+        )
+        others = iter(int(value) for value in found if value == np.rint(value) and value and value not in known)
+        values = {
+            name: [value for value, one in known.items() if one == index and value in found] or list(islice(others, 1))
+            for index, name in enumerate(self.class_names[1:], 1)
+        }
+        return json.dumps({name: entries for name, entries in values.items() if entries} or {self.class_names[-1]: [1]})
+
+
+def values_listed(counts: Iterable[tuple[float, int]], unit: str) -> str:
+    """Return values and how often each is there, for a message; a few of many.
+
+    >>> values_listed([(205, 2950), (420, 50)], "voxels")
+    '205 (2950 voxels), 420 (50 voxels)'
+    """
+    texts = [f"{value:.8g} ({count} {unit})" for value, count in counts]
+    return ", ".join(texts[:8]) + (f" and {len(texts) - 8} others" if len(texts) > 8 else "")
 
 
 class Canvas:
@@ -230,11 +262,11 @@ def read_codes(item: Dataset, keyword: str) -> tuple[Code, ...]:
         value = code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue")
         scheme, meaning = (str(code.get(name) or "") for name in ("CodingSchemeDesignator", "CodeMeaning"))
         if value:
-            found.append(_comparable(Code(str(value), scheme, meaning)))
+            found.append(comparable(Code(str(value), scheme, meaning)))
     return tuple(found)
 
 
-def _comparable(code: Code) -> Code:
+def comparable(code: Code) -> Code:
     """Return a code that pydicom compares across SRT and SCT."""
     return code._replace(scheme_designator="SRT") if code.scheme_designator in OLD_SNOMED else code
 

@@ -19,6 +19,7 @@ LOGGER = logging.getLogger(__name__)
 
 EXCLUSIVE = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")  # the standard's term, and what programs also write
 CLOSED = ("CLOSED_PLANAR", *EXCLUSIVE)
+EDGE = 0.01  # pixels by which a corner may be rounded beyond the edge of the image
 OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 
 
@@ -100,12 +101,13 @@ def structure_set_to_labels(
 ) -> np.ndarray:
     """Fill the contours on image slices and return class indices (N, rows, columns) uint8.
 
-    A contour belongs to the slice in whose plane it lies. Those between slices or beyond them are counted in a warning;
-    so are contours of one ROI that cross.
+    A contour belongs to the slice in whose plane it lies. Those between slices or beyond them are counted in a warning,
+    and so are contours of one ROI that cross, and points outside of the image, where the contours are cut off.
 
     Raises:
         PyrasegError: the image has no patient position, the contours were drawn on other images or in another
-            plane, none of them lies on a slice, an ROI means no class, or ROIs overlap whose classes may not.
+            plane, none of them lies on a slice or all lie outside of the image, an ROI means no class, or ROIs overlap
+            whose classes may not.
     """
     where = f"The RTSTRUCT {structures.path}"
     if grid.geometry is None:
@@ -115,19 +117,32 @@ def structure_set_to_labels(
     drawn = {number: roi for number, roi in structures.rois.items() if classes[number]}
     for references in dict.fromkeys(roi.references for roi in drawn.values()):
         require_reference(where, references, grid.uids, drawn_on=drawn_on)
-    off_slices, crossing = [], []
+    off_slices, crossing, beyond, missing = [], [], [], 0
     for number, roi in drawn.items():
         by_slice, off = _by_slice(roi, grid.geometry, f"ROI {roi.region.name!r} of {structures.path}")
         off_slices += off
         for index, contours in by_slice.items():
             corners = [grid.geometry.pixels_at(c.points, np.full(len(c.points), index)) for c in contours]
+            outside = [_outside(one, grid.shape[1:]) for one in corners]
+            beyond += [np.linalg.norm(one * grid.geometry.pixel_spacing, axis=1) for one in outside if one.any()]
+            missing += sum(bool((one > 0).all(axis=0).any() or (one < 0).all(axis=0).any()) for one in outside)
             mask, odd = fill_contours(corners, grid.shape[1:], exclusive=[c.exclusive for c in contours])
             rows, columns = np.nonzero(mask)
             canvas.paint(classes[number], (np.full(len(rows), index), rows, columns))
             crossing += [roi.region.name] if odd else []
     total = sum(len(roi.contours) for roi in drawn.values())
-    if off_slices and len(off_slices) == total:
+    if total and len(off_slices) == total:
         raise PyrasegError(f"{where}: none of its {total} contours lies on a slice of the image. Give its own series.")
+    if total and len(off_slices) + missing == total:
+        raise PyrasegError(
+            f"{where}: all of its {total} contours lie outside of the image, by up to "
+            f"{max(far.max() for far in beyond):.1f} mm. Give its own series."
+        )
+    if beyond:
+        LOGGER.warning(
+            "%s: %d points of %d contours lie outside of the image, by up to %.1f mm; the contours are cut off there",
+            where, sum(int((far > 0).sum()) for far in beyond), len(beyond), max(far.max() for far in beyond),
+        )  # fmt: skip
     if off_slices:
         LOGGER.warning(
             "%s: %d of %d contours lie on no slice of the image, but %.1f to %.1f mm from one, and are left out",
@@ -141,6 +156,12 @@ def structure_set_to_labels(
             where, len(crossing), names,
         )  # fmt: skip
     return canvas.finished()
+
+
+def _outside(corners: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return by how many rows and columns each corner (n, 2) lies before (-) or behind the image, up to its edge."""
+    before, behind = -0.5 - EDGE, np.array(shape) - 0.5 + EDGE
+    return corners - np.clip(corners, before, behind)
 
 
 def _by_slice(roi: Roi, geometry: Geometry, name: str) -> tuple[dict[int, list[Contour]], list[float]]:

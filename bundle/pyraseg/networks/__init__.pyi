@@ -9,3 +9,4 @@ from .segmentation import PartwiseNetwork as PartwiseNetwork
 from .torchvision_ops import import_with_torchvision as import_with_torchvision
 from .weights import load_weights as load_weights
 from .weights import read_packaged_weights as read_packaged_weights
+from .weights import require_finite as require_finite

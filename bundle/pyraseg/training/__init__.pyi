@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from .checkpoints import load_model as load_model
 from .checkpoints import promote as promote
-from .checkpoints import save_atomically as save_atomically
+from .checkpoints import read_model as read_model
+from .checkpoints import save_model as save_model
 from .checkpoints import start_from as start_from
 from .epoch_log import EpochLog as EpochLog
 from .epoch_log import Previews as Previews
@@ -9,6 +10,7 @@ from .iterations import AugmentBatch as AugmentBatch
 from .iterations import AveragedWeights as AveragedWeights
 from .iterations import ClipGradients as ClipGradients
 from .iterations import ExplainOutOfMemory as ExplainOutOfMemory
+from .iterations import RequireFinite as RequireFinite
 from .iterations import SeedEpochs as SeedEpochs
 from .memory import USABLE as USABLE
 from .memory import fitting_batch as fitting_batch
@@ -18,6 +20,7 @@ from .parallel import KeepInStep as KeepInStep
 from .parallel import distribute as distribute
 from .resume import Checkpoints as Checkpoints
 from .samplers import StagedSampler as StagedSampler
+from .samplers import require_batch as require_batch
 from .stages import StageHandler as StageHandler
 from .stages import StagePlan as StagePlan
 from .validation import EarlyStopping as EarlyStopping

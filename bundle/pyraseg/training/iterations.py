@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every iteration of a training needs beside the step itself.
 
-Augmentation on the device that trains, random numbers, gradients of bounded length, an average of the weights, and
-plain words when a GPU's memory runs out.
+Augmentation on the device that trains, random numbers, gradients of bounded length, an average of the weights, an end
+where a loss or a gradient is not finite, and plain words when a GPU's memory runs out.
 """
 
+import logging
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
-from monai.engines import default_prepare_batch
+from monai.engines import IterationEvents, default_prepare_batch
 from monai.transforms import Compose
 from torch import nn
 from torch.optim import Optimizer
 
 from bundle.pyraseg.core import PyrasegError, process_rank
 from bundle.pyraseg.transforms import set_strength, split_at_random
+
+logger = logging.getLogger(__name__)
 
 
 class AugmentBatch:
@@ -98,6 +101,61 @@ class ClipGradients:
         if self.max_norm is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.max_norm)
+
+
+class RequireFinite:
+    """Stop a training at a loss or a gradient that is NaN or infinite, before any weight is; name the batch's cases.
+
+    What the gradient scaler of mixed precision is made for does not stop it: a gradient that overflows, after which
+    the scaler leaves the step out and scales less. A loss that overflows on finite images leaves its step out in the
+    same way, and stops the training only where that goes on.
+
+    Args:
+        optimizer: whose steps are held back.
+        in_a_row: so many losses one after the other that are not finite stop a training with a scaler.
+
+    Raises:
+        PyrasegError: in the iteration, see above.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, in_a_row: int = 8) -> None:
+        self.optimizer = optimizer
+        self.in_a_row = in_a_row
+        self.count = 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+        self.optimizer.register_step_pre_hook(lambda *_: self.check_gradients(engine))
+
+    def __call__(self, engine: Engine) -> None:
+        output = engine.state.output
+        loss = output["loss"].detach()
+        if loss.isfinite():
+            self.count = 0
+            return
+        self.count += 1
+        scaler = getattr(engine, "scaler", None)
+        scaled = scaler is not None and scaler.is_enabled() and bool(output["image"].isfinite().all())
+        if not scaled or self.count >= self.in_a_row:
+            raise self._fault(engine, f"The loss is {loss.item():g}")
+        logger.warning("The loss overflows in half precision at iteration %d: no step is made", engine.state.iteration)
+
+    def check_gradients(self, engine: Engine) -> None:
+        """Refuse a step by gradients that are not finite; a scaler does not ask for one."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if gradients and not nn.utils.get_total_norm(gradients, norm_type=float("inf")).isfinite():
+            raise self._fault(engine, "The gradient is NaN or infinite")
+
+    def _fault(self, engine: Engine, what: str) -> PyrasegError:
+        batch = engine.state.batch
+        cases = list(dict.fromkeys(batch["case"])) if isinstance(batch, dict) and "case" in batch else []
+        return PyrasegError(
+            f"{what} in epoch {engine.state.epoch}, iteration {engine.state.iteration}: the training stops before its "
+            f"weights are spoilt. The cases of this batch: {', '.join(map(str, cases)) or 'unknown'}. Look at these "
+            "images and labels. If nothing is wrong with them, lower the learning_rates in plan, set max_grad_norm, or "
+            "set amp to false."
+        )
 
 
 class ExplainOutOfMemory:

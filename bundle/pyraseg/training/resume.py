@@ -12,8 +12,17 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import PyrasegError, from_first, process_rank, require_replaceable, write_json
-from bundle.pyraseg.training.checkpoints import save_atomically
+from bundle.pyraseg.core import (
+    ModelSettings,
+    PyrasegError,
+    from_first,
+    hold,
+    process_rank,
+    require_replaceable,
+    write_json,
+)
+from bundle.pyraseg.networks import require_finite
+from bundle.pyraseg.training.checkpoints import WORK, save_atomically, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +46,7 @@ class Checkpoints:
     them: draws, augmentation and dropout are functions of seed and epoch (`StagedSampler`, `SeedEpochs`). The last two
     files stay, so that one that a disk has spoilt costs an epoch.
 
-    Beside them, `best.pt` holds the weights of the best validated epoch as a plain state dict. Of several processes the
+    Beside them, `best.pt` holds the weights of the best validated epoch, see `save_model`. Of several processes the
     first one reads and writes; all start from what it has read.
 
     Attach it to the trainer last: whatever else an epoch writes is then on disk before the checkpoint says so, and an
@@ -49,6 +58,7 @@ class Checkpoints:
         kept: whose weights are validated and become `best.pt`: the network, or the average of its weights.
         optimizer: of the network.
         evaluator: engine that validates; it knows the best score.
+        settings: what the network is trained with; they go with `best.pt`.
         others: more that has a state, by name.
         record: what the run is made of, see `workflow.record.run_record`; it is written as `run.json`. A resumed run
             must have the same `config` and `data`; other `versions` or another `revision` are told.
@@ -56,7 +66,7 @@ class Checkpoints:
 
     Raises:
         PyrasegError: `output_dir` holds an unfinished run and `resume` is false, or a run of another kind and it is
-            true; nothing is written then.
+            true; or, after an epoch, weights are NaN or infinite. Nothing is written then.
     """
 
     def __init__(
@@ -67,13 +77,16 @@ class Checkpoints:
         kept: nn.Module,
         optimizer: Optimizer,
         evaluator: Engine,
+        settings: ModelSettings,
         others: Mapping[str, Stateful] | None = None,
         record: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
         self.best = Path(output_dir) / "best.pt"
         self.folder = Path(output_dir) / "checkpoints"
+        self.network = network
         self.kept = kept
+        self.settings = settings
         self.parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, **(others or {})}
         self.evaluator = evaluator
         self.record = dict(record or {})
@@ -112,10 +125,12 @@ class Checkpoints:
     def __call__(self, engine: Engine) -> None:
         if process_rank() > 0:
             return
+        for module in (self.network, self.kept):
+            require_finite(module.state_dict(), f"The training, after epoch {engine.state.epoch}")
         if self.evaluator.state.best_metric_epoch == engine.state.epoch:
-            save_atomically(self.kept.state_dict(), self.best)
+            save_model(self.kept.state_dict(), self.best, settings=self.settings)
         over = engine.should_terminate or engine.state.epoch >= engine.state.max_epochs
-        scaler = getattr(engine, "scaler_", None)
+        scaler = getattr(engine, "scaler", None)
         content = {
             "over": bool(over),
             "trainer": dict(engine.state_dict()),
@@ -131,11 +146,14 @@ class Checkpoints:
     def check(self) -> dict | None:
         """Return the checkpoint that the run goes on from, or None where it begins.
 
-        It is asked when the run starts; a config asks it before data are prepared as well.
+        It is asked when the run starts; a config asks it before data are prepared as well. From here on the folder is
+        held, until the model is promoted or the process ends.
 
         Raises:
-            PyrasegError: the folder holds a run that this one would destroy, or that it cannot go on with.
+            PyrasegError: another training is at work in the folder, or it holds a run that this one would destroy, or
+                that it cannot go on with.
         """
+        from_first(lambda: hold(self.folder.parent, WORK))
         content = from_first(self.newest)
         if content is None:
             return None
@@ -185,10 +203,11 @@ class Checkpoints:
                 logger.warning(
                     "The run was started with other software versions: %s. Its weights may differ by rounding.", line
                 )
+        require_finite(content["parts"]["network"], f"The newest checkpoint in {self.folder}")
         engine.load_state_dict(content["trainer"])
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = content["best"]
         if content["scaler"]:
-            engine.scaler_.load_state_dict(content["scaler"])
+            engine.scaler.load_state_dict(content["scaler"])
         for name, part in self.parts.items():
             part.load_state_dict(content["parts"][name])
         if content["over"]:

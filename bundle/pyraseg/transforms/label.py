@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, without_suffix
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, Geometry
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, Geometry, voxel_sizes
 from bundle.pyraseg.labels import (
     DRAWN_ON,
     Canvas,
@@ -25,11 +25,16 @@ from bundle.pyraseg.labels import (
     colors_in,
     read_dicom_label,
     read_painted,
+    slicer_segments,
+    values_listed,
 )
+from bundle.pyraseg.transforms.nifti import GRID_TOLERANCE, SIZE_TOLERANCE, tell
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 
-#: Voxels by which the corners of a label's grid may miss the image's.
-GRID_TOLERANCE = 0.1
+#: What 3D Slicer calls its segmentations, which it crops to what is drawn.
+SLICER = (".seg.nrrd", ".seg.nhdr")
+#: How far a stored number may be from the whole number that it stands for, and from where on that is told.
+NEARLY_WHOLE, ROUNDING = 1e-3, 1e-5
 #: What a loaded label holds where the class is unknown, as in Pascal VOC's masks: give it to a loss as ignore_index.
 UNKNOWN = 255
 FILES = NIFTI + ITK + PHOTOGRAPH
@@ -49,13 +54,16 @@ def label_files(label: LabelPath) -> list[str]:
 class Target:
     """Hold the grid that a label is put onto: shape (W, H[, D]), affine to RAS mm, the image's name.
 
-    ``slices`` says where a DICOM image's slices lie and what they are; None for other formats.
+    ``slices`` says where a DICOM image's slices lie and what they are; None for other formats. ``other_affine`` and
+    ``oriented`` are as the reader's metadata have them.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray
     name: str
     slices: ImageGrid | None = None
+    other_affine: np.ndarray | None = None
+    oriented: bool = True
 
     @classmethod
     def of(cls, image: MetaTensor | DicomImage) -> "Target":
@@ -66,7 +74,7 @@ class Target:
         meta, affine = image.meta, np.asarray(image.affine, float)
         shape, name = tuple(image.shape[1:]), str(meta.get("filename_or_obj", "it"))
         if "sop_instance_uids" not in meta:
-            return cls(shape, affine, name)
+            return cls.of_file(shape, {**meta, "affine": affine}, name)
         slices = (shape[2] if len(shape) > 2 else 1, shape[1], shape[0])  # a projection may have no axis of slices
         geometry = None
         if meta.get("slice_positions") is not None:
@@ -75,6 +83,16 @@ class Target:
             geometry = Geometry.from_affine(LPS_TO_RAS @ affine, positions, slice_thickness=thickness)
         origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
         return cls(shape, affine, name, ImageGrid(slices, geometry, **{name: meta[name] for name in origin}))
+
+    @classmethod
+    def of_file(cls, shape: tuple[int, ...], meta: Mapping[str, Any], name: str) -> "Target":
+        """Return the grid of an image of another format than DICOM, of this shape and with these metadata.
+
+        One plane of a format of volumes lies in the patient too, so it stays a volume of one slice.
+        """
+        affine = np.asarray(meta.get("affine", np.eye(4)), float)
+        shape = (*shape, 1) if len(shape) == 2 and "oriented" in meta else shape
+        return cls(shape, affine, name, None, meta.get("other_affine"), meta.get("oriented", True))
 
 
 class LabelReader:
@@ -133,7 +151,6 @@ class LabelReader:
         self.unknown_value = unknown_value
         self.fraction = fraction
         self.drawn_on = drawn_on
-        self.reader = MedicalImageReader(label=True)
 
     def read(self, path: LabelPath, image: MetaTensor | DicomImage) -> np.ndarray:
         """Return the label on the grid of a loaded image, (W, H[, D]) uint8.
@@ -141,6 +158,10 @@ class LabelReader:
         For a DICOM series as `read_series` returned it, that is the transpose of its pixels (slices, rows, columns).
         """
         target = Target.of(image)
+        label = self._read(path, target)
+        return label.reshape(target.shape if isinstance(image, DicomImage) else tuple(image.shape[1:]))
+
+    def _read(self, path: LabelPath, target: Target) -> np.ndarray:
         if isinstance(path, Mapping):
             if not path:
                 raise PyrasegError("The data list has a label without a mask for any class. Correct its entry.")
@@ -165,9 +186,15 @@ class LabelReader:
     def _from_file(self, path: Path, target: Target) -> np.ndarray:
         if not path.name.lower().endswith(FILES):
             return self._from_dicom(path, target)
-        values, colored = self._values(path, target)
-        if colored:
-            return self._of_colors(values, path)
+        if path.name.lower().endswith(PHOTOGRAPH):
+            values, colored = self._painted(path, target)
+            if colored:
+                return self._of_colors(values, path)
+        else:
+            values, meta = stored_label(path)
+            if "segments" in meta:
+                return self._from_segments(values, meta, target, path)
+            values = onto_grid(values, meta, target, path)
         if self.unknown_value is None:
             return self._to_classes(values, path)
         unknown = values == self.unknown_value
@@ -191,20 +218,44 @@ class LabelReader:
                 canvas.paint(classes[number], np.nonzero(self._is_class(*self._values(path, target), path)))
         return canvas.finished()
 
+    def _from_segments(self, values: np.ndarray, meta: Mapping[str, Any], target: Target, path: Path) -> np.ndarray:
+        """Put the segments of 3D Slicer together, by their names and codes as those of a DICOM SEG."""
+        where = f"The segmentation {path}"
+        layers = np.moveaxis(values, 3, 0) if values.ndim == 4 else values[None]
+        segments = slicer_segments(meta["segments"], len(layers), where)
+        classes = self.table.indices({n: segment.region for n, segment in segments.items()}, where, "segments")
+        canvas = Canvas(self.table, target.shape, where)
+        for number, layer in enumerate(layers):
+            here = {n: segment.value for n, segment in segments.items() if segment.layer == number}
+            found, counts = np.unique(layer, return_counts=True)
+            nameless = [pair for pair in zip(found, counts, strict=True) if pair[0] not in (0, *here.values())]
+            if nameless:
+                raise PyrasegError(
+                    f"{where} holds the values {values_listed(nameless, 'voxels')}, which its header does not name. "
+                    "Save it again in 3D Slicer."
+                )
+            laid = onto_grid(layer, meta, target, path)
+            for n, value in here.items():
+                if classes[n]:
+                    canvas.paint(classes[n], np.nonzero(laid == value))
+        return canvas.finished()
+
     def _values(self, path: Path, target: Target) -> tuple[np.ndarray, bool]:
         """Return the numbers of a label on the grid of its image, and whether they are colors."""
+        if path.name.lower().endswith(PHOTOGRAPH):
+            return self._painted(path, target)
+        return onto_grid(*stored_label(path), target, path), False
+
+    def _painted(self, path: Path, target: Target) -> tuple[np.ndarray, bool]:
         if not path.is_file():
             raise PyrasegError(f"There is no label at {path}. Correct the path.")
-        if path.name.lower().endswith(PHOTOGRAPH):
-            painted = read_painted(path, mask_value=self.mask_value)
-            if painted.contradicts_index and len(self.table.class_names) == 2:
-                raise PyrasegError(
-                    f"The mask {path} has a palette that shows its index 0 in a color and another index black, so the "
-                    "two disagree about which is the background. Save it as gray values."
-                )
-            return onto_grid(painted.values.T, {}, target, path), painted.colored
-        values, meta = self.reader.get_data([path])
-        return onto_grid(np.asarray(values), meta, target, path), False
+        painted = read_painted(path, mask_value=self.mask_value)
+        if painted.contradicts_index and len(self.table.class_names) == 2:
+            raise PyrasegError(
+                f"The mask {path} has a palette that shows its index 0 in a color and another index black, so the "
+                "two disagree about which is the background. Save it as gray values."
+            )
+        return onto_grid(painted.values.T, {}, target, path), painted.colored
 
     def _of_colors(self, values: np.ndarray, path: Path) -> np.ndarray:
         """Return the class of each color; black is background, unless label_names has it."""
@@ -235,7 +286,7 @@ class LabelReader:
         odd = np.setdiff1d(found, expected)
         if len(odd):
             raise PyrasegError(
-                f"The mask {path} holds the values {', '.join(f'{value:g}' for value in odd[:8])} beside 0 and "
+                f"The mask {path} holds the values {', '.join(f'{value:.8g}' for value in odd[:8])} beside 0 and "
                 f"{expected[0]:g}. Correct the mask, or set a threshold."
             )
         return values != 0
@@ -297,14 +348,53 @@ class LoadLabeld(MapTransform):
         return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": label_files(path)[0]})
 
 
+def stored_label(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a volume's label as its file stores it, numbers that are meant to be whole being so, and its metadata.
+
+    Raises:
+        PyrasegError: there is no such file, or it cannot be read.
+    """
+    if not path.is_file():
+        raise PyrasegError(f"There is no label at {path}. Correct the path.")
+    array, meta = MedicalImageReader(label=True).get_data([path])
+    return whole_numbers(np.asarray(array), path, step=meta.get("step", 1.0)), meta
+
+
+def whole_numbers(values: np.ndarray, path: Path, *, step: float = 1.0) -> np.ndarray:
+    """Return numbers as the whole numbers that they stand for, where they are no further from them than `NEARLY_WHOLE`.
+
+    A file that stores whole numbers in steps of less than 1, by a factor in its header, cannot hold all of them: there
+    a number may be half a step away. What was rounded by more than the arithmetic of a computer is told; what is no
+    whole number stays as it is.
+
+    Args:
+        values: of any type and shape.
+        path: of the file, for what is told.
+        step: between two numbers that the file can hold.
+
+    >>> whole_numbers(np.array([0.99999999977, 0.5]), Path("label.nii")).tolist()
+    [1.0, 0.5]
+    """
+    if values.dtype.kind not in "fc":
+        return values
+    nearest = np.rint(values)
+    off = np.abs(values - nearest)
+    near = off <= (max(NEARLY_WHOLE, step / 2) if step < 1 else NEARLY_WHOLE)
+    if near.all() and (most := float(off.max(initial=0))) > ROUNDING:
+        tell(f"{path}: its values are up to {most:.2g} beside whole numbers, and were rounded.")
+    return np.where(near, nearest, values)
+
+
 def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path: Path) -> np.ndarray:
     """Permute and flip a label's array to the axes of its image.
 
     Args:
         values: array of the label; a trailing axis of length 1 that the image lacks is dropped.
-        meta: its metadata, with `affine` to RAS mm; a photograph has none and is matched by its size.
+        meta: its metadata, with `affine` to RAS mm; a photograph has none and is matched by its size. Where the header
+            of label or image gives two places, each is tried; where one gives no orientation, grids of the same size
+            are the same, and that is told.
         target: grid of the image.
-        path: of the label, for messages.
+        path: of the label. A segmentation of 3D Slicer may be a part of the image's grid; what it leaves out is 0.
 
     Raises:
         PyrasegError: the grids differ in more than the order and direction of their axes.
@@ -328,25 +418,66 @@ def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path:
         grid = geometry.regular_grid()
         shape = (*target.shape[:2], len(grid.sources))
         return onto_grid(values, meta, Target(shape, LPS_TO_RAS @ grid.affine, target.name), path)[:, :, grid.planes]
-    to_image = np.linalg.inv(target.affine) @ np.asarray(meta["affine"], float)
+    cropped = "segments" in meta or path.name.lower().endswith(SLICER)
+    grids = [affine for affine in (target.affine, target.other_affine) if affine is not None]
+    places = [meta[name] for name in ("affine", "other_affine") if name in meta]
+    reasons = []
+    for grid in grids:
+        for place in places:
+            laid = _laid(values, np.linalg.inv(grid) @ np.asarray(place, float), target.shape, cropped=cropped)
+            if not isinstance(laid, str):
+                if reasons:
+                    tell(f"{path} lies on its image by the other of qform and sform, which was taken for the two.")
+                return laid
+            reasons.append(laid)
+    oriented = target.oriented and meta.get("oriented", True)
+    if not oriented and values.shape == target.shape and _are_alike(target.affine, meta["affine"], target.shape):
+        tell(f"{path} was laid on its image voxel by voxel, for one of their headers does not say how it lies.")
+        return values
+    raise _mismatch(path, values.shape, target, reasons[0])
+
+
+def _are_alike(first: np.ndarray, second: np.ndarray, shape: Sequence[int]) -> bool:
+    """Return whether two grids of a shape have the same voxel sizes; a lone slice may be of any thickness."""
+    axes = np.array(shape) > 1
+    return np.allclose(voxel_sizes(first)[axes], voxel_sizes(second)[axes], rtol=SIZE_TOLERANCE)
+
+
+def _laid(values: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...], *, cropped: bool) -> np.ndarray | str:
+    """Return a label (3 axes) on its image's grid, or what keeps it from it; `to_image` leads from voxel to voxel."""
     steps = np.rint(to_image[:3, :3] / np.linalg.norm(to_image[:3, :3], axis=0))
     if not np.array_equal(np.abs(steps).sum(axis=0), np.ones(3)) or not np.array_equal(
         np.abs(steps).sum(axis=1), np.ones(3)
     ):
-        raise _mismatch(path, values.shape, target, "The voxels of the label lie askew to those of its image")
+        return "The voxels of the label lie askew to those of its image"
     order = np.abs(steps).argmax(axis=1)
     signs = steps[np.arange(3), order]
     values = values.transpose(order)
-    if values.shape != target.shape:
-        raise _mismatch(path, values.shape, target, "The label has another size than its image")
+    if values.shape != shape and not cropped:
+        return "The label has another size than its image"
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in values.shape], indexing="ij")).reshape(3, -1)
     stored = np.where(signs[:, None] > 0, corners, np.array(values.shape)[:, None] - 1 - corners)
     original = np.empty_like(stored)
     original[order] = stored
-    missed = np.abs(to_image[:3, :3] @ original + to_image[:3, 3:] - corners).max()
+    there = to_image[:3, :3] @ original + to_image[:3, 3:]
+    start = np.rint(there[:, :1] - corners[:, :1]).astype(int) if cropped else np.zeros((3, 1), int)
+    missed = np.abs(there - corners - start).max()
     if missed > GRID_TOLERANCE:
-        raise _mismatch(path, values.shape, target, f"The label lies up to {missed:.1f} voxels beside its image")
-    return np.flip(values, axis=tuple(np.flatnonzero(signs < 0).tolist()))
+        return f"The label lies up to {missed:.1f} voxels beside its image"
+    laid = np.flip(values, axis=tuple(np.flatnonzero(signs < 0).tolist()))
+    return _pasted(laid, start[:, 0], shape) if cropped else laid
+
+
+def _pasted(part: np.ndarray, start: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | str:
+    """Return a part of a grid, which begins at a voxel, on the whole of it; or that it holds something outside."""
+    first, end = np.maximum(start, 0), np.minimum(start + part.shape, shape)
+    inside = tuple(map(slice, first - start, np.maximum(end, first) - start))
+    lost = np.count_nonzero(part) - np.count_nonzero(part[inside])
+    if lost:
+        return f"The label has {lost} voxels outside of its image"
+    whole = np.zeros(shape, part.dtype)
+    whole[tuple(map(slice, first, np.maximum(end, first)))] = part[inside]
+    return whole
 
 
 def _mismatch(path: Path, shape: Sequence[int], target: Target, what: str) -> PyrasegError:

@@ -8,13 +8,23 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
+from monai.data import ImageReader, MetaTensor
 from monai.utils import SpaceKeys, ensure_tuple
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, fill_outside, read_photograph, require
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
+from bundle.pyraseg.dicom import (
+    LPS_TO_RAS,
+    DicomImage,
+    FoundFile,
+    Geometry,
+    apply_affine,
+    as_file,
+    read_selection,
+    read_series,
+)
+from bundle.pyraseg.transforms.itk_formats import read_itk
+from bundle.pyraseg.transforms.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +41,17 @@ class MedicalImageReader(ImageReader):
     `sop_instance_uids`. The files of a series that `find_inputs` found keep their complete headers there, so that what
     is written about them opens none again; MONAI's `LoadImage` hands them on where its `expanduser` is false.
 
-    NIfTI is read by MONAI's NibabelReader, NRRD and MetaImage by its ITKReader; neither knows windows or polarity. PNG,
-    JPEG and the like are read by `read_photograph` as gray (W, H) or RGB (W, H, 3), upright as viewers show them.
+    NIfTI, NRRD and MetaImage become (W, H, D), one slice or many, with `affine` in RAS mm and what `read_nifti` and
+    `read_itk` found out; none of them has windows or polarity. PNG, JPEG and the like are read by `read_photograph` as
+    gray (W, H) or RGB (W, H, 3), upright as viewers show them.
 
     What is padding, declared by DICOM or not finite and outside the field of view (see `core.require_outside`), holds
     the smallest value of the image; `padding` in the metadata says how many pixels that are, where there are any.
 
     Args:
         series_uid: which series to read where a path holds several DICOM series.
-        select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
+        select: which phase, echo or b-value to read where a series holds several, such as "AcquisitionNumber=2"; see
+            `read_series`.
         expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
             another value is warned of, for a model may find anything in what it was not trained on. A value that the
             header lacks is not. Known are `DicomImage.source`'s.
@@ -55,7 +67,7 @@ class MedicalImageReader(ImageReader):
         self,
         *,
         series_uid: str | None = None,
-        select: dict[str, Any] | None = None,
+        select: str | Mapping[str, Any] | None = None,
         expected: Mapping[str, str] | None = None,
         rgb: bool = False,
         label: bool = False,
@@ -65,7 +77,7 @@ class MedicalImageReader(ImageReader):
             known = "series_uid, select, expected, rgb and label"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
-        self.select = select
+        self.select = read_selection(select)
         self.expected = dict(expected or {})
         self.rgb = rgb
         self.label = label
@@ -97,12 +109,9 @@ class MedicalImageReader(ImageReader):
         if name.endswith(ITK):
             require("itk")
         try:
-            if name.endswith(NIFTI):
-                _require_scale(path)
-                reader = NibabelReader()
-            else:
-                reader = ITKReader()
-            array, meta = reader.get_data(reader.read(path))
+            array, meta = _volume(*(read_nifti if name.endswith(NIFTI) else read_itk)(path))
+        except PyrasegError:
+            raise
         except Exception as error:  # Damaged files make both libraries raise nearly every type there is.
             lines = [line for line in str(error).split("\n") if ".cxx:" not in line]  # ITK names its source file first
             reason = " ".join(lines).strip()[:200] or type(error).__name__
@@ -120,6 +129,17 @@ class MedicalImageReader(ImageReader):
                 logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
 
 
+def _volume(values: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Add to a volume (W, H, D[, parts]) what MONAI's transforms expect of its metadata."""
+    return values, {
+        **meta,
+        "original_affine": meta["affine"].copy(),
+        "space": SpaceKeys.RAS.value,
+        "spatial_shape": np.array(values.shape[:3]),
+        "original_channel_dim": 3 if values.ndim == 4 else "no_channel",
+    }
+
+
 def _padded(array: np.ndarray, meta: dict[str, Any], path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Return an image whose pixels all have a value, and its metadata with how many are padding."""
     if array.dtype.kind != "f":
@@ -128,14 +148,6 @@ def _padded(array: np.ndarray, meta: dict[str, Any], path: Path) -> tuple[np.nda
         array = np.require(array.astype(np.float32, copy=False), requirements="W")
     padding = fill_outside(array, str(path), axes=len(meta["spatial_shape"]))
     return array, {**meta, "padding": padding} if padding else meta
-
-
-def _require_scale(path: Path) -> None:
-    """Refuse a NIfTI file whose header scales its values by infinity; nibabel takes that for no scale at all."""
-    with nib.openers.Opener(path) as file:
-        header = nib.load(path).header_class.from_fileobj(file)
-    if "scl_slope" in header and np.isinf(header["scl_slope"]):
-        raise ValueError("its header scales the values by infinity (scl_slope)")
 
 
 def _require_finite(values: np.ndarray, path: Path) -> None:

@@ -8,6 +8,7 @@ from .config import parse_options as parse_options
 from .config import read_config as read_config
 from .config import references as references
 from .config import require_kind as require_kind
+from .config import verbatim as verbatim
 from .record import PACKAGES as PACKAGES
 from .record import log_environment as log_environment
 from .record import run_record as run_record
@@ -16,3 +17,5 @@ from .running import bundle_root as bundle_root
 from .running import check_config as check_config
 from .running import plain_console as plain_console
 from .running import warn as warn
+from .settings import model_settings as model_settings
+from .settings import running_settings as running_settings

@@ -12,6 +12,7 @@ A mistyped option is refused with the nearest name, see `override`.
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils.module import locate
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint, protect
-from bundle.pyraseg.workflow.knobs import wrong_arguments, wrong_values
+from bundle.pyraseg.workflow.knobs import PATHS, wrong_arguments, wrong_values
 
 #: Ids that MONAI reads or adds itself: run ids, settings of its experiment tracking, properties of a workflow.
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
@@ -69,7 +70,7 @@ def read_config(files: Sequence[str | Path], options: Mapping[str, Any] | None =
     """
     parser = ConfigParser()
     parser.read_config(merge_files(files))
-    parser["bundle_root"] = str(Path(files[0]).resolve().parents[1])
+    parser["bundle_root"] = verbatim(Path(files[0]).resolve().parents[1])
     if options:
         override(parser, options)
     return parser
@@ -78,7 +79,8 @@ def read_config(files: Sequence[str | Path], options: Mapping[str, Any] | None =
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
     """Return the options of a command line, `--key value` or `--key=value`, by their keys.
 
-    A value is read as JSON or as Python, whichever it is, and is otherwise taken as text.
+    A value is read as JSON or as Python, whichever it is, and is otherwise taken as text. A path is always a text, and
+    stays as it is written; one in quotes stands without them.
 
     >>> parse_options(["--spacing", "2.0", "--plan#stages#0#patient_fraction=1", "--class_names", "[liver, spleen]"])
     {'spacing': 2.0, 'plan#stages#0#patient_fraction': 1, 'class_names': ['liver', 'spleen']}
@@ -96,11 +98,77 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
             if not left or left[0].startswith("--"):
                 raise PyrasegError(f"The option --{key} has no value. Options of a config are given as --key value.")
             text = left.pop(0)
+        if key in PATHS:
+            options[key] = _as_path(text)
+            continue
         try:
             options[key] = json.loads(text)
         except json.JSONDecodeError:
             options[key] = DefaultParseValue(text)  # as Fire does for `python -m monai.bundle run`
     return options
+
+
+def _as_path(text: str) -> str | None:
+    """Return the value of a config for a path of the command line: what is there under that name, whatever it is."""
+    is_there = os.path.lexists(text)
+    if text in ("null", "None") and not is_there:
+        return None
+    quoted = re.fullmatch(r"""(["'])(.*)\1""", text)
+    if quoted and not is_there:
+        text = quoted[2]
+    if text.startswith(("$", "@", "%")) and not is_there:
+        return text
+    return verbatim(text)
+
+
+def verbatim(path: str | Path) -> str:
+    """Return the value of a config that MONAI's parser turns into exactly this path.
+
+    In every text it makes "::" of "#", and resolves "@::" and "%::"; at the beginning "$", "@" and "%" have a meaning.
+    Where a path has one of these, it becomes an expression in which nothing of that is left.
+
+    >>> verbatim("/data/set 1"), verbatim("/data/set#1")
+    ('/data/set 1', "$'/data/set\\\\x231'")
+    """
+    text = str(path)
+    if not text.startswith(("$", "@", "%")) and not re.search("#|@::|%::", text):
+        return text
+    plain = (char if char.isalnum() or char in "/ ._-" else _escaped(ord(char)) for char in text)
+    return f"$'{''.join(plain)}'"
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 2**8 else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"
+
+
+def require_as_typed(words: Sequence[str]) -> None:
+    """Refuse paths among the options of `python -m monai.bundle run` that are changed on their way into the config.
+
+    Fire, which reads them, takes a comment, quotes and brackets away; MONAI's parser makes "::" of "#".
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        PyrasegError: a path would become another one.
+    """
+    following = [*words[1:], ""]
+    for word, after in zip(words, following, strict=True):
+        key, equals, text = word.removeprefix("--").partition("=")
+        text = text if equals else after
+        if not word.startswith("--") or key not in PATHS or not text or text.startswith(("$", "@", "%")):
+            continue
+        read = DefaultParseValue(text)
+        quoted = re.fullmatch(r"""(["'])(.*)\1""", text)
+        meant = quoted[2] if quoted and not os.path.lexists(text) else text
+        changed = str(read) != meant or verbatim(meant) != meant
+        if changed and read is not None:
+            became = str(read).replace("#", "::") if isinstance(read, str) else repr(read)
+            raise PyrasegError(
+                f"The path --{key} {text} reaches the config as {became}: Fire and MONAI read some characters in their "
+                "own way. Give ./ or the whole path, rename what has a # or a quote in its name, or run `pyraseg`, "
+                "which takes every name. Nothing was run."
+            )
 
 
 def override(parser: ConfigParser, options: Mapping[str, Any]) -> None:

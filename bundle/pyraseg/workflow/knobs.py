@@ -3,6 +3,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -33,8 +34,12 @@ LISTS = {
 }  # fmt: skip
 #: One name, or a list of names.
 NAMES = {"outputs"}
-TEXTS = {
-    "dataset_dir", "output_dir", "cache_dir", "training_dir", "model_file", "start_from", "onnx_file", "trt_file",
+#: Files and folders.
+PATHS = {
+    "bundle_root", "dataset_dir", "output_dir", "cache_dir", "training_dir", "model_file", "start_from", "onnx_file",
+    "trt_file",
+}  # fmt: skip
+TEXTS = PATHS | {
     "image_pattern", "label_pattern", "patient_pattern", "encoder", "decoder", "mesh_format", "remedy", "note",
 }  # fmt: skip
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
@@ -56,11 +61,23 @@ def wrong_values(config: Mapping[str, Any], used: set[str]) -> Iterator[str]:
     """
     for name, value in config.items():
         rule = _rule(name)
+        if name in PATHS and (meant := _misread(value, config)) is not None:
+            yield f"The option {name!r} is {value!r}, which MONAI reads as {meant}. A path of that name is ./{value}."
         if rule is None or _is_expression(value) or (value is None and (name in OPTIONAL or name not in used)):
             continue
         takes, holds = rule
         if not holds(value):
             yield f"The option {name!r} takes {takes}, not {value!r}."
+
+
+def _misread(value: Any, config: Mapping[str, Any]) -> str | None:
+    """Return what MONAI takes a path for that begins with one of its signs, or None where that is what is meant."""
+    text = value if isinstance(value, str) else ""
+    if text.startswith("@") and re.split("#|::", text[1:])[0] not in config:
+        return "a reference to another option, and there is none of that name"
+    if re.fullmatch(r"\$[\w./-]+", text):
+        return "an expression"
+    return None
 
 
 def wrong_arguments(place: str, component: Mapping[str, Any], target: Callable) -> Iterator[str]:

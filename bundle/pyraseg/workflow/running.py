@@ -18,7 +18,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.pyraseg.core import first_to_fail, mendable
-from bundle.pyraseg.workflow.config import require_kind, require_used, require_values
+from bundle.pyraseg.workflow.config import require_as_typed, require_kind, require_used, require_values
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,11 @@ def check_config() -> None:
     It stands in `initialize`, before anything takes a value of the config.
 
     Raises:
-        PyrasegError: see `require_used`, `require_values` and `require_kind`.
+        PyrasegError: see `require_as_typed`, `require_used`, `require_values` and `require_kind`.
     """
     parser = running_parser()
+    if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py"):
+        require_as_typed(sys.argv[1:])
     require_used(parser)
     require_values(parser)
     require_kind(parser)

@@ -8,11 +8,13 @@ folders) are in a config overlay that each site keeps to itself.
 import argparse
 
 import nvflare.client as flare
+import torch
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from bundle.pyraseg.networks import require_finite
 from bundle.pyraseg.workflow import merge_files
 from bundle.pyraseg_tools.commands.federation import CONFIGS
 
@@ -41,10 +43,12 @@ def main() -> None:
     client = build_client(arguments.bundle_root, arguments.site, name=flare.get_site_name())
     while flare.is_running():
         received = flare.receive()
+        require_finite({name: torch.as_tensor(value) for name, value in received.params.items()}, "The server's model")
         # The scores are those of the weights that came: the server keeps the best of them.
         metrics = client.evaluate(ExchangeObject(weights=dict(received.params))).metrics
         client.train(ExchangeObject(weights=dict(received.params)))
         trained = client.get_weights()
+        require_finite({name: torch.as_tensor(value) for name, value in trained.weights.items()}, "This site's model")
         steps = trained.statistics[FlStatistics.NUM_EXECUTED_ITERATIONS]
         flare.send(FLModel(params=trained.weights, metrics=metrics, meta={"NUM_STEPS_CURRENT_ROUND": steps}))
     client.finalize()

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from bundle.pyraseg.commands import command_parser, home, split_options
-from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.training import save_atomically
-from bundle.pyraseg.workflow import read_config
+from bundle.pyraseg.core import PyrasegError, hold
+from bundle.pyraseg.training import save_model
+from bundle.pyraseg.workflow import read_config, verbatim
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
 
 CONFIGS = ["configs/train.json", "configs/federated.json"]
@@ -44,7 +44,8 @@ def write_sites(folder: Path, datasets: list[Path | None], settings: dict[str, A
             if not dataset.exists():
                 print(f"Writing a phantom study for site-{number} ...")
                 write_phantom_study(dataset, seed=number, patients=8)
-        content = {**settings, "dataset_dir": str(dataset), "output_dir": str(site), "cache_dir": str(site / "cache")}
+        paths = {"dataset_dir": dataset, "output_dir": site, "cache_dir": site / "cache"}
+        content = {**settings, **{key: verbatim(path) for key, path in paths.items()}}
         overlays[site.name] = site / "site.json"
         overlays[site.name].write_text(json.dumps(content, indent=4))
     return overlays
@@ -93,13 +94,20 @@ def main(argv: list[str] | None = None) -> None:
     if " " in f"{folder}{home()}":
         raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {home()} must not contain any.")
     datasets = [path.expanduser().resolve() for path in options.datasets] if options.datasets else [None, None]
+    hold(folder, "federation")
     settings = {**given, "rounds": options.rounds, "local_epochs": options.local_epochs}
     read_config(files(), settings)  # a mistyped option is told before anything is written
     overlays = write_sites(folder, datasets, settings)
-    for overlay in overlays.values():  # what is wrong with a data set is told before NVFlare starts
-        read_config([*files(), overlay]).get_parsed_content("cases")
+    configs = {site: read_config([*files(), overlay]) for site, overlay in overlays.items()}
+    for config in configs.values():  # what is wrong with a data set is told before NVFlare starts
+        config.get_parsed_content("cases")
+    first, *others = configs
+    for site in others:  # an average of weights means nothing where their classes have another order
+        settings = configs[site].get_parsed_content("settings")
+        settings.require(configs[first].get_parsed_content("settings").values, f"The site {first}")
     checkpoint = simulate(folder, overlays, rounds=options.rounds)
-    network = read_config([*files(), *overlays.values()]).get_parsed_content("network_def")
+    config = read_config([*files(), *overlays.values()])
+    network = config.get_parsed_content("network_def")
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
-    save_atomically(network.state_dict(), folder / "model.pt")
+    save_model(network.state_dict(), folder / "model.pt", settings=config.get_parsed_content("settings"))
     print(f"The model of {len(overlays)} sites after {options.rounds} rounds is {folder / 'model.pt'}")

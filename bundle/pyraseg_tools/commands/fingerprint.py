@@ -26,7 +26,7 @@ from bundle.pyraseg.commands import add_configs, command_parser, config_files, s
 from bundle.pyraseg.core import PyrasegError, replacing, require_writable
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
-from bundle.pyraseg.workflow import components, config_text, read_config
+from bundle.pyraseg.workflow import components, config_text, read_config, verbatim
 from bundle.pyraseg_tools.fingerprint import (
     CaseFingerprint,
     Setting,
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
     require_writable([options.output])
     files, root = config_files(options.tasks)
-    parser = read_config(files, {"bundle_root": str(root), **settings})
+    parser = read_config(files, {"bundle_root": verbatim(root), **settings})
     names = parser.get_parsed_content("class_names")
     load = loader(parser)
     cases = parser.get_parsed_content("cases")

@@ -10,9 +10,11 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import bundle.pyraseg_tools
@@ -20,14 +22,17 @@ from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import patients_by_pattern
 from bundle.pyraseg.dicom import scan_files
-from bundle.pyraseg_tools.monai_label import put_bundles
+from bundle.pyraseg_tools.monai_label import TOKEN, Access, put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
 SETTINGS = {
     "MONAI_LABEL_DATASTORE_FILE_EXT": '["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.png", "*.jpg", "*.jpeg"]',
     "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",  # it would score every image at every request for the next one
-    "MONAI_LABEL_TRACKING_ENABLED": "false",
 }
+#: What is off, whatever the environment says: the server keeps sessions and asks for a token itself.
+OFF = {"MONAI_LABEL_SESSIONS": "false", "MONAI_LABEL_TRACKING_ENABLED": "false", "MONAI_LABEL_AUTH_ENABLE": "false"}
+#: The first MONAI Label without the holes that SECURITY.md lists.
+CLOSED = (0, 8, 8)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,6 +51,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="server folder (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--token-file", type=Path, metavar="FILE",
+                        help=f"file with the token that clients must know (default: {TOKEN} in the environment); "
+                             "needed where other machines reach the server")  # fmt: skip
+    parser.add_argument("--certificate", type=Path, metavar="PEM", help="certificate of the server, for HTTPS")
+    parser.add_argument("--key", type=Path, metavar="PEM", help="private key of the certificate")
+    parser.add_argument("--behind-proxy", metavar="NAME",
+                        help="a proxy of the site encrypts; clients call it NAME (label.example.org)")  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log more, also file names")
     return parser.parse_args(argv)
 
@@ -54,19 +66,34 @@ def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     if importlib.util.find_spec("monailabel") is None:
         raise PyrasegError("MONAI Label is not installed here. `make label` installs it in .venv-label.")
+    access = Access.of(options, os.environ)
     remote = options.studies.startswith(("http://", "https://"))
     settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies), options.patient_pattern)
-    with socket.socket() as probe:
-        if probe.connect_ex((options.host, options.port)) == 0:
-            raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
+    if listens(options.host, options.port):
+        raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
     options.app_dir = options.app_dir.resolve()
     folders = put_bundles(options.bundles, options.app_dir)
     names = [folder.name for folder in folders]
-    print(told(f"http://{options.host}:{options.port}", names, options.studies, remote), flush=True)
+    print(told(access.url, names, options.studies, remote), flush=True)
+    print(told_version(version("monailabel")), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
-    start = command(options, folders, studies, settings), environment(folders, options.app_dir)
-    os.chdir(emptied(options.app_dir))  # Python looks for modules, and MONAI Label for images, where it is started
+    settings["names"] = ",".join(sorted(access.names))
+    start = (
+        command(options, folders, studies, settings, access.for_uvicorn()),
+        environment(folders, options.app_dir, access.token),
+    )
+    here = emptied(options.app_dir) / "here"
+    here.mkdir()
+    os.chdir(here)  # MONAI Label looks for images and settings where it is started: nothing is ever put there
     os.execve(sys.executable, *start)
+
+
+def listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def emptied(app: Path) -> Path:
@@ -142,20 +169,33 @@ def told(url: str, names: list[str], studies: str, remote: bool) -> str:
 OHIF: {ohif}"""
 
 
-def command(options: argparse.Namespace, folders: list[Path], studies: str, settings: dict[str, str]) -> list[str]:
+def told_version(found: str) -> str:
+    """Return which MONAI Label runs, and what it lacks."""
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:3]) >= CLOSED:
+        return f"MONAI Label {found}."
+    return (
+        f"MONAI Label {found}, which has published security holes: the server keeps clients from what has them "
+        f"(SECURITY.md). Where a package index has {'.'.join(map(str, CLOSED))} or later, remove .venv-label and run "
+        "`make label` again."
+    )
+
+
+def command(
+    options: argparse.Namespace, folders: list[Path], studies: str, settings: dict[str, str], encryption: list[str]
+) -> list[str]:
     """Return the command that becomes the server."""
     return [
         sys.executable, "-m", "monailabel.main", "start_server",
         "--app", str(options.app_dir), "--studies", studies,
         "--uvicorn_app", "bundle.pyraseg_tools.monai_label.web:app",
-        "--host", options.host, "--port", str(options.port),
+        "--host", options.host, "--port", str(options.port), *encryption,
         "--conf", "models", ",".join(folder.name for folder in folders),
         *(part for name, value in settings.items() for part in ("--conf", name, value)),
         "--conf", "verbose", str(options.verbose).lower(), "--verbose", "INFO" if options.verbose else "WARNING",
     ]  # fmt: skip
 
 
-def environment(folders: list[Path], app: Path) -> dict[str, str]:
+def environment(folders: list[Path], app: Path, token: str | None) -> dict[str, str]:
     """Return the environment of the server: the code of the bundles, and the mends that MONAI Label needs.
 
     The code is that of the packages, which is one (`put_bundles`); without a package of ours it is this one.
@@ -165,9 +205,11 @@ def environment(folders: list[Path], app: Path) -> dict[str, str]:
     path = [code, Path(bundle.pyraseg_tools.__file__).parent / "monai_label" / "site", os.environ.get("PYTHONPATH")]
     return {
         **SETTINGS,
-        "MONAI_LABEL_SESSION_PATH": str(temporary(app) / "sessions"),
         "OMP_NUM_THREADS": "1",
         **os.environ,
+        **OFF,
         "TMPDIR": str(temporary(app)),
         "PYTHONPATH": os.pathsep.join(str(part) for part in path if part),
+        "PYTHONSAFEPATH": "1",  # no module is looked for where a process is started
+        **({TOKEN: token} if token else {}),
     }

@@ -28,8 +28,7 @@ from bundle.pyraseg_tools.monai_label.classes import Task
 from bundle.pyraseg_tools.monai_label.dicom_datastore import DicomDatastore
 from bundle.pyraseg_tools.monai_label.folder_datastore import FolderDatastore
 from bundle.pyraseg_tools.monai_label.inference import BatchInference, Inference, QuietInference, Sampling, Scoring
-from bundle.pyraseg_tools.monai_label.options import CODE
-from bundle.pyraseg_tools.monai_label.training import Training
+from bundle.pyraseg_tools.monai_label.training import ForeignTraining, Training
 
 
 class LabelApp(MONAILabelApp):
@@ -52,10 +51,6 @@ class LabelApp(MONAILabelApp):
         if not isinstance(image, str) or (os.path.exists(image) and not _is_uploaded(Path(image))):
             raise PyrasegError(f"There is no image {image!r}.")
         return super().infer(request, datastore)
-
-    def train(self, request: dict[str, Any]) -> dict:
-        """Train as the bundle says, and in no other way that a client names."""
-        return super().train({name: value for name, value in request.items() if name not in CODE})
 
     def bundle_path(self, model: str | None) -> str | None:
         """Return the bundle of a task that is about to be queued; MONAI Label queues one for an unknown model too."""
@@ -97,7 +92,7 @@ class LabelApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, BundleTrainTask]:
         trainers = {
-            name: (Training if _is_ours(path) else BundleTrainTask)(path, self.conf)
+            name: (Training if _is_ours(path) else ForeignTraining)(path, self.conf)
             for name, path in self.bundles.items()
         }
         if isinstance(self.datastore(), DicomDatastore):  # its labels are DICOM SEG, which others do not read
@@ -116,7 +111,7 @@ class LabelApp(MONAILabelApp):
 
 
 def _is_uploaded(path: Path) -> bool:
-    return path.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve())
+    return path.is_file() and path.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve())
 
 
 def _is_ours(bundle: str) -> bool:

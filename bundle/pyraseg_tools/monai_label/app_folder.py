@@ -138,5 +138,6 @@ def _adapt(inference: dict[str, Any], train: dict[str, Any], metadata: dict[str,
             "network": "@network_def",
             "weights": "$@output_dir + '/best.pt'",
             "model": "@model_file",
+            "settings": "@settings",
         },
     ]

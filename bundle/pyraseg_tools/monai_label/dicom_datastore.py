@@ -23,7 +23,7 @@ from bundle.pyraseg.dicom import read_series, read_sources
 from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
 from bundle.pyraseg_tools.monai_label.archives import Archive
 from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
-from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, on_image, write_for_clients
+from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, names_in, on_image, write_for_clients
 from bundle.pyraseg_tools.pacs import PacsError, RemoteLabel, RemoteSeries, labels_by_series, require_same
 
 logger = logging.getLogger(__name__)
@@ -178,7 +178,8 @@ class DicomDatastore(Datastore):
             return image_id
         image = read_series(dicom_of(self.get_image_uri(image_id)))
         values = on_image(Path(label_filename), image)
-        task, classes = meant(self.tasks, np.unique(values), label_info)
+        names = label_info.get("label_info") or names_in(Path(label_filename))
+        task, classes = meant(self.tasks, np.unique(values), {**label_info, "label_info": names})
         mask = as_classes(values, classes)
         algorithm = (task.algorithm.name, task.algorithm.version)
         kind = "AUTOMATIC" if "params" in label_info else "SEMIAUTOMATIC"  # MONAI Label sends them with an inference

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of images that MONAI Label serves, with labels whose values are the classes of a bundle."""
 
-import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from monailabel.datastore.local import LocalDatastore
 
 from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.transforms import MedicalImageReader, Target
-from bundle.pyraseg_tools.monai_label.classes import Task, meant
-from bundle.pyraseg_tools.monai_label.series_files import values_on
+from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
+from bundle.pyraseg_tools.monai_label.series_files import names_in, upright_copy, values_on
 
 
 class FolderDatastore(LocalDatastore):
@@ -30,34 +30,41 @@ class FolderDatastore(LocalDatastore):
 
     def __init__(self, tasks: Sequence[Task], path: str, **options: Any) -> None:
         self.tasks = tasks
+        self.upright = tempfile.TemporaryDirectory(prefix="pyraseg_upright_")
         super().__init__(path, **options)
 
+    def get_image_uri(self, image_id: str) -> str:
+        """Return the path of an image; that of an upright copy where its file says how to turn it.
+
+        3D Slicer shows the pixels as they are stored and web browsers as the EXIF orientation says: what one of them
+        draws would lie elsewhere for the other. On the copy there is one way to see it, and to segment it.
+        """
+        path = super().get_image_uri(image_id)
+        return str(upright_copy(Path(path), Path(self.upright.name))) if path else path
+
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        _require_name(image_id or "image")
+        if image_id in self.list_images():
+            raise PyrasegError("There is an image of that name, and no image is replaced. Give another name.")
         return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        _require_name(label_tag)
         image = self.get_image_uri(image_id)
-        if self.tasks and image:
-            values = values_on(Path(label_filename), _grid(Path(image)))
-            if label_info.get("label_info"):
-                _, classes = meant(self.tasks, np.unique(values), label_info)
-                others = {value: index for value, index in classes.items() if value != index}
-                if others:
-                    label = sitk.ChangeLabel(sitk.ReadImage(label_filename), others)
-                    sitk.WriteImage(label, label_filename, useCompression=True)
-        return super().save_label(image_id, label_filename, label_tag, label_info)
+        if not (self.tasks and image):
+            return super().save_label(image_id, label_filename, label_tag, label_info)
+        target, place = _grid(Path(image))
+        values = values_on(Path(label_filename), target)
+        names = label_info.get("label_info") or names_in(Path(label_filename))
+        with tempfile.TemporaryDirectory() as folder:
+            if names:
+                _, classes = meant(self.tasks, np.unique(values), {**label_info, "label_info": names})
+                if any(value != index for value, index in classes.items()):
+                    stem, labels = Path(folder) / "label", as_classes(values, classes)
+                    label_filename = str(write_grid(labels, target.affine, stem, place=place, compression=3))
+            return super().save_label(image_id, label_filename, label_tag, label_info)
 
 
-def _grid(image: Path) -> Target:
-    """Return the grid that labels of an image lie on."""
+def _grid(image: Path) -> tuple[Target, Mapping[str, np.ndarray] | None]:
+    """Return the grid that labels of an image lie on, and how its header says where that is."""
     array, meta = MedicalImageReader().get_data([image])
     axes = 2 if image.name.lower().endswith(PHOTOGRAPH) else 3  # others hold channels
-    return Target(array.shape[:axes], np.asarray(meta.get("affine", np.eye(4)), float), image.name)
-
-
-def _require_name(name: str) -> None:
-    """Refuse what would be a file elsewhere."""
-    if os.path.basename(name) != name or name.startswith(".") or "\0" in name:
-        raise PyrasegError(f"{name!r} is no name of an image or of a tag. Give one without a folder.")
+    return Target.of_file(array.shape[:axes], meta, image.name), meta.get("place")

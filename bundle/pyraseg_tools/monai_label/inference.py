@@ -23,8 +23,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import on_true_grid, write_grid
-from bundle.pyraseg_tools.monai_label.options import check_options, models
-from bundle.pyraseg_tools.monai_label.series_files import dicom_of
+from bundle.pyraseg.training import read_model
+from bundle.pyraseg.transforms import place_of
+from bundle.pyraseg_tools.monai_label.fields import models
+from bundle.pyraseg_tools.monai_label.series_files import dicom_of, place_for_viewers
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +50,25 @@ class QuietInference(BundleInferTask):
 class Inference(QuietInference):
     """Inference of a bundle of ours, by its model or one that a retraining replaced."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._checked: dict[Path, int] = {}
+        super().__init__(*args, **options)
+
     def config(self) -> dict[str, Any]:
         return {**super().config(), "model_filename": models(self.bundle_path)}
+
+    def _get_network(self, device: str, data: Mapping[str, Any] | None) -> nn.Module:
+        chosen = (data or {}).get("model_filename") or "model.pt"
+        self._check_model(Path(self.path[0]).parent / (chosen if isinstance(chosen, str) else chosen[0]))
+        return super()._get_network(device, data)
+
+    def _check_model(self, path: Path) -> None:
+        """Refuse a model of other settings than the bundle's, or with weights that are not finite, once it is new."""
+        changed = path.stat().st_mtime_ns
+        if self._checked.get(path) != changed:
+            _, trained = read_model(path)
+            self.bundle_config.get_parsed_content("settings").require(trained, f"The model {path.name}")
+            self._checked[path] = changed
 
     @property
     def is_flat(self) -> bool:
@@ -63,7 +82,6 @@ class Inference(QuietInference):
         return steps
 
     def __call__(self, request: Mapping[str, Any], callbacks: Mapping | None = None) -> tuple[Any, dict]:
-        check_options(self.config(), request)
         defaults, image = {"model_filename": "model.pt"}, request["image"]
         if self.is_flat:
             defaults["result_extension"] = ".png"  # of a JPEG too, which would blur the classes
@@ -79,9 +97,10 @@ class Inference(QuietInference):
             return super().writer(data, extension, dtype)
         labels = data[self.output_label_key]
         stem = Path(tempfile.gettempdir()) / f"tmp{uuid.uuid4().hex}"
-        path = write_grid(
-            *on_true_grid(np.asarray(labels.array), labels if labels.ndim == 4 else labels[None]), stem, compression=1
-        )
+        image = labels if labels.ndim == 4 else labels[None]
+        values, affine = on_true_grid(np.asarray(labels.array), image)
+        place = place_of(image) or place_for_viewers(affine)
+        path = write_grid(values, affine, stem, place=place, compression=1)
         return str(path), data.get(self.output_json_key, {})
 
 

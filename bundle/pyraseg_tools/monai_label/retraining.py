@@ -11,13 +11,15 @@ from pathlib import Path
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
-from bundle.pyraseg.core import PyrasegError, write_json
+from bundle.pyraseg.core import ModelSettings, PyrasegError, write_json
 from bundle.pyraseg.training import load_model, promote
 
 logger = logging.getLogger(__name__)
 
 
-def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weights: str, model: str) -> bool:
+def retrain(
+    *, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weights: str, model: str, settings: ModelSettings
+) -> bool:
     """Train, and make the new weights the model if they score better on the validation set than the model does.
 
     The model that they replace stays in `replaced/` beside it. Return whether it was replaced.
@@ -28,9 +30,10 @@ def retrain(*, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weigh
         network: that both work on.
         weights: file that the best validated epoch leaves, if it is better than any before.
         model: file of the model.
+        settings: of the training; those of the model have to be the same.
     """
     fresh = copy.deepcopy(network.state_dict())
-    load_model(network, model, remedy="Put the bundle into the server anew.")
+    load_model(network, model, settings=settings, remedy="Put the bundle into the server anew.")
     evaluator.run()
     network.load_state_dict(fresh)
     before = evaluator.state.best_metric

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A DICOM series as a file that clients of a label server read, and what they send back laid onto its slices."""
 
-import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, replacing, without_suffix
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage
+from bundle.pyraseg.core import ITK, PHOTOGRAPH, PyrasegError, is_upright, open_photograph, replacing, without_suffix
+from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, unit_normal
 from bundle.pyraseg.inference import write_grid
-from bundle.pyraseg.labels import read_painted
-from bundle.pyraseg.transforms import MedicalImageReader, Target, from_dicom, onto_grid
+from bundle.pyraseg.labels import read_painted, slicer_segments
+from bundle.pyraseg.transforms import PLACE, Target, from_dicom, onto_grid, stored_label
 
 #: What the folder of a series is called, beside the file that clients get of it.
 SERIES = ".series"
@@ -43,12 +45,59 @@ def write_for_clients(image: DicomImage, stem: Path) -> Path:
         grid = image.geometry.regular_grid()
         array, affine = grid.fill(array, empty=float(array.min())), LPS_TO_RAS @ grid.affine
     whole = array.astype(np.int16)
-    return write_grid(whole if np.array_equal(whole, array) else array, affine, stem, compression=1)
+    values = whole if np.array_equal(whole, array) else array
+    return write_grid(values, affine, stem, place=place_for_viewers(affine), compression=1)
+
+
+def place_for_viewers(affine: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Return how a header says where a tilted stack lies so that viewers open it; None for one at right angles.
+
+    ITK, and so 3D Slicer, refuses axes that are not at right angles. It takes the qform where that has them, and shows
+    the slices as they are, straight above each other; the sform says where they lie.
+
+    Args:
+        affine: of the voxels to RAS mm.
+    """
+    upright = _upright(affine)
+    if np.allclose(upright, affine, rtol=0, atol=1e-5):
+        return None
+    header = nib.Nifti1Header()
+    header.set_qform(upright, code="scanner")
+    header.set_sform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    return {name: np.array(header[name]) for name in PLACE}
+
+
+def _upright(affine: np.ndarray) -> np.ndarray:
+    """Return an affine whose slices are as large and as far apart, but straight above each other."""
+    normal = unit_normal(affine[:3, 0], affine[:3, 1])
+    upright = affine.copy()
+    upright[:3, 2] = normal * (normal @ affine[:3, 2])
+    return upright
+
+
+def upright_copy(image: Path, folder: Path) -> Path:
+    """Return a PNG in a folder that shows a photograph upright, or the photograph where it is stored so."""
+    if not image.name.lower().endswith(PHOTOGRAPH) or is_upright(image):
+        return image
+    path = folder / f"{image.stem}_{image.stat().st_mtime_ns}.png"
+    if not path.is_file():
+        picture = open_photograph(image)
+        with replacing(path) as temporary:
+            picture = (
+                picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else picture.convert("RGB")
+            )
+            picture.save(temporary, format="PNG")
+    return path
 
 
 def on_image(path: Path, image: DicomImage) -> np.ndarray:
-    """Return the values of a submitted label on the slices of its image, (N, rows, columns); see `values_on`."""
-    return values_on(path, Target.of(image)).transpose(2, 1, 0)
+    """Return the values of a submitted label on the slices of its image, (N, rows, columns); see `values_on`.
+
+    A client may have drawn it where the slices lie, or where `place_for_viewers` shows them.
+    """
+    target = Target.of(image)
+    return values_on(path, replace(target, other_affine=_upright(target.affine))).transpose(2, 1, 0)
 
 
 def values_on(path: Path, target: Target) -> np.ndarray:
@@ -57,27 +106,28 @@ def values_on(path: Path, target: Target) -> np.ndarray:
     Raises:
         PyrasegError: it has another size, lies elsewhere, or holds something else than whole numbers.
     """
-    _refuse_reference(path)
     if path.name.lower().endswith(PHOTOGRAPH):
         painted = read_painted(path)
         if painted.colored:
             raise PyrasegError("The label holds colors. Submit class values, as gray or as indices of a palette.")
-        array, meta = painted.values.T, {}
+        stored, meta = painted.values.T, {}
     else:
-        array, meta = MedicalImageReader(label=True).get_data([path])
-    values = onto_grid(np.asarray(array), meta, target, path)
+        stored, meta = stored_label(path)
+    values = onto_grid(stored, meta, target, path)
     if not ((values == np.rint(values)) & (values >= 0) & (values <= np.iinfo(np.uint16).max)).all():
         raise PyrasegError("The label holds values that are not whole numbers from 0. Submit class values.")
     return values
 
 
-def _refuse_reference(path: Path) -> None:
-    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
-    with path.open("rb") as file:
-        header = file.read(65536).partition(b"\n\n")[0].lower()
-    if header.startswith(b"nrrd"):
-        refers = re.search(rb"^data ?file:", header, re.MULTILINE)
-    else:
-        refers = re.search(rb"^elementdatafile\s*=(?!\s*local\b)", header, re.MULTILINE)
-    if refers:
-        raise PyrasegError("The label is a header without voxels. Submit one file that holds both.")
+def names_in(path: Path) -> list[dict[str, Any]]:
+    """Return what the header of a segmentation of 3D Slicer calls its values, as a client's `label_info`; else nothing.
+
+    Raises:
+        PyrasegError: it cannot be read, or says no values.
+    """
+    if not path.name.lower().endswith(ITK):
+        return []
+    stored, meta = stored_label(path)
+    layers = stored.shape[3] if stored.ndim == 4 else 1
+    segments = slicer_segments(meta.get("segments", {}), layers, "The label")
+    return [{"name": segment.region.name, "idx": segment.value} for segment in segments.values()]

@@ -14,26 +14,29 @@ from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import patients_by_pattern
 from bundle.pyraseg_tools.monai_label.classes import Task
 from bundle.pyraseg_tools.monai_label.dicom_datastore import DicomDatastore
-from bundle.pyraseg_tools.monai_label.options import CODE, check_options, models
+from bundle.pyraseg_tools.monai_label.fields import CODE, models
 from bundle.pyraseg_tools.monai_label.retraining import fixed_validation
 
 logger = logging.getLogger(__name__)
 
 
-class Training(BundleTrainTask):
+class ForeignTraining(BundleTrainTask):
+    """Training of a bundle of another make, of which clients are not asked what is run."""
+
+    def config(self) -> dict[str, Any]:
+        return {name: value for name, value in super().config().items() if name not in CODE}
+
+
+class Training(ForeignTraining):
     """Training of a bundle on the labels of the server, with a fixed validation set; see `retraining`."""
 
     def config(self) -> dict[str, Any]:
-        options = {**super().config(), "model_filename": models(self.bundle_path)}
-        return {name: value for name, value in options.items() if name not in CODE}
+        return {**super().config(), "model_filename": models(self.bundle_path)}
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict:
-        check_options(self.config(), request)
-        share, epochs = request.get("val_split", 0.2), request.get("max_epochs", 50)
+        share = request.get("val_split", 0.2)
         if not 0 < share < 1:
             raise PyrasegError(f"val_split is {share!r}. Give the share of the images to validate on, such as 0.2.")
-        if epochs < 1:
-            raise PyrasegError(f"max_epochs is {epochs!r}. Give a number from 1 on.")
         return super().__call__(request, datastore)
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list) -> None:

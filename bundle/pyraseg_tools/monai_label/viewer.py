@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What OHIF, which comes with MONAI Label, reads of a PACS through the label server: the studies that are served."""
+"""OHIF, which comes with MONAI Label, and what it reads of a PACS through the label server: the served studies."""
 
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import monailabel
 import requests
-from fastapi import HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 
 from bundle.pyraseg_tools.monai_label.archives import PacsArchive
@@ -21,20 +23,35 @@ logger = logging.getLogger(__name__)
 STUDY = "0020000D"
 #: A part of a path below `studies`: a UID, a word, or numbers of frames.
 PART = re.compile(r"[0-9A-Za-z][0-9A-Za-z.,_-]*")
+#: A parameter of a search or a retrieval: a keyword or a tag, also one in a sequence.
+ATTRIBUTE = re.compile(r"[0-9A-Za-z.]+")
 
 
+router = APIRouter()
+#: The page of OHIF and its parts.
+PAGES = Path(monailabel.__file__).parent / "endpoints" / "static" / "ohif"
+
+
+@router.get("/ohif/{path:path}")
+async def page(path: str) -> Response:
+    """Answer with a part of OHIF, or with its page, whose addresses mean something to OHIF alone."""
+    part = PAGES / path if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", path) else PAGES
+    return FileResponse(part if part.is_file() else PAGES / "index.html")
+
+
+@router.get("/proxy/dicom/{service}/{path:path}")
 async def show(request: Request, service: str, path: str) -> Response:
-    """Answer OHIF, which the server has at /ohif/, in place of MONAI Label's `proxy_dicom`.
-
-    That drops the parameters of a search, shows every study, stores what it is sent, and knows no certificates.
-    """
+    """Answer what OHIF asks of the PACS, which it may read: QIDO-RS and WADO-RS (PS3.18 10)."""
     archive = getattr(app_instance().datastore(), "archive", None)
     if not isinstance(archive, PacsArchive):
         raise HTTPException(404, "The server works on a folder. OHIF shows the studies of a PACS.")
-    if request.method != "GET":
-        raise HTTPException(403, "The viewer may only read: submit labels to the label server.")
+    if service not in ("qido", "wado"):
+        raise HTTPException(404, "The viewer may search and read only: submit labels to the label server.")
+    query = dict(request.query_params)
+    if not all(ATTRIBUTE.fullmatch(name) and value.isprintable() for name, value in query.items()):
+        raise HTTPException(400, "A search is by keywords or tags of attributes and printable values. Correct it.")
     accept = request.headers.get("accept", "*/*")
-    return await run_in_threadpool(forward, archive, path, request.query_params, accept)
+    return await run_in_threadpool(forward, archive, path, query, accept)
 
 
 def forward(archive: PacsArchive, path: str, query: Mapping[str, str], accept: str) -> Response:

@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MONAI Label's web application, with what it lacks: it tells clients what is wrong, and web pages nothing."""
+"""The web application of the label server: its own addresses alone, for those who may ask.
 
-import ipaddress
+MONAI Label's web application is not used: of MONAI Label, clients reach what `routes` and `viewer` call with requests
+that they have made anew.
+"""
+
 import logging
-import socket
-from collections.abc import Awaitable, Callable
-from importlib.metadata import version
-from json import JSONDecodeError
-from typing import NoReturn
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
 
-import monailabel.app
 from fastapi import FastAPI, Request, Response
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
-from monailabel.endpoints import model, proxy
+from monailabel.config import settings
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
+from starlette.exceptions import HTTPException
 
 from bundle.pyraseg.core import DiskError, PyrasegError, describe, mendable
-from bundle.pyraseg_tools.monai_label.viewer import show
+from bundle.pyraseg_tools.monai_label import login, routes, viewer
+from bundle.pyraseg_tools.monai_label.access import TOKEN, holds_token, is_from_elsewhere, is_known
 from bundle.pyraseg_tools.pacs import PacsError
 
 logger = logging.getLogger(__name__)
-
-#: The MONAI Label that the mends were tried with.
-TRIED = "0.8.5"
 
 
 async def tell(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -32,7 +32,8 @@ async def tell(request: Request, call_next: Callable[[Request], Awaitable[Respon
         return await call_next(request)
     except Exception as error:
         status, text = what_is_wrong(error)
-        logger.warning("%s", text)
+        level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        logger.log(level, "%s", text)  # what a client has to correct may quote a name, which may be a patient's
         return JSONResponse({"detail": text}, status_code=status)
 
 
@@ -40,52 +41,55 @@ def what_is_wrong(error: Exception) -> tuple[int, str]:
     """Return the HTTP status of an error, and what a client is told."""
     if isinstance(error, MONAILabelException):
         return 404 if isinstance(error, ImageNotFoundException | LabelNotFoundException) else 400, str(error.msg)
-    if isinstance(error, JSONDecodeError):
-        return 400, "The params are no JSON. Correct them."
     cause = mendable(error)
     kinds = ((PacsError, 502), (DiskError, 507), (PyrasegError, 400), (object, 500))
     return next(status for kind, status in kinds if isinstance(cause, kind)), describe(error)
 
 
-async def refuse_pages(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse what a page from elsewhere asks: by its origin, or by a name of its own that it lets mean this machine."""
-    origin, host = request.headers.get("origin"), request.headers.get("host", "")
-    if is_ours(request.url.hostname) and (origin is None or origin.partition("//")[2] == host):
-        return await call_next(request)
-    told = "Only pages of this server can use it. Ask for it by its address, localhost or the name of its machine."
-    return JSONResponse({"detail": told}, status_code=403)
+async def nothing_there(request: Request, error: Exception) -> Response:
+    """Answer for an address, or a method of it, that the server does not have."""
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    told = getattr(error, "detail", "")
+    if status in (404, 405) and told in ("Not Found", "Method Not Allowed"):
+        told = "The label server has no such address and method, only those that docs/label.md lists."
+    return JSONResponse({"detail": told}, status_code=status, headers=getattr(error, "headers", None))
 
 
-def is_ours(host: str | None) -> bool:
-    """Return whether a name means this machine to everyone: an address does, another name is what its owner says."""
-    try:
-        ipaddress.ip_address(host or "")
-    except ValueError:
-        return host in ("localhost", socket.gethostname().lower())
-    return True
+async def admit(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuse what a page from elsewhere asks, by its origin or by a name of its own, and who lacks the token."""
+    names = settings.MONAI_LABEL_APP_CONF["names"].split(",")
+    if not is_known(request.url.hostname, names) or is_from_elsewhere(
+        request.headers.get("origin"), request.headers.get("host", "")
+    ):
+        told = "Only pages of this server can use it. Ask for it by its address, localhost or the name of its machine."
+        return JSONResponse({"detail": told}, status_code=403)
+    token = request.app.state.token
+    asks_to_log_in = (request.method, request.url.path) in login.OPEN
+    if token and not asks_to_log_in and not holds_token(request.headers.get("authorization"), token):
+        told = "The server asks for its token: as a Bearer token, or as the password of any user."
+        headers = {"WWW-Authenticate": 'Basic realm="Pyraseg", charset="UTF-8"'}
+        return JSONResponse({"detail": told}, status_code=401, headers=headers)
+    return await call_next(request)
 
 
-def keep_model(*asked: object) -> NoReturn:
-    """Refuse to replace or remove a model, which MONAI Label does without a look at what it is sent."""
-    raise PyrasegError("Only a training that improves a model replaces it. Clients cannot.")
+@asynccontextmanager
+async def begin(_: FastAPI) -> AsyncGenerator[None]:
+    """Load the bundles before the first request; trainings and scorings are processes of their own."""
+    app_instance().server_mode(True)
+    yield
 
 
-def harden(app: FastAPI) -> FastAPI:
-    """Mend MONAI Label's web application, and return it; what must be mended before its import is in `site/`.
-
-    It tells clients what is wrong, and pages from elsewhere nothing: MONAI Label lets any page that is open in a
-    browser of this machine read the images, and its setting against that (0.8.5) fails. Models are changed by no
-    client, and OHIF is shown the served studies of a PACS alone.
-    """
-    if (found := version("monailabel")) != TRIED:
-        logger.warning("The server's mends were tried with MONAI Label %s, and this is %s", TRIED, found)
-    app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls is not CORSMiddleware]
+def build() -> FastAPI:
+    """Return the web application."""
+    app = FastAPI(title="Pyraseg", openapi_url=None, docs_url=None, redoc_url=None, lifespan=begin)
+    app.state.token = os.environ.pop(TOKEN, None)  # no process that the server starts has use for it
     app.middleware("http")(tell)
-    app.middleware("http")(refuse_pages)
-    model.update_model = model.delete_model = keep_model
-    proxy.proxy_dicom = show
+    app.middleware("http")(admit)
+    app.add_exception_handler(HTTPException, nothing_there)
+    for part in (routes, login, viewer):
+        app.include_router(part.router)
     return app
 
 
 #: What uvicorn serves.
-app = harden(monailabel.app.app)
+app = build()

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
 from PIL import Image
 
-from bundle.pyraseg.core import PROGRAMS, PyrasegError, protect, replacing
+from bundle.pyraseg.core import PROGRAMS, ModelSettings, PyrasegError, protect, replacing
 from bundle.pyraseg.packaging import (
     BILL,
     CHANGELOG,
@@ -30,6 +29,7 @@ from bundle.pyraseg.packaging import (
     sums_text,
     unpack,
 )
+from bundle.pyraseg.training import read_model
 from bundle.pyraseg.transforms import temperature_path
 from bundle.pyraseg.workflow import config_text
 from bundle.pyraseg_tools.datasets.phantom import phantom_case
@@ -105,7 +105,7 @@ def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key:
 def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     """Return the files of a package by path, but for its golden prediction, its sums and its signature."""
     root = task.root
-    weights = _weights(model)
+    weights = _weights(model, task.settings)
     digest = hashlib.sha256(weights).hexdigest()
     metadata = task.config("metadata")
     stated = metadata["weights"].get(MODEL, digest)
@@ -171,16 +171,10 @@ def _code(root: Path) -> list[Path]:
     return files
 
 
-def _weights(path: Path) -> bytes:
-    """Return a file of weights after a look into it: a plain state dict, which holds tensors and nothing else."""
-    if not path.is_file():
-        raise PyrasegError(f"There are no weights at {path}. Train the task first, or give them: --model FILE.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is none makes torch raise nearly every type there is
-        raise PyrasegError(f"{path} is no file of weights: {next(iter(str(error).splitlines()), '')}") from error
-    if not isinstance(content, Mapping) or not all(torch.is_tensor(value) for value in content.values()):
-        raise PyrasegError(f"{path} holds more than weights. Give `best.pt` or the model that a training leaves.")
+def _weights(path: Path, settings: ModelSettings) -> bytes:
+    """Return a file of weights after a look into it: finite ones, trained with the settings of the task."""
+    _, trained = read_model(path, remedy="Train the task first, or give its weights: --model FILE.")
+    settings.require(trained, f"The model {path}")
     return path.read_bytes()
 
 

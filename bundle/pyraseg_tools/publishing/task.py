@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import DEFAULT_TASK, PROGRAMS, PyrasegError, task_files, task_names
+from bundle.pyraseg.core import DEFAULT_TASK, PROGRAMS, ModelSettings, PyrasegError, task_files, task_names
 from bundle.pyraseg.packaging import MODEL
 from bundle.pyraseg.workflow import merge_files, read_config
 
@@ -39,6 +39,11 @@ class Task:
     def model(self) -> Path:
         """The weights that the task's configs name."""
         return Path(read_config(self._files("inference")).get_parsed_content("model_file"))
+
+    @property
+    def settings(self) -> ModelSettings:
+        """The settings of the task that belong to its weights."""
+        return read_config(self._files("inference")).get_parsed_content("settings")
 
     def config(self, program: str) -> dict[str, Any]:
         """Return a key of `PROGRAMS` as the one config that it is in a package."""

@@ -11,8 +11,11 @@ from monai.metrics import PSNRMetric
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.settings import ModelSettings
 from bundle.pyraseg.training.resume import Checkpoints
 from bundle.pyraseg_tools.monai_label.retraining import fixed_validation, retrain
+
+NONE = ModelSettings({}, {})
 
 
 def retrained(folder, target, start=1.0):
@@ -44,11 +47,16 @@ def retrained(folder, target, start=1.0):
         train_handlers=[
             ValidationHandler(validator=evaluator, interval=1),
             Checkpoints(output_dir=folder / "run", network=network, kept=network, optimizer=optimizer,
-                        evaluator=evaluator, others={}, record={"config": {}, "data": {}}, resume=False),
+                        evaluator=evaluator, settings=NONE, others={}, record={"config": {}, "data": {}}, resume=False),
         ],
     )  # fmt: skip
     replaced = retrain(
-        trainer=trainer, evaluator=evaluator, network=network, weights=str(folder / "run" / "best.pt"), model=str(model)
+        trainer=trainer,
+        evaluator=evaluator,
+        network=network,
+        weights=str(folder / "run" / "best.pt"),
+        model=str(model),
+        settings=NONE,
     )
     return replaced, float(torch.load(model, weights_only=True)["weight"])
 

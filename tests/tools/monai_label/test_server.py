@@ -37,9 +37,7 @@ def test_photographs_are_labeled_and_a_worse_retraining_is_not_served(package, t
             server.put_label(f"c{seed}", mask)
         model = app / "model" / name / "models" / "model.pt"
         before = model.read_bytes()
-        told = server.run(
-            "/train/", f"/train/{name}", max_epochs=1, val_split=0.4, run_id="", tracking="/elsewhere.json"
-        )
+        told = server.run("/train/", f"/train/{name}", max_epochs=1, val_split=0.4)
         assert "the model stays as it is" in told
         assert model.read_bytes() == before
         assert set(json.loads((app / "model" / name / "validation.json").read_text())) == validation
@@ -55,12 +53,13 @@ def test_photographs_are_labeled_and_a_worse_retraining_is_not_served(package, t
             (400, lambda: server.infer(name, "c0", model_filename="../../elsewhere.pt")),
             (400, lambda: server.infer(name, "c0", model_filename=7)),
             (400, lambda: server.ask("POST", "/train/nobody", b"{}")),
-            (400, lambda: server.infer(name, str(outside))),
+            (404, lambda: server.infer(name, str(outside))),
+            (400, lambda: server.ask("POST", f"/train/{name}", b'{"tracking": "/elsewhere.json"}')),
             (404, lambda: server.put_label("../images/c0", outside)),
             (400, lambda: server.put_label("c0", outside, tag="../..")),
             (400, lambda: server.put_label("c0", outside, label_info="lesion")),
             (400, lambda: server.ask("PUT", "/datastore/image?image=../moved", *form({}, file=outside))),
-            (400, lambda: server.ask("DELETE", f"/model/{name}")),
+            (404, lambda: server.ask("DELETE", f"/model/{name}")),
             (403, lambda: server.ask("POST", "/activelearning/random", Origin="https://elsewhere.example")),
             (403, lambda: server.ask("GET", "/info/", Host="elsewhere.example")),
         ):
@@ -79,11 +78,12 @@ def test_photographs_are_labeled_and_a_worse_retraining_is_not_served(package, t
 
 
 def write_volume(folder: Path, index: int) -> tuple[Path, Path]:
-    """Write a patient of the phantom study as NIfTI; return the paths of the image and of its label."""
+    """Write a patient of the phantom study as NIfTI, number 2 tilted; return the paths of image and label."""
     case = phantom_case(2024, index, size=64)
     affine = np.eye(4)
     columns = (case.row_cosine * case.pixel_spacing[1], case.column_cosine * case.pixel_spacing[0], case.slice_step)
     affine[:3] = np.diag([-1, -1, 1]) @ np.column_stack([*columns, case.positions[0]])
+    affine[1, 2] += 0.6 * (index == 2)
     paths = folder / "images" / f"v{index}.nii.gz", folder / "labels" / f"v{index}.nii.gz"
     for path, array in zip(paths, (case.hu, case.labels), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,8 @@
 
 import io
 import json
-import urllib.error
 
 import numpy as np
-import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -15,7 +13,7 @@ from bundle.pyraseg_tools.datasets.phantom.cases import phantom_case
 from bundle.pyraseg_tools.datasets.phantom.dicom_writer import write_series
 from tests.helpers import dicom_files as files
 from tests.helpers.browser import DESKTOP, browsing
-from tests.helpers.label_server import needs_server, on_pacs, served
+from tests.helpers.label_server import needs_server, on_pacs, refusal, served
 
 pytestmark = needs_server
 #: WebGL without a graphics card.
@@ -49,16 +47,19 @@ def test_ohif_segments_a_series_and_sees_no_other_study(volume_package, pacs, tm
         assert [item["0020000D"]["Value"] for item in listed] == [[study]]
         assert json.loads(server.ask("GET", "/proxy/dicom/qido/studies?limit=1&offset=0")) == listed
         assert json.loads(server.ask("GET", "/proxy/dicom/qido/studies?limit=1&offset=1")) == []
-        for method, path in (
-            ("GET", f"/proxy/dicom/wado/studies/{other}/metadata"),
-            ("GET", "/proxy/dicom/qido/series"),
-            ("GET", f"/proxy/dicom/wado/studies/{study}/../{other}/metadata"),
-            ("GET", f"/proxy/dicom/wado/studies/{study}/%252e%252e/{other}/metadata"),
-            ("POST", f"/proxy/dicom/stow/studies/{study}"),
+        for status, method, path in (
+            (403, "GET", f"/proxy/dicom/wado/studies/{other}/metadata"),
+            (403, "GET", "/proxy/dicom/qido/series"),
+            (403, "GET", f"/proxy/dicom/wado/studies/{study}/../{other}/metadata"),
+            (403, "GET", f"/proxy/dicom/wado/studies/{study}/%252e%252e/{other}/metadata"),
+            (400, "GET", "/proxy/dicom/qido/studies?Modality=CT%00"),
+            (400, "GET", "/proxy/dicom/qido/studies?%24x=CT"),
+            (404, "GET", f"/proxy/dicom/stow/studies/{study}"),
+            (405, "POST", f"/proxy/dicom/stow/studies/{study}"),
+            (405, "POST", "/proxy/dicom/qido/studies"),
         ):
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                server.ask(method, path, b"" if method == "POST" else None)
-            assert refused.value.code == 403
+            body = b"" if method == "POST" else None
+            assert refusal(lambda method=method, path=path, body=body: server.ask(method, path, body)) == status
 
         with browsing(*SOFTWARE_RENDERING) as browser:
             page = browser.new_page(viewport=DESKTOP)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import replacing, write_csv
+from bundle.pyraseg.core import hold, release, replacing, write_csv
 from bundle.pyraseg.figures import draw
 from bundle.pyraseg.inference.prediction import Prediction
 
@@ -30,6 +30,8 @@ class OverlayWriter:
         return [path]
 
 
+#: What holds the folder of a table.
+WORK = "segmentation"
 FIELDS = ("case", "class", "value", "voxels", "volume_ml")
 
 
@@ -48,6 +50,19 @@ class VolumeTable:
         self.path = Path(output_dir) / "volumes.csv"
         self.class_names = list(class_names)
         self.rows: dict[str, list[dict[str, object]]] = {}
+
+    def start(self) -> None:
+        """Begin anew, and keep the table from other runs, whose rows would be lost in it.
+
+        Raises:
+            PyrasegError: another run writes to the folder.
+        """
+        hold(self.path.parent, WORK)
+        self.rows.clear()
+
+    def finish(self) -> None:
+        """Let other runs have the folder."""
+        release(self.path.parent, WORK)
 
     def __call__(self, prediction: Prediction) -> list[Path]:
         self.rows[prediction.name] = self.measure(prediction)

@@ -3,6 +3,7 @@
 
 import gzip
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from PIL import Image
 from bundle.pyraseg.core import replacing
 from bundle.pyraseg.dicom import LPS_TO_RAS
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.transforms import geometry_of
+from bundle.pyraseg.transforms import geometry_of, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def on_true_grid(values: np.ndarray, image: MetaTensor, *, empty: float = 0) -> 
 
 
 def write_label_map(labels: MetaTensor, image: MetaTensor, path: Path) -> Path:
-    """Write class indices: (1, W, H, D) as NIfTI with a true affine, (1, W, H) as PNG of the class values.
+    """Write class indices: (1, W, H, D) as NIfTI where the volume lies, (1, W, H) as PNG of the class values.
 
     Args:
         labels: class indices, 255 at most, on the input's grid.
@@ -56,16 +57,26 @@ def write_label_map(labels: MetaTensor, image: MetaTensor, path: Path) -> Path:
     Raises:
         PyrasegError: see `on_true_grid`.
     """
-    return write_grid(*on_true_grid(np.asarray(labels[0]).astype(np.uint8), image), path, compression=3)
+    values = np.asarray(labels[0]).astype(np.uint8)
+    return write_grid(*on_true_grid(values, image), path, place=place_of(image), compression=3)
 
 
-def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: float = 1.0, compression: int) -> Path:
+def write_grid(
+    values: np.ndarray,
+    affine: np.ndarray,
+    path: Path,
+    *,
+    place: Mapping[str, np.ndarray] | None = None,
+    slope: float = 1.0,
+    compression: int,
+) -> Path:
     """Write numbers on a grid: (W, H, D) as NIfTI, (W, H) as PNG; return the path.
 
     Args:
         values: of a type that the format holds; a picture's are uint8 or uint16.
         affine: of a volume, (4, 4) in mm; a picture has none.
         path: without a suffix.
+        place: how the header of the input says where it lies, see `place_of`; without it the header says the affine.
         slope: what a reader of the NIfTI multiplies the numbers with.
         compression: of gzip, 1 (fast) to 9 (small).
     """
@@ -76,9 +87,15 @@ def write_grid(values: np.ndarray, affine: np.ndarray, path: Path, *, slope: flo
         return path
     path = path.with_name(path.name + ".nii.gz")
     image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    if place is not None:
+        for name, value in place.items():
+            if name == "pixdim":
+                value = np.concatenate([value[:4], image.header["pixdim"][4:]])
+            image.header[name] = value
+        image = nib.Nifti1Image(values, None, image.header)  # with an affine nibabel would set its sform
     if slope != 1:
         image.header.set_slope_inter(slope, 0)
-    image.header.set_xyzt_units("mm")
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=compression, mtime=0))
     return path
@@ -94,8 +111,8 @@ class LabelMapWriter:
 def write_probability(probability: MetaTensor, image: MetaTensor, path: Path) -> Path:
     """Write the probabilities of one class in steps of 1/65535.
 
-    A volume (W, H, D) becomes NIfTI with a true affine and the slope 1/65535, so that a reader has values from 0 to 1;
-    a picture (W, H) becomes 16-bit PNG, whose values are to be divided by 65535.
+    A volume (W, H, D) becomes NIfTI where it lies, with the slope 1/65535, so that a reader has values from 0 to 1; a
+    picture (W, H) becomes 16-bit PNG, whose values are to be divided by 65535.
 
     Args:
         probability: 0 to 1.
@@ -109,7 +126,7 @@ def write_probability(probability: MetaTensor, image: MetaTensor, path: Path) ->
         PyrasegError: see `on_true_grid`.
     """
     stored = np.rint(np.clip(np.asarray(probability.cpu(), np.float32), 0, 1) * ONE).astype(np.uint16)
-    return write_grid(*on_true_grid(stored, image), path, slope=1 / ONE, compression=1)
+    return write_grid(*on_true_grid(stored, image), path, place=place_of(image), slope=1 / ONE, compression=1)
 
 
 class SaveProbabilities:

@@ -124,5 +124,9 @@ def phantom_study(folder: str | os.PathLike) -> str:
     with in_turn():
         if not place.exists():
             logger.info("There is no data set yet: writing the phantom CT study to %s", place)
-            write_phantom_study(place)
+            try:
+                write_phantom_study(place)
+            except OSError:
+                if not (place / "datalist.json").is_file():  # else another program wrote the same study in the meantime
+                    raise
     return str(place)

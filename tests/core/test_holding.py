@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder is held by one process; it is free again when that ends, however it ends."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bundle.pyraseg.core import holding
+from bundle.pyraseg.core.errors import DiskError, PyrasegError
+from bundle.pyraseg.core.holding import hold, release
+
+HOLDS = """
+import os, subprocess, sys, time
+from bundle.pyraseg.core.holding import hold
+hold(sys.argv[1], "training")
+child = os.fork() if "fork" in sys.argv else 1
+if child == 0:
+    time.sleep(60)
+print(child, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def another(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen, int]]:
+    """Run a process that holds the folder, and yield it with the id of its child."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, folder, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            yield process, child
+        finally:
+            process.kill()
+            if child > 1:
+                os.kill(child, 9)
+
+
+def test_a_second_process_is_refused_and_told_who_is_first(tmp_path):
+    folder = tmp_path / "run"
+    with another(folder) as (process, _):
+        with pytest.raises(PyrasegError, match=rf"Another training writes to {folder} \(process {process.pid} on .*\)"):
+            hold(folder, "training")
+        hold(folder, "evaluation")  # which is other work
+        release(folder, "evaluation")
+        assert [path.name for path in folder.iterdir()] == [".training.lock"]
+
+
+@pytest.mark.parametrize("words", [(), ("fork",)], ids=["alone", "with a child that lives on"])
+def test_a_killed_process_leaves_no_lock_behind(tmp_path, words):
+    with another(tmp_path, *words) as (process, _):
+        process.kill()
+        process.wait()
+        hold(tmp_path, "training")
+        release(tmp_path, "training")
+
+
+def test_a_process_that_ends_leaves_nothing(tmp_path):
+    with another(tmp_path / "new" / "run") as (process, _):
+        process.communicate("")
+        assert process.returncode == 0
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_process_may_hold_a_folder_again(tmp_path):
+    for spelling in (tmp_path, tmp_path / ".." / tmp_path.name):
+        hold(spelling, "training")
+    (tmp_path / "result").touch()
+    release(tmp_path, "training")
+    release(tmp_path, "training")
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(file):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(holding, "_lock", refuse)
+    hold(tmp_path, "training")
+    release(tmp_path, "training")
+    assert "has no locks (No locks available): start no other training there" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="Nothing can be written to"):
+        hold(tmp_path / "file" / "run", "training")
