@@ -9,9 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.pairing import find_pairs
 from bundle.pyraseg.dicom.scan import find_series
-from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.dicom.series import SeriesStream, read_series
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
 from bundle.pyraseg.runtime.find import find_inputs
 from tests.helpers.dicom_files import PATIENT, refusal, uid, write_image, write_series
@@ -68,6 +69,15 @@ def test_two_patients_under_equal_uids_are_two_inputs(tmp_path: Path, caplog: py
     message = refusal(tmp_path)
     assert "holds 2 series" in message and f"{uid('series')}:2" in message
     np.testing.assert_array_equal(read_series(tmp_path, series_uid=f"{uid('series')}:2").pixels, OTHER)
+
+
+def test_files_of_two_patients_that_a_pacs_gives_as_one_series_are_refused(tmp_path: Path) -> None:
+    patients(tmp_path, {"PatientID": "SECRET-A"}, {"PatientID": "SECRET-B"})
+    files = sorted(str(file) for file in tmp_path.rglob("*.dcm"))
+    with pytest.raises(PyrasegError, match="holds 2 series"):
+        SeriesStream(files)
+    with pytest.raises(PyrasegError, match="holds 2 series"):
+        read_series(files)
 
 
 def test_patients_mixed_in_one_folder_are_two_inputs(tmp_path: Path) -> None:
