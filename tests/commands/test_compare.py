@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle.pyraseg.commands.compare import main
+from bundle.pyraseg.core.errors import PyrasegError
 from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,3 +46,11 @@ def test_what_is_wrong_is_one_message(evaluations):
     result = python("-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none"), cwd=ROOT)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "pyraseg: There is no file" in result.stderr
+
+
+def test_the_comparison_replaces_none_of_the_evaluations(evaluations, monkeypatch):
+    monkeypatch.chdir(evaluations / "first")
+    before = Path("scores.csv").read_text()
+    with pytest.raises(PyrasegError, match="is an input of this run"):
+        main(["../first", str(evaluations / "second"), "--output", "../second/../first/scores.csv"])
+    assert Path("scores.csv").read_text() == before

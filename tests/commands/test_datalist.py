@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from bundle.pyraseg.commands import check, datalist
-from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.errors import DiskError, PyrasegError
 from bundle.pyraseg.datalists.collecting import collect_cases
 from bundle.pyraseg.datalists.datalist import load_cases
-from bundle.pyraseg.datalists.making import write_split
+from bundle.pyraseg.datalists.making import check_request, write_split
 from bundle.pyraseg.datalists.splitting import SPLITS
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.textures import texture
@@ -279,3 +279,8 @@ def test_a_blurred_mask_needs_a_threshold(dataset):
     with pytest.raises(PyrasegError, match=r"which are no classes. Give a threshold"):
         datalist.main([str(dataset), *PATTERN])
     datalist.main([str(dataset), *PATTERN, "--label-threshold", "0.5"])
+
+
+def test_a_read_only_folder_is_told_before_anything_is_read():
+    with pytest.raises(DiskError, match=r"Nothing can be written to /proc.*by --output-dir"):  # nor by root
+        check_request(Path("/proc/self"), seed=0)

@@ -230,3 +230,8 @@ def test_places_that_cannot_be_written_to_are_refused_before_any_work(tmp_path):
         require_writable(files=[tmp_path])
     with pytest.raises(DiskError, match="Nothing can be written to /proc"):  # nor by root
         require_writable(["/proc/results"])
+
+
+def test_a_read_only_disk_is_told_in_words():
+    with pytest.raises(DiskError, match="/proc"), replacing("/proc/result.csv") as temporary:  # nor by root
+        temporary.write_text("new")

@@ -66,7 +66,7 @@ def test_a_process_that_ends_leaves_nothing(tmp_path):
     with another(tmp_path / "new" / "run") as (process, _):
         process.communicate("")
         assert process.returncode == 0
-    assert not (tmp_path / "new" / "run").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_process_may_hold_a_folder_again(tmp_path):

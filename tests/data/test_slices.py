@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
-from bundle.pyraseg.data.slice_cache import SliceCache
+from bundle.pyraseg.data.slice_cache import SliceCache, state_of_files
 from bundle.pyraseg.data.slices import Draw, SliceDataset, check_cases
 from bundle.pyraseg.transforms.deformation import RandDeformd
 from bundle.pyraseg.transforms.intensity import RandNoised
@@ -106,9 +107,9 @@ def test_unknown_pixels_are_no_class_of_a_slice(cases, tmp_path):
     dataset = SliceDataset(cases, with_unknown_pixels, augmentation=augmentation(), cache_dir=tmp_path / "cache")
     for present in dataset.present:
         np.testing.assert_array_equal(present, [[False] * 3, [True, False, False], [True] * 3])
-    check_cases(cases, with_unknown_pixels)
+    check_cases(cases, with_unknown_pixels, part="validation")
     with pytest.raises(PyrasegError, match="No label"):
-        check_cases(cases, lambda item: {"label": torch.full((1, 2, 2), UNKNOWN)})
+        check_cases(cases, lambda item: {"label": torch.full((1, 2, 2), UNKNOWN)}, part="validation")
 
 
 def test_a_photograph_is_a_volume_of_one_slice(tmp_path):
@@ -169,6 +170,14 @@ def test_other_preprocessing_makes_other_entries(dataset, cases, tmp_path):
     other = SliceDataset(cases, preprocessing(width=80), augmentation=augmentation(), cache_dir=tmp_path / "cache")
     assert not set(other.entries) & set(dataset.entries)
     assert not np.array_equal(SliceCache.read(other.entries[0], 0)[0], SliceCache.read(dataset.entries[0], 0)[0])
+
+
+def test_voxels_beside_their_header_count(tmp_path):
+    itk.imwrite(itk.image_from_array(np.zeros((2, 3, 4), np.uint8)), str(tmp_path / "label.mhd"))
+    item = {"image": str(tmp_path / "label.mhd"), "label": str(tmp_path / "label.mhd")}
+    before = state_of_files(item)
+    os.utime(tmp_path / "label.raw", ns=(1, 1))
+    assert state_of_files(item) != before
 
 
 @pytest.mark.parametrize("name", ["ct/slice_001.dcm", "label.nii.gz"])
@@ -306,7 +315,7 @@ def test_a_defect_of_the_program_is_not_taken_for_a_bad_case(cases, tmp_path):
     with pytest.raises(ZeroDivisionError):
         SliceDataset(cases, defective, augmentation=augmentation(), cache_dir=tmp_path / "cache")
     with pytest.raises(ZeroDivisionError):
-        check_cases(cases, defective)
+        check_cases(cases, defective, part="validation")
 
 
 def defective(item: dict) -> dict:
@@ -314,12 +323,17 @@ def defective(item: dict) -> dict:
 
 
 def test_check_cases_names_all_that_fail(cases, tmp_path):
-    check_cases(cases, preprocessing())
+    check_cases(cases, preprocessing(), part="validation")
     broken = [{**cases[0], "label": str(tmp_path / "none.nii")}, cases[1], {**cases[1], "image": str(tmp_path / "no")}]
     with pytest.raises(PyrasegError, match=r"(?s)2 of 3 cases cannot be used:.*none\.nii.*no\b"):
-        check_cases(broken, preprocessing())
+        check_cases(broken, preprocessing(), part="validation")
 
 
 def test_check_cases_refuses_an_empty_part_of_the_split():
-    with pytest.raises(PyrasegError, match="no cases in this part"):
-        check_cases([], preprocessing())
+    with pytest.raises(PyrasegError, match="The validation part of the data set's split has no case"):
+        check_cases([], preprocessing(), part="validation")
+
+
+def test_the_empty_part_is_named_with_what_to_do():
+    with pytest.raises(PyrasegError, match=r"The test part .* Add cases under 'test' in its datalist\.json"):
+        check_cases([], preprocessing(), part="test")

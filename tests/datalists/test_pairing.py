@@ -94,7 +94,7 @@ def test_decathlon_as_published(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no list of the Decathlon"),
+        ("{", "cannot be read as JSON"),
         ("[]", "is no list of the Decathlon"),
         ('{"training": ["a.nii"]}', "is no list of the Decathlon"),
         ('{"training": []}', "lists no training pair"),

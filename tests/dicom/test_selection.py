@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slices that lie in the same place are named by what tells them apart, and `select` chooses among them."""
 
+import ast
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
-from tests.helpers.dicom_files import item, refusal, save, uid, write_enhanced, write_series
+from tests.helpers.dicom_files import CORONAL, item, refusal, save, uid, write_enhanced, write_series
 
 STACK = np.random.default_rng(0).integers(-1000, 1000, (5, 32, 40), dtype=np.int16)
 
@@ -30,7 +37,7 @@ def test_duplicate_positions_name_what_differs_and_select_chooses(tmp_path, keyw
     assert "10 slices lie in 5 places" in message
     assert "(00, 10 in the same one)" in message
     assert f"differ in {keyword}: " in message
-    assert f"--select {keyword}=" in message
+    assert f"--select {keyword}=" in message.replace("'", "")
     np.testing.assert_array_equal(read_series(tmp_path, select={keyword: wanted}).pixels, STACK + 1)
 
 
@@ -63,3 +70,116 @@ def test_refuses_the_same_slice_twice(tmp_path):
     message = refusal(tmp_path)
     assert "copy.dcm, slice_001.dcm" in message
     assert "Remove the copies" in message
+
+
+def phases(folder: Path, count: int, of: Callable[[int, int], dict[str, object]], slices: int = 6) -> np.ndarray:
+    """Write phases in the same places, numbered on, with attributes by phase and slice; return (phases, N, r, c)."""
+    pixels = np.random.default_rng(1).integers(-1000, 1000, (count, slices, 8, 10), dtype=np.int16)
+    for phase in range(count):
+        write_series(
+            folder, pixels[phase], slice_step=3, names=[f"{phase}_{k}" for k in range(slices)], Modality="MR",
+            per_slice=lambda k, phase=phase: {"InstanceNumber": phase * slices + k + 1, **of(phase, k)},
+        )  # fmt: skip
+    return pixels
+
+
+FORMS = {
+    "a cine whose trigger times differ in every slice": (
+        8, lambda phase, k: {"TriggerTime": round(phase * (700 + 7 * k) / 8, 3)}, "cardiac phases (a cine)"),
+    "acquisitions of which one lasts for a second more": (
+        3, lambda phase, k: {"AcquisitionNumber": (0, 2, 2)[phase],
+                             "AcquisitionTime": ("085803" if k < 5 else "085804", "090415", "090953")[phase]},
+        "acquisitions, times"),
+    "nothing but the number of the image": (2, lambda phase, k: {}, "no attribute says of what"),
+    "b-values and directions": (
+        4, lambda phase, k: {"DiffusionBValue": 500.0 * (phase // 2 + 1),
+                             "DiffusionGradientOrientation": [float(phase % 2), float(1 - phase % 2), 0.0]},
+        "b-values, diffusion directions"),
+    "directions without a name within b-values": (
+        4, lambda phase, k: {"DiffusionBValue": 0.0 if phase == 0 else 800.0}, ""),
+    "times of a dynamic series": (
+        3, lambda phase, k: {"TemporalPositionIdentifier": phase + 1}, "times of a dynamic series"),
+    "fractions of a second": (
+        3, lambda phase, k: {"AcquisitionTime": f"120000.{phase + 1}50000"}, "times"),
+    "magnitude and phase of two echoes": (
+        4, lambda phase, k: {"EchoTime": 4.6 * (phase // 2 + 1), "ImageType": ["ORIGINAL", "PRIMARY", "MP"[phase % 2]]},
+        "echoes, kinds of image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_advised_reads_one_whole_stack(tmp_path: Path, form: str) -> None:
+    """Every choice in the message is typed as it stands there."""
+    count, of, what = FORMS[form]
+    pixels = phases(tmp_path, count, of)
+    message = refusal(tmp_path)
+    assert what in message and "Remove the copies" not in message and len(message) < 1500
+    words = shlex.split(re.sub(r"[()]", " ", message.split("Read one of them with")[1].partition("(in Python")[0]))
+    advised = [words[place + 1] for place, word in enumerate(words) if word == "--select"]
+    stacks = [read_series(tmp_path, select=select).pixels for select in advised]
+    found = [next(k for k in range(count) if np.array_equal(stack, pixels[k])) for stack in stacks]
+    assert len(set(found)) == len(found) == min(count, 4)
+    in_python = ast.literal_eval(re.search(r"in Python select=(\{.*\})", message)[1])
+    np.testing.assert_array_equal(read_series(tmp_path, select=in_python).pixels, stacks[0])
+
+
+def test_a_choice_that_leaves_places_empty_says_so(tmp_path, caplog):
+    phases(tmp_path, 3, FORMS["acquisitions of which one lasts for a second more"][1])
+    assert len(read_series(tmp_path, select="AcquisitionTime=085803").pixels) == 5
+    assert "AcquisitionTime=085803 chooses 5 slices, and the series has slices in 6 places: 1 stay empty" in caplog.text
+    caplog.clear()
+    assert len(read_series(tmp_path, select="AcquisitionNumber=0").pixels) == 6
+    assert not caplog.text
+
+
+def test_equal_places_of_other_pixels_are_no_copies(tmp_path):
+    phases(tmp_path, 2, lambda phase, k: {"InstanceNumber": 1})
+    message = refusal(tmp_path)
+    assert "no attribute says of what" in message and "Remove" not in message
+    assert "Move the files of one stack to a folder of their own" in message
+
+
+def test_a_frame_of_reference_for_each_image_is_read_on_request(tmp_path):
+    write_series(tmp_path, np.zeros((200, 4, 5), np.int16), per_slice=lambda k: {"FrameOfReferenceUID": uid("f", k)})
+    message = refusal(tmp_path)
+    assert len(message) < 500 and "each of its 200 slices has one of its own" in message
+    assert "with --select FrameOfReferenceUID=any" in message
+    image = read_series(tmp_path, select="FrameOfReferenceUID=any")
+    assert len(image.pixels) == 200 and image.geometry.slice_spacing == pytest.approx(1)
+
+
+def test_stacks_that_cannot_be_one_are_chosen_by_what_differs(tmp_path):
+    write_series(tmp_path / "a", STACK)
+    write_series(tmp_path / "b", STACK[:2, :, :8], orientation=CORONAL, per_slice=lambda k: {"InstanceNumber": k + 50},
+                 FrameOfReferenceUID=uid("other"))  # fmt: skip
+    for k, file in enumerate((tmp_path / "b").iterdir()):
+        file.rename(tmp_path / "a" / f"b{k}.dcm")
+    message = refusal(tmp_path)
+    assert "mixes image sizes: " in message and "32x40 (5 of 7," in message and len(message) < 1500
+    assert f"--select FrameOfReferenceUID={uid('other')} (2 slices)" in message
+    assert len(read_series(tmp_path, select=f"FrameOfReferenceUID={uid('other')}").pixels) == 2
+
+
+@pytest.mark.parametrize("many", [
+    lambda k: {"PixelSpacing": [1 + k / 10, 1]},
+    lambda k: {"ContrastBolusAgent": "x" * 60, "FrameOfReferenceUID": uid("f", k % 50)},
+    lambda k: {"ImageOrientationPatient": [1, 0, 0, 0, np.cos(k / 50), np.sin(k / 50)]},
+])  # fmt: skip
+def test_messages_are_bounded(tmp_path, many):
+    write_series(tmp_path, np.zeros((100, 4, 5), np.int16), per_slice=many)
+    assert len(refusal(tmp_path)) < 1500
+
+
+def test_what_is_typed_may_name_several(tmp_path):
+    phases(tmp_path, *FORMS["b-values and directions"][:2])
+    for select in ("DiffusionBValue=500; DiffusionGradientOrientation=1\\0\\0",
+                   ["DiffusionBValue=500", "DiffusionGradientOrientation=1\\0\\0"]):  # fmt: skip
+        assert len(read_series(tmp_path, select=select).pixels) == 6
+    with pytest.raises(PyrasegError, match="Write KEYWORD=VALUE"):
+        read_series(tmp_path, select="DiffusionBValue")
+    assert "no place has 9 slices" in refusal(tmp_path, select="InstanceNumber=#9")
+
+
+def test_no_value_of_a_patient_is_told(tmp_path):
+    write_series(tmp_path, STACK)
+    assert "There are: other values" in refusal(tmp_path, select="PatientID=X")

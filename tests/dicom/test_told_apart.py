@@ -9,9 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 
+from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.pairing import find_pairs
 from bundle.pyraseg.dicom.scan import find_series
-from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.dicom.series import SeriesStream, read_series
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
 from bundle.pyraseg.runtime.find import find_inputs
 from tests.helpers.dicom_files import PATIENT, refusal, uid, write_image, write_series
@@ -45,6 +46,7 @@ FORMS = {
     "the same places": ({}, {}, {"apart": 0}),
     "other places, the same numbers": ({}, {}, {"apart": 100}),
     "another study": ({"StudyInstanceUID": uid("one")}, {"StudyInstanceUID": uid("other")}, {}),
+    "numbers that go on": ({}, {"per_slice": lambda k: {"InstanceNumber": k + 7}}, {}),
     "the same instance UIDs": (
         {"per_slice": lambda k: {"SOPInstanceUID": uid("instance", k)}},
         {"per_slice": lambda k: {"SOPInstanceUID": uid("instance", k), "InstanceNumber": k + 100}}, {}),
@@ -69,6 +71,15 @@ def test_two_patients_under_equal_uids_are_two_inputs(tmp_path: Path, caplog: py
     np.testing.assert_array_equal(read_series(tmp_path, series_uid=f"{uid('series')}:2").pixels, OTHER)
 
 
+def test_files_of_two_patients_that_a_pacs_gives_as_one_series_are_refused(tmp_path: Path) -> None:
+    patients(tmp_path, {"PatientID": "SECRET-A"}, {"PatientID": "SECRET-B"})
+    files = sorted(str(file) for file in tmp_path.rglob("*.dcm"))
+    with pytest.raises(PyrasegError, match="holds 2 series"):
+        SeriesStream(files)
+    with pytest.raises(PyrasegError, match="holds 2 series"):
+        read_series(files)
+
+
 def test_patients_mixed_in_one_folder_are_two_inputs(tmp_path: Path) -> None:
     patients(tmp_path, {"PatientID": "SECRET-A"}, {"PatientID": "SECRET-B"})
     for folder in ("A", "B"):
@@ -79,6 +90,23 @@ def test_patients_mixed_in_one_folder_are_two_inputs(tmp_path: Path) -> None:
     assert len({item["name"] for item in found}) == 2
     for item, pixels in zip(found, (ONE, OTHER), strict=True):
         np.testing.assert_array_equal(read_series(item["image"]).pixels, pixels)
+
+
+def test_patients_mixed_in_one_folder_without_any_name_are_refused(tmp_path: Path) -> None:
+    nameless = {"PatientID": None, "PatientName": None, "slice_step": 3, "SliceThickness": 3}
+    write_series(tmp_path, ONE, names=[f"a{k}" for k in range(6)], **nameless)
+    write_series(tmp_path, OTHER, names=[f"b{k}" for k in range(6)], origin=(0, 0, 1.5), **nameless)
+    message = refusal(tmp_path)
+    assert "6 image numbers stand 2 times each" in message and "3 mm thick lie 1.5 mm apart" in message
+
+
+@pytest.mark.parametrize("apart", [1.5, 18])
+def test_numbers_that_begin_anew_are_no_fault_of_a_stack(tmp_path: Path, apart: float) -> None:
+    """Stations of a table one after the other, and packages of every other slice, are numbered so."""
+    options = {"slice_step": 3, "SliceThickness": 1.5}
+    write_series(tmp_path, ONE, names=[f"a{k}" for k in range(6)], **options)
+    write_series(tmp_path, OTHER, names=[f"b{k}" for k in range(6)], origin=(0, 0, apart), **options)
+    assert len(read_series(tmp_path).pixels) == 12
 
 
 def test_other_sizes_in_other_folders_are_two_inputs(tmp_path: Path) -> None:

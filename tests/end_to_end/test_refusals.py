@@ -167,10 +167,13 @@ def write_broken_series(root: Path) -> dict[str, tuple[str, str]]:
     path.write_bytes(content)
 
     return {
-        "duplicate": ("no attribute tells them apart: stored twice?", "copy.dcm"),
+        "duplicate": ("with equal pixels and nothing that tells them apart: stored twice?", "copy.dcm"),
         "unplaced": ("1 of 3 slices lack one of ImagePositionPatient", "slice_001.dcm"),
         "mixed": ("mixes image sizes", "8x20 (1 of 4, small.dcm)"),
-        "phases": ("AcquisitionNumber: 1 (3), 2 (3). Move the slices of one", "phase_1_0.dcm"),
+        "phases": (
+            "AcquisitionNumber: 1 (3), 2 (3). Read one of them with --select AcquisitionNumber=1",
+            "phase_1_0.dcm",
+        ),
         "empty": ("no pixel data", str(root / "empty" / "ct" / "slice_002.dcm")),
         "undecodable": ("cannot be decoded", str(root / "undecodable" / "ct" / "slice_002.dcm")),
     }

@@ -17,7 +17,17 @@ from bundle.pyraseg.dicom.source import read_sources
 from bundle.pyraseg.labels.references import ImageGrid
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
 from tests.helpers.dcmqi import dcmqi_points, same_points, voxel_points
-from tests.helpers.dicom_files import AXIAL, PATIENT, SAGITTAL, item, save, write_enhanced, write_image
+from tests.helpers.dicom_files import (
+    AXIAL,
+    PATIENT,
+    SAGITTAL,
+    item,
+    save,
+    uid,
+    write_enhanced,
+    write_image,
+    write_series,
+)
 from tests.helpers.segmented_series import complaints
 
 CLASSES = [SegmentClass.organ("liver"), SegmentClass.organ("spleen")]
@@ -107,6 +117,37 @@ def test_every_form_gets_a_segmentation(tmp_path: Path, form: str, found: bool) 
         theirs, grid = dcmqi_points(path), ImageGrid.of(image)
         for value in (1, 2):
             assert same_points(theirs[value], voxel_points(grid, mask == value))
+
+
+def test_slices_of_frames_of_reference_of_their_own_get_a_segmentation(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", np.zeros(SHAPE, np.int16), SliceThickness=1, **PATIENT,
+                 per_slice=lambda k: {"FrameOfReferenceUID": uid("frame", k)})  # fmt: skip
+    image = read_series(tmp_path / "in", select="FrameOfReferenceUID=any")
+    mask = np.random.default_rng(0).integers(0, 3, image.pixels.shape, dtype=np.uint8)
+    write_segmentation(tmp_path / "seg.dcm", mask, read_sources(image.files), CLASSES)
+    assert complaints(tmp_path / "seg.dcm") == []
+    theirs, grid = dcmqi_points(tmp_path / "seg.dcm"), ImageGrid.of(image)
+    assert all(same_points(theirs[value], voxel_points(grid, mask == value)) for value in (1, 2))
+
+
+def test_a_real_enhanced_object_gets_a_segmentation_in_every_form(real_data: Path, tmp_path: Path) -> None:
+    """The groups of a converted CT, as they are and stated for each frame."""
+    file = next((real_data / "ct_liver_dicom_seg").rglob("mf.dcm"))
+    for name, moved in (("as it is", ()), ("each", ("PixelMeasuresSequence", "PlaneOrientationSequence"))):
+        dataset = pydicom.dcmread(file)
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        for group in [group for group in moved if group in shared]:
+            for frame in dataset.PerFrameFunctionalGroupsSequence:
+                setattr(frame, group, shared[group].value)
+            del shared[group]
+        dataset.save_as(tmp_path / f"{name}.dcm")
+        image = read_series(tmp_path / f"{name}.dcm")
+        mask = np.random.default_rng(0).integers(0, 3, image.pixels.shape, dtype=np.uint8)
+        path = tmp_path / f"{name}_seg.dcm"
+        write_segmentation(path, mask, read_sources(image.files), CLASSES, frame_numbers=image.frame_numbers)
+        assert complaints(path) == []
+        theirs, grid = dcmqi_points(path), ImageGrid.of(image)
+        assert all(same_points(theirs[value], voxel_points(grid, mask == value)) for value in (1, 2))
 
 
 def test_frames_without_a_place_are_refused_in_words(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import highdicom as hd
 import nibabel as nib
 import numpy as np
+import onnx
 import pydicom
 import pytest
 from PIL import Image
@@ -41,10 +42,11 @@ def test_a_series_of_fewer_slices_than_the_network_sees(slices, models, tmp_path
 
 def test_one_of_several_echoes_is_chosen(models, tmp_path, capsys):
     for echo in (1, 2):
-        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2)
+        numbers = {"per_slice": lambda k, echo=echo: {"InstanceNumber": 6 * echo + k}}  # else two series
+        series(tmp_path / "in" / str(echo), Modality="MR", EchoTime=echo, RescaleSlope=echo**2, **numbers)
     truth = models.mr.truth(tmp_path / "in" / "2")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out") == 1
-    assert "EchoTime: 1 (6), 2 (6). Move the slices of one" in capsys.readouterr().err
+    assert "EchoTime: 1 (6), 2 (6). Read one of them with --select EchoTime=1 (6 slices) or" in capsys.readouterr().err
     assert run(models.mr.path, tmp_path / "in", tmp_path / "out", "--select", "EchoTime=2") == 0
     (result,) = (tmp_path / "out").iterdir()
     check(png(result), truth)
@@ -144,6 +146,18 @@ def test_values_that_are_not_finite_in_a_volume(models, tmp_path, capsys):
     write_series(tmp_path / "in", stack, spacing=(1.3, 0.9), slice_step=2.5, Modality="MR")
     assert run(models.mr.path, tmp_path / "in", tmp_path / "hole") == 1
     assert "slice_003.dcm holds NaN or infinity inside the image" in capsys.readouterr().err
+
+
+def test_an_output_that_is_not_finite_makes_no_mask(models, tmp_path, capsys):
+    model = onnx.load(models.radiograph.path)
+    (weight,) = (item for item in model.graph.initializer if "last.weight" in item.name)
+    huge = np.full(tuple(weight.dims), 3e38, np.float32)  # finite, and too large for sums
+    weight.CopyFrom(onnx.numpy_helper.from_array(huge, weight.name))
+    onnx.save(model, tmp_path / "huge.onnx")
+    Image.fromarray((gray()[0] + 500).astype(np.uint16) * 40).save(tmp_path / "chest.png")
+    assert run(tmp_path / "huge.onnx", tmp_path / "chest.png", tmp_path / "out") == 1
+    assert "output is NaN or infinite, and makes no mask" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_nifti_lies_where_the_series_lies(models, tmp_path):

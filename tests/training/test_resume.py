@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.training.checkpoints import promote
+from bundle.pyraseg.training.checkpoints import promote, read_model
 from bundle.pyraseg.training.resume import differences
 from tests.helpers.threshold_run import ThresholdRun
 
@@ -149,3 +150,34 @@ def test_differences_name_the_place_and_both_values():
         "data: training: b: 2 then, nothing now",
         "data: training: c: nothing then, 2 now",
     ]
+
+
+# --- weights that are not finite ---
+
+BAD = pytest.mark.parametrize("value", [float("nan"), float("inf")])
+
+
+@BAD
+def test_they_end_a_run_and_those_before_stay(tmp_path, value):
+    run = ThresholdRun(tmp_path / "run", epochs=3, interval=1)
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda engine: engine.state.epoch == 2 and torch.nn.init.constant_(run.network.weight, value),
+    )
+    with pytest.raises(PyrasegError, match="The training, after epoch 2: 1 weights are NaN or infinite"):
+        run.run()
+    assert weight(run.output_dir / "best.pt") == 1 and checkpoints(run.output_dir) == ["epoch_0001.pt"]
+
+
+@BAD
+def test_a_run_does_not_go_on_from_them(died, threshold_run, value):
+    newest = max((died / "checkpoints").iterdir())
+    content = torch.load(newest, weights_only=True)
+    content["parts"]["network"]["weight"][0] = value
+    torch.save(content, newest)
+    with pytest.raises(PyrasegError, match=r"The newest checkpoint in .*checkpoints: 1 weights are NaN or infinite"):
+        threshold_run(epochs=6, interval=1, resume=True, record={"config": {"epochs": 6}})
+
+
+def test_the_settings_go_with_the_best_weights(threshold_run):
+    assert read_model(threshold_run(epochs=1, interval=1).output_dir / "best.pt")[1] == {}

@@ -147,5 +147,12 @@ def test_the_batches_of_all_processes_are_the_batch_of_one(dataset, samples, pro
 
 
 def test_more_processes_than_samples_are_refused(dataset):
-    with pytest.raises(PyrasegError, match="3 processes cannot share 2 samples_per_epoch"):
+    with pytest.raises(PyrasegError, match=r"An epoch of 2 samples, shared by 3 processes, has no batch of 1"):
         StagedSampler(dataset, samples_per_epoch=2, processes=3)
+
+
+@pytest.mark.parametrize(("samples", "batch", "processes"), [(4, 8, 1), (16, 8, 3), (1, 2, 1)])
+def test_an_epoch_without_a_whole_batch_is_refused(dataset, samples, batch, processes):
+    with pytest.raises(PyrasegError, match=rf"An epoch of {samples} samples.* has no batch of {batch}: raise"):
+        StagedSampler(dataset, samples_per_epoch=samples, processes=processes, batch_size=batch)
+    StagedSampler(dataset, samples_per_epoch=batch * processes, processes=processes, batch_size=batch)

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import itk
 import numpy as np
 import pytest
 
@@ -153,3 +154,20 @@ def test_an_axis_of_vectors_is_refused_in_words(tmp_path: Path) -> None:
     path = nrrd(tmp_path / "image.nhdr", more="data file: gone.raw\n")
     with pytest.raises(PyrasegError, match=r"gone\.raw, is not beside it"):
         read(path)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".mhd"])
+def test_damaged_compression_is_refused(tmp_path: Path, suffix: str) -> None:
+    """ITK returns the voxels of a damaged MetaImage as if they were right."""
+    random = np.random.default_rng(0)
+    voxels = random.normal(0, 50, (8, 24, 24)).astype(np.int16)
+    itk.imwrite(itk.image_from_array(voxels), str(tmp_path / f"image{suffix}"), compression=True)
+    assert np.array_equal(read(tmp_path / f"image{suffix}")[0].T, voxels)
+    pixels = tmp_path / ("image.zraw" if suffix == ".mhd" else f"image{suffix}")
+    whole = pixels.read_bytes()
+    for place in random.integers(len(whole) - 3000, len(whole) - 8, 20):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(random.integers(8))
+        pixels.write_bytes(damaged)
+        with pytest.raises(PyrasegError, match=rf"image\{suffix} is (damaged|cut)"):
+            read(tmp_path / f"image{suffix}")

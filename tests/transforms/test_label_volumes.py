@@ -9,12 +9,15 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.transforms.label import LabelReader
 from bundle.pyraseg.transforms.nifti import tell
-from tests.helpers.labeled_images import F, letter_f, load, make_series, nifti
+from bundle.pyraseg.transforms.reader import MedicalImageReader
+from tests.helpers.labeled_images import CLASSES, F, letter_f, load, make_series, nifti
 
 
 @pytest.mark.parametrize("order", permutations(range(3)), ids=str)
@@ -218,6 +221,23 @@ def test_units_of_a_label_are_turned_into_mm(oblique_series: tuple, tmp_path: Pa
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "label.nii")
     assert np.array_equal(load(oblique_series[0], tmp_path / "label.nii")[1][0], F)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_plane_is_matched_by_its_place_and_not_by_its_size(tmp_path: Path, dropped: bool) -> None:
+    """A radiograph as NIfTI, whose slice axis is dropped or not, and a label that is stored the other way round."""
+    place, plane = np.diag([-1.0, 1, 3, 1]), F[..., 1]
+    image = MetaTensor(*read_volume(nifti(plane.astype(np.int16), place, tmp_path / "image.nii")))
+    image = image[..., 0] if dropped else image
+    turned = shifted(place @ np.diag([-1, 1, 1, 1]), 1 - len(plane), 0, 0)
+    label = LabelReader(class_names=CLASSES).read(nifti(plane[::-1], turned, tmp_path / "label.nii"), image)
+    assert np.array_equal(label.reshape(plane.shape), plane)
+    assert label.shape == image.shape[1:]
+
+
+def read_volume(path: Path) -> tuple[torch.Tensor, None, dict]:
+    array, meta = MedicalImageReader().get_data([path])
+    return torch.from_numpy(array)[None], None, meta
 
 
 def test_a_missing_label_is_refused(oblique_series: tuple) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NIfTI as headers in the world say it: units, two places or none, axes without length, and what is no volume."""
 
+import gzip
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -204,3 +205,48 @@ def test_voxels_without_a_size_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(PyrasegError, match="has voxels of nan x 1 x 1 mm"):
         load(save(tmp_path / "image.nii", change))
+
+
+def test_damaged_compression_is_refused(tmp_path: Path) -> None:
+    """nibabel reads as many bytes as there are voxels, and so never comes to the checksum behind them."""
+    random = np.random.default_rng(0)
+    path = tmp_path / "image.nii.gz"
+    nib.save(nib.Nifti1Image(random.normal(0, 50, (24, 24, 8)).astype(np.int16), PLAIN), path)
+    whole = path.read_bytes()
+    for place in random.integers(10, len(whole) - 8, 40):  # behind the header of gzip itself
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(PyrasegError, match=r"image\.nii\.gz is (damaged|cut)"):
+            load(path)
+    path.write_bytes(whole[:-20])
+    with pytest.raises(PyrasegError, match="is cut: its compressed content has no end"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("zeros.nii.gz", lambda packed: packed + bytes(512)),
+        ("garbage.nii.gz", lambda packed: packed + b"garbage" * 40),
+        ("packed.nii", lambda packed: packed),
+        ("plain.nii.gz", gzip.decompress),
+        ("parts.nii.gz", lambda packed: b"".join(gzip.compress(part) for part in halves(gzip.decompress(packed)))),
+    ],
+)
+def test_the_content_decides_and_not_the_name(tmp_path: Path, name: str, change: Callable) -> None:
+    packed = gzip.compress(nib.Nifti1Image(VOXELS, PLAIN).to_bytes())
+    (tmp_path / name).write_bytes(change(packed))
+    assert np.array_equal(load(tmp_path / name)[0], VOXELS)
+
+
+def halves(content: bytes) -> tuple[bytes, bytes]:
+    return content[:500], content[500:]
+
+
+@pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Nifti1Pair])
+def test_half_of_a_pair_is_no_file_of_nifti(tmp_path: Path, kind: type) -> None:
+    nib.save(kind(VOXELS, PLAIN), tmp_path / "image.hdr")
+    (tmp_path / "image.hdr").rename(tmp_path / "image.nii")
+    with pytest.raises(PyrasegError, match=r"image\.nii is no NIfTI"):
+        load(tmp_path / "image.nii")

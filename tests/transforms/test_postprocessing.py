@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import AsDiscreted, Compose, Invertd
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, RemoveSmallRegionsd, class_indices
+from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, RemoveSmallRegionsd, RequireFinited, class_indices
 from tests.helpers.dicom_files import CORONAL, write_series
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
@@ -87,4 +87,25 @@ def test_the_knobs_of_the_config_tidy_up():
     assert torch.equal(remove(fill(keep(data)))["pred"].as_tensor(), expected)
     parser = ConfigParser()
     parser.read_config(CONFIG)
-    assert len(parser.get_parsed_content("postprocessing").transforms) == 2  # none of them unless asked for
+    assert len(parser.get_parsed_content("postprocessing").transforms) == 3  # none of them unless asked for
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_output_that_is_not_finite_makes_no_mask(value):
+    logits = torch.zeros(3, 4, 5, 6)
+    image = MetaTensor(torch.zeros(1, 4, 5, 6), meta={"filename_or_obj": "scan.nii"})
+    step = RequireFinited("pred")
+    assert step({"pred": logits, "image": image})["pred"] is logits
+    logits[2, 1, 1, 1] = value
+    with pytest.raises(PyrasegError, match=r"output for scan\.nii is NaN or infinite, and makes no mask\."):
+        step({"pred": logits, "image": image})
+
+
+def test_every_program_refuses_such_an_output_before_anything_else():
+    place = "validate#postprocessing#transforms"
+    programs = {("inference",): place.removeprefix("validate#"), ("train",): place}
+    programs |= {("train", name): place for name in ("evaluate", "calibrate")}
+    for names, where in programs.items():
+        files = [str(CONFIG.with_name(f"{name}.json")) for name in names]
+        (first, *_) = ConfigParser(ConfigParser.load_config_files(files))[where]
+        assert first == {"_target_": "bundle.pyraseg.transforms.RequireFinited", "keys": "pred"}, names

@@ -111,12 +111,12 @@ def test_keys_have_their_own_modes() -> None:
 
 
 def test_what_has_no_millimeters_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PyrasegError, match="a photograph or a projection"):
+    with pytest.raises(PyrasegError, match="has no patient position"):
         resample(MetaTensor(torch.zeros(3, 5, 4)), 1.0)
     path = write_image(tmp_path / "cr.dcm", np.zeros((5, 4), np.int16), Modality="CR")
     reader = "bundle.pyraseg.transforms.MedicalImageReader"
     projection = LoadImaged("image", reader=reader, ensure_channel_first=True)({"image": path})["image"]
-    with pytest.raises(PyrasegError, match=r"cr\.dcm has the shape \(1, 4, 5, 1\) and no patient position"):
+    with pytest.raises(PyrasegError, match=r"cr\.dcm has no patient position .*of shape \(1, 4, 5, 1\)"):
         resample(projection, 1.0)
     with pytest.raises(PyrasegError, match="must be positive, got 0"):
         ResampleSlicesd("image", spacing=0)

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bundle.pyraseg.core import mendable, nearest_hint, protect, protecting_inputs
+from bundle.pyraseg.core import forget_inputs, mendable, nearest_hint, protect
 
 #: Arguments of commands that say where to write; every other path of a command line is an input.
 WRITTEN = {"output", "output_dir", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
@@ -63,6 +63,7 @@ class _CommandParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found = super().parse_args(args, namespace)
+        forget_inputs()
         for name, value in vars(found).items():
             if name not in WRITTEN:
                 values = value if isinstance(value, list) else [value]
@@ -96,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data").setLevel(logging.ERROR)
     try:
-        with protecting_inputs():
-            return importlib.import_module(modules[name]).main(words) or 0
+        return importlib.import_module(modules[name]).main(words) or 0
     except Exception as error:
         cause = mendable(error)
         if cause is None or os.environ.get("PYRASEG_TRACEBACK"):

@@ -5,9 +5,9 @@ pyraseg datalist data/drawn --patient-pattern "^person_(\\d+)"
 
 writes datalist.json, manifest.json and a summary to the folder.
 
-Pairs are found by two patterns, a Decathlon dataset.json, Pascal VOC, the file names of the ISIC challenges, folders
-images and labels (or masks), or as DICOM series with the SEG or RTSTRUCT that refers to them. All cases of a patient
-are in one part. A split with the same or nearly the same image in two parts is refused.
+Pairs are found by two patterns, a dataset.json of nnU-Net or the Decathlon, Pascal VOC, the file names of the ISIC
+challenges, folders images and labels (or masks), or as DICOM series with the SEG or RTSTRUCT that refers to them. All
+cases of a patient are in one part. A split with the same or nearly the same image in two parts is refused.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from .errors import require as require
 from .errors import require_mendable as require_mendable
 from .errors import root_of as root_of
 from .files import file_digest as file_digest
+from .files import forget_inputs as forget_inputs
 from .files import protect as protect
 from .files import protecting_inputs as protecting_inputs
 from .files import read_csv as read_csv
@@ -38,6 +39,7 @@ from .padding import fill_outside as fill_outside
 from .padding import require_outside as require_outside
 from .padding import valid_percentiles as valid_percentiles
 from .photographs import as_rgb as as_rgb
+from .photographs import is_upright as is_upright
 from .photographs import open_photograph as open_photograph
 from .photographs import pixels_of as pixels_of
 from .photographs import read_photograph as read_photograph

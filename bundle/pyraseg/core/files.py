@@ -25,9 +25,9 @@ _REPEATED = 50
 
 
 def protect(paths: Iterable[str | Path]) -> None:
-    """Protect inputs: `replacing` refuses these files, and the files in these folders, until `protecting_inputs` ends.
+    """Protect inputs: `replacing` refuses these files, and the files in these folders, as long as the process runs.
 
-    Outside of it, as in a config that is run, they are protected as long as the process runs.
+    Where a process is to do more than one thing, `forget_inputs` begins the next, and `protecting_inputs` is one.
     """
     for path in paths:
         try:
@@ -35,6 +35,11 @@ def protect(paths: Iterable[str | Path]) -> None:
         except OSError:  # whoever reads it says that it is not there
             continue
         _protected[status.st_dev, status.st_ino] = os.path.abspath(path)
+
+
+def forget_inputs() -> None:
+    """Begin another run of a program: nothing is protected."""
+    _protected.clear()
 
 
 @contextmanager
@@ -112,8 +117,8 @@ def replacing(path: str | Path, *, keeps_old: bool = False) -> Generator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():  # a read-only disk refuses to remove even what is not there
+            temporary.unlink()
 
 
 def _require_room(folder: Path, error: Exception) -> None:

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 #: What the operating system says of a file that another process has locked; all else is a disk without locks.
 TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
-#: Locked files of this process, by their paths, and whether their folder was made for them.
-_held: dict[Path, tuple[IO[str], bool]] = {}
+#: Locked files of this process, by their paths, and the folders that were made for them, the deepest first.
+_held: dict[Path, tuple[IO[str], list[Path]]] = {}
 
 
 def hold(folder: str | Path, work: str) -> None:
@@ -45,7 +45,7 @@ def hold(folder: str | Path, work: str) -> None:
     path = Path(folder).resolve() / f".{work}.lock"
     if path in _held:
         return
-    is_new = not path.parent.exists()
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(path, work)
@@ -56,7 +56,7 @@ def hold(folder: str | Path, work: str) -> None:
         raise
     except OSError as error:
         raise DiskError(f"Nothing can be written to {path.parent}: {error.strerror}. Give another folder.") from error
-    _held[path] = file, is_new
+    _held[path] = file, made
 
 
 def _locked(path: Path, work: str) -> IO[str]:
@@ -86,21 +86,23 @@ def _locked(path: Path, work: str) -> IO[str]:
 
 
 def release(folder: str | Path, work: str) -> None:
-    """Let others have a folder that this process holds; one that was made for it and stayed empty goes."""
+    """Let others have a folder that this process holds; those that were made for it and stayed empty go."""
     _release(Path(folder).resolve() / f".{work}.lock")
 
 
 def _release(path: Path) -> None:
     if path not in _held:
         return
-    file, is_new = _held.pop(path)
+    file, made = _held.pop(path)
     try:
         if sys.platform == "win32":  # which removes no open file
             file.close()
         path.unlink()
-        if is_new and not any(path.parent.iterdir()):
-            path.parent.rmdir()
-    except OSError as error:  # the folder is gone, or read-only by now
+        for folder in made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+    except OSError as error:  # a folder is gone, or read-only by now
         logger.debug("%s stays: %s", path, error.strerror)
     finally:
         file.close()

@@ -28,9 +28,9 @@ def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
         slices = int(inside.any(axis=(1, 2)).sum())
         raise PyrasegError(
             f"{names[number]} holds NaN or infinity inside the image: {count} of {inside.size} pixels, in {slices} of "
-            f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. Only "
-            "outside the field of view, connected to the edge of a slice, are they taken as padding. Correct what "
-            "wrote the file, or leave it out."
+            f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. They "
+            "are padding only where they are connected to the edge of a slice. Correct what wrote the file, or leave "
+            "it out."
         )
 
 
@@ -56,24 +56,30 @@ def fill_outside(values: np.ndarray, name: str, *, axes: int) -> int:
     missing = ~finite.all(axis=tuple(range(axes, values.ndim)))
     slices = np.atleast_3d(missing).T
     require_outside(slices, [name] * len(slices))
-    values[missing] = values[finite].min()
+    values[missing] = np.min(values, initial=np.inf, where=finite)
     return int(np.count_nonzero(missing))
 
 
 def _outside(missing: np.ndarray) -> np.ndarray:
     """Return the part of a mask (slices, rows, columns) that is connected, face to face, to the edge of a slice."""
     found = np.zeros_like(missing)
-    for edge in (np.s_[:, 0], np.s_[:, -1], np.s_[..., 0], np.s_[..., -1]):
-        found[edge] = missing[edge]
-    count, before = np.count_nonzero(found), -1
+    for axis in (1, 2):  # what an edge reaches in a straight line: all that is outside a convex field of view
+        for turned in (np.s_[:], np.s_[::-1]):
+            seen, allowed = (np.moveaxis(mask, axis, 0)[turned] for mask in (found, missing))
+            seen |= np.logical_and.accumulate(allowed, axis=0)
+    left = np.argwhere(missing & ~found)
+    if not len(left):
+        return found
+    low, high = np.maximum(left.min(axis=0) - 1, 0), left.max(axis=0) + 2
+    box = tuple(slice(*ends) for ends in zip(low, high, strict=True))  # of what is left, with what it may touch
+    count, before = np.count_nonzero(found[box]), -1
     while count != before:
         for axis in range(3):
-            planes, allowed = np.moveaxis(found, axis, 0), np.moveaxis(missing, axis, 0)
-            for order in (range(1, len(planes)), range(len(planes) - 2, -1, -1)):
-                step = -1 if order.step > 0 else 1
+            seen, allowed = (np.moveaxis(mask[box], axis, 0) for mask in (found, missing))
+            for order in (range(1, len(seen)), range(len(seen) - 2, -1, -1)):
                 for place in order:
-                    planes[place] |= planes[place + step] & allowed[place]
-        count, before = np.count_nonzero(found), count
+                    seen[place] |= seen[place - order.step] & allowed[place]
+        count, before = np.count_nonzero(found[box]), count
     return found
 
 

@@ -7,7 +7,8 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from bundle.pyraseg.core.errors import PyrasegError
 
@@ -64,6 +65,15 @@ def open_photograph(path: str | Path, *, alone: bool = False, draft: tuple[int, 
         raise _unreadable(path, str(error).strip()[:200] or type(error).__name__) from error
 
 
+def is_upright(path: str | Path) -> bool:
+    """Return whether a photograph is stored as it is shown, by its header alone; one that cannot be read is."""
+    try:
+        with Path(path).open("rb") as file, Image.open(file) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+    except Exception:  # what is wrong with it is told where it is read
+        return True
+
+
 def read_photograph(path: str | Path, *, rgb: bool = False) -> np.ndarray:
     """Return the pixels of a photograph as it is shown, (rows, columns) or RGB (rows, columns, 3).
 
@@ -91,11 +101,10 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     step = max(1, _BAND // image.width)
     if step >= image.height:
         return np.array(image)
+    first = np.asarray(image.crop((0, 0, image.width, 1)))
+    pixels = np.empty((image.height, *first.shape[1:]), first.dtype)
     for row in range(0, image.height, step):
-        band = np.asarray(image.crop((0, row, image.width, min(row + step, image.height))))
-        if row == 0:
-            pixels = np.empty((image.height, *band.shape[1:]), band.dtype)
-        pixels[row : row + step] = band
+        pixels[row : row + step] = image.crop((0, row, image.width, min(row + step, image.height)))
     return pixels
 
 
@@ -114,7 +123,7 @@ def max_pixels() -> int:
 def _pictures(image: Image.Image) -> int:
     """Return how many pictures a file holds, reduced copies not counted."""
     count = getattr(image, "n_frames", 1)
-    if image.format != "TIFF" or count == 1:
+    if not isinstance(image, TiffImageFile) or count == 1:
         return count
     full = 0
     for page in range(count):

@@ -12,8 +12,8 @@ import numpy as np
 from monai.data.utils import pickle_hashing
 from monai.transforms import Randomizable
 
-from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.transforms import UNKNOWN, label_files
+from bundle.pyraseg.core import ITK, PyrasegError, replacing
+from bundle.pyraseg.transforms import UNKNOWN, label_files, pixel_file
 
 
 class SliceCache:
@@ -86,11 +86,18 @@ def state_of_files(item: dict[str, Any]) -> str:
     """Return a hash of the paths, sizes and times of change of a case's files: it tells when one of them changes."""
     key = hashlib.sha256(str(item["label"]).encode())  # which file is which class
     for root in (item["image"], *label_files(item["label"])):
-        files = sorted(path for path in Path(root).rglob("*") if path.is_file()) if Path(root).is_dir() else [root]
-        for path in map(Path, files):
+        for path in _files_of(Path(root)):
             status = path.stat()
             key.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return key.hexdigest()[:24]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the files of an image or label: those of a folder, or a file and the one that its header names."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    pixels = pixel_file(path) if path.name.lower().endswith(ITK) and path.is_file() else None
+    return [path] if pixels is None or not pixels.is_file() else [path, pixels]
 
 
 def _key_of(transform: Any) -> bytes:

@@ -147,16 +147,25 @@ def _fault(action: Callable[[], object]) -> PyrasegError | None:
     return None
 
 
-def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dict]) -> None:
+def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dict], *, part: str) -> None:
     """Run the preprocessing of every case once, so that what cannot be evaluated stops a run before it begins.
 
     Several processes share the work and all find what one of them finds.
+
+    Args:
+        cases: of one part of the split.
+        transform: preprocessing.
+        part: its name, for messages.
 
     Raises:
         PyrasegError: names every case that fails; or there is none at all, or no foreground in any label.
     """
     if not cases:
-        raise PyrasegError("There are no cases in this part of the data set's split. Add some to its datalist.json.")
+        raise PyrasegError(
+            f"The {part} part of the data set's split has no case. Add cases under {part!r} in its datalist.json; "
+            "without one, each of training, validation and test gets its share of the patients, of which there are too "
+            "few: label more."
+        )
     mine = cases[process_rank() :: process_count()]
     progress = tqdm(mine, desc="Checking cases", unit="case", disable=process_rank() > 0 or None)
     holding: list[bool] = []  # whether the label of a case holds any class
@@ -170,4 +179,7 @@ def check_cases(cases: Sequence[dict[str, Any]], transform: Callable[[dict], dic
     if failures:
         raise PyrasegError(f"{len(failures)} of {len(cases)} cases cannot be used:\n  " + "\n  ".join(failures))
     if not any(map(any, gather(holding))):
-        raise PyrasegError("No label in this part of the split holds any class, so no Dice can be computed from it.")
+        raise PyrasegError(
+            f"No label in the {part} part of the split holds any class, so no Dice can be computed from it. Put cases "
+            "with classes into it."
+        )

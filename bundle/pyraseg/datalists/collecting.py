@@ -2,7 +2,7 @@
 """Collect what a data list is made from: pairs, whose they are, which classes they hold, which are the same."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, protect
 from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
-from bundle.pyraseg.datalists.pairing import find_pairs
+from bundle.pyraseg.datalists.nnunet import stated_classes
+from bundle.pyraseg.datalists.pairing import DECATHLON, NNUNET, find_pairs, read_dataset_json
 from bundle.pyraseg.datalists.patients import (
     PATIENT_KEYWORDS,
     Identity,
@@ -40,6 +41,8 @@ class DataList:
         sources: what each running number stands for: the name in the file, the table or of the case.
         classes: that each label holds.
         duplicates: pairs of images that are the same or nearly so.
+        class_names: of label values, as a `dataset.json` states them.
+        unknown_value: value of pixels that nobody has labeled.
     """
 
     layout: str
@@ -48,6 +51,8 @@ class DataList:
     sources: list[str]
     classes: list[set[str]]
     duplicates: list[Duplicate]
+    class_names: dict[int, str] = field(default_factory=dict)
+    unknown_value: int | None = None
 
 
 def collect_cases(
@@ -85,8 +90,11 @@ def collect_cases(
     """
     layout, items = find_pairs(folder, image_pattern=image_pattern, label_pattern=label_pattern)
     protect(item[key] for item in items for key in ("image", "label"))
-    if layout == "Pascal VOC" and unknown_value is None:
-        unknown_value = 255
+    class_names: dict[int, str] = {}
+    stated_unknown = 255 if layout == "Pascal VOC" else None
+    if layout in (NNUNET, DECATHLON):
+        class_names, stated_unknown = stated_classes(read_dataset_json(folder / "dataset.json"))
+    unknown_value = stated_unknown if unknown_value is None else unknown_value
     cases = [item["patient"] for item in items]
     known, sources = True, cases
     if patient_pattern is not None:
@@ -113,6 +121,7 @@ def collect_cases(
         classes_present(item["label"], threshold=label_threshold, unknown_value=unknown_value)
         for item in tqdm(items, desc="Reading labels", unit="label", disable=None)
     ]
+    classes = [{class_names.get(int(kind), kind) if kind.isdigit() else kind for kind in held} for held in classes]
     return DataList(
         layout,
         grouping,
@@ -123,6 +132,8 @@ def collect_cases(
         sources,
         classes,
         duplicates,
+        class_names,
+        unknown_value,
     )
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bundle.pyraseg.core import PyrasegError, file_digest, write_csv, write_json, write_text
+from bundle.pyraseg.core import (
+    DiskError,
+    PyrasegError,
+    file_digest,
+    require_writable,
+    write_csv,
+    write_json,
+    write_text,
+)
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
@@ -45,6 +53,10 @@ def check_request(
     for path in (output, *output.parents):
         if path.exists() and not path.is_dir():
             raise PyrasegError(f"{path} is a file, not a folder. Give another --output-dir.")
+    try:
+        require_writable([output])
+    except DiskError as error:
+        raise DiskError(f"{error} For the list, name it by --output-dir: the data may stay where they are.") from error
     names = [Path(LIST)] if folds is None else [Path(f"fold_{fold}") / LIST for fold in range(folds)]
     there = [output / name for name in names if (output / name).exists()]
     if there and not overwrite:
@@ -111,6 +123,7 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
         f"pairs: {data.layout}",
         f"patients: {data.grouping}",
         *splits,
+        *([f"classes: {_stated(data)}"] if data.class_names else []),
         "",
         f"{'part':{wide}}  " + "  ".join(header),
     ]
@@ -125,6 +138,16 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
         first, second = (os.path.relpath(data.items[index]["image"], folder) for index in (pair.first, pair.second))
         lines.append(f"  {first} and {second}: {pair}")
     return "\n".join(lines)
+
+
+def _stated(data: DataList) -> str:
+    """Return what a `dataset.json` says of the values of labels, in the form in which a training takes it."""
+    values = sorted(data.class_names)
+    if values == list(range(len(values))):
+        text = f"class_names {json.dumps([data.class_names[value] for value in values], ensure_ascii=False)}"
+    else:
+        text = ", ".join(f"{value} is {data.class_names[value]}" for value in values)
+    return text + ("" if data.unknown_value is None else f"; value {data.unknown_value} is unlabeled (unknown_value)")
 
 
 def _parts(data: DataList, shares: Sequence[float], seed: int, names: Sequence[str] = SPLITS) -> list[str]:
@@ -155,8 +178,9 @@ def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary:
             ]
             for part, items in cases.items()
         }
+        labels = {str(value): name for value, name in sorted(data.class_names.items())}
         counts = {"numTraining": len(content["training"]), "numTest": len(content["test"])}
-        write_json(output / path, {**counts, **content})
+        write_json(output / path, {**({"labels": labels} if labels else {}), **counts, **content})
 
 
 def write_manifest(folder: Path, paths: Iterable[str | Path], settings: Mapping[str, Any]) -> None:

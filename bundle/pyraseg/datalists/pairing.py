@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
+from bundle.pyraseg.datalists.nnunet import find_nnunet, is_nnunet, require_one_channel
 from bundle.pyraseg.dicom import Scan, Series, find_series
 from bundle.pyraseg.labels import ImageUids, images_of, read_references
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: What the masks of the ISIC challenges are called: the image's name, and this.
 ISIC_MASK = "_segmentation.png"
+#: The layouts that a `dataset.json` describes, in words.
+NNUNET, DECATHLON = "nnU-Net (dataset.json)", "Decathlon (dataset.json)"
 #: Folders that hold images, and those that may hold their labels, under the same names.
 PARALLEL = tuple((images, labels) for images in ("images", "imagesTr") for labels in ("labels", "masks", "labelsTr"))
 
@@ -29,8 +32,9 @@ def find_pairs(
 ) -> tuple[str, list[dict[str, Any]]]:
     """Return the layout of a data set in words, and its items in the order of their names.
 
-    Tried in this order, the first that is there: two patterns, a Decathlon `dataset.json`, Pascal VOC, the names of the
-    ISIC challenges, parallel folders, DICOM series with SEG or RTSTRUCT objects that refer to them.
+    Tried in this order, the first that is there: two patterns, a `dataset.json` of nnU-Net or the Decathlon, Pascal
+    VOC, the names of the ISIC challenges, parallel folders, DICOM series with SEG or RTSTRUCT objects that refer to
+    them.
 
     Raises:
         PyrasegError: the folder is no folder, one pattern is given without the other, or no image has a label.
@@ -41,8 +45,11 @@ def find_pairs(
         return f"{image_pattern} and {label_pattern}", pair_by_pattern(folder, image_pattern, label_pattern)
     if image_pattern is not None or label_pattern is not None:
         raise PyrasegError("An image pattern and a label pattern belong together: give both or none.")
-    if (folder / "dataset.json").is_file():
-        return "Decathlon (dataset.json)", pair_decathlon(folder / "dataset.json")
+    if (listed := folder / "dataset.json").is_file():
+        content = read_dataset_json(listed)
+        if is_nnunet(content):
+            return NNUNET, _join(folder, *find_nnunet(folder, content))
+        return DECATHLON, pair_decathlon(listed)
     if (folder / "JPEGImages").is_dir() and (folder / "SegmentationClass").is_dir():
         return "Pascal VOC", pair_by_pattern(folder, "JPEGImages/{case}", "SegmentationClass/{case}.png")
     if next(folder.rglob(f"*{ISIC_MASK}"), None):
@@ -58,6 +65,18 @@ def find_pairs(
             f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
         ) from error
     return "DICOM series with the objects that refer to them", pair_dicom(folder, scan)
+
+
+def read_dataset_json(listed: Path) -> Any:
+    """Return the content of a `dataset.json`.
+
+    Raises:
+        PyrasegError: it is not JSON.
+    """
+    try:
+        return json.loads(listed.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PyrasegError(f"{listed} cannot be read as JSON: {error}. Correct it, or move it away.") from error
 
 
 def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, Any]]:
@@ -106,24 +125,32 @@ def pair_decathlon(listed: Path) -> list[dict[str, Any]]:
         PyrasegError: the file is no such list, or a path is absent or leads out of its folder.
     """
     folder = listed.parent.resolve()
+    content = read_dataset_json(listed)
     try:
-        content = json.loads(listed.read_text(encoding="utf-8"))
         pairs = [(str(item["image"]), str(item["label"])) for item in content["training"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise PyrasegError(
-            f'{listed} is no list of the Decathlon: "training" must hold {{"image": path, "label": path}}.'
+            f'{listed} is no list of the Decathlon: "training" must hold {{"image": path, "label": path}}. Nor is it '
+            'one of nnU-Net, with "channel_names", "labels" and "file_ending". Correct it, or move it away.'
         ) from error
     if not pairs:
         raise PyrasegError(f"{listed} lists no training pair.")
     items = []
     for image, label in pairs:
         paths = [Path(os.path.normpath(folder / name)) for name in (image, label)]
+        case = without_suffix(paths[0].name)
+        ending = paths[0].name.removeprefix(case)
+        first = paths[0].with_name(f"{case}_0000{ending}")
+        if not paths[0].exists() and first.is_file():  # nnU-Net 1 lists cases, and has a file for each channel
+            channels = list(first.parent.glob(f"{escape(case)}_[0-9][0-9][0-9][0-9]{ending}"))
+            require_one_channel(content, len(channels), ending)
+            paths[0] = first
         for path in paths:
             if not path.is_relative_to(folder) or not path.exists():
                 raise PyrasegError(
                     f"{listed} lists {path}, which is absent or outside its folder. Unpack the set again."
                 )
-        items.append({"image": str(paths[0]), "label": str(paths[1]), "patient": without_suffix(paths[0].name)})
+        items.append({"image": str(paths[0]), "label": str(paths[1]), "patient": case})
     left_out = len(content.get("test") or [])
     if left_out:
         logger.warning("%d test images of %s have no labels and are left out", left_out, listed)

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.found import Stamp, opened
-from bundle.pyraseg.dicom.geometry import DUPLICATE_DISTANCE, Plane, frame_planes
+from bundle.pyraseg.dicom.geometry import DUPLICATE_DISTANCE, frame_planes
 from bundle.pyraseg.dicom.headers import frame_value, without_notices
 
 LOGGER = logging.getLogger(__name__)
@@ -133,9 +133,9 @@ def _is_one_stack(members: Sequence[Member]) -> bool:
         return False
     numbers = [(_text(member, "InstanceNumber"), _text(member, "InConcatenationNumber")) for member in members]
     stated = [number for number in numbers if number[0]]
-    if len(stated) == len(members) and len(set(stated)) > 1:
-        return len(set(stated)) == len(stated)
-    return _is_evenly_filled(members, folders)
+    if len(stated) < len(members) or len(set(stated)) == 1:
+        return _is_evenly_filled(members, folders)
+    return len(set(stated)) == len(stated) and not _are_interleaved(members)
 
 
 def _share_something(sets: Sequence[set]) -> bool:
@@ -144,21 +144,41 @@ def _share_something(sets: Sequence[set]) -> bool:
 
 def _is_evenly_filled(members: Sequence[Member], folders: Sequence[Sequence[Member]]) -> bool:
     """Return whether the slices of folders follow each other, or lie between each other as those of one stack."""
-    try:
-        stacks = [[plane for member in folder for plane in frame_planes(member.header)] for folder in folders]
-    except PyrasegError:  # malformed: reading the series tells of it
+    heights, thickness = _heights(members)
+    if heights is None:
         return False
-    if any(plane is None for stack in stacks for plane in stack):
-        return False
-    planes: list[Plane] = [plane for stack in stacks for plane in stack if plane is not None]
-    row, column = np.reshape(planes[0].orientation, (2, 3))
-    normal = np.cross(row, column)
-    heights = [np.sort([normal @ plane.position for plane in stack if plane is not None]) for stack in stacks]
-    ordered = sorted(heights, key=lambda places: places[0])
-    if all(below[-1] + DUPLICATE_DISTANCE < above[0] for below, above in pairwise(ordered)):
+    places = dict(zip((member.file for member in members), heights, strict=True))
+    ranges = sorted((min(own), max(own)) for own in ([places[member.file] for member in folder] for folder in folders))
+    if all(below + DUPLICATE_DISTANCE < above for (_, below), (above, _) in pairwise(ranges)):
         return True
-    thickness = max((plane.slice_thickness or 0.0 for plane in planes), default=0.0)
-    return bool(thickness and np.diff(np.sort(np.concatenate(heights))).min() > (1 - OVERLAP) * thickness)
+    return bool(thickness and np.diff(np.sort(heights)).min() > (1 - OVERLAP) * thickness)
+
+
+def _are_interleaved(members: Sequence[Member]) -> bool:
+    """Return whether slices lie in each other more closely than slices do, against the order of their numbers."""
+    heights, thickness = _heights(members)
+    if heights is None:
+        return False
+    closest = np.diff(np.sort(heights)).min()
+    numbers = [_text(members[place], "InstanceNumber") for place in np.argsort(heights)]
+    if not DUPLICATE_DISTANCE <= closest <= (1 - OVERLAP) * thickness or not all(map(str.isdecimal, numbers)):
+        return False
+    steps = np.diff([int(number) for number in numbers])
+    return not ((steps > 0).all() or (steps < 0).all())
+
+
+def _heights(members: Sequence[Member]) -> tuple[np.ndarray | None, float]:
+    """Return where single images lie along their normal, (N,) mm, None where one has no place, and their thickness."""
+    try:
+        planes = [plane for member in members for plane in frame_planes(member.header)]
+    except PyrasegError:  # malformed: reading the series tells of it
+        return None, 0.0
+    known = [plane for plane in planes if plane is not None]
+    if len(known) != len(members) or len(planes) != len(members):
+        return None, 0.0
+    row, column = np.reshape(known[0].orientation, (2, 3))
+    heights = np.array([plane.position for plane in known]) @ np.cross(row, column)
+    return heights, max(plane.slice_thickness or 0.0 for plane in known)
 
 
 def _describe(members: Sequence[Member]) -> str:

@@ -2,74 +2,47 @@
 """The frames of one series in the order of their places, from headers alone, or why they cannot stand in one stack."""
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydicom.datadict import keyword_dict
+import pydicom
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.dicom.found import Stamp
-from bundle.pyraseg.dicom.geometry import (
-    DUPLICATE_DISTANCE,
-    PLANE_ATTRIBUTES,
-    Geometry,
-    Plane,
-    frame_planes,
-    stack_geometry,
-)
-from bundle.pyraseg.dicom.headers import frame_count, frame_value, transfer_syntax
-from bundle.pyraseg.dicom.pixels import MONOCHROME, is_inverted
-from bundle.pyraseg.dicom.scan import PHASE_KEYWORDS, TOMOGRAPHIC, Scan, Series, find_series
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.apart import OVERLAP
+from bundle.pyraseg.dicom.found import opened
+from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
+from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
+from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax, without_notices
+from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, decode_frames, is_inverted
+from bundle.pyraseg.dicom.scan import PHASES, TOMOGRAPHIC, Scan, Series, find_series
+from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, ignored, read_selection, selected, typed
 
 LOGGER = logging.getLogger(__name__)
 
+LEAST_NUMBERS = 3  # image numbers that tell something when they stand several times
+MOST_GROUPS = 4  # series, or kinds of slices, that a message lists
 LARGEST = 0xFFFF  # rows or columns, which are of 16 bits
 UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Hold one frame before its pixels are read: `index` counts from 0 in its file, `stamp` tells if that changes."""
-
-    file: Path
-    header: Dataset
-    index: int
-    plane: Plane | None
-    inverted: bool
-    stamp: Stamp
-
-    def value(self, keyword: str) -> object:
-        return _plain(frame_value(self.header, self.index, keyword))
-
-    @property
-    def is_color(self) -> bool:
-        return self.header.get("PhotometricInterpretation") not in MONOCHROME
 
 
 def arrange_series(
     path: str | Path | Sequence[str | Path],
     *,
     series_uid: str | None = None,
-    select: Mapping[str, object] | None = None,
+    select: str | Selection | None = None,
 ) -> tuple[Series, list[Frame], Geometry | None]:
     """Return a series, its frames in order and their geometry, from headers alone; see `series.read_series`."""
-    select = dict(select or {})
-    for keyword in select:
-        if keyword not in keyword_dict:
-            raise PyrasegError(
-                f"Slices are selected by DICOM keywords, and {keyword!r} is none.{nearest_hint(keyword, keyword_dict)}"
-            )
+    select = read_selection(select)
     series = _choose(find_series(path, keywords=select), series_uid)
-    frames = _selected(series, _frames_of(series), select)
-    _require_uniform(series, frames)
-    frames, geometry = _in_order(series, frames)
+    everything = _frames_of(series)
+    frames = selected(everything, select, series=series)
+    _require_uniform(series, frames, select)
+    frames, geometry = _in_order(series, frames, select)
+    _tell_of_empty_places(series, everything, frames, select)
     if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
         LOGGER.warning(
             "Series %s has text burned into its pixels, maybe a name: check the images before you share them", series
@@ -78,10 +51,14 @@ def arrange_series(
 
 
 def _choose(scan: Scan, series_uid: str | None) -> Series:
-    listed = "; ".join(map(str, scan.series))
+    listed = "; ".join(map(str, scan.series[:MOST_GROUPS]))
+    listed += f"; and {len(scan.series) - MOST_GROUPS} more" * (len(scan.series) > MOST_GROUPS)
     if series_uid is None:
         if len(scan.series) > 1:
-            raise PyrasegError(f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own.")
+            raise PyrasegError(
+                f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own; in "
+                "Python, series_uid chooses one."
+            )
         return scan.series[0]
     for series in scan.series:
         if series.uid == series_uid:
@@ -93,7 +70,7 @@ def _frames_of(series: Series) -> list[Frame]:
     frames, polarity = [], {}
     for file, header, stamp in zip(series.files, series.headers, series.stamps, strict=True):
         _require_possible(file, header)
-        stated = tuple(_plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
+        stated = tuple(plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
         if stated not in polarity:  # asked once for all slices alike, for it may warn
             polarity[stated] = is_inverted(header)
         frames += [
@@ -116,45 +93,42 @@ def _require_possible(file: Path, header: Dataset) -> None:
         )
 
 
-def _selected(series: Series, frames: list[Frame], select: Mapping[str, object]) -> list[Frame]:
-    for keyword, wanted in select.items():
-        chosen = [frame for frame in frames if _comparable(frame.value(keyword)) == _comparable(_plain(wanted))]
-        if not chosen:
-            there = _tally(frame.value(keyword) for frame in frames)
-            raise PyrasegError(f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}.")
-        frames = chosen
-    return frames
-
-
-def _require_uniform(series: Series, frames: list[Frame]) -> None:
+def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> None:
     """Refuse a series whose slices cannot stand in one array, or in one patient."""
-    planes = [frame.plane for frame in frames if frame.plane]
-    facts: dict[str, Callable[[Frame], object]] = {
-        "image sizes": lambda frame: f"{frame.header.Rows}x{frame.header.Columns}",
-        "gray and color images": lambda frame: "color" if frame.is_color else "gray",
-        "polarities": lambda frame: "inverted" if frame.inverted else "not inverted",
-        "frames of reference": lambda frame: frame.value("FrameOfReferenceUID") if planes else None,
-        "orientations": lambda frame: next(
-            (plane.orientation for plane in planes if frame.plane and plane.is_parallel(frame.plane)), None
-        ),
-        "pixel spacings": lambda frame: next(
-            (plane.pixel_spacing for plane in planes if frame.plane and plane.has_spacing_of(frame.plane)), None
-        ),
-    }
-    for name, fact in facts.items():
-        groups: dict[object, list[Frame]] = defaultdict(list)
-        for frame in frames:
-            if (value := fact(frame)) not in (None, ""):
-                groups[value].append(frame)
-        if len(groups) > 1:
-            found = "; ".join(f"{_text(v)} ({len(g)} of {len(frames)}, {names_of(g)})" for v, g in groups.items())
-            raise PyrasegError(
-                f"Series {series} in {series.files[0].parent} mixes {name}: {found}. "
-                "Move the odd files to a folder of their own, or read one file alone."
-            )
+    mixed = mixture(frames, ignored=ignored(select))
+    if mixed is None:
+        return
+    name, groups = mixed
+    where = f"Series {series} in {series.files[0].parent} mixes {name}"
+    if name == "frames of reference" and len(groups) == len(frames):
+        raise PyrasegError(
+            f"{where}: each of its {len(frames)} slices has one of its own, as an anonymizer makes them. If they are "
+            f"one scan, they can be read by their positions alone, with {typed({'FrameOfReferenceUID': ANY})}."
+        )
+    found = [f"{short(value)} ({len(group)} of {len(frames)}, {names_of(group)})" for value, group in groups.items()]
+    listed = "; ".join(found[:MOST_GROUPS]) + (f"; and {len(found) - MOST_GROUPS} more" * (len(found) > MOST_GROUPS))
+    stacks = sorted(choices(frames, given=select), key=lambda choice: -len(choice[1]))
+    raise PyrasegError(
+        f"{where}: {listed}. {advice(stacks) + ' Or move' if stacks else 'Move'} the odd files to a folder of their "
+        "own, or read one file alone."
+    )
 
 
-def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometry | None]:
+def _tell_of_empty_places(series: Series, everything: list[Frame], frames: list[Frame], select: Selection) -> None:
+    """Warn of a selection that leaves places of the series without a slice."""
+    if len(frames) == len(everything) or any(frame.plane is None for frame in everything):
+        return
+    if mixture(everything, ignored=ignored(select)) is None:
+        count = len(set(places(everything).tolist()))
+        if len(frames) < count:
+            LOGGER.warning(
+                "Series %s: %s chooses %d slices, and the series has slices in %d places: %d stay empty. Choose by "
+                "another attribute if they belong to the same stack.",
+                series, typed(select), len(frames), count, count - len(frames),
+            )  # fmt: skip
+
+
+def _in_order(series: Series, frames: list[Frame], select: Selection) -> tuple[list[Frame], Geometry | None]:
     """Sort frames along the normal; refuse missing and duplicate positions."""
     missing = [frame for frame in frames if frame.plane is None]
     several_files = len({frame.file for frame in frames}) > 1
@@ -169,9 +143,10 @@ def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometr
         if len(set(numbers)) == len(numbers) and all(isinstance(number, int) for number, _ in numbers):
             frames = [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]
         return frames, None
-    _require_distinct(series, frames)
+    _require_distinct(series, frames, select)
     geometry, order = stack_geometry([frame.plane for frame in frames if frame.plane is not None])
     frames = [frames[k] for k in order]
+    _require_one_numbering(series, frames, geometry)
     if not geometry.is_evenly_spaced:
         steps = np.diff(geometry.distances)
         widest = int(np.argmax(steps))
@@ -189,77 +164,64 @@ def _in_order(series: Series, frames: list[Frame]) -> tuple[list[Frame], Geometr
     return frames, geometry
 
 
-def _require_distinct(series: Series, frames: list[Frame]) -> None:
-    """Refuse slices in the same place, and name the attributes that tell them apart."""
-    planes = [frame.plane for frame in frames if frame.plane is not None]
-    row, column = np.reshape(planes[0].orientation, (2, 3))
-    distances = np.array([plane.position for plane in planes]) @ np.cross(row, column)
-    order = np.argsort(distances, kind="stable")
-    place = np.empty(len(frames), dtype=int)
-    place[order] = np.cumsum(np.diff(distances[order], prepend=-np.inf) >= DUPLICATE_DISTANCE) - 1
-    shared = Counter(place.tolist())
-    most = max(shared.values())
-    if most == 1:
+def _require_one_numbering(series: Series, frames: list[Frame], geometry: Geometry) -> None:
+    """Refuse slices that are numbered several times over and lie between each other: stacks of several patients."""
+    numbers = [frame.value("InstanceNumber") for frame in frames]
+    times = set(Counter(numbers).values())
+    count = len(set(numbers))
+    if None in numbers or count < LEAST_NUMBERS or len(times) > 1 or times == {1}:
         return
-    twins = [frame for frame, where in zip(frames, place, strict=True) if where == shared.most_common(1)[0][0]]
-    told_apart: dict[str, bool] = {}
-    for keyword in PHASE_KEYWORDS:
-        values = [_comparable(frame.value(keyword)) for frame in frames]
-        differs = len({_comparable(twin.value(keyword)) for twin in twins}) > 1
-        if differs and len(set(values)) <= max(most, len(shared) // 2):  # not one value per slice, as times have
-            told_apart[keyword] = len(set(zip(place.tolist(), values, strict=True))) == len(frames)
+    one_after_the_other = len(set(numbers[:count])) == count
+    closest, thickness = float(geometry.gaps.min()), geometry.slice_thickness or 0.0
+    if not one_after_the_other and closest <= (1 - OVERLAP) * thickness:
+        raise PyrasegError(
+            f"Series {series} in {series.files[0].parent}: {count} image numbers stand "
+            f"{times.pop()} times each, and slices {thickness:g} mm thick lie {closest:g} mm apart: stacks of several "
+            "patients under one series UID, as an anonymizer may make them? Put the files of each into a folder of its "
+            "own."
+        )
+
+
+def _require_distinct(series: Series, frames: list[Frame], select: Selection) -> None:
+    """Refuse slices in the same place, and name what they are and what chooses one stack of them."""
+    place = places(frames)
+    shared = Counter(place.tolist())
+    if max(shared.values()) == 1:
+        return
+    there, _ = shared.most_common(1)[0]
+    twins = [frame for frame, where in zip(frames, place, strict=True) if where == there]
     found = f"Series {series}: {len(frames)} slices lie in {len(shared)} places ({names_of(twins)} in the same one)"
-    if not told_apart:
-        raise PyrasegError(f"{found}, and no attribute tells them apart: stored twice? Remove the copies.")
-    alone = [keyword for keyword, enough in told_apart.items() if enough][:1]
-    example = {keyword: twins[0].value(keyword) for keyword in (alone or told_apart)}
-    differing = "; ".join(f"{keyword}: {_tally(frame.value(keyword) for frame in frames)}" for keyword in told_apart)
-    options = " ".join(f"{keyword}={value}" for keyword, value in example.items())
+    differing = [name for name in PHASES if len({comparable(twin.value(name)) for twin in twins}) > 1]
+    if not differing and _are_copies(frames, place):
+        raise PyrasegError(
+            f"{found}, with equal pixels and nothing that tells them apart: stored twice? Remove the copies."
+        )
+    stacks = choices(frames, given=select)
+    chosen = [keyword for keyword in PHASES if any(keyword in choice for choice, _ in stacks)]
+    kinds = ", ".join(dict.fromkeys(PHASES[keyword] for keyword in chosen or differing))
+    shown = differing[:MOST_GROUPS] or ["InstanceNumber"]
+    values = "; ".join(f"{keyword}: {tally(frame.value(keyword) for frame in frames)}" for keyword in shown)
+    what = f"{found}. They are several {kinds or 'stacks, and no attribute says of what'}. They differ in {values}."
+    if stacks:
+        raise PyrasegError(f"{what} {advice(stacks)}")
     raise PyrasegError(
-        f"{found}. They differ in {differing}. Move the slices of one to a folder of their own; an exported model "
-        f"(`pyraseg export`) also takes --select {options}."
+        f"{what} No choice by one or two attributes fills each place once. Move the files of one stack to a folder of "
+        "their own."
     )
 
 
-def _plain(value: Any) -> Any:
-    """Turn a header value into plain Python: str, int, float, tuple or None."""
-    if isinstance(value, MultiValue | list | tuple):
-        return tuple(_plain(v) for v in value)
-    if isinstance(value, bool | type(None)):
-        return value
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, int):
-        return int(value)
-    try:
-        return float(value)  # Decimal, where pydicom is set to use it
-    except (TypeError, ValueError):
-        return str(value)
+def _are_copies(frames: Sequence[Frame], place: np.ndarray) -> bool:
+    """Return whether slices in one place have equal pixels, in the first, the middle and the last shared place."""
+    shared = [where for where, count in sorted(Counter(place.tolist()).items()) if count > 1]
+    for where in {shared[0], shared[len(shared) // 2], shared[-1]}:
+        first, *others = (_stored(frame) for frame, own in zip(frames, place, strict=True) if own == where)
+        if not all(np.array_equal(first, other) for other in others):
+            return False
+    return True
 
 
-def _comparable(value: Any) -> Any:
-    """Make equal what a user would call equal: 2, 2.0 and "2"; ("A", "B") and ["A", "B"]; ("A",) and "A"."""
-    if isinstance(value, tuple):
-        return _comparable(value[0]) if len(value) == 1 else tuple(_comparable(v) for v in value)
-    try:
-        return f"{float(value):.6g}"
-    except (TypeError, ValueError):
-        return str(value).strip().upper() if value is not None else ""
-
-
-def _tally(values: Iterable[object]) -> str:
-    counts = Counter(_text(value) for value in values)
-    listed = [f"{value} ({count})" for value, count in sorted(counts.items())]
-    return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return "\\".join(map(_text, value))
-    return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def names_of(frames: list[Frame]) -> str:
-    """Return the names of the files of frames, the first three of them."""
-    names = list(dict.fromkeys(frame.file.name for frame in frames))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _stored(frame: Frame) -> np.ndarray:
+    with opened(frame.file, frame.stamp) as (stream, _), without_notices():
+        dataset = pydicom.dcmread(stream, force=True)
+        parse(dataset, PIXEL_GROUPS)
+    return decode_frames(dataset)[frame.index]

@@ -27,6 +27,7 @@ from bundle.pyraseg.dicom.luts import look_up, read_descriptor, read_entries
 LOGGER = logging.getLogger(__name__)
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 # Where several plugins know an encoding: GDCM, pydicom's first choice, believes a header that gives an image of JPEG-LS
 # another size than its stream has, and ends the whole process or returns pixels of other places.

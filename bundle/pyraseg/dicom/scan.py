@@ -16,6 +16,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import IDENTITY, Member, patient_of, told_apart
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
+from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
 
 LOGGER = logging.getLogger(__name__)
@@ -25,13 +26,32 @@ NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds add a suffix
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 lacks label maps
-# What may tell phases, echoes, b-values and the like apart within one series, the most telling first.
-_PHASES = (
-    "AcquisitionNumber FrameAcquisitionNumber EchoTime EffectiveEchoTime EchoNumbers TemporalPositionIdentifier "
-    "TemporalPositionIndex DiffusionBValue DiffusionGradientOrientation ContrastBolusAgent InversionTime TriggerTime "
-    "NominalPercentageOfCardiacPhase FlipAngle ImageType FrameType ConvolutionKernel KVP StackID SeriesNumber "
-    "AcquisitionTime ContentTime"
-)
+#: What may tell stacks apart within one series, the most telling first, and what they then are.
+PHASES = {
+    "AcquisitionNumber": "acquisitions",
+    "FrameAcquisitionNumber": "acquisitions",
+    "EchoTime": "echoes",
+    "EffectiveEchoTime": "echoes",
+    "EchoNumbers": "echoes",
+    "TemporalPositionIdentifier": "times of a dynamic series",
+    "TemporalPositionIndex": "times of a dynamic series",
+    "DiffusionBValue": "b-values",
+    "DiffusionGradientOrientation": "diffusion directions",
+    "ASLContext": "labeled and control images",
+    "ContrastBolusAgent": "contrast phases",
+    "InversionTime": "inversion times",
+    "TriggerTime": "cardiac phases (a cine)",
+    "NominalPercentageOfCardiacPhase": "cardiac phases (a cine)",
+    "FlipAngle": "flip angles",
+    "ImageType": "kinds of image",
+    "FrameType": "kinds of image",
+    "ConvolutionKernel": "reconstructions",
+    "KVP": "tube voltages",
+    "StackID": "stacks",
+    "SeriesNumber": "series",
+    "AcquisitionTime": "times",
+    "ContentTime": "times",
+}
 # All that the scan reads: no name, identity or free description of a patient among it.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
@@ -41,8 +61,7 @@ _HEADER = (
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
-PHASE_KEYWORDS = tuple(_PHASES.split())
-HEADER_KEYWORDS = PHASE_KEYWORDS + tuple(_HEADER.split())
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split())
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,8 @@ class Series:
 
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
-        return f"{self.uid} ({self.modality or 'no modality'}, {_count(self.frames, 'slice')} of {', '.join(sizes)})"
+        listed = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
+        return f"{self.uid} ({self.modality or 'no modality'}, {counted(self.frames, 'slice')} of {listed})"
 
 
 @dataclass(frozen=True)
@@ -248,7 +268,3 @@ def _series(uid: str, instance_uid: str, members: Sequence[Member]) -> Series:
     study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
     frames = sum(map(frame_count, headers))
     return Series(uid, instance_uid, study, modality, files, frames, headers, stamps, patients[0])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

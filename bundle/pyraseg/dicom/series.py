@@ -5,7 +5,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +17,15 @@ from pydicom.dataset import Dataset
 from bundle.pyraseg.core import PyrasegError, require_outside
 from bundle.pyraseg.dicom.apart import patient_of
 from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
-from bundle.pyraseg.dicom.frames import Frame, arrange_series, names_of
+from bundle.pyraseg.dicom.frame import Frame, names_of
+from bundle.pyraseg.dicom.frames import arrange_series
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
-from bundle.pyraseg.dicom.pixels import decode_frames, padding_mask, to_uint8
+from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, decode_frames, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
+from bundle.pyraseg.dicom.selection import Selection
 
-PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
 _SOURCE = (
     "Modality SOPClassUID Manufacturer ManufacturerModelName ConvolutionKernel KVP SliceThickness BodyPartExamined "
     "PatientPosition Laterality ViewPosition ImageType EchoTime PresentationIntentType PixelSpacing ImagerPixelSpacing "
@@ -77,7 +78,7 @@ def read_series(
     path: str | Path | Sequence[str | Path],
     *,
     series_uid: str | None = None,
-    select: Mapping[str, object] | None = None,
+    select: str | Selection | None = None,
 ) -> DicomImage:
     """Read a series from a folder, from given files, or from a multi-frame object.
 
@@ -89,8 +90,10 @@ def read_series(
         path: a folder (searched recursively), a file, or the files of a series, such as `Series.found`: their
             headers are not read again, and come back complete for those that will refer to them.
         series_uid: which series to read where there are several (``scan.find_series`` lists them).
-        select: attributes that the slices must have, e.g. ``{"EchoTime": 4.6}``, where a series holds several phases,
-            echoes or b-values. Keys are DICOM keywords.
+        select: what the slices must have where a series holds several phases, echoes or b-values, by DICOM keywords:
+            ``"EchoTime=4.6"``, several with a semicolon between them, or a mapping. ``#n`` stands for the n-th value in
+            each place, such as ``"TriggerTime=#3"`` of a cine; ``"FrameOfReferenceUID=any"`` believes the positions of
+            slices of which each has a frame of reference of its own.
 
     Raises:
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
@@ -230,7 +233,7 @@ class SeriesStream:
         PyrasegError: as `read_series`.
     """
 
-    def __init__(self, path: str | Path | Sequence[str | Path], *, select: Mapping[str, object] | None = None) -> None:
+    def __init__(self, path: str | Path | Sequence[str | Path], *, select: str | Selection | None = None) -> None:
         self.series, self.frames, self.geometry = arrange_series(path, select=select)
         first = self.frames[0]
         self.inverted = first.inverted

@@ -79,7 +79,9 @@ def read_sources(files: Sequence[str | Path], *, pixels: bool = False) -> list[D
 
     Attributes that may be empty are made so where they are absent or malformed; dates and times in the form of
     ACR-NEMA (1994.11.05, 11:20:00) are brought into today's. An empty SpecificCharacterSet is dropped: it means the
-    default, and highdicom does not take it. A missing SliceThickness becomes the distance between the slices.
+    default, and highdicom does not take it. A missing SliceThickness becomes the distance between the slices. Slices
+    that were read as one stack although each has a frame of reference of its own get that of the first: what refers to
+    them has one place for it.
 
     Args:
         files: the file of each slice; a multi-frame file may be repeated.
@@ -101,6 +103,8 @@ def read_sources(files: Sequence[str | Path], *, pixels: bool = False) -> list[D
                 setattr(dataset, keyword, _acceptable(keyword, dataset.get(keyword)))
             if "SpecificCharacterSet" in dataset and not dataset.SpecificCharacterSet:
                 del dataset.SpecificCharacterSet
+            if dataset.get("FrameOfReferenceUID") and datasets[0].get("FrameOfReferenceUID"):
+                dataset.FrameOfReferenceUID = datasets[0].FrameOfReferenceUID
             if not dataset.file_meta.get("TransferSyntaxUID") and (syntax := transfer_syntax(dataset)):
                 dataset.file_meta.TransferSyntaxUID = syntax
         _fill_thickness(datasets)

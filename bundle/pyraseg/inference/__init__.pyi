@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .inferers import FlipInferer as FlipInferer
 from .inferers import FrugalInferer as FrugalInferer
+from .inferers import SlabInferer as SlabInferer
 from .inputs import InputDataset as InputDataset
 from .inputs import SegmentOne as SegmentOne
 from .inputs import Tally as Tally

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inferers around others: one averages over mirror images, one goes on with smaller pieces where memory ends."""
+"""Inferers around others: one averages over mirror images, one goes on with smaller pieces where memory ends, one keeps
+labels alone.
+"""
 
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer, sliding_window_inference
+from monai.transforms import Activationsd, Compose
+
+from bundle.pyraseg.transforms import InvertArgmaxd, RequireFinited
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +102,95 @@ class _Frugal:
         return sliding_window_inference(
             images, tile, 1, lambda piece: self(piece, *args, **kwargs), overlap=OVERLAP, mode="gaussian"
         )
+
+
+#: Steps behind the network that look at each voxel by itself.
+PER_SLICE = (RequireFinited, Activationsd)
+#: Bytes of logits that there are at a time.
+SLAB = 1 << 27
+
+
+class SlabInferer(Inferer):
+    """Make labels of some slices at a time, so that memory does not grow with classes times slices.
+
+    The first steps of a postprocessing, up to `InvertArgmaxd`, are done slab by slab, with what a run over the whole
+    volume gives: they mix no slices. The others, which look at the labels as a whole, are left as `rest`. Where others
+    than `PER_SLICE` come before, as those that keep probabilities, all of it is left, and logits are returned.
+
+    Args:
+        inferer: applies the network to slices that know nothing of each other.
+        postprocessing: from logits on.
+        classes: number of the network's classes.
+        whole: return logits anyway, for others that look at them.
+
+    Shapes: (1, C, W', H'[, D]) -> labels (1, 1, W, H[, D]) uint8 on the grid of the input.
+    """
+
+    def __init__(
+        self,
+        inferer: Inferer,
+        *,
+        postprocessing: Compose,
+        classes: int,
+        whole: bool = False,
+    ) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.classes = classes
+        steps = list(postprocessing.transforms)
+        first = list(takewhile(lambda step: isinstance(step, PER_SLICE), steps))
+        after = steps[len(first) :]
+        self.by_slab = not whole and bool(after) and isinstance(after[0], InvertArgmaxd)
+        #: What is left to do with what this returns.
+        self.rest = Compose(after[1:]) if self.by_slab else postprocessing
+        if self.by_slab:
+            self.to_labels = Compose([*first, after[0]])
+            self.invert: InvertArgmaxd = after[0]
+
+    def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not self.by_slab:
+            return self.inferer(inputs, network, *args, **kwargs)
+
+        def labels_of(image: MetaTensor) -> MetaTensor:
+            logits = self.inferer(image[None], network, *args, **kwargs)[0]
+            with torch.autocast(image.device.type, enabled=False):
+                return self.to_labels({self.invert.keys[0]: logits, self.invert.orig_key: image})[self.invert.keys[0]]
+
+        return list_data_collate([self._labels(image, labels_of) for image in decollate_batch(inputs)])
+
+    def _labels(self, image: MetaTensor, labels_of: Callable[[MetaTensor], MetaTensor]) -> MetaTensor:
+        if image.ndim == 3:
+            return labels_of(image)
+        depth = image.shape[3]
+        slices = max(1, SLAB // (4 * self.classes * image.shape[1] * image.shape[2]))
+        batch = _batch_size(self.inferer)
+        slices -= slices % batch if slices > batch else 0  # whole batches: the network computes the very same
+        # The number of each slice, on the grid of the input: where it lies there, and whether slices stay apart.
+        probe = torch.arange(depth, dtype=torch.float32, device=image.device).expand(1, *image.shape[1:])
+        numbers = self.invert.inverted(probe, image) if slices < depth else None
+        if numbers is None or numbers.shape[-1] != depth:
+            return labels_of(image)
+        order = numbers[0, 0, 0].as_tensor().round()
+        if (numbers.as_tensor() - order).abs().max() > 0.01:
+            return labels_of(image)
+        labels = torch.zeros(numbers.shape, dtype=torch.uint8)
+        meta = numbers.meta
+        del numbers, probe
+        for start in range(0, depth, slices):
+            there = ((order >= start) & (order < start + slices)).nonzero()[:, 0]
+            # Without the other metadata, such as headers, which `Invertd` would copy for each slab and class.
+            named = {key: image.meta[key] for key in ("affine", "filename_or_obj") if key in image.meta}
+            slab = MetaTensor(image.as_tensor()[..., start : start + slices], meta=named)
+            slab.applied_operations = image.applied_operations
+            labels[..., there.cpu()] = labels_of(slab).as_tensor()
+        return MetaTensor(labels, meta=meta)
+
+
+def _batch_size(inferer: Inferer) -> int:
+    """Return how many slices an inferer gives to the network at a time."""
+    while isinstance(inferer, FrugalInferer | FlipInferer):
+        inferer = inferer.inferer
+    return getattr(inferer, "sw_batch_size", 1)
 
 
 def smaller_tile(size: torch.Size) -> tuple[int, ...] | None:

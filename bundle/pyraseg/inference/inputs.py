@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from textwrap import shorten
 from threading import RLock
 from time import monotonic
 from typing import Any
@@ -18,6 +19,9 @@ from bundle.pyraseg.core import describe as describe_any
 from bundle.pyraseg.inference.inferers import is_out_of_memory
 
 logger = logging.getLogger(__name__)
+
+#: Characters of a reason in the list of all failures, which the log has told before.
+LONGEST = 400
 
 
 class Tally:
@@ -74,9 +78,12 @@ class Tally:
             self.done(name)
 
     def require_all(self) -> None:
-        """Raise PyrasegError if any input failed; the message names each."""
+        """Raise PyrasegError if any input failed; the message names each, and what the log tells in full in short."""
         if self.failures:
-            listed = "\n  ".join(f"{name}: {' '.join(reasons)}" for name, reasons in sorted(self.failures.items()))
+            told = {name: " ".join(reasons) for name, reasons in sorted(self.failures.items())}
+            listed = "\n  ".join(
+                f"{name}: {shorten(reason, LONGEST, placeholder=' ...')}" for name, reason in told.items()
+            )
             others = ", the others were segmented" if len(self.failures) < len(self.names) else ""
             raise PyrasegError(f"{len(self.failures)} of {len(self.names)} inputs failed{others}:\n  {listed}")
 
@@ -113,10 +120,10 @@ class InputDataset(IterableDataset):
             waiting: Future | None = None
             for item in [*self.data, None]:
                 current, waiting = waiting, pool.submit(self._load, item) if item is not None else None
-                loaded = current.result() if current is not None else None
-                del current  # else it keeps the volume until the next one is there
-                if loaded is not None:
-                    yield loaded
+                loaded = [] if current is None else [found for found in [current.result()] if found is not None]
+                del current  # else it keeps the volume until the next one is there, as a name of it would
+                if loaded:
+                    yield loaded.pop()
 
     def _load(self, item: dict[str, Any]) -> dict[str, Any] | None:
         if "fault" in item:

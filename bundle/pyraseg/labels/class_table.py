@@ -177,10 +177,16 @@ class ClassTable:
         if unknown:
             unit = "voxels" if values.ndim > 2 else "pixels"
             listed = f"the values {sorted(known)}" if self.values else f"the values 0 to {len(self.class_names) - 1}"
+            whole = all(value == np.rint(value) for value, _ in unknown)
+            remedy = (
+                "Correct the label or class_names, or say which class each value is, such as "
+                f'"label_names": {self._example(found)}.'
+                if whole
+                else "A label map holds whole numbers, so these are no classes: correct the label."
+            )
             raise PyrasegError(
                 f"The label {path} holds the values {values_listed(unknown, unit)}, but {listed} are declared for the "
-                f"classes {self.class_names}. Correct the label or class_names, or say which class each value is, such "
-                f'as "label_names": {self._example(found)}.'
+                f"classes {self.class_names}. {remedy}"
             )
         return np.array([known[value] for value in found], np.uint8)[np.searchsorted(found, values)]
 

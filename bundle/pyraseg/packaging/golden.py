@@ -92,6 +92,8 @@ def predict(parser, folder: Path) -> dict[str, np.ndarray]:
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]
     found = {"image": sample(item["image"]), "scores": sample(item["pred"])}
+    if not all(np.isfinite(value).all() for value in found.values()):
+        raise SystemExit("the network is shown, or gives, values that are NaN or infinite")
     labels = np.asarray(parser.get_parsed_content("postprocessing")(item)["pred"])
     return found | {"labels": labels.astype(np.uint8)}
 

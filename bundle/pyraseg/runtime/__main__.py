@@ -37,6 +37,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Segment everything, say so, and return how many inputs failed."""
+    from bundle.pyraseg.dicom import read_selection
     from bundle.pyraseg.runtime.find import find_inputs
     from bundle.pyraseg.runtime.images import segment
     from bundle.pyraseg.runtime.model import Model
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     protect([options.model])
     inputs = find_inputs(options.input, leave_out=options.output)
     name, version = model.algorithm
-    select = dict(item.split("=", 1) for item in options.select)
+    select = read_selection(options.select)
     print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
     written, failures = set(), []
     for item in inputs:

@@ -5,6 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
+#: What the two files are called in which Analyze, and NIfTI where it wants to, keeps header and voxels.
+PAIR = (".hdr", ".img")
 #: Names of files that often lie beside images and that nobody takes for one. Others that are no DICOM may be damaged.
 SIDECARS = (
     *(".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".odt", ".html", ".htm", ".log", ".url"),
@@ -80,14 +83,16 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     entries = sorted(_visible(path, output)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
-    found = [{"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named]
+    found: list[dict[str, Any]] = [
+        {"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named
+    ]
     others = sorted(set(files).difference(named, _detached_pixels(named)))
     scan = scan_files(others, root=root)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
     sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
     found += [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
     found += [
-        {"fault": f"is {reason}", "name": file.relative_to(root).as_posix()}
+        {"fault": _fault(file, reason), "name": file.relative_to(root).as_posix()}
         for file, reason in faulty
         if file not in sidecars
     ]
@@ -166,6 +171,13 @@ def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
                 yield file.parent / name
 
 
+def _fault(file: Path, reason: str) -> str:
+    """Return what is wrong with a file that is no image."""
+    if reason == "not DICOM" and file.suffix.lower() in PAIR:
+        return "is not DICOM, but half of a pair (Analyze, or NIfTI in two files). Convert it to NIfTI in one file."
+    return f"is {reason}"
+
+
 def _is_sidecar(file: Path) -> bool:
     """Return whether a file that is no image is called as one that only accompanies images."""
     return file.name.lower().endswith(SIDECARS)
@@ -176,6 +188,7 @@ def _series_name(series: Series, root: Path) -> str:
     first = series.files[0].relative_to(root)
     if len(series.files) == 1:
         return without_suffix(first.as_posix())
-    if first.parent.name:
-        return first.parent.as_posix()
+    folder = Path(commonpath(file.relative_to(root).parent for file in series.files))  # a medium may spread it
+    if folder.name:
+        return folder.as_posix()
     return root.name if root.name not in ("", "..") else root.resolve().name or "series"  # "." has none to give

@@ -47,7 +47,7 @@ class Labels:
     frame_numbers: Sequence[int] = ()
 
 
-def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, str] | None = None) -> Labels:
+def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, object] | None = None) -> Labels:
     """Return the labels of an image, which are computed when they are taken.
 
     Args:

@@ -20,6 +20,7 @@ from .parallel import KeepInStep as KeepInStep
 from .parallel import distribute as distribute
 from .resume import Checkpoints as Checkpoints
 from .samplers import StagedSampler as StagedSampler
+from .samplers import require_batch as require_batch
 from .stages import StageHandler as StageHandler
 from .stages import StagePlan as StagePlan
 from .validation import EarlyStopping as EarlyStopping

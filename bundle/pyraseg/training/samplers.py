@@ -11,6 +11,20 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.data import Draw, SliceDataset
 
 
+def require_batch(samples_per_epoch: int, batch_size: int, *, processes: int = 1) -> None:
+    """Refuse epochs without a whole batch: what is left over is no step of a training.
+
+    Raises:
+        PyrasegError: a process has fewer samples than a batch takes.
+    """
+    if samples_per_epoch // processes < batch_size:
+        shared = f", shared by {processes} processes," if processes > 1 else ""
+        raise PyrasegError(
+            f"An epoch of {samples_per_epoch} samples{shared} has no batch of {batch_size}: raise samples_per_epoch, "
+            "or lower batch_size."
+        )
+
+
 class StagedSampler(Sampler[Draw]):
     """Draw a fixed number of slices an epoch, patient by patient, from the share of the patients that the stage allows.
 
@@ -26,6 +40,7 @@ class StagedSampler(Sampler[Draw]):
         seed: of the order of the patients and of the draws.
         rank: number of this process, from 0 on.
         processes: how many share the draws; what they do not share evenly is left out.
+        batch_size: of each process; an epoch is to have one batch at least.
     """
 
     def __init__(
@@ -37,14 +52,14 @@ class StagedSampler(Sampler[Draw]):
         seed: int = 0,
         rank: int = 0,
         processes: int = 1,
+        batch_size: int = 1,
     ) -> None:
         if not 0 <= background_fraction <= 1 or samples_per_epoch < 1:
             raise PyrasegError(
                 "background_fraction must lie in [0, 1] and samples_per_epoch be positive, "
                 f"got {background_fraction} and {samples_per_epoch}."
             )
-        if samples_per_epoch < processes:
-            raise PyrasegError(f"{processes} processes cannot share {samples_per_epoch} samples_per_epoch: raise it.")
+        require_batch(samples_per_epoch, batch_size, processes=processes)
         self.samples_per_epoch = samples_per_epoch
         self.rank = rank
         self.processes = processes

@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import LPS_TO_RAS, voxel_sizes
-from bundle.pyraseg.transforms.nifti import in_mm, is_place, listed_sizes, one_volume, tell
+from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume, tell
 
 #: Length in mm of the units of length that headers name.
 UNITS = {
@@ -34,9 +34,9 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     import itk
 
-    header = read_header(path)
+    header, end = read_header(path)
     segments = {key: text for key, text in header.items() if re.match(r"Segment\d+_", key)}
-    _require_pixels(path, header)
+    _require_pixels(path, header, end)
     form = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if form is None:
         raise PyrasegError(f"{path} is no file of its format. Replace the file or leave it out.")
@@ -70,13 +70,17 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return np.moveaxis(array, (0, 1, 2), (2, 1, 0)), meta
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """Return the fields of a header of NRRD (`key:=value` too) or MetaImage; names of fields are lower-case."""
+def read_header(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields of a header, and where it ends.
+
+    Names of fields are lower-case; of a NRRD its `key:=value` pairs are fields too, with their keys as they are.
+    """
     with path.open("rb") as file:
         start = file.read(LONGEST_HEADER)
     nrrd = start.startswith(b"NRRD")
-    end = re.search(rb"\r?\n\r?\n" if nrrd else rb"(?i)elementdatafile[^\n]*", start)
-    text = start[: end.end() if end else 0].decode(errors="replace")
+    end = re.search(rb"\r?\n\r?\n" if nrrd else rb"(?i)elementdatafile[^\n]*\n?", start)
+    length = end.end() if end else len(start)
+    text = start[:length].decode(errors="replace")
     fields: dict[str, str] = {}
     for line in text.splitlines():
         if nrrd and ":=" in line:
@@ -85,15 +89,33 @@ def read_header(path: Path) -> dict[str, str]:
         elif not line.startswith("#"):
             key, _, value = line.partition(":" if nrrd else "=")
             fields[re.sub(r"\s+", " ", key.strip().lower())] = value.strip()
-    return fields
+    return fields, length
 
 
-def _require_pixels(path: Path, header: dict[str, str]) -> None:
-    """Refuse a header whose voxels are in another file that is not there."""
-    named = header.get("elementdatafile", header.get("data file", header.get("datafile", "LOCAL")))
-    several = named.split()[0].upper() in ("LOCAL", "LIST") or "%" in named if named else True
-    if not several and not (path.parent / named).is_file():
+def pixel_file(path: Path) -> Path | None:
+    """Return the one file in which a header of NRRD or MetaImage says its voxels are; None where they follow it."""
+    named = _named_pixels(read_header(path)[0])
+    return path.parent / named if _is_one_file(named) else None
+
+
+def _named_pixels(header: dict[str, str]) -> str:
+    return header.get("elementdatafile", header.get("data file", header.get("datafile", "LOCAL")))
+
+
+def _is_one_file(named: str) -> bool:
+    return re.match(r"local$|list\b|.*%", named, re.IGNORECASE) is None
+
+
+def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
+    """Refuse a header whose voxels are in another file that is not there, and compressed voxels that are damaged."""
+    named = _named_pixels(header)
+    elsewhere = _is_one_file(named)
+    if elsewhere and not (path.parent / named).is_file():
         raise PyrasegError(f"{path} is a header, and the file of its voxels, {named}, is not beside it. Put it there.")
+    packed = header.get("encoding", "").lower() in ("gzip", "gz") or header.get("compresseddata", "").lower() == "true"
+    skips = {"line skip", "byte skip", "lineskip", "byteskip"} & set(header)
+    if packed and not skips and (elsewhere or named.upper() == "LOCAL"):
+        inflate((path.parent / named).read_bytes() if elsewhere else path.read_bytes()[end:], path)
 
 
 def _scale(path: Path, header: dict[str, str]) -> float:

@@ -86,8 +86,12 @@ class Target:
 
     @classmethod
     def of_file(cls, shape: tuple[int, ...], meta: Mapping[str, Any], name: str) -> "Target":
-        """Return the grid of an image of another format than DICOM, of this shape and with these metadata."""
+        """Return the grid of an image of another format than DICOM, of this shape and with these metadata.
+
+        One plane of a format of volumes lies in the patient too, so it stays a volume of one slice.
+        """
         affine = np.asarray(meta.get("affine", np.eye(4)), float)
+        shape = (*shape, 1) if len(shape) == 2 and "oriented" in meta else shape
         return cls(shape, affine, name, None, meta.get("other_affine"), meta.get("oriented", True))
 
 
@@ -154,6 +158,10 @@ class LabelReader:
         For a DICOM series as `read_series` returned it, that is the transpose of its pixels (slices, rows, columns).
         """
         target = Target.of(image)
+        label = self._read(path, target)
+        return label.reshape(target.shape if isinstance(image, DicomImage) else tuple(image.shape[1:]))
+
+    def _read(self, path: LabelPath, target: Target) -> np.ndarray:
         if isinstance(path, Mapping):
             if not path:
                 raise PyrasegError("The data list has a label without a mask for any class. Correct its entry.")

@@ -2,15 +2,16 @@
 """Read NIfTI: one volume, where its voxels lie in mm, and in words what the header leaves open."""
 
 import logging
+import zlib
 from collections.abc import Mapping
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
-from nibabel.openers import Opener
 from nibabel.spatialimages import HeaderDataError
 
 from bundle.pyraseg.core import PyrasegError
@@ -31,6 +32,12 @@ PLACE = (
 )  # fmt: skip
 
 
+#: How a file begins that gzip has packed, the bytes of a header that tell its kind, and the kinds.
+GZIP, HEADER, KINDS = b"\x1f\x8b", 540, (nib.Nifti1Image, nib.Nifti2Image)
+#: Where a header says that its voxels follow in the same file.
+LONE = {nib.Nifti1Image: slice(344, 346), nib.Nifti2Image: slice(4, 6)}
+
+
 @cache
 def tell(message: str) -> None:
     """Warn once of what is odd in a file, however often it is read."""
@@ -49,32 +56,63 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     of the qform do not: then it is the leftover of a program that did not know it. What was taken is told.
 
     Raises:
-        PyrasegError: the file holds no voxels, several volumes, colors or complex numbers, or no place that can be.
+        PyrasegError: the file is no NIfTI or damaged, or holds no voxels, several volumes, colors or complex numbers,
+            or no place that can be.
     """
-    image = nib.load(path)
-    if not isinstance(image, nib.Nifti1Pair):
-        raise PyrasegError(f"{path} is no NIfTI but {type(image).__name__}. Convert it to NIfTI.")
-    header, dtype = image.header, image.get_data_dtype()
-    shape = one_volume(image.shape, path)
-    if dtype.fields:
-        raise PyrasegError(
-            f"{path} holds colors (RGB), and a volume has one number a voxel. Convert it to gray values."
-        )
-    if dtype.kind == "c":
-        raise PyrasegError(f"{path} holds complex numbers. Save their magnitude, or what else is to be seen.")
-    _require_scale(image, path)
-    values = np.asarray(image.dataobj).reshape(shape, order="F")
-    meta = {**_placed(image, shape, path), "place": {name: np.array(header[name]) for name in PLACE}}
+    with path.open("rb") as file:
+        start = file.read(2)
+    stream = BytesIO(inflate(path.read_bytes(), path)) if start == GZIP else path.open("rb")
+    with stream:
+        start = stream.read(HEADER)
+        found = [kind for kind in KINDS if kind.header_class.may_contain_header(start)]
+        if not found or start[LONE[found[0]]] != b"n+":
+            raise PyrasegError(
+                f"{path} is no NIfTI, whatever it is called: its content does not begin as one file of NIfTI does. "
+                "Convert it to NIfTI or leave it out."
+            )
+        stream.seek(0)
+        _require_scale(found[0].header_class.from_fileobj(stream), path)
+        stream.seek(0)
+        image = found[0].from_stream(stream)
+        dtype, shape = image.get_data_dtype(), one_volume(image.shape, path)
+        if dtype.fields:
+            raise PyrasegError(f"{path} holds colors (RGB), not one number a voxel. Convert it to gray values.")
+        if dtype.kind == "c":
+            raise PyrasegError(f"{path} holds complex numbers. Save their magnitude, or what else is to be seen.")
+        values = np.asarray(image.dataobj).reshape(shape, order="F")
+    meta = {**_placed(image, shape, path), "place": {name: np.array(image.header[name]) for name in PLACE}}
     if dtype.kind in "iu":
         meta["step"] = abs(float(getattr(image.dataobj, "slope", 1)))
     return values.astype(values.dtype.newbyteorder("="), copy=False), meta
 
 
-def _require_scale(image: nib.Nifti1Pair, path: Path) -> None:
+def inflate(packed: bytes, path: Path) -> bytes:
+    """Return what bytes hold that gzip or zlib has packed, once it agrees with its checksum.
+
+    nibabel and ITK do not ask: they return the voxels of a damaged file as if they were right. What follows the last
+    of the packed parts is left out.
+
+    Raises:
+        PyrasegError: it is damaged or cut.
+    """
+    parts = []
+    while packed[:2] == GZIP or not parts:
+        unpacking = zlib.decompressobj(wbits=47)  # of either
+        try:
+            parts.append(unpacking.decompress(packed))
+        except zlib.error as error:
+            raise PyrasegError(
+                f"{path} is damaged: what it has compressed is wrong ({error}). Get it again."
+            ) from error
+        if not unpacking.eof:
+            raise PyrasegError(f"{path} is cut: its compressed content has no end. Get it again.")
+        packed = unpacking.unused_data
+    return b"".join(parts)
+
+
+def _require_scale(header: nib.Nifti1Header, path: Path) -> None:
     """Refuse a header that scales its values by infinity; nibabel takes that for no scale at all."""
-    with Opener(str(path)) as file:
-        slope = type(image.header).from_fileobj(file)["scl_slope"]  # the loaded one has none any more
-    if np.isinf(slope):
+    if np.isinf(header["scl_slope"]):
         raise PyrasegError(
             f"{path} cannot be read as an image: its header scales the values by infinity (scl_slope). Correct it."
         )

@@ -6,19 +6,24 @@ Probabilities mean what they say by one temperature, fitted on validation and ke
 
 import json
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import Invertd, InvertibleTransform, MapTransform
+from monai.transforms.utils import scale_affine
+from monai.utils import TraceKeys
 from scipy import ndimage
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError, file_digest, write_json
 from bundle.pyraseg.transforms.reader import geometry_of
+from bundle.pyraseg.transforms.resampling import enlarge_photograph
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +126,8 @@ class RequireFinited(MapTransform):
                 name = image.meta.get("filename_or_obj", "an image") if isinstance(image, MetaTensor) else "an image"
                 raise PyrasegError(
                     f"The network's output for {name} is NaN or infinite, and makes no mask. If amp is on, set it to "
-                    "false: the numbers of half precision end at 65504. Otherwise the weights are not of this network."
+                    "false: numbers of half precision end at 65504. Otherwise the weights are of another network, "
+                    "or of a training that ran away: lower its learning rates."
                 )
         return dict(data)
 
@@ -131,7 +137,8 @@ class InvertArgmaxd(MapTransform):
 
     The same as MONAI's `Invertd` and `AsDiscreted(argmax=True)`, one class after the other: there is never more than
     two classes' worth of probabilities on the large grid at a time, and it takes a fifth of the time, for torch's
-    argmax over the first axis is slow.
+    argmax over the first axis is slow. A photograph that was only resized is done in bands: of hundreds of megapixels
+    there is no more than the labels.
 
     Args:
         keys: probabilities, (classes, W', H'[, D']); they become (1, W, H[, D]) uint8 on the CPU.
@@ -155,20 +162,43 @@ class InvertArgmaxd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         return {**data, **{key: self.labels(data, key) for key in self.key_iterator(data)}}
 
-    def labels(self, data: Mapping[Hashable, torch.Tensor], key: Hashable) -> MetaTensor:
+    def inverted(self, values: Tensor, image: MetaTensor) -> MetaTensor:
+        """Return values (1, W', H'[, D']) on the grid that an image had before the preprocessing."""
+        key = self.keys[0]
+        return self.invert({key: MetaTensor(values), self.orig_key: image})[key]
+
+    def labels(self, data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
         """Return the class indices for one key; of equal probabilities the first class counts, as for an argmax."""
+        probabilities, image = data[key], data[self.orig_key]
+        if probabilities.ndim == 3 and [step["class"] for step in image.applied_operations] == ["ResizePhotograph"]:
+            return _labels_in_bands(probabilities, image)
 
-        def inverted(index: int) -> MetaTensor:
-            return self.invert({key: data[key][index : index + 1], self.orig_key: data[self.orig_key]})[key]
-
-        first = inverted(0)
+        first = self.inverted(probabilities[:1], image)
         largest = first.as_tensor().clone()
         labels = torch.zeros_like(largest, dtype=torch.uint8)
-        for index in range(1, len(data[key])):
-            probability = inverted(index).as_tensor()
-            labels.masked_fill_(probability > largest, index)
-            torch.maximum(largest, probability, out=largest)
-        return MetaTensor(labels.cpu(), meta=first.meta)
+        others = (self.inverted(values, image).as_tensor() for values in probabilities[1:].split(1))
+        return MetaTensor(_largest(largest, others, labels).cpu(), meta=first.meta)
+
+
+def _largest(largest: Tensor, others: Iterable[Tensor], labels: Tensor) -> Tensor:
+    """Write into labels, zeros, the number of the other that is larger than all before; `largest` is used up."""
+    for index, probability in enumerate(others, start=1):
+        labels.masked_fill_(probability > largest, index)
+        torch.maximum(largest, probability, out=largest)
+    return labels
+
+
+def _labels_in_bands(probabilities: Tensor, image: MetaTensor) -> MetaTensor:
+    """Return the class indices of a photograph on the grid that it had before it was resized."""
+    width, height = image.applied_operations[0][TraceKeys.ORIG_SIZE]
+    labels = torch.zeros((1, height, width), dtype=torch.uint8).mT
+    values = torch.as_tensor(probabilities).as_subclass(Tensor).float()
+    for columns, band in enlarge_photograph(values, (height, width)):
+        first, *others = band.split(1)
+        found = torch.zeros_like(first, dtype=torch.uint8)
+        labels[:, columns] = _largest(first.clone(), others, found).cpu()
+    affine = image.affine @ torch.as_tensor(to_affine_nd(3, scale_affine(image.shape[1:], (width, height))))
+    return MetaTensor(labels, meta={**image.meta, "affine": affine})
 
 
 class RemoveSmallRegionsd(MapTransform):

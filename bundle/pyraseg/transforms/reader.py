@@ -13,7 +13,16 @@ from monai.data import ImageReader, MetaTensor
 from monai.utils import SpaceKeys, ensure_tuple
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, fill_outside, read_photograph, require
-from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, FoundFile, Geometry, apply_affine, as_file, read_series
+from bundle.pyraseg.dicom import (
+    LPS_TO_RAS,
+    DicomImage,
+    FoundFile,
+    Geometry,
+    apply_affine,
+    as_file,
+    read_selection,
+    read_series,
+)
 from bundle.pyraseg.transforms.itk_formats import read_itk
 from bundle.pyraseg.transforms.nifti import read_nifti
 
@@ -41,7 +50,8 @@ class MedicalImageReader(ImageReader):
 
     Args:
         series_uid: which series to read where a path holds several DICOM series.
-        select: which phase, echo or b-value to read where a series holds several, such as {"AcquisitionNumber": 2}.
+        select: which phase, echo or b-value to read where a series holds several, such as "AcquisitionNumber=2"; see
+            `read_series`.
         expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
             another value is warned of, for a model may find anything in what it was not trained on. A value that the
             header lacks is not. Known are `DicomImage.source`'s.
@@ -57,7 +67,7 @@ class MedicalImageReader(ImageReader):
         self,
         *,
         series_uid: str | None = None,
-        select: dict[str, Any] | None = None,
+        select: str | Mapping[str, Any] | None = None,
         expected: Mapping[str, str] | None = None,
         rgb: bool = False,
         label: bool = False,
@@ -67,7 +77,7 @@ class MedicalImageReader(ImageReader):
             known = "series_uid, select, expected, rgb and label"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series_uid = series_uid
-        self.select = select
+        self.select = read_selection(select)
         self.expected = dict(expected or {})
         self.rgb = rgb
         self.label = label

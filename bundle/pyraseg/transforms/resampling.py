@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give slices a common pixel size, and photographs a common size."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,22 @@ def shrink_photograph(image: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
         F.interpolate(band.float()[None], (band.shape[1], size[1]), **options) for band in image.mT.split(rows, dim=1)
     ]
     return F.interpolate(torch.cat(bands, dim=2), size, **options)[0].mT
+
+
+def enlarge_photograph(images: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield parts of (C, W, H) at the size (H, W), bilinear, to the bit as `resize_rasters` does.
+
+    The filter works along rows first and along columns then, so columns of the result can be made some at a time.
+
+    Returns:
+        For each part its columns and (C, columns, H).
+    """
+    height, width = size
+    columns = max(1, BAND // (images.shape[0] * height))
+    wide = F.interpolate(images.mT[None], (images.shape[2], width), mode="bilinear")
+    for start in range(0, width, columns):
+        band = wide[..., start : start + columns]
+        yield slice(start, start + columns), F.interpolate(band, (height, band.shape[3]), mode="bilinear")[0].mT
 
 
 class AntialiasedResize(Resize):
@@ -107,8 +123,10 @@ class ResampleSlices(AntialiasedResize):
     def __call__(self, img: MetaTensor) -> MetaTensor:
         if img.ndim != 4 or not img.meta.get("has_geometry", True):
             raise PyrasegError(
-                f"{img.meta.get('filename_or_obj', 'An image')} has the shape {tuple(img.shape)} and no patient "
-                "position, so no spacing in mm: a photograph or a projection. Use ResizePhotographd for it."
+                f"{img.meta.get('filename_or_obj', 'An image')} has no patient position (a radiograph, an ultrasound "
+                f"image or a photograph, of shape {tuple(img.shape)}), and this model is for slices of volumes, whose "
+                "pixels have a size in mm. `pyraseg models` lists the included models, and --model gives one to "
+                "`pyraseg segment`."
             )
         pairs = zip(img.shape[1:3], img.pixdim, strict=False)
         return self.to_size(img, *(max(1, round(size * float(pixel) / self.spacing)) for size, pixel in pairs))

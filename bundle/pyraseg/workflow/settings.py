@@ -11,7 +11,7 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.utils.module import locate
 
 from bundle.pyraseg.core import ModelSettings
-from bundle.pyraseg.transforms import parse_window
+from bundle.pyraseg.transforms import Percentiles, parse_window
 from bundle.pyraseg.workflow.running import running_parser
 
 #: Keys of a config that are settings by themselves.
@@ -131,7 +131,7 @@ def _window(item: Any) -> Any:
     window = parse_window(item)
     if isinstance(window, int):
         return f"header:{window}" if window else "header"
-    if hasattr(window, "center"):
-        shown = {"center": window.center, "width": window.width}
-        return shown if window.function == "LINEAR" else {**shown, "function": window.function}
-    return {"percentiles": list(window)}
+    if isinstance(window, Percentiles):
+        return {"percentiles": list(window)}
+    shown = {"center": window.center, "width": window.width}
+    return shown if window.function == "LINEAR" else {**shown, "function": window.function}

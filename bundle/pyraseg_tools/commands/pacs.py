@@ -53,6 +53,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     # Behind the arguments, so that --help needs no extra.
+    from bundle.pyraseg.dicom import read_selection
     from bundle.pyraseg.runtime import Model
     from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
 
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         journal = Journal(path, model_hash=model_hash)
         if options.retry_failed:
             journal.forget_failures()
-        select = dict(item.split("=", 1) for item in options.select)
+        select = read_selection(options.select)
         worker = Worker(client, model, journal, images, select=select)
         try:
             if options.watch is not None:

@@ -44,7 +44,7 @@ class Worker:
         journal: Journal,
         images: Path,
         *,
-        select: Mapping[str, str] | None = None,
+        select: Mapping[str, object] | None = None,
     ) -> None:
         self.client = client
         self.model = model

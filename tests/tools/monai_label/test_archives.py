@@ -61,3 +61,14 @@ def test_a_submitted_label_costs_no_look_at_the_images_and_a_new_image_does(fold
     assert len(looks) == 2
     first.unlink()
     assert archive.series()[0].instances == 2
+
+
+def test_series_that_share_a_uid_are_not_served(folder, caplog):
+    """No client could tell them apart; other series are, and the log says which stand under one UID."""
+    for patient in "AB":
+        files.write_series(folder / patient, np.zeros((3, 8, 8), np.int16), PatientID=f"SECRET-{patient}",
+                           SeriesInstanceUID=files.uid("shared"))  # fmt: skip
+    (series,) = FolderArchive(folder).series()
+    assert series.uid == files.uid("series")
+    assert f"The series UID {files.uid('shared')} stands for 2 different series" in caplog.text
+    assert "SECRET" not in caplog.text

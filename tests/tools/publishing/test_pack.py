@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.settings import ModelSettings
+from bundle.pyraseg.training.checkpoints import read_model, save_model
 from bundle.pyraseg_tools.commands.package import main
 from bundle.pyraseg_tools.publishing.packing import check_tracked, pack
 from bundle.pyraseg_tools.publishing.task import Task
@@ -133,7 +135,7 @@ def test_a_repository_that_git_cannot_read(copy):
 def test_weights_that_the_metadata_do_not_describe(copy, tmp_path):
     weights = torch.load(copy / "models" / "dermoscopy.pt", weights_only=True)
     torch.save(weights | {"more": torch.zeros(1)}, copy / "models" / "dermoscopy.pt")
-    with pytest.raises(PyrasegError, match=r"describe other weights, 2bb3aa60.* Measure these weights"):
+    with pytest.raises(PyrasegError, match=r"describe other weights, e6a2a4d3.* Measure these weights"):
         pack(copy, "dermoscopy", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -141,7 +143,7 @@ def test_weights_that_the_metadata_do_not_describe(copy, tmp_path):
 @pytest.mark.parametrize(
     ("task", "lost", "said"),
     [
-        ("retina", None, r"no weights at .*retina\.pt\. Train the task first"),
+        ("retina", None, r"no trained model at .*retina\.pt\. Train the task first"),
         ("dermoscopy", "docs/dermoscopy_card.md", r"dermoscopy_card\.md, which says the model card"),
         ("dermoscopy", "docs/data_licenses/dermoscopy.txt", r"dermoscopy\.txt, which says what the data"),
         ("dermoscopy", "configs/dermoscopy_inference.json", r"no config .*dermoscopy_inference\.json"),
@@ -156,7 +158,7 @@ def test_a_task_that_lacks_something(copy, tmp_path, task, lost, said):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"no weights", "is no file of weights"), (None, "holds more than weights")]
+    ("content", "said"), [(b"no weights", "is not a file of weights"), (None, "holds more than weights")]
 )
 def test_a_model_that_is_none(tmp_path, content, said):
     model = tmp_path / "model.pt"
@@ -166,6 +168,25 @@ def test_a_model_that_is_none(tmp_path, content, said):
         model.write_bytes(content)
     with pytest.raises(PyrasegError, match=said):
         pack(ROOT, "dermoscopy", tmp_path / "out", model=model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_packed(tmp_path, value):
+    weights, _ = read_model(ROOT / "models" / "dermoscopy.pt")
+    weights["head.classifier.1.bias"][0] = value
+    torch.save(weights, tmp_path / "model.pt")
+    with pytest.raises(PyrasegError, match=r"model\.pt: 1 weights are NaN or infinite"):
+        pack(ROOT, "dermoscopy", tmp_path / "out", model=tmp_path / "model.pt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_other_settings_are_not_packed(tmp_path):
+    weights, trained = read_model(ROOT / "models" / "dermoscopy.pt")
+    other = ModelSettings({**trained, "class_names": ["lesion", "background"]}, {})
+    save_model(weights, tmp_path / "model.pt", settings=other)
+    with pytest.raises(PyrasegError, match=r'class_names: \["lesion", "background"\] in its training'):
+        pack(ROOT, "dermoscopy", tmp_path / "out", model=tmp_path / "model.pt")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_another_network_are_found_before_anything_is_written(copy, tmp_path):

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, read_csv, without_suffix
 from bundle.pyraseg.datalists import PATIENT_KEYWORDS, Identity, group_patients
-from bundle.pyraseg.dicom import Scan, Series, frame_planes
+from bundle.pyraseg.dicom import Scan, Series, frame_planes, read_selection
 from bundle.pyraseg.labels import ImageUids, images_of, read_references
 
 LOGGER = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Stack:
     study_uid: str
     files: tuple[Path, ...]
     headers: tuple[Dataset, ...] = field(repr=False)
-    select: Mapping[str, str] = field(default_factory=dict)
+    select: Mapping[str, object] = field(default_factory=dict)
     labels: tuple[Path, ...] = ()  # more than one is an error, of this stack
     stated_patient: str = ""
     patient: str = ""  # p0001
@@ -154,7 +154,7 @@ def _apply_table(
             raise PyrasegError(f"The table names {row['series']!r}, which is {found} below {root}. Correct the table.")
         for place in places:
             stack = replace(
-                stacks[place], stated_patient=row.get("patient", ""), select=_selection(row.get("select", ""))
+                stacks[place], stated_patient=row.get("patient", ""), select=read_selection(row.get("select", ""))
             )
             if "label" in row:
                 stack = replace(stack, labels=(Path(row["label"]),) if row["label"] else ())
@@ -166,13 +166,6 @@ def _apply_table(
 def _is_meant(stack: Stack, series: str, root: Path) -> bool:
     path = (root / series).resolve()
     return series == stack.series_uid or any(path in (file.resolve(), file.resolve().parent) for file in stack.files)
-
-
-def _selection(text: str) -> dict[str, str]:
-    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
-    if any(not (name.strip() and value.strip()) for name, _, value in pairs):
-        raise PyrasegError(f"The table selects {text!r}; write AcquisitionNumber=2, several with a semicolon between.")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _by_reference(objects: Sequence[Path], stacks: Sequence[Stack]) -> tuple[dict[int, list[Path]], tuple[Path, ...]]:

@@ -131,7 +131,7 @@ def test_the_table_says_patient_label_and_phase(tree, tmp_path):
         ("series,label\nx/ct\n", "or a row with more or fewer"),
         ("series,label\nx/ct,l.nii\n", r"names the label .*l\.nii, which does not exist"),
         ("series,patient\nz/ct,1\n", "The table names 'z/ct', which is no series below"),
-        ("series,select\nx/ct,AcquisitionNumber\n", "write AcquisitionNumber=2"),
+        ("series,select\nx/ct,AcquisitionNumber\n", "such as AcquisitionNumber=2"),
     ],
 )
 def test_refused_tables(tree, tmp_path, text, message):

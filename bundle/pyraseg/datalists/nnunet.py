@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout of nnU-Net, and the names of classes in its `dataset.json` and that of the Decathlon.
+
+Version 2 writes imagesTr/CASE_0000.nii.gz, one file for each channel of a case, and labelsTr/CASE.nii.gz; its
+`dataset.json` lists no pairs (https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md).
+Version 1 lists them as the Decathlon does, without the channel in the names of the images.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
+
+logger = logging.getLogger(__name__)
+
+#: The class that stands for pixels that nobody has labeled.
+IGNORE = "ignore"
+
+
+def is_nnunet(content: Any) -> bool:
+    """Return whether the content of a `dataset.json` is one of nnU-Net's version 2."""
+    return (
+        isinstance(content, Mapping)
+        and "training" not in content
+        and isinstance(content.get("labels"), Mapping)
+        and not content.keys().isdisjoint(("channel_names", "modality", "file_ending", "dataset"))
+    )
+
+
+def find_nnunet(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the images and the labels of nnU-Net's version 2, each by the name of the case.
+
+    Args:
+        folder: of the data set.
+        content: of its `dataset.json`.
+
+    Raises:
+        PyrasegError: a case has several channels, or files are not where they should be.
+    """
+    ending = str(content.get("file_ending") or ".nii.gz")
+    channels: dict[str, dict[int, Path]] = {}
+    labels: dict[str, Path] = {}
+    if isinstance(content.get("dataset"), Mapping):  # it lists files wherever they are
+        for case, files in content["dataset"].items():
+            paths = [Path(os.path.normpath(folder / str(name))) for name in files["images"]]
+            channels[case], labels[case] = dict(enumerate(paths)), Path(os.path.normpath(folder / str(files["label"])))
+            absent = [path for path in (*paths, labels[case]) if not path.is_file()]
+            if absent:
+                raise PyrasegError(
+                    f"{folder / 'dataset.json'} lists {absent[0]}, which is absent. Unpack the set again."
+                )
+    else:
+        for name in ("imagesTr", "labelsTr"):
+            if not (folder / name).is_dir():
+                raise PyrasegError(
+                    f"{folder / 'dataset.json'} is one of nnU-Net, but {folder} has no folder {name}. Put the files "
+                    "there, or give an image pattern and a label pattern."
+                )
+        for path in _files(folder / "imagesTr", ending):
+            if match := re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending)):
+                channels.setdefault(match[1], {})[int(match[2])] = path
+        labels = {path.name.removesuffix(ending): path for path in _files(folder / "labelsTr", ending)}
+        if not channels.keys() & labels.keys():
+            raise PyrasegError(
+                f"{folder} has no image imagesTr/CASE_0000{ending} with a label labelsTr/CASE{ending}, as its "
+                f"dataset.json says: {len(channels)} images and {len(labels)} labels are called so. Correct "
+                "file_ending there, or give an image pattern and a label pattern."
+            )
+        left_out = len(_files(folder / "imagesTs", ending)) if (folder / "imagesTs").is_dir() else 0
+        if left_out:
+            logger.warning("%d files in %s are left out: only imagesTr is read", left_out, folder / "imagesTs")
+    require_one_channel(content, max(len(files) for files in channels.values()), ending)
+    return {case: next(iter(files.values())) for case, files in channels.items()}, labels
+
+
+def require_one_channel(content: Mapping[str, Any], found: int, ending: str) -> None:
+    """Refuse a set of nnU-Net whose cases have several images, such as T1 and T2; `found` is their number.
+
+    Raises:
+        PyrasegError: the message says how to choose one.
+    """
+    stated = content.get("channel_names") or content.get("modality")
+    names = [str(name) for name in stated.values()] if isinstance(stated, Mapping) else []
+    rgb = found == 1 and ending.lower().endswith(PHOTOGRAPH)  # nnU-Net counts the colors of one picture as channels
+    count = 1 if rgb else max(found, len(names))
+    if count > 1:
+        raise PyrasegError(
+            f"Each case has {count} channels in files of their own ({', '.join(names) or 'no names'}), and one image a "
+            f'case is read. Choose one: --image-pattern "imagesTr/{{case}}_0000{ending}" --label-pattern '
+            f'"labelsTr/{{case}}{ending}" takes the first{f" ({names[0]})" if names else ""}.'
+        )
+
+
+def stated_classes(content: Mapping[str, Any]) -> tuple[dict[int, str], int | None]:
+    """Return the names of classes by their values, and the value of pixels that nobody has labeled.
+
+    Regions, which are several values each, name no class: a label map holds the values.
+
+    >>> stated_classes({"labels": {"background": 0, "liver": 1, "ignore": 2}})
+    ({0: 'background', 1: 'liver'}, 2)
+    >>> stated_classes({"labels": {"0": "background", "1": "liver"}})
+    ({0: 'background', 1: 'liver'}, None)
+    """
+    labels = content.get("labels")
+    names: dict[int, str] = {}
+    regions = []
+    for key, value in labels.items() if isinstance(labels, Mapping) else ():
+        if isinstance(value, list):
+            regions.append(str(key))
+        elif isinstance(value, str) and str(key).isdigit():
+            names[int(key)] = value
+        elif isinstance(value, int):
+            names[value] = str(key)
+    if regions:
+        logger.warning(
+            "The regions %s of dataset.json are unions of values and name no class: the classes are the values in the "
+            "label maps. Give them names of their own in class_names.",
+            ", ".join(regions),
+        )
+    unknown = next((value for value, name in names.items() if name.lower() == IGNORE), None)
+    return {value: name for value, name in names.items() if value != unknown}, unknown
+
+
+def _files(folder: Path, ending: str) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.endswith(ending) and not path.name.startswith("."))

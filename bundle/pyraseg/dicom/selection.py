@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose one stack of slices where a series holds several: by attributes, as a user types them, and as we advise."""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import combinations
+
+from pydicom.datadict import keyword_dict
+
+from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.dicom.apart import IDENTITY
+from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, places, plain, short, tally, text
+from bundle.pyraseg.dicom.scan import PHASES
+
+#: As the value of a keyword: it need not be the same in all slices.
+ANY = "any"
+#: Which attributes stand for what `frame.FACTS` names, and may be anything: positions then tell where slices lie.
+IGNORABLE = {"FrameOfReferenceUID": "frames of reference"}
+#: What else tells stacks apart that cannot be one.
+MIXED = ("FrameOfReferenceUID", "ImageOrientationPatient", "Rows", "Columns", "PixelSpacing")
+#: What numbers the slices in one place: its n-th value is chosen by #n.
+RANKED = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber")
+#: Choices that a message lists.
+MOST_CHOICES = 4
+
+Selection = Mapping[str, object]
+
+
+def read_selection(select: str | Sequence[str] | Selection | None) -> dict[str, object]:
+    """Return the values that slices must have, by keyword.
+
+    Args:
+        select: a mapping, or as it is typed: ``AcquisitionNumber=2``, several with a semicolon between them, or a list
+            of such.
+
+    Raises:
+        PyrasegError: it has another form, or names something else than DICOM keywords.
+    """
+    if not isinstance(select, Mapping):
+        written = select or ""
+        pairs = [
+            part.partition("=") for part in (written if isinstance(written, str) else ";".join(written)).split(";")
+        ]
+        pairs = [(keyword.strip(), value.strip()) for keyword, _, value in pairs if keyword.strip() or value.strip()]
+        if not all(keyword and value for keyword, value in pairs):
+            raise PyrasegError(f"Slices are selected by {written!r}. Write KEYWORD=VALUE, such as AcquisitionNumber=2, "
+                               "and several with a semicolon between them.")  # fmt: skip
+        select = dict(pairs)
+    for keyword in select:
+        if keyword not in keyword_dict:
+            raise PyrasegError(
+                f"Slices are selected by DICOM keywords, and {keyword!r} is none.{nearest_hint(keyword, keyword_dict)}"
+            )
+    return dict(select)
+
+
+def typed(select: Selection) -> str:
+    """Return the option that selects it, as it is typed in a shell."""
+    return "--select " + shlex.quote(";".join(f"{keyword}={text(value)}" for keyword, value in select.items()))
+
+
+def ignored(select: Selection) -> set[str]:
+    """Return which of `frame.FACTS` do not count with a selection."""
+    return {IGNORABLE[keyword] for keyword, value in select.items() if value == ANY and keyword in IGNORABLE}
+
+
+def selected(frames: list[Frame], select: Selection, *, series: object) -> list[Frame]:
+    """Return the frames that have what is selected; of a value ``#n`` those that come n-th in their place.
+
+    Raises:
+        PyrasegError: there is none, or the frames have no places to count in.
+    """
+    ranks = {keyword: int(str(value)[1:]) for keyword, value in select.items() if _is_rank(value)}
+    for keyword, wanted in select.items():
+        if keyword in ranks or (keyword in IGNORABLE and wanted == ANY):
+            continue
+        meant = tuple(wanted.split("\\")) if isinstance(wanted, str) and "\\" in wanted else wanted
+        chosen = [frame for frame in frames if comparable(frame.value(keyword)) == comparable(plain(meant))]
+        if not chosen:
+            there = "other values" if keyword in IDENTITY else tally(frame.value(keyword) for frame in frames)
+            wanted = "that value" if keyword in IDENTITY else short(text(wanted))
+            raise PyrasegError(f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}.")
+        frames = chosen
+    for keyword, rank in ranks.items():
+        if mixture(frames, ignored=ignored(select)) or any(frame.plane is None for frame in frames):
+            raise PyrasegError(
+                f"Series {series}: {keyword}=#{rank} counts the slices in one place, and these have no places in one "
+                "stack. Select by a value first, with a semicolon between."
+            )
+        numbered = _ranks(frames, keyword)
+        frames = [frame for frame in frames if numbered.get(frame) == rank]
+        if not frames:
+            raise PyrasegError(f"Series {series}: no place has {rank} slices of different {keyword}.")
+    return frames
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, str) and value[:1] == "#" and value[1:].isdecimal()
+
+
+def _ranks(frames: Sequence[Frame], keyword: str) -> dict[Frame, int]:
+    """Return the rank of each frame among those in its place by a number, from 1; none where two have the same."""
+    by_place: dict[int, list[tuple[float, Frame]]] = defaultdict(list)
+    for frame, place in zip(frames, places(frames), strict=True):
+        try:
+            by_place[int(place)].append((float(str(frame.value(keyword))), frame))
+        except ValueError:
+            continue
+    return {
+        frame: rank
+        for members in by_place.values()
+        if len({value for value, _ in members}) == len(members)
+        for rank, (_, frame) in enumerate(sorted(members, key=lambda member: member[0]), 1)
+    }
+
+
+def choices(frames: Sequence[Frame], *, given: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
+    """Return selections, beyond a given one, that were tried: what they choose is one stack and fills all its places.
+
+    Those by one attribute come first, then those by rank, by two attributes, and by one and a rank; of these the first
+    kind that reaches every frame is returned, or the one that reaches most. No frame is chosen twice in vain.
+    """
+    skipped = ignored(given)
+    is_mixed = mixture(frames, ignored=skipped) is not None
+    count = 0 if is_mixed else len(set(places(frames).tolist()))
+
+    def is_stack(chosen: Sequence[Frame]) -> bool:
+        if mixture(chosen, ignored=skipped) is not None:
+            return False
+        there = len(set(places(chosen).tolist()))
+        return there == len(chosen) and (is_mixed or there == count)
+
+    values = {keyword: [frame.value(keyword) for frame in frames] for keyword in (*PHASES, *(MIXED * is_mixed))}
+    kinds = {keyword: len(set(map(comparable, column))) for keyword, column in values.items()}
+    differing = [name for name, count in kinds.items() if 1 < count <= len(frames) / 2 or (is_mixed and name in MIXED)]
+    best: list[tuple[dict[str, object], list[Frame]]] = []
+    reached = 0
+    for candidates in _candidates(frames, values, differing, ranks=not is_mixed):
+        found, covered = [], set()
+        for select, chosen in candidates():
+            if not covered.issuperset(chosen) and is_stack(chosen):
+                found.append(({**given, **select}, chosen))
+                covered.update(chosen)
+        if len(covered) > reached:
+            best, reached = found, len(covered)
+        if reached == len(frames):
+            break
+    return best
+
+
+Candidates = Iterator[tuple[dict[str, object], list[Frame]]]
+
+
+def _candidates(
+    frames: Sequence[Frame], values: Mapping[str, Sequence[object]], differing: Collection[str], *, ranks: bool
+) -> list[Callable[[], Candidates]]:
+    """Return the kinds of selections to try."""
+
+    def by(keywords: Sequence[str]) -> Candidates:
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        for number in range(len(frames)):
+            groups[tuple(comparable(values[keyword][number]) for keyword in keywords)].append(number)
+        for key in sorted(groups, key=lambda key: groups[key][0]):
+            if all(part != "" for part in key):  # nothing is typed to choose what lacks a value
+                numbers = groups[key]
+                chosen = {keyword: values[keyword][numbers[0]] for keyword in keywords}
+                yield chosen, [frames[number] for number in numbers]
+
+    def by_one() -> Candidates:
+        for keyword in differing:
+            yield from by([keyword])
+
+    def by_two() -> Candidates:
+        for pair in combinations(differing, 2):
+            yield from by(pair)
+
+    def by_rank(among: Sequence[Frame] = frames) -> Candidates:
+        for keyword in RANKED:
+            numbered = _ranks(among, keyword)
+            for rank in range(1, max(numbered.values(), default=0) + 1):
+                yield {keyword: f"#{rank}"}, [frame for frame in among if numbered.get(frame) == rank]
+
+    def by_one_and_rank() -> Candidates:
+        for select, chosen in by_one():
+            for rank, ranked in by_rank(chosen):
+                if not rank.keys() & select.keys():
+                    yield select | rank, ranked
+
+    return [by_one, by_rank, by_two, by_one_and_rank] if ranks else [by_one, by_two]
+
+
+def advice(found: Sequence[tuple[dict[str, object], list[Frame]]]) -> str:
+    """Return what can be typed to read one of some stacks."""
+    listed = [f"{typed(select)} ({counted(len(chosen), 'slice')})" for select, chosen in found[:MOST_CHOICES]]
+    more = f", and {len(found) - MOST_CHOICES} more of this kind" if len(found) > MOST_CHOICES else ""
+    first = {
+        keyword: value if isinstance(value, int | float) else text(value) for keyword, value in found[0][0].items()
+    }
+    return f"Read one of them with {' or '.join(listed)}{more} (in Python select={first})."
