@@ -39,6 +39,7 @@ from .padding import fill_outside as fill_outside
 from .padding import require_outside as require_outside
 from .padding import valid_percentiles as valid_percentiles
 from .photographs import as_rgb as as_rgb
+from .photographs import is_upright as is_upright
 from .photographs import open_photograph as open_photograph
 from .photographs import pixels_of as pixels_of
 from .photographs import read_photograph as read_photograph

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from bundle.pyraseg.core.errors import PyrasegError
@@ -63,6 +63,15 @@ def open_photograph(path: str | Path, *, alone: bool = False, draft: tuple[int, 
         raise _unreadable(path, "its content is of no known format") from error
     except Exception as error:  # damaged files make Pillow raise nearly every type there is
         raise _unreadable(path, str(error).strip()[:200] or type(error).__name__) from error
+
+
+def is_upright(path: str | Path) -> bool:
+    """Return whether a photograph is stored as it is shown, by its header alone; one that cannot be read is."""
+    try:
+        with Path(path).open("rb") as file, Image.open(file) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+    except Exception:  # what is wrong with it is told where it is read
+        return True
 
 
 def read_photograph(path: str | Path, *, rgb: bool = False) -> np.ndarray:

@@ -13,7 +13,7 @@ from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.transforms import MedicalImageReader, Target
 from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
-from bundle.pyraseg_tools.monai_label.series_files import names_in, values_on
+from bundle.pyraseg_tools.monai_label.series_files import names_in, upright_copy, values_on
 
 
 class FolderDatastore(LocalDatastore):
@@ -30,7 +30,17 @@ class FolderDatastore(LocalDatastore):
 
     def __init__(self, tasks: Sequence[Task], path: str, **options: Any) -> None:
         self.tasks = tasks
+        self.upright = tempfile.TemporaryDirectory(prefix="pyraseg_upright_")
         super().__init__(path, **options)
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Return the path of an image; that of an upright copy where its file says how to turn it.
+
+        3D Slicer shows the pixels as they are stored and web browsers as the EXIF orientation says: what one of them
+        draws would lie elsewhere for the other. On the copy there is one way to see it, and to segment it.
+        """
+        path = super().get_image_uri(image_id)
+        return str(upright_copy(Path(path), Path(self.upright.name))) if path else path
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         if image_id in self.list_images():

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import ITK, PHOTOGRAPH, PyrasegError, replacing, without_suffix
+from bundle.pyraseg.core import ITK, PHOTOGRAPH, PyrasegError, is_upright, open_photograph, replacing, without_suffix
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, unit_normal
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.labels import read_painted, slicer_segments
@@ -74,6 +74,21 @@ def _upright(affine: np.ndarray) -> np.ndarray:
     upright = affine.copy()
     upright[:3, 2] = normal * (normal @ affine[:3, 2])
     return upright
+
+
+def upright_copy(image: Path, folder: Path) -> Path:
+    """Return a PNG in a folder that shows a photograph upright, or the photograph where it is stored so."""
+    if not image.name.lower().endswith(PHOTOGRAPH) or is_upright(image):
+        return image
+    path = folder / f"{image.stem}_{image.stat().st_mtime_ns}.png"
+    if not path.is_file():
+        picture = open_photograph(image)
+        with replacing(path) as temporary:
+            picture = (
+                picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else picture.convert("RGB")
+            )
+            picture.save(temporary, format="PNG")
+    return path
 
 
 def on_image(path: Path, image: DicomImage) -> np.ndarray:

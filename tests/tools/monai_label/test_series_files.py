@@ -10,7 +10,7 @@ from pydicom.uid import VLPhotographicImageStorage
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, on_image, write_for_clients
+from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, on_image, upright_copy, write_for_clients
 from tests.helpers import dicom_files as files
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0)
@@ -87,3 +87,19 @@ def test_our_bundles_read_the_dicom_files_beside_it(tmp_path):
     for suffix in (".nii.gz", ".png"):
         assert dicom_of(str(tmp_path / f"1.2.3{suffix}")) == str(tmp_path / f"1.2.3{SERIES}")
     assert dicom_of("elsewhere/1.2.3.nii.gz") == "elsewhere/1.2.3.nii.gz"
+
+
+def test_a_photograph_that_is_stored_turned_is_served_upright(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 4, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6  # the first row lies at the right
+    Image.fromarray(np.ascontiguousarray(pixels[:, ::-1].swapaxes(0, 1))).save(tmp_path / "a.v1.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    (tmp_path / "copies").mkdir()
+    copy = upright_copy(tmp_path / "a.v1.png", tmp_path / "copies")
+    with Image.open(copy) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), pixels)
+        assert 274 not in shown.getexif()
+    assert upright_copy(tmp_path / "a.v1.png", tmp_path / "copies") == copy
+    for other in (tmp_path / "b.png", tmp_path / "gone.png", tmp_path / "a.nii.gz"):
+        assert upright_copy(other, tmp_path / "copies") == other
