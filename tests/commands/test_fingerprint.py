@@ -104,7 +104,7 @@ def test_patients_are_not_named(tmp_path):
     ("options", "message"),
     [
         (["--class_name", "x"], "The nearest name is 'class_names'"),
-        (["--memory_gb", "8"], "Nothing in the config uses"),
+        (["--memory_gb", "8"], "has no option --memory_gb"),
         (["--epochs"], "has no value"),
         (["--dataset_dir", "/nowhere"], "/nowhere does not exist"),
         (["--label_pattern", "none/{case}.png"], "none"),

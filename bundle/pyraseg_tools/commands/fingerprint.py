@@ -57,6 +57,11 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     parser.add_argument(
         "--max-ratio", type=float, default=10.0, help="largest ratio of class weights (default: %(default)s)"
     )
+    parser.add_argument(
+        "--modality",
+        metavar="CT|MR|PT|...",
+        help="modality of images that are no DICOM; CT is in HU (default: HU where the values of a volume show it)",
+    )
     return split_options(parser, argv)
 
 
@@ -140,7 +145,18 @@ def main(argv: list[str] | None = None) -> None:
     cases = parser.get_parsed_content("cases")
     root = Path(parser.get_parsed_content("dataset_dir")).expanduser().resolve()
     workers = parser.get_parsed_content("num_workers")
-    measured = measure_cases(cases, load, root=root, classes=len(names), num_workers=workers)
+    kind = parser["image_kind"]
+    if options.modality is not None and kind != "volume":
+        raise PyrasegError(f"--modality is for volumes; the config takes images of the kind {kind!r}. Leave it out.")
+    measured = measure_cases(
+        cases,
+        load,
+        root=root,
+        classes=len(names),
+        num_workers=workers,
+        image_kind=kind,
+        modality=options.modality.upper() if options.modality else None,
+    )
     training = [case for case in measured if case.part == "training" and case.size and not case.is_constant]
     if not any(case.foreground for case in training):
         faults = "\n  ".join(dict.fromkeys(case.fault for case in measured if case.fault))
@@ -153,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir()
         write_cases(folder / "cases.csv", measured, odd, names)
         draw_histograms(folder / "histograms.png", training, counts, settings.get("windows", Setting([], "")).value)
-        draw_pairs(folder / "pairs.png", measured, odd, load)
+        draw_pairs(folder / "pairs.png", measured, odd, load, image_kind=kind)
         proposal = config_text({key: setting.value for key, setting in settings.items()})
         (folder / "proposal.json").write_text(proposal, encoding="utf-8")
         (folder / "report.md").write_text(report(measured, odd, counts, settings, notes), encoding="utf-8")

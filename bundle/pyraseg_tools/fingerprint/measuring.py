@@ -16,6 +16,7 @@ from bundle.pyraseg.core import PyrasegError, require_mendable, valid_percentile
 from bundle.pyraseg.data import count_label
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.transforms import UNKNOWN, OrientSlices
+from bundle.pyraseg_tools.fingerprint.units import units_of
 
 #: Percentiles of the intensities under the labels; the outer two are those of nnU-Net's fingerprint (Isensee et al.,
 #: "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation", Nat Methods 2021).
@@ -38,7 +39,8 @@ class CaseFingerprint:
         size: (W, H) or (W, H, D).
         spacing: mm along the same axes; None without patient geometry.
         channels: 1 for gray, 3 for RGB, whose mean stands for its intensity.
-        modality, units: of a DICOM image, else "".
+        modality, units: "HU" for CT, else those of a DICOM header or "".
+        evidence: by what units and modality are known, in words.
         extent: smallest value, 0.5th and 99.5th percentile and largest value of the image.
         foreground: the PERCENTILES of the intensities under the labels; None where no pixel is labeled.
         ranks: percent of the image's pixels below the first, and not above the last, of those percentiles.
@@ -57,6 +59,7 @@ class CaseFingerprint:
     channels: int = 1
     modality: str = ""
     units: str = ""
+    evidence: str = ""
     extent: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     foreground: tuple[float, float, float] | None = None
     ranks: tuple[float, float] | None = None
@@ -88,6 +91,8 @@ def measure_cases(
     root: Path,
     classes: int,
     num_workers: int = 0,
+    image_kind: str = "volume",
+    modality: str | None = None,
 ) -> list[CaseFingerprint]:
     """Measure every case of every part of a split.
 
@@ -98,21 +103,29 @@ def measure_cases(
         root: folder of the data set.
         classes: number of classes, background among them.
         num_workers: processes that share the work.
+        image_kind: "volume", "projection" or "photograph".
+        modality: that a user states for images without a DICOM header; CT is in HU.
     """
     items = [(part, item) for part, items in cases.items() for item in items]
-    todo = _Cases(items, case_names([item for _, item in items], root), load, classes)
+    todo = _Cases(items, case_names([item for _, item in items], root), load, classes, image_kind, modality)
     loader = DataLoader(todo, batch_size=None, num_workers=min(num_workers, len(todo)))
     return list(tqdm(loader, desc="Measuring cases", unit="case", disable=None))
 
 
 class _Cases(Dataset):
     def __init__(
-        self, items: list[tuple[str, Mapping]], names: list[str], load: Callable[[dict], dict], classes: int
+        self,
+        items: list[tuple[str, Mapping]],
+        names: list[str],
+        load: Callable[[dict], dict],
+        classes: int,
+        image_kind: str,
+        modality: str | None,
     ) -> None:
         self.items = items
         self.names = names
         self.load = load
-        self.classes = classes
+        self.options = {"classes": classes, "image_kind": image_kind, "modality": modality}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -121,7 +134,7 @@ class _Cases(Dataset):
         part, item = self.items[index]
         known = {"item": item, "part": part, "name": self.names[index]}
         try:
-            return CaseFingerprint(**known, **measure(*load_upright(self.load, item), classes=self.classes))
+            return CaseFingerprint(**known, **measure(*load_upright(self.load, item), **self.options))
         except Exception as error:  # MONAI's transforms wrap what they raise
             return CaseFingerprint(**known, fault=str(require_mendable(error)))
 
@@ -132,8 +145,17 @@ def load_upright(load: Callable[[dict], dict], item: Mapping[str, str]) -> tuple
     return OrientSlices()(loaded["image"]), OrientSlices()(loaded["label"])
 
 
-def measure(image: MetaTensor, label: MetaTensor, *, classes: int) -> dict[str, Any]:
+def measure(
+    image: MetaTensor, label: MetaTensor, *, classes: int, image_kind: str = "volume", modality: str | None = None
+) -> dict[str, Any]:
     """Return what a `CaseFingerprint` holds of an image (C, W, H[, D]) and its label (1, W, H[, D]).
+
+    Args:
+        image: in its own units.
+        label: with class indices.
+        classes: how many, background among them.
+        image_kind: "volume", "projection" or "photograph"; a volume alone may be CT by its values.
+        modality: that a user states for images without a DICOM header.
 
     Raises:
         PyrasegError: the label has several channels, or values that are no class.
@@ -142,14 +164,20 @@ def measure(image: MetaTensor, label: MetaTensor, *, classes: int) -> dict[str, 
     if len(label) != 1:
         raise PyrasegError(f"{where} has {len(label)} channels. Classes that overlap have no fingerprint yet.")
     gray, indices = np.asarray(image, dtype=np.float32).mean(axis=0), np.asarray(label)[0]
-    units, padding = str(image.meta.get("units", "")), int(image.meta.get("padding", 0))
+    padding = int(image.meta.get("padding", 0))
+    header = {name: str(image.meta.get(name, "")) for name in ("modality", "units")}
+    if image_kind == "volume" and len(image) == 1:
+        units, modality, evidence = units_of(gray, **header, stated=modality)
+    else:
+        units, modality, evidence = header["units"], header["modality"], ""
     random = np.random.default_rng(0)
     known = {
         "size": gray.shape,
-        "spacing": _spacing(image),
+        "spacing": _spacing(image, image_kind),
         "channels": len(image),
-        "modality": str(image.meta.get("modality", "")),
+        "modality": modality,
         "units": units,
+        "evidence": evidence,
         "extent": tuple(valid_percentiles(gray, (0, PERCENTILES[0], PERCENTILES[-1], 100), padding=padding).tolist()),
         "counts": count_label(indices, classes, ignore_index=UNKNOWN, path=where),
         "samples": {int(v): random.permutation(gray[indices == v])[:SAMPLES] for v in np.unique(indices)},
@@ -180,7 +208,7 @@ def body(gray: np.ndarray, units: str, padding: int = 0) -> np.ndarray:
     return np.moveaxis(np.stack(filled), 0, 2) if bright.ndim == 3 else filled[0]
 
 
-def _spacing(image: MetaTensor) -> tuple[float, ...] | None:
-    if image.ndim != 4 or not image.meta.get("has_geometry", True):
+def _spacing(image: MetaTensor, image_kind: str) -> tuple[float, ...] | None:
+    if image_kind != "volume" or not image.meta.get("has_geometry", image.ndim == 4):
         return None
     return tuple(round(float(pixel), 6) for pixel in image.pixdim)

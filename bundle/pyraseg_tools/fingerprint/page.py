@@ -27,12 +27,13 @@ def write_cases(
         row |= {"annotated": "; ".join(case.item.get("annotated") or ["all"])}
         if case.size:
             row |= {"size": " x ".join(map(str, case.size)), "modality": case.modality, "units": case.units}
+            row |= {"units_by": case.evidence}
             row |= {"spacing_mm": " x ".join(f"{s:g}" for s in case.spacing or ())}
             row |= dict(zip(figures, (f"{v:.6g}" for v in (*case.extent, *(case.foreground or ()))), strict=False))
             row |= dict(zip(pixels, case.counts.sum(axis=0).tolist(), strict=True))
             row |= {"slices": len(case.counts), "empty_slices": case.empty_slices}
         rows.append(row)
-    head = ["case", "part", "size", "spacing_mm", "modality", "units"]
+    head = ["case", "part", "size", "spacing_mm", "modality", "units", "units_by"]
     write_csv(path, [*head, *figures, *pixels, "slices", "empty_slices", "annotated", "odd"], rows)
 
 
@@ -88,6 +89,7 @@ def report(
                 "",
                 *_ranges(usable),
                 "",
+                *_units(usable),
                 "## Classes of the training part",
                 "",
                 class_table(counts),
@@ -121,6 +123,19 @@ def _annotated(cases: Sequence[CaseFingerprint], class_names: Sequence[str]) -> 
         return []
     counts = ", ".join(f"{name} in {n}" for name, n in zip(class_names[1:], masks[:, 1:].sum(axis=0), strict=True))
     return ["", f"{(~masks.all(axis=1)).sum()} cases were annotated for some classes only: {counts} of {len(cases)}."]
+
+
+def _units(cases: Sequence[CaseFingerprint]) -> list[str]:
+    """Return what intensities are taken as, and why: a line for each answer."""
+    reasons = Counter((case.units, case.modality, case.evidence.partition(":")[0]) for case in cases if case.evidence)
+    examples = {(c.units, c.modality, c.evidence.partition(":")[0]): c for c in reversed(cases)}
+    lines = []
+    for (units, modality, by), count in reasons.most_common():
+        example = examples[units, modality, by]
+        what = f"{units or 'no common unit'}{f' ({modality})' if modality else ''}"
+        lines.append(f"- {count} images: {what}, as for `{example.name}`: {example.evidence}")
+    remedy = "Where this is wrong, say so: `--modality CT` is in HU, any other is not. A DICOM header is believed."
+    return ["## Units", "", *lines, "", remedy, ""] if lines else []
 
 
 def _ranges(cases: Sequence[CaseFingerprint]) -> list[str]:

@@ -67,6 +67,8 @@ def _intensities(axes: Axes, cases: Sequence[CaseFingerprint], names: Sequence[s
                 relative = found if absolute or high == low else (found - low) / (high - low)
                 values.setdefault(value, []).append(relative)
     ends = np.percentile(np.concatenate([part for found in values.values() for part in found]), (0.2, 99.8))
+    if ends[0] == ends[1]:  # classes of one value
+        ends = np.add(ends, (-0.5, 0.5))
     style: dict[str, Any] = {
         "bins": np.linspace(ends[0], ends[1], 80),
         "density": True,
@@ -100,6 +102,8 @@ def draw_pairs(
     cases: Sequence[CaseFingerprint],
     odd: Mapping[str, Sequence[str]],
     load: Callable[[dict], dict],
+    *,
+    image_kind: str = "volume",
 ) -> None:
     """Draw up to `MOST` odd cases with what is odd about them, and fill the row with ordinary ones; labels as outlines.
 
@@ -108,6 +112,7 @@ def draw_pairs(
         cases: all cases.
         odd: reasons by name, as `suspicious` returns them.
         load: as for `measure_cases`.
+        image_kind: "volume", "projection" or "photograph"; the pixels of a volume alone have a size.
     """
     chosen = [case for case in cases if case.name in odd][:MOST]
     others = [case for case in cases if case.name not in odd and not case.is_empty]
@@ -124,7 +129,7 @@ def draw_pairs(
         caption = textwrap.fill(f"{case.name}: {reasons}", 44, max_lines=5)
         axes.set_title(caption, fontsize=7, color="firebrick" if case.name in odd else "black")
         try:
-            picture, aspect = outlined(*load_upright(load, case.item))
+            picture, aspect = outlined(*load_upright(load, case.item), image_kind=image_kind)
         except (PyrasegError, RuntimeError) as error:
             require_mendable(error)
             axes.text(0.5, 0.5, "cannot be shown", ha="center", va="center")
@@ -133,14 +138,15 @@ def draw_pairs(
     figure.savefig(path, dpi=90, format="png")
 
 
-def outlined(image: MetaTensor, label: np.ndarray) -> tuple[np.ndarray, float]:
+def outlined(image: MetaTensor, label: np.ndarray, *, image_kind: str = "volume") -> tuple[np.ndarray, float]:
     """Return RGB (H, W, 3) of the slice with the largest label, outlined by class, and the height of its pixels.
 
     Args:
         image: (C, W, H[, D]), a MetaTensor.
         label: (1, W, H[, D]).
+        image_kind: as for `draw_pairs`.
     """
-    spacing = image.pixdim.tolist() if image.ndim == 4 else [1.0, 1.0]
+    spacing = image.pixdim.tolist() if image_kind == "volume" and image.ndim == 4 else [1.0, 1.0]
     gray, classes = np.asarray(image, np.float32).mean(axis=0), np.asarray(label)[0]
     if gray.ndim == 3:
         (largest,) = telling_slices((classes > 0).astype(np.uint8), most=1)

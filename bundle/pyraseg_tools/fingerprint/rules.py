@@ -13,6 +13,7 @@ from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
 OUTSIDE = 0.01  # share of the labeled pixels that may lie outside the body
 SPACING_RATIO = 3.0  # between a case's pixel size and the median one
 FEWEST = 10  # cases without which nobody can say what is usual
+FAR = 100  # deviations that are no longer counted
 DEVIATIONS = 6.0  # robust standard deviations from the median: hardly ever by chance
 
 
@@ -51,7 +52,8 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
         for name, value in _measures(alike).items():
             for case, deviation in zip(alike, _deviations([value(case) for case in alike]), strict=True):
                 if abs(deviation) > DEVIATIONS:
-                    add(case, f"{name} is {value(case):.3g}, {abs(deviation):.0f} deviations from the usual")
+                    far = f"{abs(deviation):.0f}" if abs(deviation) < FAR else f"more than {FAR}"
+                    add(case, f"{name} is {value(case):.3g}, {far} deviations from the usual")
     return found
 
 
@@ -82,8 +84,10 @@ def _measures(cases: Sequence[CaseFingerprint]) -> dict[str, Callable[[CaseFinge
 
 def _brightness(case: CaseFingerprint) -> float:
     assert case.foreground is not None  # asked of labeled images alone
-    _, low, high, _ = case.extent
-    return (case.foreground[1] - low) / max(high - low, np.finfo(float).tiny)
+    smallest, low, high, largest = case.extent
+    if high == low:  # all but a few pixels have one value
+        low, high = smallest, largest
+    return (case.foreground[1] - low) / (high - low)
 
 
 def _deviations(values: Sequence[float]) -> np.ndarray:
@@ -91,7 +95,8 @@ def _deviations(values: Sequence[float]) -> np.ndarray:
     found = np.asarray(values, dtype=float)
     away = found - np.median(found) if len(found) >= FEWEST else np.zeros(len(found))
     spread = 1.4826 * np.median(np.abs(away))
-    return away / spread if spread > 0 else np.zeros(len(values))
+    rounding = 1e-6 * np.abs(found).max(initial=0.0)  # of values that are all the same
+    return away / spread if spread > rounding else np.zeros(len(values))
 
 
 STRIDE = 32  # pixels: a multiple of the deepest stride of every encoder
@@ -113,21 +118,31 @@ def foreground_samples(case: CaseFingerprint) -> np.ndarray:
     return np.concatenate([values for value, values in case.samples.items() if 0 < value < classes])
 
 
+def _partly(known: Sequence[CaseFingerprint], labeled: Sequence[CaseFingerprint]) -> str:
+    if known:
+        return f" ({len(known)} of {len(labeled)} are in HU; if all are CT in HU, give --modality CT)"
+    added = [case for case in labeled if "added" in case.evidence]
+    return f" ({len(added)} of {len(labeled)} look like HU with 1024 added: subtract it for HU)" if added else ""
+
+
 def propose_windows(cases: Sequence[CaseFingerprint]) -> Setting:
     """Return one window: in HU where every case has them, else between percentiles of each image."""
     labeled = [case for case in cases if case.foreground]
-    if all(case.units == "HU" for case in labeled):
+    known = [case for case in labeled if case.units == "HU"]
+    if len(known) == len(labeled):
         values = np.concatenate([foreground_samples(case) for case in labeled])
         low, high = (round(float(value)) for value in np.percentile(values, (0.5, 99.5)))
         window = {"center": (low + high) / 2, "width": float(max(high - low, 1))}
-        return Setting([window], f"from {low} to {high} HU: the 0.5th to 99.5th percentile under the labels")
+        by = ", ".join(sorted({case.evidence.partition(":")[0] for case in known if case.evidence}))
+        by = f" (HU by {by})" if by else ""
+        return Setting([window], f"from {low} to {high} HU{by}: the 0.5th to 99.5th percentile under the labels")
     ranks = np.median([case.ranks for case in labeled if case.ranks is not None], axis=0)
     low = float(np.floor(10 * min(MOST_CUT, ranks[0])) / 10)
     high = float(np.ceil(10 * max(100 - MOST_CUT, ranks[1])) / 10)
     return Setting(
         [{"percentiles": [low, high]}],
-        "intensities without a common unit; the labels of the median case lie between the percentiles "
-        f"{ranks[0]:.3g} and {ranks[1]:.3g} of its image",
+        f"intensities without a common unit{_partly(known, labeled)}; the labels of the median case lie between the "
+        f"percentiles {ranks[0]:.3g} and {ranks[1]:.3g} of its image",
     )
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures of made-up cases against what was put into them, and what looks odd among them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,8 @@ def phantom(*, spacing=(1.0, 1.0), units="HU", shift=0, beside=0, organ=(100.0, 
 
 
 def case(name="a", part="training", **options) -> CaseFingerprint:
-    return CaseFingerprint({}, name, part, **measure(*phantom(**options), classes=2))
+    stated = None if options.get("units", "HU") else "MR"
+    return CaseFingerprint({}, name, part, **measure(*phantom(**options), classes=2, modality=stated))
 
 
 def test_measures_are_those_of_what_was_made():
@@ -112,7 +115,7 @@ def test_ordinary_cases_are_not_odd(cohort):
         ({"shift": 9}, "the relative x of the label's center"),
         ({"spacing": (4.0, 4.0)}, "pixels of 4 mm, mostly 1 mm"),
         ({"organ": (-300.0, 5.0)}, "the relative brightness under the label"),
-        ({"units": ""}, "the modality is not stated, mostly CT"),
+        ({"units": ""}, "the modality is MR, mostly CT"),
     ],
 )
 def test_an_odd_case_is_found_for_its_reason(cohort, options, reason):
@@ -180,3 +183,45 @@ def test_weights_and_empty_share(cohort):
     assert propose_weights(counts, method="inverse_frequency", max_ratio=None).value == pytest.approx([0.0625, 1.938])
     assert propose_weights(counts, method="inverse_frequency", max_ratio=9).value == pytest.approx([0.2, 1.8])
     assert propose_background_fraction(cohort).value == 0.2  # a quarter, bounded
+
+
+# --- units and the kind of image ---
+
+
+def test_ct_without_a_header_gets_a_window_in_hu():
+    image, label = phantom(units="")
+    image.meta["modality"] = ""
+    measured = CaseFingerprint({}, "a", "training", **measure(image, label, classes=2))
+    assert (measured.units, measured.modality) == ("HU", "CT") and "air at -1000" in measured.evidence
+    setting = propose_windows([measured])
+    assert 90 < setting.value[0]["center"] < 110 and "HU by values" in setting.reason
+
+
+def test_hu_in_some_cases_alone_are_told_and_not_used():
+    setting = propose_windows([case(), case(units="")])
+    assert setting.value[0].keys() == {"percentiles"} and "1 of 2 are in HU" in setting.reason
+
+
+@pytest.mark.parametrize(("kind", "spacing"), [("volume", (1.0, 1.0, 3.0)), ("projection", None), ("photograph", None)])
+def test_the_declared_kind_says_whether_pixels_have_a_size(kind, spacing):
+    measured = measure(*phantom(units=""), classes=2, image_kind=kind)
+    assert measured["spacing"] == spacing
+    assert measured["units"] == ("HU" if kind == "volume" else "")
+
+
+@pytest.mark.parametrize("largest", [1.0, 1e-9, 1e6])
+def test_deviations_are_finite_and_bounded(cohort, largest):
+    image, label = phantom(units="")
+    image[:] = 0
+    image[0, 20, 20, 0] = largest  # all but one pixel have one value
+    sparse = CaseFingerprint({}, "sparse", "test", **measure(image, label * 1, classes=2, modality="MR"))
+    for words in suspicious([*cohort, sparse])["sparse"]:
+        assert "inf" not in words and "nan" not in words and len(words) < 90
+
+
+def test_images_that_differ_by_rounding_alone_are_usual():
+    same = [
+        CaseFingerprint({}, str(k), "training", **measure(*phantom(organ=(40.0, 0.0)), classes=2)) for k in range(12)
+    ]
+    shifted = [replace(same[0], name="x", extent=tuple(v * (1 + 1e-12) for v in same[0].extent))]
+    assert suspicious([*same, *shifted]) == {}
