@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bundle.pyraseg.core import PyrasegError, process_rank
+from bundle.pyraseg.networks import DiceFocalLoss, PartialTarget
 from bundle.pyraseg.transforms import set_strength, split_at_random
 
 logger = logging.getLogger(__name__)
@@ -31,18 +32,38 @@ class AugmentBatch:
 
     Args:
         augmentation: the dataset's; what it does before its first random transform was done when the slice was loaded.
+        loss: that the label is for, told apart where some samples were annotated for some of the classes only.
 
     Returns:
-        Image (B, C, W, H) and label (B, 1, W, H) on the device.
+        Image (B, C, W, H) and label (B, 1, W, H) on the device; in place of the label a `PartialTarget` where a sample
+        was not annotated for all classes.
+
+    Raises:
+        PyrasegError: there is such a sample, and the loss cannot leave classes out.
     """
 
-    def __init__(self, augmentation: Compose) -> None:
+    def __init__(self, augmentation: Compose, *, loss: Any = None) -> None:
         _, self.augmentation = split_at_random(augmentation)
+        self.loss = loss
 
     def __call__(
         self, batch: dict[str, torch.Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | PartialTarget]:
+        image, label = self._augment(batch, *default_prepare_batch(batch, device, non_blocking, **kwargs))
+        annotated = batch.get("annotated")
+        if annotated is None or annotated.all():
+            return image, label
+        if not isinstance(self.loss, DiceFocalLoss):
+            raise PyrasegError(
+                "Some cases of the data list were annotated for some of the classes only, and the loss "
+                f"{type(self.loss).__name__} would take the others for background. Use DiceFocalLoss or DiceCELoss of "
+                "bundle.pyraseg.networks, or a class derived from them."
+            )
+        return image, PartialTarget(label, annotated.to(label.device, non_blocking=non_blocking))
+
+    def _augment(
+        self, batch: dict[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = default_prepare_batch(batch, device, non_blocking, **kwargs)
         if "seed" not in batch:
             return image, label
         slices = []
