@@ -36,6 +36,7 @@ HALVES = (("liver", "spleen"), ("lesion", "kidney"))
 ARMS = {
     "all": "all annotations",
     "annotated": "half of them, `annotated` says which",
+    "twice": "the same, as many draws of each annotation",
     "background": "half of them, 0 taken for background",
 }
 PATIENTS, SIZE = 36, 96
@@ -74,7 +75,8 @@ def write_arms(study: Path, work: Path) -> None:
             nib.save(nib.Nifti1Image(halved, np.asarray(label.affine)), path)
             half = {**case, "label": str(path)}
             lists["all"][part].append(case)
-            lists["annotated"][part].append({**half, "annotated": list(names)})
+            for arm in ("annotated", "twice"):
+                lists[arm][part].append({**half, "annotated": list(names)})
             lists["background"][part].append(half)
     for arm, content in lists.items():
         write_json(work / arm / "data" / "datalist.json", content)
@@ -85,6 +87,8 @@ def train(arm: str, seed: int, work: Path) -> dict[str, Any]:
     folder = work / arm / f"seed_{seed}"
     options = {**SETTINGS, "seed": seed, "dataset_dir": str(work / arm / "data"), "cache_dir": str(work / "cache")}
     options |= {"output_dir": str(folder), "model_file": str(folder / "model.pt")}
+    if arm == "twice":
+        options |= {key: 2 * SETTINGS[key] for key in ("epochs", "val_interval")}
     pairs = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     before = processor_seconds()
     bundle("training", None, "train", *pairs, "--previews", "0")
