@@ -62,7 +62,7 @@ def reduce_volume(values: np.ndarray, affine: np.ndarray) -> Reduced:
     small = _resize(np.asarray(turned, np.float32), (SIZE,) * 3)
     ranked = np.sort(small, axis=None)
     middle = (np.searchsorted(ranked, small, "left") + np.searchsorted(ranked, small, "right")) / 2
-    return Reduced(np.uint8(np.round(middle / small.size * 255)), extent)
+    return Reduced(np.round(middle / small.size * 255).astype(np.uint8), extent)
 
 
 def volume_copies(volumes: Sequence[Reduced], threshold: float) -> dict[tuple[int, int], float]:
@@ -305,7 +305,7 @@ def _moved(values: np.ndarray, place: Placement, shape: tuple[int, ...]) -> np.n
     """Return values on the grid of the volume that they lie in; 0 outside."""
     if (np.abs(place.turn) == 1).all() and (place.shift == np.rint(place.shift)).all():
         moved = np.zeros(shape, values.dtype)
-        mirrored = np.flip(values, np.flatnonzero(place.turn < 0).tolist())
+        mirrored = np.flip(values, tuple(np.flatnonzero(place.turn < 0).tolist()))
         starts = np.where(place.turn < 0, place.shift - np.array(values.shape) + 1, place.shift).astype(int)
         lows = np.maximum(starts, 0)
         highs = np.maximum(np.minimum(starts + values.shape, shape), lows)
