@@ -281,6 +281,66 @@ def test_a_blurred_mask_needs_a_threshold(dataset):
     datalist.main([str(dataset), *PATTERN, "--label-threshold", "0.5"])
 
 
+# --- annotated classes ---
+
+
+def test_a_table_says_which_classes_were_annotated(dataset, capsys):
+    table = dataset.parent / "annotated.csv"
+    table.write_text('case,classes\np00_0,"liver; spleen"\np00_1,liver\np01_0,"spleen, liver"\n')
+    datalist.main([str(dataset), *PATTERN, "--annotated-csv", str(table)])
+    out = capsys.readouterr().out
+    cases = load_cases(dataset)
+    told = {Path(item["image"]).stem: item.get("annotated") for part in SPLITS for item in cases[part]}
+    expected = {"p00_0": ["liver", "spleen"], "p00_1": ["liver"], "p01_0": ["spleen", "liver"]}
+    assert {name: classes for name, classes in told.items() if classes} == expected and set(told) == set(CASES)
+    assert f"3 of {len(CASES)} cases were annotated for some classes only" in out
+    counts = {line.split()[0]: line.split()[1:] for line in out[out.index("classes only") :].splitlines() if line}
+    assert counts["part"] == ["all", "liver", "spleen"]
+    for part in SPLITS:
+        inside = [expected.get(name) for name in names(cases[part])]
+        assert counts[part] == [
+            str(inside.count(None)),
+            *(str(sum(of is None or kind in of for of in inside)) for kind in ("liver", "spleen")),
+        ]
+
+
+def test_a_table_may_name_patients_and_folds_keep_it(dataset, tmp_path):
+    (tmp_path / "annotated.csv").write_text("patient,classes\np02,liver\n")
+    options = ["--annotated-csv", str(tmp_path / "annotated.csv"), "--folds", "3", "--output-dir", str(tmp_path / "o")]
+    datalist.main([str(dataset), *PATTERN, *options])
+    for fold in range(3):
+        cases = load_cases(tmp_path / "o" / f"fold_{fold}")
+        told = {Path(item["image"]).stem: item.get("annotated") for part in SPLITS for item in cases[part]}
+        assert {name for name, classes in told.items() if classes == ["liver"]} == {c for c in CASES if c[:3] == "p02"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("case,classes\np00_00,liver\n", "Line 2 of .* 'p00_00', which is no case. The nearest name is 'p00_0'"),
+        ("case,classes\np00_0, ;\n", "Line 2 of .* names no class"),
+        ("case,classes\np00_0,liver\np00_0,spleen\n", "Line 3 of .* says otherwise"),
+        ("image,classes\np00_0,liver\n", "neither case nor patient"),
+        ("case,patient,classes\np00_0,p00,liver\n", "both case and patient"),
+        ("case,class\np00_0,liver\n", "lacks classes"),
+        ("patient,classes\nDOE,liver\n", "Line 2 of .* names no known patient"),
+    ],
+)
+def test_refused_tables_of_annotations(dataset, text, message):
+    table = dataset.parent / "annotated.csv"
+    table.write_text(text)
+    with pytest.raises(PyrasegError, match=message) as caught:
+        datalist.main([str(dataset), *PATTERN, "--annotated-csv", str(table)])
+    assert "DOE" not in str(caught.value)
+    assert not (dataset / "datalist.json").exists()
+
+
+def test_a_table_of_patients_needs_patients(dataset):
+    (dataset.parent / "annotated.csv").write_text("patient,classes\np00,liver\n")
+    with pytest.raises(PyrasegError, match="nothing tells whose the cases are"):
+        datalist.main([str(dataset), "--annotated-csv", str(dataset.parent / "annotated.csv")])
+
+
 def test_a_read_only_folder_is_told_before_anything_is_read():
     with pytest.raises(DiskError, match=r"Nothing can be written to /proc.*by --output-dir"):  # nor by root
         check_request(Path("/proc/self"), seed=0)

@@ -2,45 +2,13 @@
 """A folder is held by one process; it is free again when that ends, however it ends."""
 
 import errno
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from bundle.pyraseg.core import holding
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
 from bundle.pyraseg.core.holding import hold, release
-
-HOLDS = """
-import os, subprocess, sys, time
-from bundle.pyraseg.core.holding import hold
-hold(sys.argv[1], "training")
-child = os.fork() if "fork" in sys.argv else 1
-if child == 0:
-    time.sleep(60)
-print(child, flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def another(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen, int]]:
-    """Run a process that holds the folder, and yield it with the id of its child."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, folder, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
-        try:
-            yield process, child
-        finally:
-            process.kill()
-            if child > 1:
-                os.kill(child, 9)
+from tests.helpers.holder import another
 
 
 def test_a_second_process_is_refused_and_told_who_is_first(tmp_path):

@@ -114,7 +114,8 @@ def test_refuses_what_has_nothing_to_count():
 
 
 def counts(pixels: list[int], of_images: list[int]) -> ClassCounts:
-    return ClassCounts(tuple(NAMES), np.array(pixels), np.array(pixels), np.array(of_images))
+    every = np.full(len(NAMES), sum(pixels))
+    return ClassCounts(tuple(NAMES), np.array(pixels), np.array(pixels), np.array(of_images), every, every)
 
 
 def test_inverse_frequency():
@@ -151,3 +152,27 @@ def test_ratio_is_bounded_on_request():
 def test_refuses_options_without_meaning(options):
     with pytest.raises(PyrasegError):
         class_weights(counts([1, 1, 1], [3, 3, 3]), **options)
+
+
+# --- images that were annotated for some of the classes ---
+
+
+def test_an_image_counts_for_what_it_was_annotated_for():
+    """Two images of 100 pixels: 20 of class 1 in the one, 10 of class 2 in the other, and each for these alone."""
+    pixels = np.array([[80, 20, 0], [90, 0, 10]])
+    annotated = np.array([[True, True, False], [True, False, True]])
+    found = sum_counts(pixels, NAMES, annotated)
+    assert found.shares == pytest.approx([170 / 200, 0.2, 0.1])
+    assert found.annotated_images.tolist() == [2, 1, 1]
+    weights = class_weights(found)
+    assert np.divide(weights, weights[0]) == pytest.approx([1, 0.85 / 0.2, 0.85 / 0.1])
+    both = sum_counts(np.array([[70, 20, 10]]), NAMES)
+    assert np.divide(class_weights(both)[1:], class_weights(both)[1]) == pytest.approx([1, 2])
+    assert np.divide(weights[1:], weights[1]) == pytest.approx([1, 2])  # as of images annotated for everything
+
+
+def test_all_annotations_are_the_same_as_none_told():
+    pixels = np.array([[80, 20, 0], [90, 0, 10]])
+    told, untold = sum_counts(pixels, NAMES, np.ones((2, 3), bool)), sum_counts(pixels, NAMES)
+    assert class_weights(told) == class_weights(untold) and told.shares.tolist() == untold.shares.tolist()
+    assert untold.shares == pytest.approx(pixels.sum(axis=0) / 200)

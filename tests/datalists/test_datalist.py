@@ -289,3 +289,38 @@ def test_a_file_is_no_folder(tmp_path):
     touch(tmp_path, "data.zip")
     with pytest.raises(PyrasegError, match=r"data.zip is a file"):
         load_cases(tmp_path / "data.zip")
+
+
+# --- annotated classes ---
+
+
+def annotated_list(folder: Path, annotated: object) -> None:
+    for name in ("image", "label"):
+        (folder / f"{name}.png").touch()
+    case = {"image": "image.png", "label": "label.png", "annotated": annotated}
+    (folder / "datalist.json").write_text(json.dumps({"training": [case]}))
+
+
+def test_an_item_may_say_which_classes_were_annotated(tmp_path, caplog):
+    annotated_list(tmp_path, ["liver"])
+    with caplog.at_level("INFO"):
+        (case,) = load_cases(tmp_path, class_names=["background", "liver", "spleen"])["training"]
+    assert case["annotated"] == ["liver"]
+    assert "1 of them annotated for some classes only" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("annotated", "message"),
+    [("liver", "as a list"), ([], "as a list"), (["livr"], r"image\.png has 'livr' .* nearest name is 'liver'")],
+)
+def test_refused_annotations(tmp_path, annotated, message):
+    annotated_list(tmp_path, annotated)
+    with pytest.raises(PyrasegError, match=message):
+        load_cases(tmp_path, class_names=["background", "liver", "spleen"])
+
+
+def test_all_classes_named_are_no_part_of_them(tmp_path, caplog):
+    annotated_list(tmp_path, ["spleen", "liver"])
+    with caplog.at_level("INFO"):
+        load_cases(tmp_path, class_names=["background", "liver", "spleen"])
+    assert "some classes only" not in caplog.text

@@ -140,12 +140,12 @@ def test_equal_places_of_other_pixels_are_no_copies(tmp_path):
 
 
 def test_a_frame_of_reference_for_each_image_is_read_on_request(tmp_path):
-    write_series(tmp_path, np.zeros((200, 4, 5), np.int16), per_slice=lambda k: {"FrameOfReferenceUID": uid("f", k)})
+    write_series(tmp_path, np.zeros((60, 4, 5), np.int16), per_slice=lambda k: {"FrameOfReferenceUID": uid("f", k)})
     message = refusal(tmp_path)
-    assert len(message) < 500 and "each of its 200 slices has one of its own" in message
+    assert len(message) < 500 and "each of its 60 slices has one of its own" in message
     assert "with --select FrameOfReferenceUID=any" in message
     image = read_series(tmp_path, select="FrameOfReferenceUID=any")
-    assert len(image.pixels) == 200 and image.geometry.slice_spacing == pytest.approx(1)
+    assert len(image.pixels) == 60 and image.geometry.slice_spacing == pytest.approx(1)
 
 
 def test_stacks_that_cannot_be_one_are_chosen_by_what_differs(tmp_path):
@@ -162,11 +162,11 @@ def test_stacks_that_cannot_be_one_are_chosen_by_what_differs(tmp_path):
 
 @pytest.mark.parametrize("many", [
     lambda k: {"PixelSpacing": [1 + k / 10, 1]},
-    lambda k: {"ContrastBolusAgent": "x" * 60, "FrameOfReferenceUID": uid("f", k % 50)},
-    lambda k: {"ImageOrientationPatient": [1, 0, 0, 0, np.cos(k / 50), np.sin(k / 50)]},
+    lambda k: {"ContrastBolusAgent": "x" * 60, "FrameOfReferenceUID": uid("f", k % 30)},
+    lambda k: {"ImageOrientationPatient": [1, 0, 0, 0, np.cos(k / 30), np.sin(k / 30)]},
 ])  # fmt: skip
 def test_messages_are_bounded(tmp_path, many):
-    write_series(tmp_path, np.zeros((100, 4, 5), np.int16), per_slice=many)
+    write_series(tmp_path, np.zeros((60, 4, 5), np.int16), per_slice=many)
     assert len(refusal(tmp_path)) < 1500
 
 

@@ -229,6 +229,19 @@ def test_calibrating_writes_the_temperature_of_the_model(model):
         assert summary["calibrated"][name]["error"] < 0.3 * summary["uncalibrated"][name]["error"]
 
 
+def test_half_of_the_annotations_find_the_temperature_of_all():
+    probabilities, truth = drawn(1.7, voxels=20_000, seed=5)
+    annotated = np.ones((len(truth), 3), bool)
+    annotated[::2, 1], annotated[1::2, 2] = False, False
+    seen = np.where(annotated[np.arange(len(truth)), truth], truth, 0)
+    assert fit_temperature(probabilities, seen, annotated=annotated) == pytest.approx(1.7, rel=0.05)
+    assert fit_temperature(probabilities, seen) != pytest.approx(1.7, rel=0.2)
+    everything = np.ones((len(truth), 3), bool)
+    assert fit_temperature(probabilities, truth, annotated=everything) == pytest.approx(
+        fit_temperature(probabilities, truth), rel=1e-6
+    )
+
+
 def test_nothing_to_calibrate_with_is_told(model):
     background = torch.zeros(1, 8, 8, dtype=torch.uint8)
     probabilities = torch.zeros(3, 8, 8)

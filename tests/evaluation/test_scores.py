@@ -127,7 +127,7 @@ class AsIs(nn.Module):
 
 def evaluator(cases: list[dict[str, torch.Tensor]]) -> SupervisedEvaluator:
     metric = IgniteMetricHandler(
-        metric_fn=CaseOverlap(CLASSES), output_transform=from_engine(["pred", "label"]), save_details=True
+        metric_fn=CaseOverlap(CLASSES, cases=cases), output_transform=from_engine(["pred", "label"]), save_details=True
     )
     return SupervisedEvaluator(
         device="cpu", val_data_loader=DataLoader(cases), network=AsIs(), key_val_metric={"val_mean_dice": metric}
@@ -145,3 +145,35 @@ def test_metric_gathers_cases_of_unequal_size_in_order_and_starts_anew_each_time
         assert engine.state.metrics["val_mean_dice"] == pytest.approx(dice)
         assert engine.state.best_metric == pytest.approx(dice)
     assert engine.state.best_metric_epoch == 1
+
+
+def test_a_class_that_no_case_was_annotated_for_has_no_dice_and_others_count_where_they_were():
+    pairs = [random_maps(seed, (1, 8, 8, 2)) for seed in range(3)]
+    truths = [truth.clone() for _, truth in pairs]
+    truths[0][truths[0] != 1] = 0
+    truths[1][truths[1] != 2] = 0
+    truths[2][truths[2] != 1] = 0
+    annotated = [["liver"], ["lesion"], ["liver"]]
+    cases = [
+        {"image": prediction.float(), "label": truth} for (prediction, _), truth in zip(pairs, truths, strict=True)
+    ]
+    metric = CaseOverlap(CLASSES, cases=[{"image": "i", "annotated": names} for names in annotated])
+    handler = IgniteMetricHandler(metric_fn=metric, output_transform=from_engine(["pred", "label"]), save_details=True)
+    engine = SupervisedEvaluator(
+        device="cpu", val_data_loader=DataLoader(cases), network=AsIs(), key_val_metric={"dice": handler}
+    )
+    engine.run()
+    liver, lesion, last = summarize(engine.state.metric_details["dice"], CLASSES)
+    by_hand = {
+        k: [
+            2.0 * ((p == k) & (t == k)).sum().item() / ((p == k).sum() + (t == k).sum()).item()
+            for (p, _), t, names in zip(pairs, truths, annotated, strict=True)
+            if CLASSES[k] in names
+        ]
+        for k in (1, 2)
+    }
+    assert (liver.dice, lesion.dice) == pytest.approx((np.mean(by_hand[1]), by_hand[2][0]))
+    assert (liver.cases, liver.absent, liver.false_alarms) == (2, 0, 0)
+    assert (lesion.cases, lesion.absent, lesion.false_alarms) == (1, 0, 0)
+    assert np.isnan(last.dice) and (last.cases, last.absent, last.false_alarms) == (0, 0, 0)
+    assert engine.state.metrics["dice"] == pytest.approx((np.mean(by_hand[1]) + by_hand[2][0]) / 2)

@@ -17,6 +17,7 @@ from bundle.pyraseg.evaluation.summary import (
 )
 
 NONE = dict.fromkeys((*METRICS, *SIZES, *LESIONS), math.nan)
+NAMES = ["liver", "lesion"]
 
 
 def row(case: str, name: str, dice: float, *, truth: int = 10, predicted: int = 10, **others) -> dict:
@@ -35,7 +36,7 @@ ROWS = [
 
 
 def test_classes_by_hand():
-    found = summarize_rows(ROWS, [], resamples=100)
+    found = summarize_rows(ROWS, [], NAMES, resamples=100)
     liver, lesion = found["classes"]["liver"], found["classes"]["lesion"]
     assert {key: liver[key] for key in ("cases", "absent", "false_alarms", "missed")} == {
         "cases": 3, "absent": 0, "false_alarms": 0, "missed": 1,
@@ -75,7 +76,7 @@ def test_detection_is_over_lesions_and_false_positives_over_all_cases():
         {"case": case, "class": "lesion", "patient": case, "size": size, "found": found}
         for case, size, found in (("c1", 0.1, 0), ("c1", 2.0, 1), ("c1", 3.0, 1), ("c2", 1.0, 1))
     ]
-    found = summarize_rows(rows, lesions, resamples=100)["classes"]["lesion"]["detection"]
+    found = summarize_rows(rows, lesions, NAMES, resamples=100)["classes"]["lesion"]["detection"]
     assert (found["lesions"], found["found"]) == (4, 3)
     assert found["sensitivity"]["mean"] == 0.75 and found["sensitivity"]["patients"] == 2
     assert found["false_positives_per_case"]["mean"] == 1.0 and found["false_positives_per_case"]["cases"] == 3
@@ -92,7 +93,7 @@ def test_thirds():
 def test_groups_of_a_column():
     sites = {"a": "north", "b": "north", "c": None}
     rows = [{**r, "site": sites[r["case"]]} for r in ROWS]
-    found = by_column(rows, [], "site", resamples=100)
+    found = by_column(rows, [], NAMES, "site", resamples=100)
     assert list(found) == ["north", "not stated"]
     assert found["north"]["classes"]["liver"]["metrics"]["dice"]["mean"] == pytest.approx(0.7)
     assert found["north"]["classes"]["lesion"]["false_alarms"] == 1
@@ -100,12 +101,12 @@ def test_groups_of_a_column():
 
 
 def test_groups_of_sizes_are_of_each_class():
-    found = by_column(ROWS, [], "size", resamples=100)
+    found = by_column(ROWS, [], NAMES, "size", resamples=100)
     dice = [of["classes"]["liver"]["metrics"]["dice"]["mean"] for of in found.values()]
     assert list(found) == ["smallest third", "middle third", "largest third"] and dice == [0.8, 0.6, 0]
     assert all(set(of["classes"]) == {"liver"} for of in found.values())  # one case has a lesion: no thirds
     ml = [{**r, "truth_ml": 100 - r["truth_voxels"]} for r in ROWS]
-    found = by_column(ml, [], "size", resamples=100)
+    found = by_column(ml, [], NAMES, "size", resamples=100)
     assert found["smallest third"]["classes"]["liver"]["metrics"]["dice"]["mean"] == 0
 
 

@@ -16,6 +16,7 @@ from bundle.pyraseg.evaluation.cases import CaseScorer
 from bundle.pyraseg.evaluation.summary import POLICY
 from bundle.pyraseg.evaluation.table import CaseTable, ScoreTable, check_columns
 from bundle.pyraseg.evaluation.text import format_summary
+from bundle.pyraseg.transforms import geometry_of
 from bundle.pyraseg.transforms.postprocessing import write_temperature
 
 CLASSES = ["background", "liver", "lesion"]
@@ -231,3 +232,70 @@ def test_a_study_without_any_class_has_a_summary(tmp_path, capsys):
     assert summary["classes"]["liver"]["absent"] == 2 and summary["mean"] == {}
     assert summary["uncertainty"] == {"review": ["a", "b"]}
     assert "liver   none" in capsys.readouterr().out
+
+
+# --- cases that were annotated for some of the classes ---
+
+
+def test_what_was_not_annotated_has_no_row_and_counts_nowhere(tmp_path, capsys):
+    """Case a is annotated for the lesion, b for the liver, c for both."""
+    annotated = [["lesion"], ["liver"], None]
+    names = [str(tmp_path / "data" / name) for name in "abc"]
+    items = [
+        {"image": name, "patient": name} | ({"annotated": told} if told else {})
+        for name, told in zip(names, annotated, strict=True)
+    ]
+
+    def step(engine: Engine, case: int) -> list[dict]:
+        prediction, truth = map(volume, CASES[case])
+        if case == 0:
+            truth[truth == 1] = 0
+        sure = torch.nn.functional.one_hot(prediction[0].long(), 3).permute(3, 0, 1, 2) * 0.7 + 0.1
+        engine.state.batch = [{"original": IMAGE}]
+        uncertainty = torch.tensor([0.2, 0.6], dtype=torch.float64)
+        return [{"pred": prediction.float(), "truth": truth, "probabilities": sure, "uncertainty": uncertainty}]
+
+    engine = Engine(step)
+    ScoreTable(
+        tmp_path / "out",
+        cases=items,
+        dataset_dir=tmp_path / "data",
+        scorer=CaseScorer(CLASSES, ["lesion"]),
+        calibration=BoundaryCalibration(CLASSES, margin=1),
+        by=["size"],
+        resamples=200,
+    ).attach(engine)
+    engine.run(range(3))
+    found = rows(tmp_path / "out" / "scores.csv")
+    expected = [("a", "lesion"), ("b", "liver"), ("c", "liver"), ("c", "lesion")]
+    assert [(row["case"], row["class"]) for row in found] == expected
+    assert [float(row["uncertainty"]) for row in found] == [0.6, 0.2, 0.2, 0.6]
+    review = rows(tmp_path / "out" / "review.csv")
+    assert {row["case"]: float(row["uncertainty"]) for row in review} == {"a": 0.6, "b": 0.2, "c": 0.4}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    counts = ("cases", "absent", "false_alarms", "not_annotated")
+    assert list(summary["classes"]) == ["liver", "lesion"]
+    assert [summary["classes"]["liver"][count] for count in counts] == [1, 1, 0, 1]
+    assert [summary["classes"]["lesion"][count] for count in counts] == [1, 1, 1, 1]  # what a made up is a false alarm
+    alone = BoundaryCalibration(CLASSES, margin=1)
+    for name, annotated_in in (("liver", (1, 2)), ("lesion", (0, 2))):
+        alone.start()
+        for case in annotated_in:
+            prediction, truth = map(volume, CASES[case])
+            truth[truth == 1] = 0 if case == 0 else 1
+            sure = torch.nn.functional.one_hot(prediction[0].long(), 3).permute(3, 0, 1, 2) * 0.7 + 0.1
+            alone.add(sure, prediction, truth, geometry_of(IMAGE))
+        expected = json.loads(json.dumps(alone.summary()["uncalibrated"][name]))
+        assert summary["calibration"]["uncalibrated"][name] == expected
+    assert "not annotated" in capsys.readouterr().out
+
+
+def test_a_class_that_no_case_was_annotated_for_is_told_as_such():
+    table = CaseTable(CaseScorer(CLASSES), resamples=200)
+    for case in CASES[1:]:
+        prediction, truth = map(volume, case)
+        truth[truth == 2] = 0
+        table.add("x" + case[0], {"image": "x", "annotated": ["liver"]}, prediction, truth, IMAGE)
+    lesion = table.summary()["classes"]["lesion"]
+    assert (lesion["cases"], lesion["absent"], lesion["false_alarms"], lesion["not_annotated"]) == (0, 0, 0, 2)
+    assert lesion["metrics"] == {}

@@ -13,6 +13,7 @@ from scipy.ndimage import zoom
 
 from bundle.pyraseg.evaluation.cases import CaseScorer
 from bundle.pyraseg.evaluation.table import ScoreTable
+from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg.reporting.pictures import ROOM, CasePictures, draw_views
 
 CLASSES = ["background", "liver", "lesion"]
@@ -20,7 +21,10 @@ CLASSES = ["background", "liver", "lesion"]
 
 @dataclass(frozen=True)
 class Known:
-    """A case: path of its image in the data set, patient, site, image, prediction and truth, (1, W, H[, D])."""
+    """A case: path of its image in the data set, patient, site, image, prediction and truth, (1, W, H[, D]).
+
+    Where it was annotated for some classes only, their names.
+    """
 
     name: str
     patient: str
@@ -28,6 +32,7 @@ class Known:
     image: MetaTensor
     prediction: torch.Tensor
     truth: torch.Tensor
+    annotated: tuple[str, ...] | None = None
 
 
 def volume(name: str, *, shift: int, lesion: str = "", site: str = "north", size: int = 24, depth: int = 8) -> Known:
@@ -89,12 +94,16 @@ def evaluate(
 ) -> Path:
     """Write scores, summary and pictures of the cases, as `evaluating` does; return the folder."""
     data = folder / "data"
-    items = [{"image": str(data / case.name), "patient": case.patient, "site": case.site} for case in cases]
+    items = [
+        {"image": str(data / case.name), "patient": case.patient, "site": case.site, "annotated": case.annotated}
+        for case in cases
+    ]
 
     def step(engine: Engine, place: int) -> list[dict]:
         case = cases[place]
         uncertainty = torch.full((len(class_names) - 1,), (place + 1) / (len(cases) + 1), dtype=torch.float64)
-        engine.state.batch = [{"original": case.image}]
+        annotated = torch.from_numpy(annotated_classes(items[place], class_names))
+        engine.state.batch = [{"original": case.image, "annotated": annotated}]
         return [{"pred": case.prediction, "truth": case.truth, "uncertainty": uncertainty}]
 
     engine = Engine(step)

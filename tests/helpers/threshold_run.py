@@ -57,7 +57,9 @@ class ThresholdRun:
         row = torch.arange(10.0)[None, None]
         cases = [{"image": row + 0.5, "label": (row < 3).float()}, {"image": row + 4, "label": torch.zeros_like(row)}]
         metric = IgniteMetricHandler(
-            metric_fn=CaseOverlap(CLASSES), output_transform=from_engine(["pred", "label"]), save_details=True
+            metric_fn=CaseOverlap(CLASSES, cases=cases),
+            output_transform=from_engine(["pred", "label"]),
+            save_details=True,
         )
         self.evaluator = SupervisedEvaluator(
             device="cpu",

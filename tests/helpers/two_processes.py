@@ -91,7 +91,7 @@ def evaluate(data: list[dict[str, torch.Tensor]]) -> dict:
     """Return the score and the counts of all cases, of which this process sees its share."""
     share = CaseShare(data, rank=process_rank(), processes=process_count())
     metric = IgniteMetricHandler(
-        metric_fn=CaseOverlap(CLASSES, cases=len(data)),
+        metric_fn=CaseOverlap(CLASSES, cases=data),
         output_transform=from_engine(["pred", "label"]),
         save_details=True,
     )

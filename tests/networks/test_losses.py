@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.networks.losses import DiceCELoss, DiceFocalLoss
+from bundle.pyraseg.networks.losses import DiceCELoss, DiceFocalLoss, PartialTarget
 
 CLASSES, ABSENT, IGNORED = 4, 3, 255
 WEIGHT = [0.25, 1.5, 2.0, 0.5]
@@ -30,16 +30,26 @@ def example(shape: tuple[int, ...], *, sigmoid: bool, ignored: float = 0.3) -> t
     return logits, target
 
 
-def by_hand(logits, target, *, sigmoid, include_background, batch, gamma, weight, lambda_dice=0.7, lambda_focal=0.3):
-    """Compute the loss from lists of the pixels that are known, one class and one sample after another."""
+def by_hand(
+    logits, target, *, sigmoid, include_background, batch, gamma, weight,
+    lambda_dice=0.7, lambda_focal=0.3, annotated=None,
+):  # fmt: skip
+    """Compute the loss from lists of the pixels that are known, one class and one sample after another.
+
+    What a sample was not annotated for is one with its background.
+    """
     logits, target = logits.numpy(), target.numpy()
     samples, classes = logits.shape[:2]
+    annotated = np.ones((samples, classes), bool) if annotated is None else annotated.numpy()
     e = np.exp(logits)
     probability = e / (1 + e) if sigmoid else e / e.sum(axis=1, keepdims=True)
+    if not sigmoid:
+        for b, c in zip(*np.nonzero(~annotated), strict=True):
+            probability[b, 0] += probability[b, c]
     focal = []
     pixels = {}  # (sample, class) -> probability and truth of its known pixels
     for b in range(samples):
-        for c in range(classes):
+        for c in np.flatnonzero(annotated[b]):
             labels = target[b, c if sigmoid else 0].ravel()
             known = np.flatnonzero(labels != IGNORED)
             p = probability[b, c].ravel()[known]
@@ -52,9 +62,9 @@ def by_hand(logits, target, *, sigmoid, include_background, batch, gamma, weight
     dice = []
     for c in range(0 if include_background else 1, classes):
         groups = [range(samples)] if batch else [[b] for b in range(samples)]
-        for group in groups:
-            p = np.concatenate([pixels[b, c][0] for b in group])
-            t = np.concatenate([pixels[b, c][1] for b in group])
+        for samples_of_class in ([b for b in group if annotated[b, c]] for group in groups):
+            p = np.concatenate([pixels[b, c][0] for b in samples_of_class] or [[]])
+            t = np.concatenate([pixels[b, c][1] for b in samples_of_class] or [[]]).astype(bool)
             if p.size:
                 dice.append(weight[c] * (1 - (2 * p[t].sum() + 1e-5) / (p.sum() + t.sum() + 1e-5)))
     return lambda_dice * np.mean(dice) + lambda_focal * np.mean(focal)
@@ -74,6 +84,96 @@ def test_equals_an_implementation_by_hand(shape, sigmoid, include_background, ba
     options = {"sigmoid": sigmoid, "include_background": include_background, "batch": batch, "gamma": gamma}
     loss = DiceFocalLoss(**options, weight=weight, ignore_index=IGNORED)(logits, target).item()
     assert loss == pytest.approx(by_hand(logits, target, **options, weight=weight or [1] * CLASSES), rel=1e-9)
+
+
+#: What the samples of a batch were annotated for: each for something else, all alike, class 2 in none.
+ANNOTATIONS = {
+    "different": [[True, True, False, True], [True, False, True, False], [True, True, True, True]],
+    "alike": [[True, False, True, True]] * 3,
+    "none of class 2": [[True, True, False, False], [True, False, False, True], [True, True, False, True]],
+}
+
+
+def partly(name: str, shape: tuple[int, ...], *, sigmoid: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return logits, a target in which what was not annotated is background, and what was."""
+    logits, target = example(shape, sigmoid=sigmoid)
+    annotated = torch.tensor(ANNOTATIONS[name][: shape[0]])
+    for b, c in (~annotated).nonzero().tolist():
+        if sigmoid:
+            target[b, c] = 0
+        else:
+            target[b][target[b] == c] = 0
+    return logits, target, annotated
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("include_background", [False, True])
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("name", ANNOTATIONS)
+def test_what_was_not_annotated_is_one_with_the_background_and_learns_nothing(
+    shape, sigmoid, include_background, batch, name
+):
+    logits, target, annotated = partly(name, shape, sigmoid=sigmoid)
+    options = {"sigmoid": sigmoid, "include_background": include_background, "batch": batch, "gamma": 1.5}
+    logits.requires_grad_()
+    loss = DiceFocalLoss(**options, weight=WEIGHT, ignore_index=IGNORED)(logits, PartialTarget(target, annotated))
+    expected = by_hand(logits.detach(), target, **options, weight=WEIGHT, annotated=annotated)
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    loss.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert (logits.grad[~annotated] == 0).all()  # exactly
+    if not sigmoid:
+        assert (logits.grad[annotated].flatten(1).abs().amax(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("ignore_index", [None, IGNORED])
+def test_samples_annotated_alike_cost_what_a_network_of_those_classes_and_the_rest_would_cost(batch, ignore_index):
+    logits, target, annotated = partly("alike", SHAPES[0], sigmoid=False)
+    if ignore_index is None:
+        target = target.masked_fill(target == IGNORED, 0)
+    kept, others = annotated[0].nonzero()[1:, 0], (~annotated[0]).nonzero()[:, 0]
+    rest = logits[:, [0, *others.tolist()]].logsumexp(dim=1, keepdim=True)
+    fewer = target.clone()
+    for place, c in enumerate(kept.tolist(), start=1):
+        fewer[target == c] = place
+    options = {"batch": batch, "ignore_index": ignore_index}
+    loss = DiceFocalLoss(**options, weight=WEIGHT)(logits, PartialTarget(target, annotated))
+    weight = torch.tensor(WEIGHT)[[0, *kept.tolist()]]
+    alone = DiceFocalLoss(**options, weight=weight)(torch.cat([rest, logits[:, kept]], dim=1), fewer)
+    torch.testing.assert_close(loss, alone, rtol=1e-12, atol=0)
+
+
+def test_what_halves_of_the_annotations_teach_ends_at_the_true_probabilities():
+    """A voxel of which nothing is seen: two halves of the samples, each annotated for one class of nested ones."""
+    truth = torch.tensor([0] * 12 + [1] * 5 + [2] * 3)
+    target = torch.stack([truth.where(truth != 2, 0), truth.where(truth != 1, 0)])[:, None, :, None]
+    annotated = torch.tensor([[True, True, False], [True, False, True]])
+    logits = torch.zeros(1, 3, 1, 1, dtype=torch.float64, requires_grad=True)
+    loss = DiceFocalLoss(lambda_dice=0, lambda_focal=1, gamma=0)
+    for _ in range(2000):
+        loss(logits.expand(2, 3, 20, 1), PartialTarget(target, annotated)).backward()
+        with torch.no_grad():
+            logits -= logits.grad
+        logits.grad = None
+    found = logits.softmax(dim=1).flatten().tolist()
+    assert found == pytest.approx([12 / 20, 5 / 20, 3 / 20], abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_batch_that_was_annotated_for_everything_costs_the_same_to_the_last_bit(batch, dtype):
+    logits, target = example((3, CLASSES, 32, 32), sigmoid=False, ignored=0)
+    loss = DiceFocalLoss(batch=batch)
+    everything = PartialTarget(target, torch.ones(3, CLASSES, dtype=torch.bool))
+    assert torch.equal(loss(logits.to(dtype), everything), loss(logits.to(dtype), target))
+
+
+def test_annotations_of_other_classes_are_refused():
+    logits, target = example(SHAPES[0], sigmoid=False)
+    with pytest.raises(PyrasegError, match=r"\(3, 4\) samples and classes .* got \(3, 5\)"):
+        DiceFocalLoss()(logits, PartialTarget(target, torch.ones(3, 5, dtype=torch.bool)))
 
 
 def test_focal_term_with_gamma_zero_is_torchs_cross_entropy():

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -41,6 +42,24 @@ class Text(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.inside and self.inside[-1] not in ("style", "script"):
             self.text += data
+
+
+def test_a_case_that_was_not_annotated_for_a_class_shows_nothing_of_it(tmp_path):
+    """The first case lacks the first class: classes keep their order and colors, and no outline of it is drawn."""
+    lesions_alone = volume("a", shift=1, lesion="missed")
+    lesions_alone.truth[lesions_alone.truth == 1] = 0
+    cases = [replace(lesions_alone, annotated=("lesion",)), volume("b", shift=1), volume("c", shift=2, lesion="alarm")]
+    page = write_report(evaluate(tmp_path, cases))
+    data = data_of(page)
+    assert [of["name"] for of in data["classes"]] == ["liver", "lesion"]
+    truth = data["columns"].index("truth_voxels")
+    assert [[of_class[truth] for of_class in case["scores"]] for case in data["cases"]] == [
+        [None, 4], [240, 0], [240, 0],
+    ]  # fmt: skip
+    shown = [{number for view in case["views"] for number in view["prediction"]} for case in data["cases"]]
+    assert shown == [set(), {"1"}, {"1", "2"}]
+    full = write_report(evaluate(tmp_path / "full", cases[1:]))
+    assert "<th>not annotated</th>" in page.read_text() and "<th>not annotated</th>" not in full.read_text()
 
 
 def test_the_figures_are_those_of_the_summary(evaluation):

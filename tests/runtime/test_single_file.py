@@ -19,8 +19,8 @@ from bundle.pyraseg_tools.commands.zipapp import main
 from tests.helpers.dicom_files import uid, write_series
 from tests.helpers.runtime_series import check, gray, png, series
 
-#: What the extra `runtime` installs, and what some outputs need besides.
-ALLOWED = {"lazy_loader", "numpy", "pydicom", "PIL", "onnxruntime", "nibabel", "highdicom"}
+#: What the extra `runtime` installs (ONNX Runtime brings protobuf, `google`), and what some outputs need besides.
+ALLOWED = {"google", "lazy_loader", "numpy", "pydicom", "PIL", "onnxruntime", "nibabel", "highdicom"}
 
 
 @pytest.fixture(scope="module")

@@ -73,11 +73,11 @@ class Scaler:
         return True
 
 
-def trainer(step_loss, **options):
+def trainer(step_loss, *, lr=0.1):
     """Return a trainer of one weight whose loss is `step_loss(weight, image)`, and the weight; it sees six batches."""
     network = nn.Linear(1, 1, bias=False)
     nn.init.constant_(network.weight, 2.0)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     batches = [
         {"image": torch.full((2, 1), float(k)), "label": torch.zeros(2, 1), "case": [f"case_{k}", f"case_{k}"]}
         for k in range(6)
@@ -89,7 +89,7 @@ def trainer(step_loss, **options):
         network=network,
         optimizer=optimizer,
         loss_function=lambda pred, label: step_loss(network.weight, pred),
-        train_handlers=[RequireFinite(optimizer, **options)],
+        train_handlers=[RequireFinite(optimizer)],
         decollate=False,
     )
     return engine, network.weight
@@ -109,6 +109,13 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_the_weights_are
     with pytest.raises(PyrasegError, match=r"The gradient is NaN or infinite in epoch 1, iteration 1: .* case_0\."):
         engine.run()
     assert weight.item() == 2
+
+
+def test_weights_that_are_not_finite_after_a_step_stop_the_training():
+    engine, _ = trainer(lambda weight, pred: 1e38 * weight.sum() + 0 * pred.sum(), lr=10)
+    told = r"Weights are NaN or infinite after the step in epoch 1, iteration 1: .* case_0\."
+    with pytest.raises(PyrasegError, match=told):
+        engine.run()
 
 
 def test_finite_numbers_of_any_size_go_on():

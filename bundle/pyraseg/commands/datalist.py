@@ -42,6 +42,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--group-by", choices=GROUPINGS, default="auto",
         help="patients of DICOM: by Patient ID if it is plausible (auto), always by Patient ID, or by study",
     )  # fmt: skip
+    parser.add_argument(
+        "--annotated-csv", type=Path, metavar="FILE",
+        help='CSV table of cases in which only some classes were outlined: columns case (or patient) and classes, such '
+        'as "liver; spleen"; in cases that it leaves out all were',
+    )  # fmt: skip
     parser.add_argument("--merge-duplicates", action="store_true", help="join patients that share an image into one")
     parser.add_argument(
         "--threshold", type=float, default=THRESHOLD,
@@ -73,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         label_pattern=options.label_pattern,
         patient_pattern=options.patient_pattern,
         patient_csv=options.patient_csv,
+        annotated_csv=options.annotated_csv,
         group_by=options.group_by,
         merge_duplicates=options.merge_duplicates,
         threshold=options.threshold,

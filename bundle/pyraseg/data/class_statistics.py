@@ -21,12 +21,21 @@ class ClassCounts:
         pixels: pixels (voxels) of each class.
         images: number of images that hold the class.
         pixels_of_images: pixels of any class in those images.
+        annotated_images: number of images that were annotated for the class: the background in all.
+        annotated_pixels: pixels of any class in those images.
     """
 
     class_names: tuple[str, ...]
     pixels: np.ndarray
     images: np.ndarray
     pixels_of_images: np.ndarray
+    annotated_images: np.ndarray
+    annotated_pixels: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Return the share of each class in the pixels of the images that were annotated for it, (K,); 0 of none."""
+        return np.divide(self.pixels, self.annotated_pixels, out=np.zeros(len(self.pixels)), where=self.pixels > 0)
 
     @property
     def absent(self) -> list[str]:
@@ -50,8 +59,14 @@ def count_label(label: np.ndarray, classes: int, *, ignore_index: int | None = N
     return np.stack([_histogram(plane, classes, ignore_index, path) for plane in planes])
 
 
-def sum_counts(counts: np.ndarray, class_names: Sequence[str]) -> ClassCounts:
+def sum_counts(counts: np.ndarray, class_names: Sequence[str], annotated: np.ndarray | None = None) -> ClassCounts:
     """Add up the counts of `count_label`, (images, K), of any number of labels.
+
+    Args:
+        counts: of the images.
+        class_names: background first.
+        annotated: which classes each image was annotated for, (images, K) bool; None for all. An image counts nowhere
+            for another class, whose pixels in it are among those of the background.
 
     Raises:
         PyrasegError: nothing at all was counted.
@@ -59,11 +74,15 @@ def sum_counts(counts: np.ndarray, class_names: Sequence[str]) -> ClassCounts:
     if not counts.any():
         raise PyrasegError(f"{len(counts)} labels or label slices have no pixel of any class.")
     holds = counts > 0
+    annotated = np.ones_like(holds) if annotated is None else annotated
+    total = counts.sum(axis=1, keepdims=True)
     return ClassCounts(
         tuple(class_names),
         counts.sum(axis=0),
         holds.sum(axis=0),
-        (counts.sum(axis=1, keepdims=True) * holds).sum(axis=0),
+        (total * holds).sum(axis=0),
+        annotated.sum(axis=0),
+        (total * annotated).sum(axis=0),
     )
 
 
@@ -83,7 +102,8 @@ def class_weights(
 ) -> list[float]:
     """Return one weight a class, of mean 1: the rarer a class, the larger.
 
-    "inverse_frequency" is 1 / frequency, the frequency being the class's share of all pixels. "median_frequency" is the
+    "inverse_frequency" is 1 / frequency, the frequency being the class's share of all pixels, or of those of the images
+    that were annotated for it. "median_frequency" is the
     median of the frequencies / frequency, the frequency being the class's share of the pixels of those images that
     hold it (Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common Multi-Scale
     Convolutional Architecture", ICCV 2015); the median is a common factor and drops out of weights of mean 1. It does
@@ -105,7 +125,7 @@ def class_weights(
     if max_ratio is not None and not max_ratio >= 1:
         raise PyrasegError(f"The largest ratio of two class weights must be at least 1, got {max_ratio}.")
     present = counts.pixels > 0
-    total = counts.pixels.sum() if method == "inverse_frequency" else counts.pixels_of_images
+    total = counts.annotated_pixels if method == "inverse_frequency" else counts.pixels_of_images
     weights = np.divide(total, counts.pixels, out=np.zeros(len(present)), where=present)
     weights[~present] = weights.max()
     if max_ratio is not None:

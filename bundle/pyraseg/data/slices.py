@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.transforms import Compose
 from torch.utils.data import DataLoader, Dataset
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from bundle.pyraseg.core import DiskError, PyrasegError, gather, in_turn, process_count, process_rank, require_mendable
 from bundle.pyraseg.data.slice_cache import SliceCache
+from bundle.pyraseg.labels import annotated_classes, annotated_names, refuse_others
 from bundle.pyraseg.transforms import UNKNOWN, set_strength, split_at_random
 
 logger = logging.getLogger(__name__)
@@ -32,15 +34,18 @@ class SliceDataset(Dataset):
     """Slices of the cases of a data list, preprocessed once into a cache on disk and augmented at every draw.
 
     Args:
-        data: items of the data list, {"image": path, "label": path, "patient": group}.
+        data: items of the data list, {"image": path, "label": path, "patient": group}, and with "annotated" the names
+            of the classes that somebody looked for.
         transform: deterministic preprocessing of a whole case; its result is cached.
         augmentation: random transforms of a slice, {"image": (C, W, H), "label": (1, W, H)}.
         augment_on_device: leave them, from the first random one on, to `training.AugmentBatch`.
         cache_dir: folder of the cache.
         num_workers: processes that fill the cache.
+        class_names: background first; needed where an item has "annotated".
 
     Raises:
-        PyrasegError: one or more cases cannot be read; all of them are named, and nothing stays written.
+        PyrasegError: one or more cases cannot be read; all of them are named, and nothing stays written. Or a label
+            holds a class that its case was not annotated for.
 
     >>> import tempfile
     >>> from monai.transforms import LoadImaged, RandFlipd
@@ -66,8 +71,10 @@ class SliceDataset(Dataset):
         augment_on_device: bool = False,
         cache_dir: str | Path,
         num_workers: int = 0,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.data = list(data)
+        self.annotated = _annotated(self.data, class_names)
         self.augmentation = augmentation
         self.before_device = split_at_random(augmentation)[0] if augment_on_device else None
         cache = SliceCache(cache_dir, transform)
@@ -76,6 +83,9 @@ class SliceDataset(Dataset):
             self._fill(cache, num_workers)
         #: Which classes are in which slice of each case, (D, K) bool.
         self.present = [cache.present(entry) for entry in self.entries]
+        if self.annotated is not None:  # here and not where the cache is filled, which knows the files alone
+            for item, present in zip(self.data, self.present, strict=True):
+                refuse_others(np.flatnonzero(present.any(axis=0)), item, class_names or [])
         #: The patient of each case.
         self.patients = [item.get("patient", item["image"]) for item in self.data]
 
@@ -86,9 +96,13 @@ class SliceDataset(Dataset):
     def __getitem__(self, index: Draw) -> dict[str, Any]:
         """Return one augmented slice: image (C, W, H) float32, label (1, W, H), and the path of its case's image.
 
-        One whose augmentation is left to the device comes with the seed and the strength of its draw.
+        One whose augmentation is left to the device comes with the seed and the strength of its draw. Where any case of
+        the data was annotated for some of the K classes only, every slice comes with those of its own, `annotated`:
+        (K,) bool.
         """
-        case = {"case": str(self.data[index.case]["image"])}
+        case: dict[str, Any] = {"case": str(self.data[index.case]["image"])}
+        if self.annotated is not None:
+            case["annotated"] = self.annotated[index.case]
         image, label = map(torch.from_numpy, SliceCache.read(self.entries[index.case], index.slice))
         if self.before_device is not None:
             drawn = {"seed": index.seed, "strength": index.strength}
@@ -122,6 +136,19 @@ class SliceDataset(Dataset):
             )
         size = sum(file.stat().st_size for entry in self.entries for file in entry.iterdir())
         logger.info("Slices of %d cases are cached in %s (%.0f MB)", len(self.data), cache.folder, size / 1e6)
+
+
+def _annotated(data: Sequence[dict[str, Any]], class_names: Sequence[str] | None) -> torch.Tensor | None:
+    """Return which classes each case was annotated for, (N, K) bool, or None where all were for all."""
+    if all(annotated_names(item) is None for item in data):
+        return None
+    if class_names is None:
+        raise PyrasegError(
+            "Some cases of the data list have 'annotated', and this dataset does not know the classes. Give it "
+            "class_names."
+        )
+    found = torch.from_numpy(np.stack([annotated_classes(item, class_names) for item in data]))
+    return None if found.all() else found
 
 
 class _Missing(Dataset):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collect what a data list is made from: pairs, whose they are, which classes they hold, which are the same."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, protect
+from bundle.pyraseg.datalists.annotations import annotated_from_csv
 from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
 from bundle.pyraseg.datalists.nnunet import stated_classes
 from bundle.pyraseg.datalists.pairing import DECATHLON, NNUNET, find_pairs, read_dataset_json
@@ -37,7 +38,7 @@ class DataList:
         layout: how pairs were found, in words.
         grouping: how patients were told apart, in words.
         items: {"image": path, "label": path, "patient": running number}, with `"patient_known": False` where nothing
-            but the images themselves tells whose they are.
+            but the images themselves tells whose they are, and `"annotated": names` where not all classes were.
         sources: what each running number stands for: the name in the file, the table or of the case.
         classes: that each label holds.
         duplicates: pairs of images that are the same or nearly so.
@@ -62,6 +63,7 @@ def collect_cases(
     label_pattern: str | None = None,
     patient_pattern: str | None = None,
     patient_csv: Path | None = None,
+    annotated_csv: Path | None = None,
     group_by: str = "auto",
     merge_duplicates: bool = False,
     threshold: float,
@@ -79,6 +81,7 @@ def collect_cases(
         label_pattern: see there.
         patient_pattern: regular expression whose first group, in a case's name, is the patient.
         patient_csv: table with the columns case and patient.
+        annotated_csv: table of the classes that were annotated, see `annotated_from_csv`.
         group_by: how headers tell patients apart, as for `group_patients`.
         merge_duplicates: make one patient of those who share an image.
         threshold: correlation from which on two images are nearly the same.
@@ -97,20 +100,26 @@ def collect_cases(
     unknown_value = stated_unknown if unknown_value is None else unknown_value
     cases = [item["patient"] for item in items]
     known, sources = True, cases
+    named: Sequence[str] | None = None  # patients, as people call them
     if patient_pattern is not None:
         grouping, sources = f"the pattern {patient_pattern}", patients_by_pattern(cases, patient_pattern)
+        named = sources
         identities = [Identity(case, stated=patient) for case, patient in zip(cases, sources, strict=True)]
     elif patient_csv is not None:
         grouping, sources = f"the table {patient_csv.name}", patients_from_csv(cases, patient_csv)
+        named = sources
         identities = [Identity(case, stated=patient) for case, patient in zip(cases, sources, strict=True)]
     elif are_dicom(items):
         known = group_by != "study"
         grouping = "Patient ID, study and frame of reference" if known else "study and frame of reference"
         headers = [find_series(item["image"], keywords=PATIENT_KEYWORDS).series[0].headers[0] for item in items]
         identities = [Identity.of(header, case) for header, case in zip(headers, cases, strict=True)]
+        named = [identity.patient_id for identity in identities] if known else None
     else:
         grouping, known = "none: each case is a patient of its own", False
         identities = [Identity(case) for case in cases]
+    protect([] if annotated_csv is None else [annotated_csv])
+    annotated = [None] * len(cases) if annotated_csv is None else annotated_from_csv(cases, named, annotated_csv)
     patients = group_patients(identities, group_by, strict=known, naming="by --patient-csv or --patient-pattern")
     duplicates = find_duplicates([item["image"] for item in items], threshold=threshold)
     merged = duplicates if merge_duplicates or not known else []
@@ -126,8 +135,10 @@ def collect_cases(
         layout,
         grouping,
         [
-            {**item, "patient": name} | ({} if known else {"patient_known": False})
-            for item, name in zip(items, names, strict=True)
+            {**item, "patient": name}
+            | ({} if known else {"patient_known": False})
+            | ({} if of_item is None else {"annotated": of_item})
+            for item, name, of_item in zip(items, names, annotated, strict=True)
         ],
         sources,
         classes,

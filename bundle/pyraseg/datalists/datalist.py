@@ -15,6 +15,7 @@ from bundle.pyraseg.datalists.pairing import pair_by_pattern
 from bundle.pyraseg.datalists.patients import patients_by_pattern
 from bundle.pyraseg.datalists.splitting import SPLITS, random_split, refuse_shared_patients
 from bundle.pyraseg.datalists.voc import is_voc, read_lists
+from bundle.pyraseg.labels import annotated_classes, annotated_names
 from bundle.pyraseg.transforms import label_files
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,14 @@ def load_cases(
     patient_pattern: str | None = None,
     split_shares: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the cases of each part of the split, with absolute paths.
 
     `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
-    path, a label may be {class name: path}, a mask for each class. Without that file it may be a Pascal VOC tree, whose
+    path, a label may be {class name: path}, a mask for each class. An item in which only some classes were looked for
+    names them: "annotated": ["liver"]. Without that file it may be a Pascal VOC tree, whose
     `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the split. Else images and labels are
     paired by name and the patients split at random from `seed`. The split is logged with its hash. Cases whose patient
     nothing tells are patients of their own and carry `"patient_known": False`.
@@ -54,10 +57,11 @@ def load_cases(
             its own.
         split_shares: shares of the patients in training, validation and test without a list.
         seed: of the split without a list.
+        class_names: background first, that "annotated" is held against.
 
     Raises:
         PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, a case does not
-            tell its patient, or a patient is in two parts of the split.
+            tell its patient, a patient is in two parts of the split, or a case is annotated for what is no class.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -89,12 +93,16 @@ def load_cases(
     protect([listed, *files_of(item for part in cases.values() for item in part)])
     counts = ", ".join(f"{len(part)} {split}" for split, part in cases.items())
     everything = [item for part in cases.values() for item in part]
+    partial = sum(annotated_names(item) is not None for item in everything)
+    if class_names is not None:
+        partial = sum(not annotated_classes(item, class_names).all() for item in everything)
     known = {item["patient"] for item in everything if item.get("patient_known", True)}
     unknown = sum(not item.get("patient_known", True) for item in everything)
     whose = f" of {len(known)} patients" if known else " (no patients are named)"
     if known and unknown:
         whose += f" and {unknown} of unknown ones, each taken for a patient of its own"
-    logger.info("Cases%s: %s; split %s", whose, counts, split_hash(cases))
+    some = f", {partial} of them annotated for some classes only" if partial else ""
+    logger.info("Cases%s: %s%s; split %s", whose, counts, some, split_hash(cases))
     return cases
 
 

@@ -18,6 +18,7 @@ from bundle.pyraseg.core import (
     write_json,
     write_text,
 )
+from bundle.pyraseg.datalists.annotations import count_annotated
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
@@ -114,7 +115,10 @@ def write_link(data: DataList, path: Path) -> None:
 
 
 def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder: Path, splits: Sequence[str]) -> str:
-    """Return a table of parts, with their cases, their patients and the cases that hold each class, and duplicates."""
+    """Return a table of parts, with their cases, their patients and the cases that hold each class, and duplicates.
+
+    Where some cases were annotated for some classes only, a second table has how many were for each in every part.
+    """
     kinds = sorted({kind for held in data.classes for kind in held}, key=lambda kind: (len(kind), kind))
     wide = max(len(name) for name in (*names, "part"))
     header = ["cases", "patients", *(f"with {kind}" for kind in kinds), "with none"]
@@ -133,6 +137,7 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
         patients = {data.items[index]["patient"] for index in inside}
         row = [len(inside), len(patients), *holding, sum(not data.classes[index] for index in inside)]
         lines.append(f"{name:{wide}}  " + "  ".join(f"{n:{len(title)}}" for n, title in zip(row, header, strict=True)))
+    lines += _annotated(data, parts, names)
     lines += ["", f"{len(data.duplicates)} pairs of images are the same or nearly so"]
     for pair in data.duplicates[:NAMED]:
         first, second = (os.path.relpath(data.items[index]["image"], folder) for index in (pair.first, pair.second))
@@ -140,6 +145,25 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
     if len(data.duplicates) > NAMED:
         lines.append(f"  and {len(data.duplicates) - NAMED} more: all are in {PAIRS}")
     return "\n".join(lines)
+
+
+def _annotated(data: DataList, parts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return lines with the cases of each part that were annotated for each class; none where all were for all."""
+    partial = sum("annotated" in item for item in data.items)
+    if not partial:
+        return []
+    wide = max(len(name) for name in (*names, "part"))
+    classes = list(count_annotated(data.items))
+    header = ["all", *classes]
+    lines = ["", f"{partial} of {len(data.items)} cases were annotated for some classes only:", ""]
+    lines.append(f"{'part':{wide}}  " + "  ".join(header))
+    for name in names:
+        items = [item for item, part in zip(data.items, parts, strict=True) if part == name]
+        of_all = sum("annotated" not in item for item in items)
+        counts = count_annotated(items)
+        row = [of_all, *(of_all + counts.get(kind, 0) for kind in classes)]
+        lines.append(f"{name:{wide}}  " + "  ".join(f"{n:{len(title)}}" for n, title in zip(row, header, strict=True)))
+    return lines
 
 
 def _stated(data: DataList) -> str:

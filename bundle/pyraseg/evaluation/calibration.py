@@ -93,20 +93,31 @@ class Reliability:
         ]
 
 
-def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
+def fit_temperature(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    weights: np.ndarray | None = None,
+    annotated: np.ndarray | None = None,
+) -> float:
     """Return the temperature with the largest likelihood (Guo et al., ICML 2017).
 
     Args:
         probabilities: of voxels, (N, C), after the softmax.
         truth: class indices, (N,).
         weights: of the voxels, (N,); None counts each once.
+        annotated: which classes the case of a voxel was annotated for, (N, C) bool; None for all. Where the truth is 0,
+            it may be any of the others.
     """
     logarithms = np.log(np.maximum(probabilities, SMALLEST))
+    rest = None if annotated is None else np.where(np.arange(len(logarithms[0])) == 0, True, ~annotated)
 
     def loss(logarithm_of_temperature: float) -> float:
         scaled = logarithms / np.exp(logarithm_of_temperature)
         normalizer = np.log(np.exp(scaled).sum(axis=1))
-        return float(np.average(normalizer - scaled[np.arange(len(truth)), truth], weights=weights))
+        of_truth = scaled[np.arange(len(truth)), truth]
+        if rest is not None:
+            of_truth = np.where(truth == 0, np.log((np.exp(scaled) * rest).sum(axis=1)), of_truth)
+        return float(np.average(normalizer - of_truth, weights=weights))
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 
@@ -132,9 +143,20 @@ class BoundaryCalibration:
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
         self.reliabilities = {v: [Reliability() for _ in self.class_names[1:]] for v in versions}
 
-    def add(self, probabilities: Tensor, prediction: Tensor, truth: Tensor, geometry: Geometry | None) -> None:
-        """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice."""
-        for number, (region, true) in regions(prediction, truth, geometry, self.margin, len(self.class_names)).items():
+    def add(
+        self,
+        probabilities: Tensor,
+        prediction: Tensor,
+        truth: Tensor,
+        geometry: Geometry | None,
+        annotated: Sequence[bool] | None = None,
+    ) -> None:
+        """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice.
+
+        Of a case that was annotated for some of the C classes only, no voxel counts for the others.
+        """
+        annotated = [True] * len(self.class_names) if annotated is None else annotated
+        for number, (region, true) in regions(prediction, truth, geometry, self.margin, annotated).items():
             here = probabilities[(slice(None), *map(torch.from_numpy, region))].float()
             for version, reliabilities in self.reliabilities.items():
                 own = None if version == "uncalibrated" else self.temperature
@@ -158,12 +180,12 @@ class BoundaryCalibration:
 
 
 def regions(
-    prediction: Tensor, truth: Tensor, geometry: Geometry | None, margin: float, classes: int
+    prediction: Tensor, truth: Tensor, geometry: Geometry | None, margin: float, annotated: Sequence[bool]
 ) -> dict[int, tuple[tuple[np.ndarray, ...], np.ndarray]]:
-    """Return, by class, the indices of the known voxels near its boundary and their true classes."""
+    """Return, by class that was annotated, the indices of the known voxels near its boundary and their true classes."""
     predicted, true = np.asarray(prediction.cpu())[0], np.asarray(truth.cpu())[0]
     found = {}
-    for number in range(1, classes):
+    for number in np.flatnonzero(annotated)[1:].tolist():
         region = near_boundary((predicted == number) & (true != UNKNOWN), true == number, geometry, margin)
         known = true[region] != UNKNOWN
         region = tuple(axis[known] for axis in region)
@@ -175,7 +197,8 @@ def regions(
 class TemperatureFit:
     """Handler that fits the temperature of a model to the cases of an evaluation, and writes it beside the weights.
 
-    The likelihood is that of the voxels near any boundary, every case having the weight of its number of them.
+    The likelihood is that of the voxels near any boundary, every case having the weight of its number of them. Of a
+    case that was annotated for some classes only (`LoadLabeld` tells), these are the boundaries of those.
 
     Args:
         model_file: the weights that are evaluated.
@@ -201,13 +224,15 @@ class TemperatureFit:
         engine.add_event_handler(Events.COMPLETED, self.fit)
 
     def start(self, engine: Engine) -> None:
-        self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self.random = np.random.default_rng(self.seed)
 
     def __call__(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             truth, geometry = output["truth"], geometry_of(batch["original"])
-            found = regions(output["pred"], truth, geometry, self.margin, len(self.class_names))
+            told = batch.get("annotated")
+            annotated = [True] * len(self.class_names) if told is None else told.tolist()
+            found = regions(output["pred"], truth, geometry, self.margin, annotated)
             if not found:
                 continue
             flat = [np.ravel_multi_index(region, truth.shape[1:]) for region, _ in found.values()]
@@ -216,7 +241,8 @@ class TemperatureFit:
             probabilities = output["probabilities"].flatten(1)[:, torch.from_numpy(drawn)].numpy(force=True)
             weights = np.full(len(drawn), len(every) / len(drawn))
             true = np.asarray(truth.cpu()).ravel()[drawn].astype(int)
-            self.samples.append((probabilities.T.astype(float), true, weights))
+            of_voxels = np.tile(annotated, (len(drawn), 1))
+            self.samples.append((probabilities.T.astype(float), true, weights, of_voxels))
 
     def fit(self, engine: Engine) -> None:
         """Fit, write and tell.
@@ -226,8 +252,8 @@ class TemperatureFit:
         """
         if not self.samples:
             raise PyrasegError("No validation case has foreground, so calibration is not possible.")
-        probabilities, truth, weights = (np.concatenate(parts) for parts in zip(*self.samples, strict=True))
-        temperature = fit_temperature(probabilities, truth, weights)
+        probabilities, truth, weights, annotated = (np.concatenate(parts) for parts in zip(*self.samples, strict=True))
+        temperature = fit_temperature(probabilities, truth, weights, None if annotated.all() else annotated)
         path = write_temperature(self.model_file, temperature, cases=len(self.samples), margin=self.margin)
         logger.info(
             "Temperature %.3f, fitted to the boundaries of %d cases, is in %s", temperature, len(self.samples), path

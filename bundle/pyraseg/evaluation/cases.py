@@ -111,9 +111,9 @@ class CaseScorer:
             )
 
     def score(
-        self, prediction: Tensor, truth: Tensor, geometry: Geometry | None
+        self, prediction: Tensor, truth: Tensor, geometry: Geometry | None, annotated: Sequence[bool] | None = None
     ) -> tuple[list[dict], dict[str, Detection]]:
-        """Return one row a foreground class, and the lesions of the classes that have them.
+        """Return one row a foreground class that was annotated, and the lesions of the classes that have them.
 
         A row holds `METRICS`, `SIZES` and `LESIONS`; what has no meaning is NaN: all metrics where truth and prediction
         both lack the class, distances where one of them does, mm and ml without a patient position.
@@ -122,12 +122,15 @@ class CaseScorer:
             prediction: class indices, (1, W, H[, D]).
             truth: class indices, the same shape; what is `UNKNOWN` there belongs to no class in either.
             geometry: of the case; None counts in pixels.
+            annotated: which of all classes were in this case; None for all. Nothing is known of the others.
         """
         overlaps = count_overlap(prediction, truth, len(self.class_names))
         known = truth != UNKNOWN
         predicted, true = (np.asarray(torch.where(known, labels, 0).cpu())[0] for labels in (prediction, truth))
         rows, lesions = [], {}
-        for number, name in enumerate(self.class_names[1:], start=1):
+        for number, name in enumerate(self.class_names):
+            if number == 0 or (annotated is not None and not annotated[number]):
+                continue
             counts = overlaps[number - 1]
             masks = predicted == number, true == number
             hits, extra, missed = counts.tolist()

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlap of predicted and true label maps, case by case."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg.transforms import UNKNOWN
 
 
@@ -55,7 +58,8 @@ class ClassScores:
 
     The ratios are means over the `cases` whose truth holds the class, NaN where there are none. (Precision is a mean
     over those of them in which the class was predicted at all.) Cases without the class are counted apart: `absent` of
-    them, in `false_alarms` of which some voxel was predicted as the class.
+    them, in `false_alarms` of which some voxel was predicted as the class. A case that was not annotated for the class
+    counts nowhere.
     """
 
     name: str
@@ -69,46 +73,58 @@ class ClassScores:
 
 
 def summarize(counts: Tensor, class_names: Sequence[str]) -> list[ClassScores]:
-    """Return the scores of every foreground class from counts (cases, classes - 1, 3) as `count_overlap` gives them."""
+    """Return the scores of every foreground class.
+
+    Args:
+        counts: (cases, classes - 1, 3) as `count_overlap` gives them; NaN where a case was not annotated for a class.
+        class_names: background first.
+    """
     there = (counts[..., 0] + counts[..., 2]) > 0
+    absent = (counts[..., 0] + counts[..., 2]) == 0
     predicted = (counts[..., 0] + counts[..., 1]) > 0
     return [
         ClassScores(
             name,
             *ratios(counts[there[:, k], k]).nanmean(dim=0).tolist(),
             cases=int(there[:, k].sum()),
-            absent=int((~there[:, k]).sum()),
-            false_alarms=int((predicted & ~there)[:, k].sum()),
+            absent=int(absent[:, k].sum()),
+            false_alarms=int((predicted & absent)[:, k].sum()),
         )
         for k, name in enumerate(class_names[1:])
     ]
 
 
 def mean_dice(scores: Sequence[ClassScores]) -> float:
-    """Return the mean Dice of the classes that any case holds, NaN where none does."""
+    """Return the mean Dice of the classes that any case holds (and was annotated for), NaN where none does."""
     return torch.tensor([score.dice for score in scores]).nanmean().item()
 
 
 class CaseOverlap(CumulativeIterationMetric):
     """Metric for `IgniteMetricHandler`: gathers the counts of every case and aggregates them to the mean Dice.
 
-    With `save_details` the handler puts the counts, (cases, classes - 1, 3), into the engine's `metric_details`.
+    With `save_details` the handler puts the counts, (cases, classes - 1, 3), into the engine's `metric_details`. They
+    are NaN for a class that a case was not annotated for.
 
     Args:
         class_names: names of all classes, background first.
-        cases: how many there are; what several processes gather beyond them, in order, is a repetition and dropped.
+        cases: items of the data list, in the order of the evaluation; what several processes gather beyond them, in
+            order, is a repetition and dropped.
     """
 
-    def __init__(self, class_names: Sequence[str], *, cases: int | None = None) -> None:
+    def __init__(self, class_names: Sequence[str], *, cases: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
         self.class_names = list(class_names)
-        self.cases = cases
+        annotated = [annotated_classes(case, class_names)[1:] for case in cases]
+        self.unscored = ~torch.from_numpy(np.stack(annotated)) if annotated else torch.zeros(0, len(class_names) - 1)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor, **kwargs) -> Tensor:
         return torch.stack([count_overlap(p, t, len(self.class_names)) for p, t in zip(y_pred, y, strict=True)])
 
     def get_buffer(self) -> Tensor:
-        return super().get_buffer()[: self.cases]
+        counts = super().get_buffer()[: len(self.unscored)]
+        if not self.unscored.any():
+            return counts
+        return counts.double().masked_fill(self.unscored.to(counts.device)[..., None], torch.nan)
 
     def aggregate(self) -> Tensor:
         return torch.tensor(mean_dice(summarize(self.get_buffer(), self.class_names)))

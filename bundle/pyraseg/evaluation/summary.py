@@ -45,7 +45,8 @@ THIRDS = ("smallest third", "middle third", "largest third")
 POLICY = (
     "Means are over the cases whose truth holds the class. Cases without it are counted apart: "
     "a false alarm is one in which some voxel was predicted as the class. "
-    "A missed case (nothing predicted) has overlap and surface Dice 0 and no distance."
+    "A missed case (nothing predicted) has overlap and surface Dice 0 and no distance. "
+    "A case that was not annotated for a class counts nowhere for it."
 )
 
 
@@ -84,15 +85,18 @@ def figure(scores: ArrayLike, patients: Sequence[str], *, resamples: int) -> dic
     return found
 
 
-def summarize_rows(rows: Sequence[dict[str, Any]], lesions: Sequence[dict[str, Any]], *, resamples: int) -> dict:
+def summarize_rows(
+    rows: Sequence[dict[str, Any]], lesions: Sequence[dict[str, Any]], names: Sequence[str], *, resamples: int
+) -> dict:
     """Return the figures of every class, and of the means over classes.
 
     Args:
-        rows: one a case and class, with `case`, `class`, `patient` and the columns of `CaseScorer.score`.
+        rows: one a case and class that the case was annotated for, with `case`, `class`, `patient` and the columns of
+            `CaseScorer.score`.
         lesions: one a true lesion, with `case`, `class`, `patient`, `size` and `found`.
+        names: of all foreground classes, in their order.
         resamples: draws of every bootstrap.
     """
-    names = list(dict.fromkeys(row["class"] for row in rows))
     classes = {}
     for name in names:
         of_class = [row for row in rows if row["class"] == name]
@@ -167,7 +171,12 @@ def thirds(sizes: Sequence[float]) -> dict[str, list[int]]:
 
 
 def by_column(
-    rows: Sequence[dict[str, Any]], lesions: Sequence[dict[str, Any]], column: str, *, resamples: int
+    rows: Sequence[dict[str, Any]],
+    lesions: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    column: str,
+    *,
+    resamples: int,
 ) -> dict[str, Any]:
     """Return the figures of the cases that share a value of a column, for each of its values.
 
@@ -175,7 +184,7 @@ def by_column(
     """
     if column == "size":
         groups = {third: [] for third in THIRDS}
-        for name in dict.fromkeys(row["class"] for row in rows):
+        for name in names:
             there = [row for row in rows if row["class"] == name and row["truth_voxels"]]
             for third, members in thirds([truth_size(row)[0] for row in there]).items():
                 groups[third] += [there[i] for i in members]
@@ -189,7 +198,9 @@ def by_column(
         pairs = {(row["case"], row["class"]) for row in members}
         theirs = [lesion for lesion in lesions if (lesion["case"], lesion["class"]) in pairs]
         if members:
-            found[value] = summarize_rows(members, theirs, resamples=resamples)
+            theirs_of = {row["class"] for row in members}
+            there = [name for name in names if name in theirs_of]
+            found[value] = summarize_rows(members, theirs, there, resamples=resamples)
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
@@ -20,6 +21,7 @@ from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
 from bundle.pyraseg.evaluation.summary import POLICY, by_column, mean_dice_of_cases, risk_coverage, summarize_rows
 from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.inference import mean_uncertainty
+from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg.transforms import geometry_of
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ class CaseTable:
 
         Args:
             name: of the case.
-            case: its item of the data list. Its patient is replaced by a number, since the list may name persons.
+            case: its item of the data list. Its patient is replaced by a number, since the list may name persons. Of
+                classes that it was not annotated for there are no rows.
             prediction: class indices, (1, W, H[, D]).
             truth: the same.
             image: as it was read, for the geometry.
@@ -64,7 +67,8 @@ class CaseTable:
         patient = self._patients.setdefault(case.get("patient", name), f"p{len(self._patients) + 1}")
         self._known = self._known and case.get("patient_known", "patient" in case)
         known = {"case": name, "patient": patient, **{column: case.get(column) for column in self.columns}}
-        rows, lesions = self.scorer.score(prediction, truth, geometry_of(image))
+        annotated = annotated_classes(case, self.scorer.class_names)
+        rows, lesions = self.scorer.score(prediction, truth, geometry_of(image), annotated.tolist())
         self.rows += [known | row for row in rows]
         for class_name, detection in lesions.items():
             for number, (size, covered, found) in enumerate(
@@ -80,9 +84,10 @@ class CaseTable:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of all cases as plain values; NaN is None."""
-        found = {
+        cases, names = len({row["case"] for row in self.rows}), self.scorer.class_names[1:]
+        found: dict[str, Any] = {
             "format": FORMAT,
-            "cases": len({row["case"] for row in self.rows}),
+            "cases": cases,
             "patients": len(self._patients),
             "unit": "patients" if self._known else "cases",
             "policy": POLICY,
@@ -93,10 +98,12 @@ class CaseTable:
                 "iou_threshold": self.scorer.iou_threshold,
                 "resamples": self.resamples,
             },
-            **summarize_rows(self.rows, self.lesions, resamples=self.resamples),
+            **summarize_rows(self.rows, self.lesions, names, resamples=self.resamples),
         }
+        for of in found["classes"].values():
+            of["not_annotated"] = cases - of["cases"] - of["absent"]
         found["by"] = {
-            column: by_column(self.rows, self.lesions, column, resamples=self.resamples) for column in self.by
+            column: by_column(self.rows, self.lesions, names, column, resamples=self.resamples) for column in self.by
         }
         return found
 
@@ -158,14 +165,15 @@ class ScoreTable:
         """Score the cases of an iteration."""
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             name, case = self.names[self.done], self.cases[self.done]
-            prediction, truth = output["pred"], output["truth"]
+            prediction, truth, geometry = output["pred"], output["truth"], geometry_of(batch["original"])
             self.table.add(name, case, prediction, truth, batch["original"])
+            annotated = torch.from_numpy(annotated_classes(case, self.scorer.class_names))
             if self.calibration is not None:
-                self.calibration.add(output["probabilities"], prediction, truth, geometry_of(batch["original"]))
+                self.calibration.add(output["probabilities"], prediction, truth, geometry, annotated.tolist())
             if "uncertainty" in output:  # of its classes, by `inference.Uncertainty`
-                self.uncertainties[name] = mean_uncertainty(output["uncertainty"])
-                rows = self.table.rows[-len(output["uncertainty"]) :]
-                for row, uncertainty in zip(rows, output["uncertainty"].tolist(), strict=True):
+                of_classes = output["uncertainty"][annotated[1:].to(output["uncertainty"].device)]
+                self.uncertainties[name] = mean_uncertainty(of_classes)
+                for row, uncertainty in zip(self.table.rows[-len(of_classes) :], of_classes.tolist(), strict=True):
                     row["uncertainty"] = uncertainty
             self.done += 1
 

@@ -31,16 +31,19 @@ def format_table(classes: dict[str, Any], mean: dict[str, Any]) -> str:
     """Return one line a class, with the interval of the Dice, and one for the mean over classes if there are two."""
     shown = [name for name in COLUMNS if any(name in of["metrics"] for of in classes.values())]
     header = ["class", "Dice [95 % interval]", *(COLUMNS[name] for name in shown)]
-    header += ["cases", "without it", "false alarms", "missed"]
+    counts = {"cases": "cases", "absent": "without it", "false_alarms": "false alarms", "missed": "missed"}
+    if any(of.get("not_annotated") for of in classes.values()):
+        counts["not_annotated"] = "not annotated"
+    header += counts.values()
     lines = []
     for name, of in classes.items():
         metrics = of["metrics"]
         cells = [name, format_figure(metrics.get("dice"))]
         cells += [f"{metrics[m]['mean']:.3f}" if m in metrics else "" for m in shown]
-        lines.append([*cells, *(str(of[count]) for count in ("cases", "absent", "false_alarms", "missed"))])
+        lines.append([*cells, *(str(of[count]) for count in counts)])
     if len(classes) > 1:
         means = [f"{mean[m]['mean']:.3f}" if m in mean else "" for m in shown]
-        lines.append(["mean", format_figure(mean.get("dice")), *means, "", "", "", ""])
+        lines.append(["mean", format_figure(mean.get("dice")), *means, *[""] * len(counts)])
     return aligned([header, *lines])
 
 

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+from .annotated import annotated_classes as annotated_classes
+from .annotated import annotated_names as annotated_names
+from .annotated import refuse_others as refuse_others
 from .class_table import Canvas as Canvas
 from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region

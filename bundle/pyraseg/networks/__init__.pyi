@@ -4,6 +4,7 @@ from .encoders import expected_normalization as expected_normalization
 from .heads import PyramidBottleneck as PyramidBottleneck
 from .losses import DiceCELoss as DiceCELoss
 from .losses import DiceFocalLoss as DiceFocalLoss
+from .losses import PartialTarget as PartialTarget
 from .pspnet import PSPNet as PSPNet
 from .segmentation import PartwiseNetwork as PartwiseNetwork
 from .torchvision_ops import import_with_torchvision as import_with_torchvision

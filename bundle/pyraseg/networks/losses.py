@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dice with focal loss or cross entropy over one model of the classes, in which an ignored pixel is none at all."""
+"""Dice with focal loss or cross entropy over one model of the classes, without what nobody has annotated."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import monai.losses
 import torch
@@ -9,6 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bundle.pyraseg.core import PyrasegError
+
+
+class PartialTarget(NamedTuple):
+    """The labels of a batch, (B, 1, ...) as a loss takes them, and what each was annotated for, (B, C) bool.
+
+    The background always is annotated: it is what belongs to none of a sample's annotated classes.
+    """
+
+    label: Tensor
+    annotated: Tensor
 
 
 class DiceFocalLoss(nn.Module):
@@ -23,6 +34,11 @@ class DiceFocalLoss(nn.Module):
 
     An ignored pixel counts in no sum and no mean, and neither does the Dice of a sample or class that has no other: the
     loss is that of the data with those pixels cut out. A batch that is ignored as a whole costs 0.
+
+    With a `PartialTarget`, what a sample was not annotated for may lie wherever its label is 0: there the probability
+    of what is true is that of the background and of those classes together, in both terms. They have no Dice of their
+    own in that sample, and their logits count as they are: the gradient of these is exactly 0. (With sigmoid, channels
+    know nothing of each other, and theirs is left out.)
 
     Args:
         include_background: whether class 0 counts in the Dice term; the focal term always sees every class, since its
@@ -40,7 +56,7 @@ class DiceFocalLoss(nn.Module):
             channel, that class alone is not known.
 
     Shapes: logits (B, C, H, W[, D]) and class indices (B, 1, H, W[, D]), or with sigmoid 0 and 1 in (B, C, H, W[, D])
-    -> scalar.
+    -> scalar. In place of the target, a `PartialTarget` of it.
 
     Raises:
         PyrasegError: weights that do not fit the classes, or shapes that do not fit each other.
@@ -83,8 +99,9 @@ class DiceFocalLoss(nn.Module):
         self.batch = batch
         self.dice = monai.losses.DiceLoss(batch=batch, reduction="none")
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        self._check(input, target)
+    def forward(self, input: Tensor, target: Tensor | PartialTarget) -> Tensor:
+        target, annotated = target if isinstance(target, PartialTarget) else (target, None)
+        self._check(input, target, annotated)
         logits = input.to(torch.promote_types(input.dtype, torch.float32))  # half precision overflows in the sums
         known = None
         if self.ignore_index is not None:
@@ -92,28 +109,44 @@ class DiceFocalLoss(nn.Module):
             target = target.masked_fill(ignored, 0)
             known = 1 - ignored.to(logits.dtype)
         weight = None if self.weight is None else self.weight.to(logits)
+        taught = None if annotated is None else annotated.reshape(*annotated.shape, *[1] * (logits.ndim - 2))
         if self.sigmoid:
+            if taught is not None:
+                known = (taught if known is None else taught * known).to(logits.dtype).expand(logits.shape)
             truth = target.to(logits.dtype)
             probability = logits.sigmoid()
             log_p = F.logsigmoid(logits * (2 * truth - 1))
             pixel_weight = None if weight is None else weight.reshape(-1, *[1] * (logits.ndim - 2))
         else:
             classes = target.long()
-            log_softmax = logits.log_softmax(dim=1)
+            log_softmax = logits.log_softmax(dim=1) if taught is None else _log_softmax_of_annotated(logits, taught)
             truth = torch.zeros_like(logits).scatter_(1, classes, 1)
             probability = log_softmax.exp()
             log_p = log_softmax.gather(1, classes)
             pixel_weight = None if weight is None else weight[classes]
-        dice = self._dice(probability, truth, known, weight)
+        dice = self._dice(probability, truth, known, weight, annotated)
         return self.lambda_dice * dice + self.lambda_focal * self._focal(log_p, known, pixel_weight)
 
-    def _dice(self, probability: Tensor, truth: Tensor, known: Tensor | None, weight: Tensor | None) -> Tensor:
-        """Return the mean of 1 - Dice over the classes, and over the samples unless they are pooled."""
+    def _dice(
+        self,
+        probability: Tensor,
+        truth: Tensor,
+        known: Tensor | None,
+        weight: Tensor | None,
+        annotated: Tensor | None,
+    ) -> Tensor:
+        """Return the mean of 1 - Dice over the classes, and over the samples unless they are pooled.
+
+        What a sample was not annotated for has a probability and a truth of 0 there: it adds nothing to a pool.
+        """
         shown = slice(0 if probability.shape[1] == 1 else self.first, None)
-        scored = None
+        scored = None if annotated is None else annotated.to(probability.dtype)
         if known is not None:
             probability, truth = probability * known, truth * known
-            scored = known.flatten(2).amax(dim=2).expand(probability.shape[:2])[:, shown]
+            seen = known.flatten(2).amax(dim=2).expand(probability.shape[:2])
+            scored = seen if scored is None else seen * scored
+        if scored is not None:
+            scored = scored[:, shown]
             scored = scored.amax(dim=0) if self.batch else scored
         losses = self.dice(probability[:, shown], truth[:, shown]).flatten(0 if self.batch else 1)
         return _mean(losses if weight is None else losses * weight[shown], scored)
@@ -125,13 +158,18 @@ class DiceFocalLoss(nn.Module):
         losses = -missing.pow(self.gamma) * log_p
         return _mean(losses if weight is None else losses * weight, known)
 
-    def _check(self, input: Tensor, target: Tensor) -> None:
+    def _check(self, input: Tensor, target: Tensor, annotated: Tensor | None) -> None:
         channels = input.shape[1]
         expected = (input.shape[0], channels if self.sigmoid else 1, *input.shape[2:])
         if target.shape != expected:
             raise PyrasegError(
                 f"{type(self).__name__} has logits of shape {tuple(input.shape)} and so needs a target of shape "
                 f"{expected}, got {tuple(target.shape)}. Classes that overlap, one channel each, need sigmoid=True."
+            )
+        if annotated is not None and annotated.shape != input.shape[:2]:
+            raise PyrasegError(
+                f"{type(self).__name__} has logits of shape {tuple(input.shape)} and so needs to know of "
+                f"{tuple(input.shape[:2])} samples and classes which were annotated, got {tuple(annotated.shape)}."
             )
         if channels == 1 and not self.sigmoid:
             raise PyrasegError(
@@ -173,6 +211,18 @@ class DiceCELoss(DiceFocalLoss):
             lambda_focal=lambda_ce,
             ignore_index=ignore_index,
         )
+
+
+def _log_softmax_of_annotated(logits: Tensor, taught: Tensor) -> Tensor:
+    """Return the log softmax of (B, C, ...), in which the background has the probability of all that was not annotated.
+
+    Of a class that a sample was not annotated for, the result is minus infinity, and the gradient 0.
+    """
+    log_softmax = torch.where(taught, logits, logits.detach()).log_softmax(dim=1)
+    named = taught.clone()
+    named[:, 0] = False
+    rest = log_softmax.masked_fill(named, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.cat([rest, log_softmax[:, 1:].masked_fill(~taught[:, 1:], -torch.inf)], dim=1)
 
 
 def _mean(values: Tensor, counted: Tensor | None) -> Tensor:

@@ -79,7 +79,7 @@ def write_report(
     if summary["cases"] != len(names):
         raise PyrasegError(f"summary.json and scores.csv of {folder} are of different cases. Evaluate again.")
     pictures = _optional(folder / "pictures.json", "cases").get("cases")
-    if pictures is not None and not _belong_together(pictures, rows):
+    if pictures is not None and not _belong_together(pictures, rows, list(summary["classes"])):
         raise PyrasegError(
             f"pictures.json and scores.csv of {folder} are of different cases or predictions. Evaluate again, or "
             "delete pictures.json for a report without pictures."
@@ -88,7 +88,10 @@ def write_report(
     training = find_training(folder, made_of) if training_dir is None else Path(training_dir)
     protect([] if training is None else [training / "log.csv"])
     shown = {name: f"case {number}" if hide_names else name for number, name in enumerate(names, start=1)}
-    data = {"unit": summary.get("unit", "patients"), **page_data(rows, list(summary["by"]), shown, pictures)}
+    data = {
+        "unit": summary.get("unit", "patients"),
+        **page_data(rows, list(summary["classes"]), list(summary["by"]), shown, pictures),
+    }
     text = render(
         data=data,
         summary=summary,
@@ -119,6 +122,7 @@ def find_training(evaluation: Path, made_of: Mapping[str, Any]) -> Path | None:
 
 def page_data(
     rows: Mapping[tuple[str, str], Mapping[str, str]],
+    classes: Sequence[str],
     by: Sequence[str],
     names: Mapping[str, str],
     pictures: Sequence[Mapping[str, Any]] | None = None,
@@ -126,7 +130,8 @@ def page_data(
     """Return what the page's own program works with, as plain values.
 
     Args:
-        rows: of `scores.csv` by case and class, as text.
+        rows: of `scores.csv` by case and class, as text; a case has none of a class that it was not annotated for.
+        classes: names of all foreground classes, in their order.
         by: columns with circumstances; "size" is none of a case.
         names: by case, in their order, under which the page shows them.
         pictures: of the cases in the same order, see `CasePictures`; see `choose_views` for which of them are shown.
@@ -137,17 +142,17 @@ def page_data(
         `scores` (by class and column; None for no figure), `depth` (slices of the volume) and `views`, ascending
         by slice, with `first`, the place among them of the most telling one.
     """
-    classes = list(dict.fromkeys(name for _, name in rows))
     written = [*METRICS, *SIZES, *LESIONS, "uncertainty"]
     columns = [column for column in written if column == "dice" or any(row.get(column) for row in rows.values())]
     circumstances = [column for column in by if column != "size"]
     cases, dice = [], []
     for case, name in names.items():
-        of_classes = [rows[case, class_name] for class_name in classes]
-        scores = [[float(row[column]) if row[column] else None for column in columns] for row in of_classes]
-        circumstance = [of_classes[0][column] or "not stated" for column in circumstances]
-        cases.append({"name": name, "patient": of_classes[0]["patient"], "by": circumstance, "scores": scores})
-        known = [float(row["dice"]) for row in of_classes if row["dice"]]
+        of_classes = [rows.get((case, class_name), {}) for class_name in classes]
+        scores = [[float(row[column]) if row.get(column) else None for column in columns] for row in of_classes]
+        told = next(filter(None, of_classes))  # any row tells what is the case's own
+        circumstance = [told[column] or "not stated" for column in circumstances]
+        cases.append({"name": name, "patient": told["patient"], "by": circumstance, "scores": scores})
+        known = [float(row["dice"]) for row in of_classes if row.get("dice")]
         dice.append(sum(known) / len(known) if known else math.inf)
     views = choose_views([case["views"] for case in pictures], dice) if pictures else [[]] * len(cases)
     for place, (case, chosen) in enumerate(zip(cases, views, strict=True)):
@@ -166,15 +171,22 @@ def page_data(
     }
 
 
-def _belong_together(pictures: Sequence[Mapping[str, Any]], rows: Mapping[tuple[str, str], Mapping[str, str]]) -> bool:
+def _belong_together(
+    pictures: Sequence[Mapping[str, Any]], rows: Mapping[tuple[str, str], Mapping[str, str]], classes: Sequence[str]
+) -> bool:
     """Return whether pictures are of the cases and predictions of the rows: each class has as many voxels."""
-    classes = list(dict.fromkeys(name for _, name in rows))
     counts = {
         (case["case"], name): str(case.get("predicted", {}).get(str(number), 0))
         for case in pictures
         for number, name in enumerate(classes, start=1)
+        if (case["case"], name) in rows
     }
-    return list(counts) == list(rows) and all(counts[key] == row["predicted_voxels"] for key, row in rows.items())
+    same_cases = [case["case"] for case in pictures] == list(dict.fromkeys(case for case, _ in rows))
+    return (
+        same_cases
+        and list(counts) == list(rows)
+        and all(counts[key] == row["predicted_voxels"] for key, row in rows.items())
+    )
 
 
 def choose_views(views: Sequence[Sequence[dict[str, Any]]], dice: Sequence[float]) -> list[list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bundle.pyraseg.core import write_json
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.figures import at_window, display, outline_paths
-from bundle.pyraseg.transforms import UNKNOWN
+from bundle.pyraseg.transforms import UNKNOWN, only_annotated
 
 #: Characters that the pictures of all cases take together: more than a page shows, which chooses the worst cases.
 ROOM = 40_000_000
@@ -27,6 +27,9 @@ SIDE, QUALITY = 320, 60
 
 class CasePictures:
     """Keep some slices of every case, or a photograph whole, and write them as `pictures.json` at the end.
+
+    Predictions are shown of the classes that a case was annotated for (`LoadLabeld` tells): of others nobody can say
+    whether they are right.
 
     Cases share `ROOM`: of many, each shows fewer slices, but at least one. Attach it to the evaluator.
 
@@ -66,7 +69,7 @@ class CasePictures:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             views = draw_views(
                 batch["original"],
-                output["pred"],
+                only_annotated(output["pred"], batch.get("annotated")),
                 output["truth"],
                 windows=self.windows,
                 most=self.slices,

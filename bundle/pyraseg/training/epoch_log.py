@@ -19,6 +19,7 @@ from bundle.pyraseg.core import process_rank, replacing, write_csv
 from bundle.pyraseg.evaluation import mean_dice, summarize
 from bundle.pyraseg.figures import draw
 from bundle.pyraseg.training.stages import StagePlan
+from bundle.pyraseg.transforms import only_annotated
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,10 @@ class Previews:
             return
         (output,) = engine.state.output
         (batch,) = engine.state.batch
-        picture = draw(batch["original"], output["pred"], self.class_names, windows=self.windows, truth=output["truth"])
+        prediction = only_annotated(
+            output["pred"], batch.get("annotated")
+        )  # of others nobody knows whether they are right
+        picture = draw(batch["original"], prediction, self.class_names, windows=self.windows, truth=output["truth"])
         with replacing(self.output_dir / "previews" / f"epoch_{epoch:04d}_case_{case}.png") as temporary:
             picture.save(temporary, format="PNG")
         with SummaryWriter(str(self.output_dir / "tensorboard")) as writer:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bundle.pyraseg.core import PyrasegError, process_rank
+from bundle.pyraseg.networks import DiceFocalLoss, PartialTarget
 from bundle.pyraseg.transforms import set_strength, split_at_random
 
 logger = logging.getLogger(__name__)
@@ -31,18 +32,38 @@ class AugmentBatch:
 
     Args:
         augmentation: the dataset's; what it does before its first random transform was done when the slice was loaded.
+        loss: that the label is for, told apart where some samples were annotated for some of the classes only.
 
     Returns:
-        Image (B, C, W, H) and label (B, 1, W, H) on the device.
+        Image (B, C, W, H) and label (B, 1, W, H) on the device; in place of the label a `PartialTarget` where a sample
+        was not annotated for all classes.
+
+    Raises:
+        PyrasegError: there is such a sample, and the loss cannot leave classes out.
     """
 
-    def __init__(self, augmentation: Compose) -> None:
+    def __init__(self, augmentation: Compose, *, loss: Any = None) -> None:
         _, self.augmentation = split_at_random(augmentation)
+        self.loss = loss
 
     def __call__(
         self, batch: dict[str, torch.Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | PartialTarget]:
+        image, label = self._augment(batch, *default_prepare_batch(batch, device, non_blocking, **kwargs))
+        annotated = batch.get("annotated")
+        if annotated is None or annotated.all():
+            return image, label
+        if not isinstance(self.loss, DiceFocalLoss):
+            raise PyrasegError(
+                "Some cases of the data list were annotated for some of the classes only, and the loss "
+                f"{type(self.loss).__name__} would take the others for background. Use DiceFocalLoss or DiceCELoss of "
+                "bundle.pyraseg.networks, or a class derived from them."
+            )
+        return image, PartialTarget(label, annotated.to(label.device, non_blocking=non_blocking))
+
+    def _augment(
+        self, batch: dict[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = default_prepare_batch(batch, device, non_blocking, **kwargs)
         if "seed" not in batch:
             return image, label
         slices = []
@@ -104,7 +125,7 @@ class ClipGradients:
 
 
 class RequireFinite:
-    """Stop a training at a loss or a gradient that is NaN or infinite, before any weight is; name the batch's cases.
+    """Stop a training at a loss, a gradient or a weight that is NaN or infinite, and name the batch's cases.
 
     What the gradient scaler of mixed precision is made for does not stop it: a gradient that overflows, after which
     the scaler leaves the step out and scales less. A loss that overflows on finite images leaves its step out in the
@@ -126,6 +147,7 @@ class RequireFinite:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
         self.optimizer.register_step_pre_hook(lambda *_: self.check_gradients(engine))
+        self.optimizer.register_step_post_hook(lambda *_: self.check_weights(engine))
 
     def __call__(self, engine: Engine) -> None:
         output = engine.state.output
@@ -142,20 +164,30 @@ class RequireFinite:
 
     def check_gradients(self, engine: Engine) -> None:
         """Refuse a step by gradients that are not finite; a scaler does not ask for one."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if gradients and not nn.utils.get_total_norm(gradients, norm_type=float("inf")).isfinite():
+        if not _are_finite([weight.grad for weight in self._weights() if weight.grad is not None]):
             raise self._fault(engine, "The gradient is NaN or infinite")
+
+    def check_weights(self, engine: Engine) -> None:
+        """Refuse what a step has made of the weights where they are not finite any more."""
+        if not _are_finite([weight.detach() for weight in self._weights()]):
+            raise self._fault(engine, "Weights are NaN or infinite after the step")
+
+    def _weights(self) -> list[torch.Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _fault(self, engine: Engine, what: str) -> PyrasegError:
         batch = engine.state.batch
         cases = list(dict.fromkeys(batch["case"])) if isinstance(batch, dict) and "case" in batch else []
         return PyrasegError(
-            f"{what} in epoch {engine.state.epoch}, iteration {engine.state.iteration}: the training stops before its "
-            f"weights are spoilt. The cases of this batch: {', '.join(map(str, cases)) or 'unknown'}. Look at these "
-            "images and labels. If nothing is wrong with them, lower the learning_rates in plan, set max_grad_norm, or "
-            "set amp to false."
+            f"{what} in epoch {engine.state.epoch}, iteration {engine.state.iteration}: the training stops, and keeps "
+            f"nothing of it. The cases of this batch: {', '.join(map(str, cases)) or 'unknown'}. Look at these images "
+            "and labels. If nothing is wrong with them, lower the learning rates, set max_grad_norm, or set amp to "
+            "false."
         )
+
+
+def _are_finite(tensors: list[torch.Tensor]) -> bool:
+    return not tensors or bool(nn.utils.get_total_norm(tensors, norm_type=float("inf")).isfinite())
 
 
 class ExplainOutOfMemory:

@@ -10,6 +10,7 @@ from .label import LabelReader as LabelReader
 from .label import LoadLabeld as LoadLabeld
 from .label import Target as Target
 from .label import label_files as label_files
+from .label import only_annotated as only_annotated
 from .label import onto_grid as onto_grid
 from .label import stored_label as stored_label
 from .nifti import PLACE as PLACE

@@ -21,10 +21,12 @@ from bundle.pyraseg.labels import (
     ClassTable,
     ImageGrid,
     Region,
+    annotated_classes,
     color_name,
     colors_in,
     read_dicom_label,
     read_painted,
+    refuse_others,
     slicer_segments,
     values_listed,
 )
@@ -300,6 +302,9 @@ class LabelReader:
 class LoadLabeld(MapTransform):
     """Load labels as (1, W, H[, D]) uint8 on the voxels of the image that they belong to.
 
+    In the place of the names that a data list has under "annotated" it leaves which classes were, (K,) bool; all where
+    there are none. A label with another class is refused.
+
     Args:
         keys: labels (a path, a folder, or paths by class names), replaced by the loaded arrays.
         reference: key of the loaded image.
@@ -308,7 +313,7 @@ class LoadLabeld(MapTransform):
             `LabelReader`.
 
     Raises:
-        PyrasegError: see `LabelReader`.
+        PyrasegError: see `LabelReader`, or the label holds a class that the case was not annotated for.
     """
 
     def __init__(
@@ -340,12 +345,31 @@ class LoadLabeld(MapTransform):
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return {**data, **{key: self.load(data[key], data[self.reference]) for key in self.key_iterator(data)}}
+        labels = {key: self.load(data[key], data[self.reference]) for key in self.key_iterator(data)}
+        image = str(data[self.reference].meta.get("filename_or_obj", "it"))
+        item = {"image": image, "annotated": data.get("annotated")}
+        class_names = self.reader.table.class_names
+        annotated = torch.from_numpy(annotated_classes(item, class_names))
+        if not annotated.all():
+            for key, label in labels.items():
+                refuse_others(np.unique(label), {**item, "label": data[key]}, class_names)
+        return {**data, **labels, "annotated": annotated}
 
     def load(self, path: LabelPath, image: MetaTensor) -> MetaTensor:
         """Return the label at `path` on the grid of `image` (C, W, H[, D])."""
         label = torch.from_numpy(np.ascontiguousarray(self.reader.read(path, image)))[None]
         return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": label_files(path)[0]})
+
+
+def only_annotated(labels: torch.Tensor, annotated: torch.Tensor | None) -> torch.Tensor:
+    """Return class indices in which classes that were not annotated are background; None for all that there are.
+
+    >>> only_annotated(torch.tensor([0, 1, 2]), torch.tensor([True, False, True]))
+    tensor([0, 0, 2])
+    """
+    if annotated is None or annotated.all():
+        return labels
+    return torch.where(annotated.to(labels.device)[labels.long()], labels, 0)
 
 
 def stored_label(path: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -30,7 +30,7 @@ SWITCHES = {
 SIZES = {"slice_size", "photograph_size", "pool_sizes"}
 LISTS = {
     "class_names", "overlap_order", "windows", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by",
-    "uncertainty_rotations", "uncertainty_flips", "roi_size",
+    "uncertainty_rotations", "uncertainty_flips", "roi_size", "may_differ",
 }  # fmt: skip
 #: One name, or a list of names.
 NAMES = {"outputs"}

@@ -54,20 +54,24 @@ def main(argv: list[str] | None = None) -> None:
         label_pattern=options.label_pattern,
         patient_pattern=options.patient_pattern,
         seed=options.seed,
+        class_names=options.class_names,
     )[options.split]
     if not cases:
         raise PyrasegError(f"The data set {options.dataset_dir} has no cases in its part {options.split!r}.")
     load = Compose(
         [
             LoadImaged("image", reader="bundle.pyraseg.transforms.MedicalImageReader", ensure_channel_first=True),
-            LoadLabeld(["label", "scored"], class_names=options.class_names, mask_value=options.mask_value),
+            LoadLabeld("label", class_names=options.class_names, mask_value=options.mask_value),
         ]
     )
+    # Apart from the truth: what is scored may hold classes that the case was not annotated for.
+    load_scored = LoadLabeld("scored", class_names=options.class_names, mask_value=options.mask_value)
     table = CaseTable(
         CaseScorer(options.class_names, options.lesion_classes, tolerance=options.surface_tolerance), by=["size"]
     )
     for case in cases:
-        item = load({**case, "scored": case["image"]})
-        table.add(case["image"], case, item["scored"], item["label"], item["image"])
+        item = load(case)
+        scored = load_scored({"image": item["image"], "scored": case["image"]})["scored"]
+        table.add(case["image"], case, scored, item["label"], item["image"])
     print(f"{options.scored_pattern} against {options.label_pattern}, {len(cases)} cases ({options.split})")
     print(format_summary(table.summary()))

@@ -25,6 +25,7 @@ from monai.transforms import Compose
 from bundle.pyraseg.commands import add_configs, command_parser, config_files, split_options
 from bundle.pyraseg.core import PyrasegError, replacing, require_writable
 from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
+from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
 from bundle.pyraseg.workflow import components, config_text, read_config, verbatim
 from bundle.pyraseg_tools.fingerprint import (
@@ -161,7 +162,8 @@ def main(argv: list[str] | None = None) -> None:
         faults = "\n  ".join(dict.fromkeys(case.fault for case in measured if case.fault))
         raise PyrasegError(f"No training case of {root} has a label to learn from. Faults of cases:\n  {faults}")
     odd = suspicious(measured)
-    counts = sum_counts(np.concatenate([case.counts for case in training]), names)
+    annotated = [np.tile(annotated_classes(case.item, names), (len(case.counts), 1)) for case in training]
+    counts = sum_counts(np.concatenate([case.counts for case in training]), names, np.concatenate(annotated))
     settings, notes = propose(parser, training, counts, options)
     with replacing(options.output) as folder:
         folder.mkdir()

@@ -10,6 +10,7 @@ import numpy as np
 
 from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.data import ClassCounts
+from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
 from bundle.pyraseg_tools.fingerprint.rules import Setting
 
@@ -23,6 +24,7 @@ def write_cases(
     rows = []
     for case in cases:
         row = {"case": case.name, "part": case.part, "odd": "; ".join(odd.get(case.name, []))}
+        row |= {"annotated": "; ".join(case.item.get("annotated") or ["all"])}
         if case.size:
             row |= {"size": " x ".join(map(str, case.size)), "modality": case.modality, "units": case.units}
             row |= {"units_by": case.evidence}
@@ -32,15 +34,21 @@ def write_cases(
             row |= {"slices": len(case.counts), "empty_slices": case.empty_slices}
         rows.append(row)
     head = ["case", "part", "size", "spacing_mm", "modality", "units", "units_by"]
-    write_csv(path, [*head, *figures, *pixels, "slices", "empty_slices", "odd"], rows)
+    write_csv(path, [*head, *figures, *pixels, "slices", "empty_slices", "annotated", "odd"], rows)
 
 
 def class_table(counts: ClassCounts) -> str:
-    """Return a Markdown table of the classes: pixels, share, images or slices that show each."""
+    """Return a Markdown table of the classes: pixels, share, images or slices that show each.
+
+    Where some were annotated for some of the classes only, it has how many were for each, of which the share is.
+    """
+    partial = bool((counts.annotated_images != counts.annotated_images.max()).any())
     rows = ["| class | pixels | share | slices or images |", "|---|---|---|---|"]
-    total = counts.pixels.sum()
-    for name, pixels, images in zip(counts.class_names, counts.pixels, counts.images, strict=True):
-        rows.append(f"| {name} | {pixels:,} | {pixels / total:.4%} | {images:,} |")
+    if partial:
+        rows = ["| class | pixels | share | slices or images | of those annotated for it |", "|---|---|---|---|---|"]
+    columns = (counts.class_names, counts.pixels, counts.shares, counts.images, counts.annotated_images)
+    for name, pixels, share, images, annotated in zip(*columns, strict=True):
+        rows.append(f"| {name} | {pixels:,} | {share:.4%} | {images:,} |" + f" {annotated:,} |" * partial)
     return "\n".join(rows)
 
 
@@ -77,6 +85,7 @@ def report(
                 "",
                 f"{len(cases)} cases: {', '.join(f'{n} {part}' for part, n in parts.items())}. "
                 f"{len(cases) - len(usable)} cannot be used, {len(empty)} have no label, {len(odd)} look odd.",
+                *_annotated(cases, counts.class_names),
                 "",
                 *_ranges(usable),
                 "",
@@ -105,6 +114,15 @@ def report(
         ).rstrip("\n")
         + "\n"
     )
+
+
+def _annotated(cases: Sequence[CaseFingerprint], class_names: Sequence[str]) -> list[str]:
+    """Return how many cases were annotated for each class; nothing where all were for all."""
+    masks = np.stack([annotated_classes(case.item, class_names) for case in cases])
+    if masks.all():
+        return []
+    counts = ", ".join(f"{name} in {n}" for name, n in zip(class_names[1:], masks[:, 1:].sum(axis=0), strict=True))
+    return ["", f"{(~masks.all(axis=1)).sum()} cases were annotated for some classes only: {counts} of {len(cases)}."]
 
 
 def _units(cases: Sequence[CaseFingerprint]) -> list[str]:

@@ -38,7 +38,7 @@ def draw_histograms(
     _intensities(intensities, cases, counts.class_names, windows)
     _sizes(sizes, cases)
     colors = [_color(value) for value in range(len(counts.class_names))]
-    percent = 100 * counts.pixels / counts.pixels.sum()
+    percent = 100 * counts.shares
     shares.bar_label(shares.barh(counts.class_names, percent, color=colors), fmt="%.3g %%", padding=3)
     shares.set(xscale="log", xlabel="% of all pixels, on a logarithmic scale", title="Shares of the classes")
     shares.set_xlim(min(0.1, percent[percent > 0].min() / 3), 1000)

@@ -48,12 +48,21 @@ def suspicious(cases: Sequence[CaseFingerprint]) -> dict[str, list[str]]:
         if not 1 / SPACING_RATIO < pixel_size(case) / median < SPACING_RATIO:
             add(case, f"pixels of {pixel_size(case):.3g} mm, mostly {median:.3g} mm")
     labeled = [case for case in usable if case.foreground and not case.is_constant]
-    for name, value in _measures(labeled).items():
-        for case, deviation in zip(labeled, _deviations([value(case) for case in labeled]), strict=True):
-            if abs(deviation) > DEVIATIONS:
-                far = f"{abs(deviation):.0f}" if abs(deviation) < FAR else f"more than {FAR}"
-                add(case, f"{name} is {value(case):.3g}, {far} deviations from the usual")
+    for alike in _annotated_alike(labeled):
+        for name, value in _measures(alike).items():
+            for case, deviation in zip(alike, _deviations([value(case) for case in alike]), strict=True):
+                if abs(deviation) > DEVIATIONS:
+                    far = f"{abs(deviation):.0f}" if abs(deviation) < FAR else f"more than {FAR}"
+                    add(case, f"{name} is {value(case):.3g}, {far} deviations from the usual")
     return found
+
+
+def _annotated_alike(cases: Sequence[CaseFingerprint]) -> list[list[CaseFingerprint]]:
+    """Return the cases in groups annotated for the same classes: the labels of others differ by that alone."""
+    groups: dict[frozenset[str], list[CaseFingerprint]] = {}
+    for case in cases:
+        groups.setdefault(frozenset(case.item.get("annotated") or ()), []).append(case)
+    return list(groups.values())
 
 
 def pixel_size(case: CaseFingerprint) -> float:
@@ -161,7 +170,7 @@ def propose_grid(cases: Sequence[CaseFingerprint]) -> dict[str, Setting]:
 def propose_weights(counts: ClassCounts, *, method: str, max_ratio: float | None) -> Setting:
     """Return the class weights of the loss."""
     weights = [float(f"{weight:.4g}") for weight in class_weights(counts, method=method, max_ratio=max_ratio)]
-    shares = ", ".join(f"{p / counts.pixels.sum():.3%}" for p in counts.pixels)
+    shares = ", ".join(f"{share:.3%}" for share in counts.shares)
     bound = "" if max_ratio is None else f", at most {max_ratio:g} : 1"
     return Setting(weights, f"{method.replace('_', ' ')} of the classes ({shares}){bound}")
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Remember which series a model has done, so that nothing is done twice after a stop at any point."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Generator
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, hold, release, replacing
 
 FORMAT = 1
 
@@ -89,16 +88,13 @@ def sole_user(folder: Path) -> Generator[Path]:
         PyrasegError: another process is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PyrasegError(f"Another process is using {folder}. Wait for it, or give another folder.") from error
-        images = folder / "images"
-        if images.exists():
-            shutil.rmtree(images)
-        images.mkdir(mode=0o700)
-        try:
-            yield images
-        finally:
-            shutil.rmtree(images)
+    hold(folder, "worker")
+    images = folder / "images"
+    if images.exists():
+        shutil.rmtree(images)
+    images.mkdir(mode=0o700)
+    try:
+        yield images
+    finally:
+        shutil.rmtree(images)
+        release(folder, "worker")

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.data.class_statistics import sum_counts
 from bundle.pyraseg_tools.fingerprint.measuring import SAMPLES, CaseFingerprint, body, measure, measure_cases
+from bundle.pyraseg_tools.fingerprint.page import class_table
 from bundle.pyraseg_tools.fingerprint.rules import (
     foreground_samples,
     propose_background_fraction,
@@ -225,3 +226,16 @@ def test_images_that_differ_by_rounding_alone_are_usual():
     ]
     shifted = [replace(same[0], name="x", extent=tuple(v * (1 + 1e-12) for v in same[0].extent))]
     assert suspicious([*same, *shifted]) == {}
+
+
+def test_classes_are_counted_in_the_images_that_were_annotated_for_them():
+    annotated = np.array([[True, True, False], [True, True, True]])
+    counts = sum_counts(np.array([[60, 40, 0], [50, 30, 20]]), ["background", "liver", "spleen"], annotated)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in class_table(counts).splitlines()[2:]]
+    assert rows == [
+        ["background", "110", "55.0000%", "2", "2"],
+        ["liver", "70", "35.0000%", "2", "2"],
+        ["spleen", "20", "20.0000%", "1", "1"],
+    ]
+    everything = sum_counts(np.array([[60, 40, 0], [50, 30, 20]]), ["background", "liver", "spleen"])
+    assert "annotated" not in class_table(everything)

@@ -174,7 +174,7 @@ def test_volumes(place, volume_package, request, tmp_path):
                 {"name": name, "idx": index} for index, name in enumerate(["liver", "cyst", "spleen", "kidney"], 1)
             ]
             assert "cyst" in refused(server, cases[0].uid, label, label_info=strange)
-            assert "original or final" in refused(server, cases[0].uid, label, tag="../../out")
+            assert "one of 'original', 'final'" in refused(server, cases[0].uid, label, tag="../../out")
             other = next(case for case in cases if case.truth.shape != cases[0].truth.shape)
             assert "another size" in refused(server, other.uid, label)
     log = (app / "log.txt").read_text()

@@ -20,8 +20,8 @@ from bundle.pyraseg_tools.commands.pacs import main
 from bundle.pyraseg_tools.datasets.phantom.cases import phantom_case
 from bundle.pyraseg_tools.datasets.phantom.dicom_writer import write_series as write_phantom
 from bundle.pyraseg_tools.pacs import worker
-from bundle.pyraseg_tools.pacs.journal import sole_user
 from tests.helpers import dicom_files as files
+from tests.helpers.holder import another
 from tests.helpers.orthanc import PASSWORD
 from tests.helpers.pacs_series import small_series
 
@@ -215,7 +215,7 @@ def test_watching_waits_until_a_series_is_whole(pacs, arguments, tmp_path, monke
 
 
 def test_two_at_once(pacs, arguments, tmp_path):
-    with sole_user(tmp_path / "work"), pytest.raises(PyrasegError, match="Another process is using"):
+    with another(tmp_path / "work", work="worker"), pytest.raises(PyrasegError, match="Another worker writes to"):
         main(arguments())
 
 
