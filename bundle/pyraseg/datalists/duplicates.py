@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find images that are the same, or nearly: saved again, scaled, shifted by a few pixels, with other brightness.
 
-Two images are compared by what is left of a small gray picture of each when slow changes of brightness and differences
+Two pictures are compared by what is left of a small gray copy of each when slow changes of brightness and differences
 of contrast are taken out: lines, edges and spots. Their correlation, at the best of small shifts, is 1 for copies. What
-it is for copies and for others on real sets, and so the threshold, is in docs/data.md.
+it is for copies and for others on real sets, and so the threshold, is in docs/data.md. Volumes: `volume_copies.py`.
 """
 
 from collections import defaultdict
@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, fill_outside, open_photograph
+from bundle.pyraseg.datalists.volume_copies import Reduced, reduce_volume, volume_copies
 from bundle.pyraseg.transforms import MedicalImageReader
 
 #: Correlation from which on two images count as the same.
@@ -26,6 +27,8 @@ THRESHOLD = 0.8
 SIZE, REACH = 128, 6
 #: Pixels along an edge of the picture that chooses whom to compare, and the correlation from which on it does.
 COARSE_SIZE, COARSE_THRESHOLD = 32, 0.8
+#: Voxels along the shortest edge of a volume; a thinner one is compared as a picture, the mean of its slices.
+THINNEST = 8
 _BLOCK = 256
 
 
@@ -45,9 +48,9 @@ class Duplicate:
 def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOLD) -> list[Duplicate]:
     """Return the pairs of images that are the same or nearly so, the most alike first.
 
-    Photographs are compared as gray pictures, volumes by the mean of the middle half of their slices; the gray scale
-    itself does not count. Images without any structure are compared pixel by pixel alone. Copies that are rotated,
-    mirrored or cut out of a larger image are not found.
+    Photographs are compared as gray pictures, volumes as `volume_copies` does; the gray scale itself does not count.
+    Images without any structure are compared pixel by pixel alone. Rotated copies are not found, and of photographs
+    those that are mirrored or cut out of a larger image are not either.
 
     Args:
         images: paths of what the reader reads: photographs, volumes, folders of DICOM series.
@@ -58,31 +61,44 @@ def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOL
     """
     if not 0 < threshold <= 1:
         raise PyrasegError(f"The threshold is a correlation between 0 and 1, not {threshold}.")
-    coarse = np.empty((len(images), COARSE_SIZE**2), np.float32)
-    fine = np.empty((len(images), SIZE, SIZE), np.float16)
+    pictures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    volumes: dict[int, Reduced] = {}
     same: dict[bytes, list[int]] = defaultdict(list)
     for index, path in enumerate(tqdm(images, desc="Comparing images", unit="image", disable=None)):
-        picture = thumbnail(path)
-        coarse[index] = structure(_resize(picture, COARSE_SIZE), 0.7, 3).ravel()
-        fine[index] = structure(picture, 1, 4)
-        same[picture.tobytes()].append(index)
+        values, affine = _gray(Path(path))
+        if values.ndim == 3 and min(values.shape) >= THINNEST:
+            volumes[index] = reduce_volume(values, affine)
+            same[volumes[index].levels.tobytes()].append(index)
+        else:
+            picture = _resize(values.mean(axis=2) if values.ndim == 3 else values, SIZE)
+            coarse = structure(_resize(picture, COARSE_SIZE), 0.7, 3)
+            pictures[index] = coarse, structure(picture, 1, 4).astype(np.float16)
+            same[picture.tobytes()].append(index)
     exact = {pair for group in same.values() for pair in _identical(images, group)}
-    found = {pair: Duplicate(*pair, 1.0, True) for pair in exact}
-    for first, second in _candidates(coarse):
-        scores = _correlation(fine[first].astype(np.float32), fine[second].astype(np.float32))
-        for pair in np.flatnonzero(scores >= threshold):
-            key = int(first[pair]), int(second[pair])
-            found.setdefault(key, Duplicate(*key, float(scores[pair]), False))
+    alike = _alike_pictures(list(pictures.values()), threshold)
+    copies = volume_copies(list(volumes.values()), threshold)
+    scores = {
+        (places[first], places[second]): score
+        for places, pairs in ((list(pictures), alike), (list(volumes), copies))
+        for (first, second), score in pairs.items()
+    }
+    found = {pair: Duplicate(*pair, score, False) for pair, score in scores.items()}
+    found |= {pair: Duplicate(*pair, 1.0, True) for pair in exact}
     return sorted(found.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
-def thumbnail(path: str | Path) -> np.ndarray:
-    """Return a gray picture (SIZE, SIZE) float32 of an image.
-
-    Raises:
-        PyrasegError: the image cannot be read.
-    """
-    return _resize(_plane(Path(path)), SIZE)
+def _alike_pictures(
+    pictures: Sequence[tuple[np.ndarray, np.ndarray]], threshold: float
+) -> dict[tuple[int, int], float]:
+    """Return the pairs of pictures, by their indices, whose coarse and whose fine structure are alike."""
+    found = {}
+    if pictures:
+        coarse, fine = (np.stack(structures) for structures in zip(*pictures, strict=True))
+        for first, second in _candidates(coarse.reshape(len(coarse), -1).astype(np.float32)):
+            scores = _correlation(fine[first].astype(np.float32), fine[second].astype(np.float32))
+            for pair in np.flatnonzero(scores >= threshold):
+                found[int(first[pair]), int(second[pair])] = float(scores[pair])
+    return found
 
 
 def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
@@ -103,20 +119,18 @@ def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
     return detail / norm if picture.std() > 1e-6 * (abs(picture).max() + 1e-12) else np.zeros_like(detail)
 
 
-def _plane(path: Path) -> np.ndarray:
-    """Return one gray plane of an image, of any size."""
+def _gray(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gray values of an image, (W, H) or (W, H, D), of any size, and where they lie, (4, 4)."""
     if path.name.lower().endswith(PHOTOGRAPH):
         image = open_photograph(path, draft=(2 * SIZE, 2 * SIZE))
         picture = np.array(image if image.mode[0] in "IF" else image.convert("L"), np.float32)
         fill_outside(picture.T, str(path), axes=2)
-        return picture
-    array = np.asarray(MedicalImageReader().get_data([path])[0], np.float32)
-    if array.ndim > 3:  # colors, or several measurements of one volume
-        array = array.mean(axis=tuple(range(3, array.ndim)))
-    if array.ndim == 3:
-        margin = array.shape[2] // 4
-        array = array[..., margin : array.shape[2] - margin].mean(axis=2)
-    return array
+        return picture, np.eye(4)
+    array, meta = MedicalImageReader().get_data([path])
+    values = np.asarray(array, np.float32)
+    if values.ndim > 3:  # colors, or several measurements of one volume
+        values = values.mean(axis=tuple(range(3, values.ndim)))
+    return values, np.asarray(meta["affine"])
 
 
 def _resize(picture: np.ndarray, size: int) -> np.ndarray:

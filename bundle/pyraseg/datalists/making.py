@@ -22,9 +22,9 @@ from bundle.pyraseg.datalists.annotations import count_annotated
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
-from bundle.pyraseg.datalists.splitting import SPLITS, check_shares, refuse_duplicates, stratified_parts
+from bundle.pyraseg.datalists.splitting import NAMED, SPLITS, check_shares, refuse_duplicates, stratified_parts
 
-LIST, SUMMARY, MANIFEST = "datalist.json", "summary.txt", "manifest.json"
+LIST, SUMMARY, MANIFEST, PAIRS = "datalist.json", "summary.txt", "manifest.json", "duplicates.csv"
 _REMEDY = (
     "Where they are one patient under two names, correct the names or join them (--merge-duplicates); where they are "
     "strangers, raise --threshold."
@@ -139,9 +139,11 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
         lines.append(f"{name:{wide}}  " + "  ".join(f"{n:{len(title)}}" for n, title in zip(row, header, strict=True)))
     lines += _annotated(data, parts, names)
     lines += ["", f"{len(data.duplicates)} pairs of images are the same or nearly so"]
-    for pair in data.duplicates:
+    for pair in data.duplicates[:NAMED]:
         first, second = (os.path.relpath(data.items[index]["image"], folder) for index in (pair.first, pair.second))
         lines.append(f"  {first} and {second}: {pair}")
+    if len(data.duplicates) > NAMED:
+        lines.append(f"  and {len(data.duplicates) - NAMED} more: all are in {PAIRS}")
     return "\n".join(lines)
 
 
@@ -193,6 +195,7 @@ def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary:
     """Write all files, the lists last: what a training reads is there only when everything is."""
     write_manifest(output, [item[key] for item in data.items for key in ("image", "label")], settings)
     write_text(output / SUMMARY, summary + "\n")
+    _write_pairs(output, data)
     for path, cases in lists.items():
         folder = (output / path).parent
         content = {
@@ -205,6 +208,20 @@ def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary:
         labels = {str(value): name for value, name in sorted(data.class_names.items())}
         counts = {"numTraining": len(content["training"]), "numTest": len(content["test"])}
         write_json(output / path, {**({"labels": labels} if labels else {}), **counts, **content})
+
+
+def _write_pairs(output: Path, data: DataList) -> None:
+    """Write a CSV with a row for each pair of images that are the same or nearly so, the most alike first."""
+    rows = [
+        {
+            "first": Path(os.path.relpath(data.items[pair.first]["image"], output)).as_posix(),
+            "second": Path(os.path.relpath(data.items[pair.second]["image"], output)).as_posix(),
+            "correlation": round(pair.score, 4),
+            "same_pixels": pair.exact,
+        }
+        for pair in data.duplicates
+    ]
+    write_csv(output / PAIRS, ["first", "second", "correlation", "same_pixels"], rows)
 
 
 def write_manifest(folder: Path, paths: Iterable[str | Path], settings: Mapping[str, Any]) -> None:
