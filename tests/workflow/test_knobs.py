@@ -73,7 +73,13 @@ def test_the_road_of_pyraseg(command, tmp_path, monkeypatch, capsys):
     "options",
     [
         {"epochs": 1, "batch_size": 2, "spacing": 3, "patience": None, "previews": None, "max_grad_norm": 0.5},
-        {"batch_size": "$2 * 4", "resume": "$True", "slice_size": [64, "@batch_size"], "class_names": ("a", "b")},
+        {
+            "batch_size": "$2 * 4",
+            "resume": "$True",
+            "amp": "true",
+            "slice_size": [64, "@batch_size"],
+            "class_names": ("a", "b"),
+        },
         {"loss#gamma": 3, "loss#lambda_dice": "$1 / 2", "start_from": "a.pt"},
     ],
 )

@@ -122,7 +122,7 @@ def _rule(name: str) -> Rule | None:
         takes = f"a number from {low}{upper}" if low > -math.inf else "a number"
         return takes, lambda value: _is_number(value) and low <= value <= high
     if name in SWITCHES:
-        return "True or False", lambda value: isinstance(value, bool)
+        return "True or False", lambda value: isinstance(value, bool) or value == "true"  # a text, and none is false
     if name in SIZES:
         return "a list of whole numbers from 1 on, such as [160, 160]", _is_sizes
     if name in LISTS:
