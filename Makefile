@@ -9,7 +9,7 @@ INSTALL := python -m pip install --quiet --constraint constraints.txt --editable
 help:
 	@echo "make install    make the environment .venv: . .venv/bin/activate"
 	@echo "make train      train the default task (a phantom CT study, written on first use) in about 5 minutes; ARGS=\"--resume true\" goes on"
-	@echo "make label      serve packages through MONAI Label: ARGS=\"dist/pyraseg_dermoscopy_v0.3.0.zip --studies FOLDER\""
+	@echo "make label      serve packages through MONAI Label: ARGS=\"dist/pyraseg_dermoscopy_v0.4.0.zip --studies FOLDER\""
 	@echo "make test       run the tests that take seconds"
 	@echo "make test-all   run the tests that take minutes as well"
 	@echo "make lint       check style, formatting, types and which room imports which"

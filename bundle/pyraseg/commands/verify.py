@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify a model package before its code is run.
 
-pyraseg verify pyraseg_dermoscopy_v0.3.0.zip --key public.pem
+pyraseg verify pyraseg_dermoscopy_v0.4.0.zip --key public.pem
 
 PACKAGE is the zip, or a folder with the same files, unpacked or downloaded from a hub. Its format, checksums, signature
 and metadata are checked first, as bytes and plain JSON. Only a package that passes is unpacked to a temporary folder

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve packaged bundles through MONAI Label to 3D Slicer and OHIF: inference, labels, retraining.
 
-pyraseg label dist/pyraseg_dermoscopy_v0.3.0.zip --studies FOLDER
+pyraseg label dist/pyraseg_dermoscopy_v0.4.0.zip --studies FOLDER
 
 It runs in a separate environment, .venv-label, which `make label` creates (docs/label.md).
 """

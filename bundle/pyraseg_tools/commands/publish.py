@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish a package: on the Hugging Face hub, or as a folder for a pull request to MONAI's model zoo.
 
-pyraseg publish dist/pyraseg_dermoscopy_v0.3.0.zip --key public.pem --hub OWNER/pyraseg_dermoscopy --dry-run
+pyraseg publish dist/pyraseg_dermoscopy_v0.4.0.zip --key public.pem --hub OWNER/pyraseg_dermoscopy --dry-run
 
 The package is verified first, and exactly the verified bytes are published.
 The token of the hub comes from `hf auth login` or HF_TOKEN. A new repository is private unless --public is given. The
