@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import zoom
 
 from bundle.pyraseg.datalists.duplicates import THRESHOLD, find_duplicates
-from bundle.pyraseg.datalists.volume_copies import reduce_volume, volume_copies
+from bundle.pyraseg.datalists.volume_copies import alike_volumes, copies_among, reduce_volume
 from tests.helpers.heads import head
 
 
@@ -44,7 +44,8 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def copies(volumes: Sequence[np.ndarray]) -> set[tuple[int, int]]:
-    return set(volume_copies([reduce_volume(np.asarray(v, np.float32), np.eye(4)) for v in volumes], THRESHOLD))
+    reduced = [reduce_volume(np.asarray(v, np.float32), np.eye(4)) for v in volumes]
+    return set(copies_among(alike_volumes(reduced, THRESHOLD)))
 
 
 @pytest.fixture(scope="module")

@@ -28,3 +28,7 @@ from .voc import PARTS as PARTS
 from .voc import write_lists as write_lists
 from .voc import write_mask as write_mask
 from .voc import write_picture as write_picture
+from .volume_copies import Likeness as Likeness
+from .volume_copies import alike_volumes as alike_volumes
+from .volume_copies import copies_among as copies_among
+from .volume_copies import reduce_volume as reduce_volume

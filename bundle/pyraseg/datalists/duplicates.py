@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, fill_outside, open_photograph
-from bundle.pyraseg.datalists.volume_copies import Reduced, reduce_volume, volume_copies
+from bundle.pyraseg.datalists.volume_copies import Reduced, alike_volumes, copies_among, reduce_volume
 from bundle.pyraseg.transforms import MedicalImageReader
 
 #: Correlation from which on two images count as the same.
@@ -48,7 +48,7 @@ class Duplicate:
 def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOLD) -> list[Duplicate]:
     """Return the pairs of images that are the same or nearly so, the most alike first.
 
-    Photographs are compared as gray pictures, volumes as `volume_copies` does; the gray scale itself does not count.
+    Photographs are compared as gray pictures, volumes as `volume_copies.py` does; the gray scale itself does not count.
     Images without any structure are compared pixel by pixel alone. Rotated copies are not found, and of photographs
     those that are mirrored or cut out of a larger image are not either.
 
@@ -76,7 +76,8 @@ def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOL
             same[picture.tobytes()].append(index)
     exact = {pair for group in same.values() for pair in _identical(images, group)}
     alike = _alike_pictures(list(pictures.values()), threshold)
-    copies = volume_copies(list(volumes.values()), threshold)
+    similar = alike_volumes(list(volumes.values()), threshold)
+    copies = {pair: likeness.correlation for pair, likeness in copies_among(similar).items()}
     scores = {
         (places[first], places[second]): score
         for places, pairs in ((list(pictures), alike), (list(volumes), copies))

@@ -45,6 +45,18 @@ class Reduced(NamedTuple):
     extent: np.ndarray
 
 
+class Likeness(NamedTuple):
+    """Correlation of two volumes, of what the set does not share with them, and how much of the latter copies need."""
+
+    correlation: float
+    residual: float
+    needed: float
+
+    @property
+    def excess(self) -> float:
+        return self.residual - self.needed
+
+
 class Placement(NamedTuple):
     """Where the voxel x of a volume lies in another: at `turn * x + shift`; `turn` holds signs and scales."""
 
@@ -65,16 +77,15 @@ def reduce_volume(values: np.ndarray, affine: np.ndarray) -> Reduced:
     return Reduced(np.round(middle / small.size * 255).astype(np.uint8), extent)
 
 
-def volume_copies(volumes: Sequence[Reduced], threshold: float) -> dict[tuple[int, int], float]:
-    """Return the pairs of volumes that are copies, by their indices, and their correlation.
+def alike_volumes(volumes: Sequence[Reduced], threshold: float) -> dict[tuple[int, int], Likeness]:
+    """Return the pairs of volumes, by their indices, that correlate where one lies in the other: copies and others.
 
     They are searched twice: all edges taken as equally long, which finds copies on another grid whatever their header
     says, and in millimeters, which finds parts of a volume.
 
     Args:
         volumes: all of a set.
-        threshold: correlation that copies have at least. They have one of RESIDUAL, too, in what is not common to the
-            set.
+        threshold: correlation that pairs have at least. `copies_among` tells which of them are copies.
     """
     if len(volumes) < 2:
         return {}
@@ -82,24 +93,28 @@ def volume_copies(volumes: Sequence[Reduced], threshold: float) -> dict[tuple[in
     cubes = [(SIZE,) * 3] * len(volumes)
     scaled = [tuple(np.clip(np.rint(v.extent * SIZE / longest), 8, LONGEST).astype(int).tolist()) for v in volumes]
     frames = [_Frame(volumes, shapes) for shapes in ([cubes] if scaled == cubes else [cubes, scaled])]
-    correlations: dict[tuple[int, int], float] = {}
-    excess: dict[tuple[int, int], float] = {}
+    alike = {}
     for pair in sorted({pair for frame in frames for pair in frame.candidates()}):
         scores = [frame.score(*pair)[0] for frame in frames]
         bar = max(threshold, max(scores) - _ALSO)
         fitting = [frame for frame, score in zip(frames, scores, strict=True) if score >= bar]
         if fitting:
-            correlations[pair] = max(scores)
-            excess[pair] = min(frame.excess(*pair) for frame in fitting)
-    return {pair: correlations[pair] for pair in excess if _stands_out(pair, excess)}
+            likeness = (Likeness(max(scores), frame.residual(*pair), frame.needed(*pair)) for frame in fitting)
+            alike[pair] = min(likeness, key=lambda each: each.excess)
+    return alike
 
 
-def _stands_out(pair: tuple[int, int], excess: dict[tuple[int, int], float]) -> bool:
-    """Return whether two volumes share much, or something that neither shares with any other."""
-    if excess[pair] >= 0:
+def copies_among(alike: dict[tuple[int, int], Likeness]) -> dict[tuple[int, int], Likeness]:
+    """Return the pairs of a set that are copies: they share much, or something that neither shares with others."""
+    return {pair: likeness for pair, likeness in alike.items() if _stands_out(pair, alike)}
+
+
+def _stands_out(pair: tuple[int, int], alike: dict[tuple[int, int], Likeness]) -> bool:
+    excess = alike[pair].excess
+    if excess >= 0:
         return True
-    rivals = [value for other, value in excess.items() if other != pair and {*other} & {*pair} and value < 0]
-    return excess[pair] >= _LESS and excess[pair] - max(rivals, default=-1.0) >= _APART
+    others = [likeness.excess for other, likeness in alike.items() if other != pair and {*other} & {*pair}]
+    return excess >= _LESS and excess - max((other for other in others if other < 0), default=-1.0) >= _APART
 
 
 class _Frame:
@@ -165,11 +180,11 @@ class _Frame:
             best = max(best, *tried, key=lambda trial: trial[0])
         return best
 
-    def excess(self, first: int, second: int) -> float:
-        """Return by how much the residual correlation of two volumes exceeds the one of copies."""
+    def needed(self, first: int, second: int) -> float:
+        """Return the residual correlation that two volumes have if they are copies."""
         place = self.score(first, second)[3]
         stretched = place is not None and (np.abs(place.turn) != 1).any()
-        return self.residual(first, second) - (RESIDUAL_STRETCHED if stretched else RESIDUAL)
+        return RESIDUAL_STRETCHED if stretched else RESIDUAL
 
     def residual(self, first: int, second: int) -> float:
         """Return the correlation of two volumes that is left when what they share with others of the set is taken out.
