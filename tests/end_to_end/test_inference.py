@@ -128,7 +128,7 @@ def test_45_results_and_5_failures_by_name(done):
         "bad/empty": "is an empty folder",
         "bad/lost.dcm": "is not DICOM",
         "bad/photograph": "needs a model of photographs",
-        "bad/twice": "no attribute tells them apart",
+        "bad/twice": "with equal pixels and nothing",
     }.items():
         (line,) = [line for line in told.splitlines() if line.strip().startswith(f"{name}: ")]
         assert reason in line
