@@ -124,11 +124,11 @@ def test_45_results_and_5_failures_by_name(done):
     told = done.first.stderr.split("pyraseg: ")[-1]
     assert told.startswith("5 of 50 inputs failed, the others were segmented:")
     for name, reason in {
-        "bad/cut": "cannot be read as an image",
+        "bad/cut": "is cut: its compressed content has no end",
         "bad/empty": "is an empty folder",
         "bad/lost.dcm": "is not DICOM",
         "bad/photograph": "needs a model of photographs",
-        "bad/twice": "no attribute tells them apart",
+        "bad/twice": "with equal pixels and nothing",
     }.items():
         (line,) = [line for line in told.splitlines() if line.strip().startswith(f"{name}: ")]
         assert reason in line

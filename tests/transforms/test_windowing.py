@@ -240,7 +240,7 @@ def test_refuses_what_is_no_window(windows: object, message: str) -> None:
 
 
 def test_color_is_refused() -> None:
-    with pytest.raises(PyrasegError, match=r"photo.png has the shape \(3, 4, 5\).*color"):
+    with pytest.raises(PyrasegError, match=r"photo.png is in color \(shape \(3, 4, 5\)\)"):
         window("lung", MetaTensor(torch.zeros(3, 4, 5), meta={"filename_or_obj": "photo.png"}))
 
 
