@@ -191,6 +191,17 @@ def test_where_nobody_is_known_copies_are_one_patient(dataset, capsys):
     assert "each case is a patient of its own, joined where images are the same" in capsys.readouterr().out
 
 
+def test_copies_that_leave_too_few_patients_are_named(tmp_path):
+    folder = tmp_path / "alike"
+    write_set(folder, ["p00"])
+    for name in ("p01", "p02", "p03"):
+        copy(folder, "p00", name, "same")
+    with pytest.raises(PyrasegError, match="1 patients cannot be split into 3 parts") as refused:
+        datalist.main([str(folder)])
+    assert "6 pairs of images are the same or nearly so" in str(refused.value)
+    assert all(f"images/p0{n}.png" in str(refused.value) for n in range(4))
+
+
 def move_to_test(dataset: Path, case: str) -> None:
     """Move a case from training to test by hand, under a patient of its own."""
     content = json.loads((dataset / "datalist.json").read_text())

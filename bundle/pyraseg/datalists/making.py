@@ -75,7 +75,7 @@ def write_split(
         PyrasegError: there is a list already, there are too few patients, or an image is in two parts.
     """
     check_request(output, shares=shares, seed=seed, overwrite=overwrite)
-    parts = _parts(data, shares, seed)
+    parts = _parts(data, folder, shares, seed)
     cases = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in SPLITS}
     _refuse_leaks(cases, data, parts, folder)
     summary = summarize(data, parts, SPLITS, folder, [f"split {split_hash(cases)}, seed {seed}"])
@@ -94,7 +94,7 @@ def write_folds(data: DataList, folder: Path, output: Path, *, folds: int, seed:
     """
     check_request(output, folds=folds, seed=seed, overwrite=overwrite)
     names = [f"fold_{fold}" for fold in range(folds)]
-    parts = _parts(data, [1 / folds] * folds, seed, names)
+    parts = _parts(data, folder, [1 / folds] * folds, seed, names)
     tested = {name: [item for item, part in zip(data.items, parts, strict=True) if part == name] for name in names}
     _refuse_leaks(tested, data, parts, folder)
     lists = {}
@@ -138,13 +138,21 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
         row = [len(inside), len(patients), *holding, sum(not data.classes[index] for index in inside)]
         lines.append(f"{name:{wide}}  " + "  ".join(f"{n:{len(title)}}" for n, title in zip(row, header, strict=True)))
     lines += _annotated(data, parts, names)
-    lines += ["", f"{len(data.duplicates)} pairs of images are the same or nearly so"]
+    lines += ["", *_same(data, folder)]
+    if len(data.duplicates) > NAMED:
+        lines[-1] += f": all are in {PAIRS}"
+    return "\n".join(lines)
+
+
+def _same(data: DataList, folder: Path) -> list[str]:
+    """Return lines with the pairs of images that are the same or nearly so, the first of them by name."""
+    lines = [f"{len(data.duplicates)} pairs of images are the same or nearly so"]
     for pair in data.duplicates[:NAMED]:
         first, second = (os.path.relpath(data.items[index]["image"], folder) for index in (pair.first, pair.second))
         lines.append(f"  {first} and {second}: {pair}")
     if len(data.duplicates) > NAMED:
-        lines.append(f"  and {len(data.duplicates) - NAMED} more: all are in {PAIRS}")
-    return "\n".join(lines)
+        lines.append(f"  and {len(data.duplicates) - NAMED} more")
+    return lines
 
 
 def _annotated(data: DataList, parts: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -176,9 +184,18 @@ def _stated(data: DataList) -> str:
     return text + ("" if data.unknown_value is None else f"; value {data.unknown_value} is unlabeled (unknown_value)")
 
 
-def _parts(data: DataList, shares: Sequence[float], seed: int, names: Sequence[str] = SPLITS) -> list[str]:
+def _parts(
+    data: DataList, folder: Path, shares: Sequence[float], seed: int, names: Sequence[str] = SPLITS
+) -> list[str]:
     patients = [item["patient"] for item in data.items]
-    return [names[part] for part in stratified_parts(patients, data.classes, shares, seed)]
+    try:
+        return [names[part] for part in stratified_parts(patients, data.classes, shares, seed)]
+    except PyrasegError as error:
+        if not data.duplicates:
+            raise
+        # Copies may be why there are so few patients.
+        lines = [str(error), f"patients: {data.grouping}", *_same(data, folder)]
+        raise PyrasegError("\n".join(lines)) from error
 
 
 def _refuse_leaks(

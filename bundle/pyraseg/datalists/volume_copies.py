@@ -32,7 +32,8 @@ _VOTES = 8  # of blocks for one volume, where the set is large
 _FEWEST = 4  # blocks that agree
 _PARTNERS = 6  # of a volume, that are looked at
 _OTHERS = 8  # volumes that stand for the set
-_ALSO = 0.05  # by which the correlation may be lower where a pair fits in both frames
+_ALSO = 0.05  # by which the correlation may be lower where a pair fits in both frames, or of a third copy of a pair
+_SAME = 0.85  # a correlation that a set of strangers in one frame does not have throughout
 _SCALED = 0.12  # by which the correlation must rise for a copy to count as stretched
 _WORTH = 0.65  # a correlation from which on a better place is looked for
 _OVERLAP = 0.1  # of the smaller volume
@@ -192,10 +193,10 @@ class _Frame:
         The others are laid onto the first volume as it lies itself, as the second lies in it, or as their spots say:
         as they fit best.
         """
-        _, moved, valid, place = self.score(first, second)
+        correlation, moved, valid, place = self.score(first, second)
         assert place is not None  # else their score is 0, and nobody asks
         own, seen = self.detail(first)
-        likeness, others = [], []
+        likeness, others, copied = [], [], []
         chosen = np.random.default_rng(0).permutation(len(self.shapes)).tolist()
         for index in [index for index in chosen if index not in (first, second)][:_OTHERS]:
             here, there = _centered(self.shapes[index], own.shape), _centered(self.shapes[index], self.shapes[second])
@@ -205,14 +206,18 @@ class _Frame:
             best = max(
                 (_compared(own, seen, *self.detail(index), way) for way in different), key=lambda trial: trial[0]
             )
+            other = best[1][valid]
             likeness.append(best[0])
-            others.append(best[1][valid])
-        if not others:
-            return _partial(own[valid], moved[valid], None)
-        # A third copy of the two is no stranger.
-        usual = np.quantile(likeness, 0.4, method="lower")
-        strangers = [other for like, other in zip(likeness, others, strict=True) if like - usual < 0.5 * (1 - usual)]
-        return _partial(own[valid], moved[valid], np.stack(strangers))
+            others.append(other)
+            copied.append(min(best[0], abs(_correlation(moved[valid], other))) >= max(correlation - _ALSO, _SAME))
+        # A third copy of the two is no stranger: it stands out among the others, or all three are equally alike.
+        usual = np.quantile(likeness, 0.4, method="lower") if likeness else 0.0
+        strangers = [
+            other
+            for like, other, copy in zip(likeness, others, copied, strict=True)
+            if not copy and like - usual < 0.5 * (1 - usual)
+        ]
+        return _partial(own[valid], moved[valid], np.stack(strangers) if strangers else None)
 
     def _detail(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         levels = self.levels[index].astype(np.float32)
