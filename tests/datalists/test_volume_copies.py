@@ -58,6 +58,13 @@ def test_strangers_in_one_frame_are_no_pairs(people):
     assert copies(people) == set()
 
 
+def test_strangers_of_whom_all_are_alike_are_no_pairs(people):
+    common = np.mean(people, axis=0)
+    alike = [reduce_volume((common + v).astype(np.float32), np.eye(4)) for v in people[:6]]
+    found = alike_volumes(alike, 0.7)
+    assert len(found) > 10 and not copies_among(found)
+
+
 # Those that change the extent, for which two frames are searched, in two sets; and those that do not.
 @pytest.mark.parametrize("names", [list(CHANGES)[:3], list(CHANGES)[3:5], list(CHANGES)[5:]], ids=", ".join)
 def test_every_planted_copy_is_found_and_nothing_else(people, names):
