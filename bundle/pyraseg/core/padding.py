@@ -39,8 +39,8 @@ def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
             f"{names[number]} holds NaN or infinity inside the image: {count} of {inside.size} pixels, in {slices} of "
             f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. "
             + (f"Without any value, between slices with values: {listed}. " if lost else "")
-            + "They are padding only where they are connected to the edge of a slice, and whole slices only at the first or "
-            "last end of the stack. Correct what wrote the file, or leave it out."
+            + "They are padding only where they are connected to the edge of a slice, and whole slices only "
+            "at the first or last end of the stack. Correct what wrote the file, or leave it out."
         )
     if outside := int(np.count_nonzero(missing)):
         _tell(names[0], outside, missing.size)
@@ -50,8 +50,8 @@ def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
 def _tell(name: str, count: int, size: int) -> None:
     """Warn once of what is taken for padding in a file, however often it is read."""
     logger.warning(
-        "%s: %d of %d pixels of the image (%.3g %%) are NaN or infinite and taken for padding: they are connected to the "
-        "edge of a slice. Is that outside the field of view?",
+        "%s: %d of %d pixels of the image (%.3g %%) are NaN or infinite and taken for padding: they are connected to "
+        "the edge of a slice. Is that outside the field of view?",
         name,
         count,
         size,
