@@ -26,7 +26,7 @@ def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
     Raises:
         PyrasegError: there are such pixels inside; the message names the file, how many and where.
     """
-    empty = missing.all(axis=(1, 2))
+    empty = np.logical_and.reduce(missing, axis=(1, 2))
     between = empty & ~np.logical_and.accumulate(empty) & ~np.logical_and.accumulate(empty[::-1])[::-1]
     inside = missing & ~_outside(missing & ~between[:, None, None])
     count = int(np.count_nonzero(inside))
