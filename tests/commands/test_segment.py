@@ -70,6 +70,32 @@ def test_both_kinds_in_a_folder(drawn, capsys):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["dermoscopy", "phantom"])
+def test_inputs_in_the_place_of_results_of_a_model_are_refused_before_any_work(drawn, capsys, name):
+    source = Path(name)
+    source.mkdir()
+    shutil.copy(drawn, source)
+    volume(source)
+    (source / "volumes.csv").write_text("of a user")
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    assert main(["segment", name, "."]) == 1
+    told = capsys.readouterr()
+    assert f"{name} is the folder of inputs and of results" in told.err and "Photographs (1)" not in told.out
+    assert {path: path.read_bytes() for path in source.iterdir()} == before
+    assert [path.name for path in Path().iterdir()] == [name]
+
+
+def test_a_folder_of_a_model_that_leads_into_the_inputs_is_refused_before_any_work(drawn, capsys):
+    volume(drawn.parent)
+    (drawn.parent / "more").mkdir()
+    Path("out").mkdir()
+    Path("out", "phantom").symlink_to(drawn.parent / "more")
+    assert main(["segment", str(drawn.parent), "out"]) == 1
+    told = capsys.readouterr()
+    assert "among the inputs" in told.err and "Photographs (1)" not in told.out
+    assert not any((drawn.parent / "more").iterdir()) and not Path("out", "dermoscopy").exists()
+
+
 def test_a_volume_and_nothing_else_is_segmented_with_a_warning(tmp_path, monkeypatch, capsys):
     source = volume(tmp_path / "in")
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NaN and infinity are padding where they are connected to the edge of a slice, and refused everywhere else."""
+"""NaN and infinity are padding where they are connected to the edge of a slice, and refused everywhere else.
+
+A slice without any other value is padding only in a run at the first or last end of the stack.
+"""
+
+import itertools
+import logging
 
 import numpy as np
 import pytest
@@ -45,8 +51,10 @@ def test_a_winding_way_to_the_edge_is_followed() -> None:
 
 OUTSIDE = {
     "one slice at the end": np.s_[:, :, -1],
-    "one slice in the middle": np.s_[:, :, 2],
-    "a slab": np.s_[:, :, :2],
+    "one slice at the beginning": np.s_[:, :, 0],
+    "a slab at the beginning": np.s_[:, :, :2],
+    "a slab at the end": np.s_[:, :, 2:],
+    "all but one pixel of a slice in the middle": np.s_[1:, :, 2],
     "a corner": np.s_[0, 0, 0],
     "a voxel of an edge": np.s_[-1, 4, 3],
     "a border": np.s_[:2],
@@ -93,6 +101,57 @@ def test_a_pixel_lacks_its_value_if_a_channel_does() -> None:
     values[2, 2, 1] = np.inf
     with pytest.raises(PyrasegError, match="1 of 20 pixels"):
         fill_outside(values, "a", axes=2)
+
+
+@pytest.mark.parametrize(
+    "empty", [*itertools.product([False, True], repeat=5)], ids=lambda each: "".join("01"[e] for e in each)
+)
+def test_slices_without_values_are_padding_at_the_ends_alone(empty: tuple) -> None:
+    values = np.ones((6, 7, 5), np.float32)
+    values[..., list(empty)] = np.nan
+    if all(empty):
+        with pytest.raises(PyrasegError, match="nothing but NaN"):
+            fill_outside(values, "a", axes=3)
+        return
+    first, last = empty.index(False), 4 - empty[::-1].index(False)
+    lost = [place for place in range(first, last) if empty[place]]
+    if not lost:
+        assert fill_outside(values, "a", axes=3) == 42 * sum(empty)
+        assert (values == 1).all()
+        return
+    listed = ", ".join(map(str, lost))
+    told = (
+        rf"^a holds .* {42 * len(lost)} of 210 pixels, in {len(lost)} of 5 slices, .* slice {lost[0]}, .*: {listed}\. "
+    )
+    with pytest.raises(PyrasegError, match=told):
+        fill_outside(values, "a", axes=3)
+
+
+def test_a_slice_without_values_joins_its_neighbors_holes_to_the_edge_only_at_an_end() -> None:
+    missing = np.zeros((4, 7, 8), bool)
+    missing[0] = missing[1, 3, 3] = True
+    require_outside(missing, ["a"] * 4)
+    with pytest.raises(PyrasegError, match="57 of 280 pixels, in 2 of 5 slices"):
+        require_outside(np.concatenate([np.zeros((1, 7, 8), bool), missing]), ["a"] * 5)
+
+
+def test_slices_without_values_are_listed_up_to_ten() -> None:
+    missing = np.zeros((20, 3, 3), bool)
+    missing[2:15] = True
+    with pytest.raises(PyrasegError, match=r"with values: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more\. "):
+        require_outside(missing, ["a"] * 20)
+
+
+def test_what_is_taken_for_padding_is_told_once_a_file(caplog: pytest.LogCaptureFixture) -> None:
+    values = np.ones((8, 9, 5), np.float32)
+    values[:2] = np.nan
+    with caplog.at_level(logging.WARNING):
+        for name in ("told.nii", "told.nii", "other.nii"):
+            fill_outside(values.copy(), name, axes=3)
+        fill_outside(np.ones((8, 9, 5), np.float32), "clean.nii", axes=3)
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split(":")[0] for message in told] == ["told.nii", "other.nii"]
+    assert all("90 of 360 pixels of the image (25 %) are NaN" in message for message in told)
 
 
 def test_nothing_but_nan_is_refused() -> None:

@@ -68,12 +68,23 @@ def test_memory_does_not_grow_with_the_series(tmp_path):
     assert peak(60) < peak(20) + 128 * 128 * 4  # one slice as float32
 
 
+def test_a_slice_without_values_between_others_is_refused_as_in_the_whole_series(tmp_path):
+    stack = values((5, 6, 7)).astype(np.float32)
+    stack[2] = np.nan
+    write_series(tmp_path, stack)
+    stream = SeriesStream(tmp_path)
+    told = r"slice_002\.dcm holds NaN .* 42 of 210 pixels, in 1 of 5 slices.* between slices with values: 2\. "
+    for read in (lambda: read_series(tmp_path), lambda: list(stream.slices()), lambda: stream.percentiles([1])):
+        with pytest.raises(PyrasegError, match=told):
+            read()
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_values_that_are_not_finite_are_told_apart_as_in_the_whole_series(inside, tmp_path):
     stack = values((4, 6, 7)).astype(np.float32)
     stack[:, :2, :2] = np.nan
-    stack[2] = np.inf
-    stack[1, 3, 3] = np.nan  # joined to the edge of the slice behind it
+    stack[3] = np.inf
+    stack[2, 3, 3] = np.nan  # joined to the edge of the slice behind it
     if inside:
         stack[0, 4, 4] = np.nan
     write_series(tmp_path, stack)

@@ -108,6 +108,31 @@ def test_results_and_hidden_files_are_no_inputs(folder):
         find_inputs(folder, leave_out=folder)
 
 
+def test_results_of_names_that_lead_back_among_the_inputs_are_refused(tmp_path):
+    (tmp_path / "in" / "in").mkdir(parents=True)
+    Image.new("L", (7, 5)).save(tmp_path / "in" / "in" / "photo.png")
+    with pytest.raises(PyrasegError, match="among the inputs"):  # the result would be tmp_path/in/photo.png
+        find_inputs(tmp_path / "in", leave_out=tmp_path)
+    assert len(find_inputs(tmp_path / "in" / "in", leave_out=tmp_path)) == 1
+
+
+def test_results_of_an_earlier_run_that_are_replaced_are_told(tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    Image.new("L", (7, 5)).save(tmp_path / "in" / "x.jpg")
+    (tmp_path / "in" / "out").mkdir()
+    (tmp_path / "in" / "out" / "y.png").write_bytes(b"of another input")
+    find_inputs(tmp_path / "in", leave_out=tmp_path / "in" / "out")
+    assert "earlier run" not in caplog.text
+    (tmp_path / "in" / "out" / "x.png").write_bytes(b"of x.png")
+    find_inputs(tmp_path / "in", leave_out=tmp_path / "in" / "out")
+    assert "holds results of an earlier run, such as x.png" in caplog.text
+    caplog.clear()
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "volumes.csv").write_text("of other inputs")
+    find_inputs(tmp_path / "in", leave_out=tmp_path / "table")
+    assert "holds results of an earlier run, such as volumes.csv" in caplog.text
+
+
 def test_detached_pixels_are_no_input_of_their_own(tmp_path):
     image = itk.image_from_array(np.zeros((3, 4, 5), np.int16))
     itk.imwrite(image, str(tmp_path / "meta.mhd"))

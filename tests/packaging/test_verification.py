@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A package as it was made is accepted; one that works otherwise on this machine is refused."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,8 +15,10 @@ import pytest
 import torch
 
 from bundle.pyraseg.commands import main
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.packaging.archive import archive_bytes, read_archive
 from bundle.pyraseg.packaging.form import METADATA, MODEL
+from bundle.pyraseg.training import save_model
 from bundle.pyraseg_tools.publishing.packing import pack
 from tests.helpers.commands import ROOT
 from tests.helpers.configs import PROGRAMS, merged
@@ -39,6 +42,19 @@ def test_a_task_on_volumes(tmp_path, capsys):
     labels = np.load(io.BytesIO(files["golden/expected.npz"]))["labels"]
     (tmp_path / "input.nii").write_bytes(files["golden/input.nii"])
     assert labels.shape[1:] == nib.load(tmp_path / "input.nii").shape
+
+
+def test_weights_of_other_settings_make_no_package(tmp_path):
+    config = merged(PROGRAMS["infer"])
+    settings = config.get_parsed_content("settings")
+    names = ["background", "lung"]
+    trained = dataclasses.replace(settings, values={**settings.values, "class_names": names})
+    save_model(config.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt", settings=trained)
+    with pytest.raises(PyrasegError, match=r'class_names: \["background", "lung"\] in its training.*') as told:
+        pack(ROOT, "phantom", tmp_path / "out", model=tmp_path / "model.pt")
+    assert "name the task that the weights are of (--task)" in str(told.value)
+    assert "--class_names" not in str(told.value) and "--may_differ" not in str(told.value)  # it takes neither
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_file(tmp_path, capsys):

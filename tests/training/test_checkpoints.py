@@ -16,6 +16,8 @@ from bundle.pyraseg.core.settings import ModelSettings
 from bundle.pyraseg.networks.pspnet import PSPNet
 from bundle.pyraseg.networks.weights import read_weights
 from bundle.pyraseg.training.checkpoints import load_model, promote, read_model, save_atomically, save_model, start_from
+from bundle.pyraseg.workflow import read_config
+from tests.helpers.commands import ROOT
 from tests.helpers.warm import python
 
 REMEDY = "Train one first."
@@ -256,6 +258,35 @@ def test_weights_of_other_settings_are_refused(tmp_path, values, told):
         load_model(nn.Linear(3, 2), tmp_path / "model.pt", settings=but(**values), remedy=REMEDY)
     (name,) = values
     assert f"--may_differ '[\"{name}\"]'" in str(refused.value)
+
+
+def settings_of(*files: str) -> ModelSettings:
+    return read_config([ROOT / "configs" / f"{file}.json" for file in files]).get_parsed_content("settings")
+
+
+@pytest.mark.parametrize(("base", "overlay"), [("inference", "photographs_inference"), ("train", "photographs")])
+def test_advice_on_weights_of_photographs_leads_out(base, overlay):
+    """The overlay that the message names is all that is needed, and no option is advised that would be refused next."""
+    volumes, photographs = settings_of(base), settings_of(base, overlay)
+    with pytest.raises(PyrasegError, match=f"configs/{overlay}.json") as told:
+        volumes.require(photographs.values, "The model")
+    assert "--image_kind" not in str(told.value)
+    projections = {**photographs.values, "image_kind": "projection"}
+    with pytest.raises(PyrasegError, match=rf"configs/{overlay}.json.* Give also .*--image_kind 'projection'"):
+        volumes.require(projections, "The model")
+    with pytest.raises(PyrasegError, match="leave out the overlay of 2-D images"):
+        photographs.require(volumes.values, "The model")
+
+
+def test_advice_that_has_no_option_begins_without_a_blank():
+    here = ModelSettings({"preprocessing": ["Windowd"]}, {})
+    with pytest.raises(PyrasegError, match=r"here\nBring the config into the form of the training for preprocessing\."):
+        here.require({"preprocessing": ["Windowd", "Resized"]}, "The model")
+
+
+def test_advice_is_that_of_a_program_without_options():
+    with pytest.raises(PyrasegError, match=r"5 here\nGive another\.$"):
+        but(spacing=5).require(ORGANS.values, "The model", remedy="Give another.")
 
 
 def test_a_difference_that_is_intended_is_told(tmp_path, caplog):

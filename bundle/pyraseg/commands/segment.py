@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
     """Give photographs to one model and all else to another; return the exit code."""
-    from bundle.pyraseg.runtime import find_inputs
+    from bundle.pyraseg.runtime import find_inputs, require_apart
 
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for item in find_inputs(source, leave_out=target):
@@ -104,19 +104,31 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
         parts[isinstance(image, str) and image.lower().endswith(PHOTOGRAPH)].append(item)
     if parts[True] and all("fault" in item for item in parts[False]):
         parts = {True: parts[True] + parts[False], False: []}
-    failed = []
+    both = all(parts.values())
+    failed: list[Exception] = []
+    runs = []
     for photographs, items in parts.items():
         if not items:
             continue
         what = f"{'photographs' if photographs else 'series and volumes'} ({len(items)})"
         try:
             model = model_for(photographs, what)
-            folder = target / model.name if all(parts.values()) else target
+        except PyrasegError as error:
+            if not both:
+                raise
+            failed.append(error)
+            continue
+        folder = target / model.name if both else target
+        if both:  # find_inputs knows the folder of all results, not that of each model
+            require_apart(items, source, folder, left_out=target)
+        runs.append((what, items, model, folder))
+    for what, items, model, folder in runs:
+        try:
             print(f"{what.capitalize()} of {source} -> {folder}, by {introduced(model)}", flush=True)
             run(model.task, model.path, folder, settings | {"dataset#data": tuple(items)})
         except Exception as error:
             cause = mendable(error)
-            if cause is None or not all(parts.values()):
+            if cause is None or not both:
                 raise
             failed.append(cause)
     for cause in failed:

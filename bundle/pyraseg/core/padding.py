@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels outside the field of view: which they are, and statistics that leave them out."""
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
 from bundle.pyraseg.core.errors import PyrasegError
+
+logger = logging.getLogger(__name__)
 
 
 def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
     """Refuse pixels without a value inside an image; outside the field of view they are padding.
 
     Outside is what hangs together with the edge of a slice, through other pixels without a value, face to face: within
-    a slice and from slice to slice.
+    a slice and from slice to slice, but not through a slice without any value that has slices with values on both
+    sides. How many pixels are outside is told once for each file.
 
     Args:
         missing: (slices, rows, columns), true where a value is NaN or infinite.
@@ -21,17 +26,37 @@ def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
     Raises:
         PyrasegError: there are such pixels inside; the message names the file, how many and where.
     """
-    inside = missing & ~_outside(missing)
+    empty = np.logical_and.reduce(missing, axis=(1, 2))
+    between = empty & ~np.logical_and.accumulate(empty) & ~np.logical_and.accumulate(empty[::-1])[::-1]
+    inside = missing & ~_outside(missing & ~between[:, None, None])
     count = int(np.count_nonzero(inside))
     if count:
         number, row, column = (int(place) for place in np.argwhere(inside)[0])
         slices = int(inside.any(axis=(1, 2)).sum())
+        lost = np.flatnonzero(between).tolist()
+        listed = ", ".join(map(str, lost[:10])) + (f" and {len(lost) - 10} more" if len(lost) > 10 else "")
         raise PyrasegError(
             f"{names[number]} holds NaN or infinity inside the image: {count} of {inside.size} pixels, in {slices} of "
-            f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. They "
-            "are padding only where they are connected to the edge of a slice. Correct what wrote the file, or leave "
-            "it out."
+            f"{len(inside)} slices, the first at column {column}, row {row}, slice {number}, counted from 0. "
+            + (f"Without any value, between slices with values: {listed}. " if lost else "")
+            + "They are padding only where they are connected to the edge of a slice, and whole slices only "
+            "at the first or last end of the stack. Correct what wrote the file, or leave it out."
         )
+    if outside := int(np.count_nonzero(missing)):
+        _tell(names[0], outside, missing.size)
+
+
+@cache
+def _tell(name: str, count: int, size: int) -> None:
+    """Warn once of what is taken for padding in a file, however often it is read."""
+    logger.warning(
+        "%s: %d of %d pixels of the image (%.3g %%) are NaN or infinite and taken for padding: they are connected to "
+        "the edge of a slice. Is that outside the field of view?",
+        name,
+        count,
+        size,
+        100 * count / size,
+    )
 
 
 def fill_outside(values: np.ndarray, name: str, *, axes: int) -> int:

@@ -11,6 +11,16 @@ from bundle.pyraseg.core.errors import PyrasegError, nearest_hint
 
 logger = logging.getLogger(__name__)
 
+#: What to do with weights of 2-D images in a config of volumes, and the other way round.
+_OVERLAY = (
+    "Name the task that the weights are of, or the overlay of 2-D images: configs/photographs_inference.json, in "
+    "training, evaluation and calibration configs/photographs.json."
+)
+_NO_OVERLAY = (
+    "Name the task that the weights are of, or leave out the overlay of 2-D images, configs/photographs.json or "
+    "configs/photographs_inference.json, and the tasks that stand on it."
+)
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -35,12 +45,13 @@ class ModelSettings:
         """
         return [name for name, value in self.values.items() if name in trained and trained[name] != value]
 
-    def require(self, trained: Mapping[str, Any] | None, source: object) -> None:
+    def require(self, trained: Mapping[str, Any] | None, source: object, *, remedy: str | None = None) -> None:
         """Refuse weights of a training with other settings; tell where weights say nothing of theirs.
 
         Args:
             trained: the settings that came with the weights; None: there were none.
             source: of the weights, for messages.
+            remedy: what to do about a difference where the program takes no options of the config.
 
         Raises:
             PyrasegError: settings differ and are not among `may_differ`, or there is no setting of that name.
@@ -59,14 +70,9 @@ class ModelSettings:
         differing = self.differing(trained)
         wrong = [name for name in differing if not {name, self._shown(name)} & set(self.may_differ)]
         if wrong:
-            options = [f"--{self.options[name]} '{_text(trained[name])}'" for name in wrong if name in self.options]
-            others = ", ".join(name for name in wrong if name not in self.options)
-            give = f"Give those of the training: {' '.join(options)}." if options else ""
-            rest = f" Bring the config into the form of the training for {others}." if others else ""
-            allowed = _text(list(dict.fromkeys(map(self._shown, wrong))))
             raise PyrasegError(
-                f"{source} was trained with other settings than these:\n{self.told(trained, wrong)}\n{give}{rest} If a "
-                f"difference is intended, add --may_differ '{allowed}'."
+                f"{source} was trained with other settings than these:\n{self.told(trained, wrong)}\n"
+                f"{remedy or self._advice(trained, wrong)}"
             )
         if differing:
             logger.warning("%s was trained with other settings:\n%s", source, self.told(trained, differing))
@@ -77,6 +83,22 @@ class ModelSettings:
             f"  {self._shown(name)}: {_text(trained[name])} in its training, {_text(self.values[name])} here"
             for name in names
         )
+
+    def _advice(self, trained: Mapping[str, Any], wrong: Sequence[str]) -> str:
+        """Return what to do about values that are others than those of a training: options that the config takes."""
+        kind, left, sentences = trained.get("image_kind"), list(wrong), []
+        if "image_kind" in wrong:  # the transforms follow from it
+            left = [name for name in left if name != "preprocessing"]
+            if "volume" in (kind, self.values["image_kind"]):  # they are those of another overlay, which no option sets
+                sentences.append(_OVERLAY if kind != "volume" else _NO_OVERLAY)
+                if kind != "projection":  # the overlay says photograph
+                    left.remove("image_kind")
+        if options := [f"--{self.options[name]} '{_text(trained[name])}'" for name in left if name in self.options]:
+            sentences.append(f"Give {'also ' if sentences else ''}those of the training: {' '.join(options)}.")
+        if others := [name for name in left if name not in self.options]:
+            sentences.append(f"Bring the config into the form of the training for {', '.join(others)}.")
+        allowed = _text(list(dict.fromkeys(map(self._shown, wrong))))
+        return f"{' '.join(sentences)} If a difference is intended, add --may_differ '{allowed}'."
 
     def _shown(self, name: str) -> str:
         return self.options.get(name, name)

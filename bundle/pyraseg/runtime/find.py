@@ -19,7 +19,7 @@ from bundle.pyraseg.core import (
     without_suffix,
 )
 from bundle.pyraseg.dicom import Series, scan_files
-from bundle.pyraseg.runtime.names import distinct_names
+from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ SIDECARS = (
     *("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "readme", "license", "licence", "copying", "notice"),
     *("md5sums", "sha256sums", "checksums"),
 )
-
-logger = logging.getLogger(__name__)
 
 
 def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
@@ -75,11 +73,8 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
         raise PyrasegError(f"There is nothing at {path}. Give the folder or file to segment.")
     root = path if path.is_dir() else path.parent
     output = None if leave_out is None else Path(leave_out).expanduser()
-    if output is not None and _is_same(output, root):
-        raise PyrasegError(
-            f"{root} is the folder of inputs and of results, so results would be read as inputs, or replace them. "
-            "Give two folders."
-        )
+    if output is not None:
+        _require_two(root, output)
     entries = sorted(_visible(path, output)) if path.is_dir() else [path]
     files = [entry for entry in entries if entry.is_file()]
     named = [file for file in files if file.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)]
@@ -113,14 +108,54 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     protect(_detached_pixels(named))
     _name(images)
     if output is not None:
-        for item in images:
-            for suffix in (".png", NIFTI[1]):
-                require_replaceable(output / f"{item['name']}{suffix}")
+        require_apart(images, path, output, left_out=output)
     names = {item["name"] for item in images}
     faults = [item for item in found if "fault" in item]
     for item in faults:  # the books of a run are kept by name
         item["name"] += " (no image)" if item["name"] in names else ""
     return sorted(images + faults, key=lambda item: item["name"])
+
+
+def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str | Path, *, left_out: Path) -> None:
+    """Refuse a folder of results whose results would lie among the inputs, or replace one; tell what they replace.
+
+    Args:
+        items: what `find_inputs` returned, or some of it.
+        path: where that was found.
+        output: the folder that results of these items are written to.
+        left_out: the folder in which no inputs were searched.
+
+    Raises:
+        PyrasegError: results would lie among the inputs, so that another run segments them, or replace one.
+    """
+    path, output = Path(path).expanduser(), Path(output)
+    root = path if path.is_dir() else path.parent
+    _require_two(root, output)
+    results = [output / f"{item['name']}{suffix}" for item in items if "image" in item for suffix in (".png", NIFTI[1])]
+    for result in results:
+        require_replaceable(result)
+    searched = path.is_dir() and root.resolve()
+    for folder in dict.fromkeys([output, *(result.parent for result in results)]):
+        lies = [folder.resolve(), *folder.resolve().parents]
+        if searched and searched in lies and left_out.resolve() not in lies[: lies.index(searched)]:
+            raise PyrasegError(
+                f"Results would lie in {folder}, among the inputs of {root}, and another run would read them as "
+                "inputs. Give another folder of results."
+            )
+    tables = [output / table for table in TABLES]
+    if earlier := [result for result in [*results, *tables] if result.exists()]:
+        logger.warning(
+            "%s holds results of an earlier run, such as %s. What has the same name as a new result is replaced",
+            output, earlier[0].relative_to(output),
+        )  # fmt: skip
+
+
+def _require_two(root: Path, output: Path) -> None:
+    if _is_same(output, root):
+        raise PyrasegError(
+            f"{root} is the folder of inputs and of results, so results would be read as inputs, or replace them. "
+            "Give two folders."
+        )
 
 
 def _files_of(item: dict[str, Any]) -> list[Path]:

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import PROGRAMS, ModelSettings, PyrasegError, protect, replacing
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, protect, replacing
 from bundle.pyraseg.packaging import (
     BILL,
     CHANGELOG,
@@ -105,7 +105,7 @@ def pack(root: Path, name: str, folder: Path, *, model: Path | None = None, key:
 def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     """Return the files of a package by path, but for its golden prediction, its sums and its signature."""
     root = task.root
-    weights = _weights(model, task.settings)
+    weights = _weights(model, task)
     digest = hashlib.sha256(weights).hexdigest()
     metadata = task.config("metadata")
     stated = metadata["weights"].get(MODEL, digest)
@@ -171,10 +171,16 @@ def _code(root: Path) -> list[Path]:
     return files
 
 
-def _weights(path: Path, settings: ModelSettings) -> bytes:
+def _weights(path: Path, task: Task) -> bytes:
     """Return a file of weights after a look into it: finite ones, trained with the settings of the task."""
     _, trained = read_model(path, remedy="Train the task first, or give its weights: --model FILE.")
-    settings.require(trained, f"The model {path}")
+    task.settings.require(
+        trained,
+        f"The model {path}",
+        remedy=f"A package has the settings of the configs of its task, here {task.name}. Give the weights of that "
+        "task, name the task that the weights are of (--task), or write a task with the settings of their training "
+        "(docs/tasks.md).",
+    )
     return path.read_bytes()
 
 
