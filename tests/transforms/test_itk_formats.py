@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.nifti import tell
+from bundle.pyraseg.core.telling import tell
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 VOXELS = np.arange(5 * 7 * 3, dtype=np.int16).reshape(5, 7, 3)

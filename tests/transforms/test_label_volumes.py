@@ -13,9 +13,9 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.telling import tell
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.transforms.label import LabelReader
-from bundle.pyraseg.transforms.nifti import tell
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.labeled_images import CLASSES, F, letter_f, load, make_series, nifti
 

@@ -13,8 +13,9 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SpatialCrop
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.telling import tell
 from bundle.pyraseg.inference.writers.label_map import write_label_map
-from bundle.pyraseg.transforms.nifti import PLACE, tell
+from bundle.pyraseg.transforms.nifti import PLACE
 
 READER = "bundle.pyraseg.transforms.MedicalImageReader"
 VOXELS = np.arange(5 * 7 * 3, dtype=np.int16).reshape(5, 7, 3)

@@ -51,3 +51,4 @@ from .tasks import how_to_train as how_to_train
 from .tasks import overlays as overlays
 from .tasks import task_files as task_files
 from .tasks import task_names as task_names
+from .telling import tell as tell

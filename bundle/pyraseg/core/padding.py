@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels outside the field of view: which they are, and statistics that leave them out."""
 
-import logging
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 
 from bundle.pyraseg.core.errors import PyrasegError
-
-logger = logging.getLogger(__name__)
+from bundle.pyraseg.core.telling import tell
 
 
 def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
@@ -43,20 +40,11 @@ def require_outside(missing: np.ndarray, names: Sequence[str]) -> None:
             "at the first or last end of the stack. Correct what wrote the file, or leave it out."
         )
     if outside := int(np.count_nonzero(missing)):
-        _tell(names[0], outside, missing.size)
-
-
-@cache
-def _tell(name: str, count: int, size: int) -> None:
-    """Warn once of what is taken for padding in a file, however often it is read."""
-    logger.warning(
-        "%s: %d of %d pixels of the image (%.3g %%) are NaN or infinite and taken for padding: they are connected to "
-        "the edge of a slice. Is that outside the field of view?",
-        name,
-        count,
-        size,
-        100 * count / size,
-    )
+        tell(
+            f"{names[0]}: {outside} of {missing.size} pixels of the image ({100 * outside / missing.size:.3g} %) are "
+            "NaN or infinite and taken for padding: they are connected to the edge of a slice. Is that outside the "
+            "field of view?"
+        )
 
 
 def fill_outside(values: np.ndarray, name: str, *, axes: int) -> int:

@@ -8,11 +8,11 @@ from .itk_formats import pixel_file as pixel_file
 from .label import UNKNOWN as UNKNOWN
 from .label import LabelReader as LabelReader
 from .label import LoadLabeld as LoadLabeld
-from .label import Target as Target
 from .label import label_files as label_files
 from .label import only_annotated as only_annotated
-from .label import onto_grid as onto_grid
 from .label import stored_label as stored_label
+from .label_grid import Target as Target
+from .label_grid import onto_grid as onto_grid
 from .nifti import PLACE as PLACE
 from .nifti import place_of as place_of
 from .postprocessing import InvertArgmaxd as InvertArgmaxd

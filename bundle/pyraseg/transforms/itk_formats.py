@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, tell
 from bundle.pyraseg.dicom import LPS_TO_RAS, voxel_sizes
-from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume, tell
+from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume
 
 #: Length in mm of the units of length that headers name.
 UNITS = {

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read NIfTI: one volume, where its voxels lie in mm, and in words what the header leaves open."""
 
-import logging
 import zlib
 from collections.abc import Mapping
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,8 @@ import numpy as np
 from monai.data import MetaTensor
 from nibabel.spatialimages import HeaderDataError
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, tell
 from bundle.pyraseg.dicom import apply_affine, unit_normal, voxel_sizes
-
-logger = logging.getLogger(__name__)
 
 #: Voxels by which two ways to say where a grid lies may differ at its corners.
 GRID_TOLERANCE = 0.1
@@ -36,12 +32,6 @@ PLACE = (
 GZIP, HEADER, KINDS = b"\x1f\x8b", 540, (nib.Nifti1Image, nib.Nifti2Image)
 #: Where a header says that its voxels follow in the same file.
 LONE = {nib.Nifti1Image: slice(344, 346), nib.Nifti2Image: slice(4, 6)}
-
-
-@cache
-def tell(message: str) -> None:
-    """Warn once of what is odd in a file, however often it is read."""
-    logger.warning("%s", message)
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -172,47 +172,25 @@ def _started(method: str, request: dict[str, Any], *, enqueue: bool = False) -> 
     return task
 
 
-def _status(request: Request, method: str) -> Any:
-    asked = query(request, all=flag_text, check_if_running=flag_text)
-    state, none = AsyncTask.status(method, asked.get("all", False), asked.get("check_if_running", False))
-    if state is None:
-        raise HTTPException(404, none)
-    return state
+def _add_task(path: str, method: str) -> None:
+    """Add the addresses that tell of running tasks of a kind, and that stop them."""
+
+    @router.get(path)
+    async def status(request: Request) -> Any:
+        asked = query(request, all=flag_text, check_if_running=flag_text)
+        state, none = AsyncTask.status(method, asked.get("all", False), asked.get("check_if_running", False))
+        if state is None:
+            raise HTTPException(404, none)
+        return state
+
+    @router.delete(path)
+    async def stop(request: Request) -> Any:
+        query(request)
+        return AsyncTask.stop(method)
 
 
-def _stopped(request: Request, method: str) -> Any:
-    query(request)
-    return AsyncTask.stop(method)
-
-
-@router.get("/batch/infer")
-async def batch_infer_status(request: Request) -> Any:
-    return _status(request, "batch_infer")
-
-
-@router.delete("/batch/infer")
-async def batch_infer_stop(request: Request) -> Any:
-    return _stopped(request, "batch_infer")
-
-
-@router.get("/train/")
-async def train_status(request: Request) -> Any:
-    return _status(request, "train")
-
-
-@router.delete("/train/")
-async def train_stop(request: Request) -> Any:
-    return _stopped(request, "train")
-
-
-@router.get("/scoring/")
-async def scoring_status(request: Request) -> Any:
-    return _status(request, "scoring")
-
-
-@router.delete("/scoring/")
-async def scoring_stop(request: Request) -> Any:
-    return _stopped(request, "scoring")
+for _path, _method in {"/batch/infer": "batch_infer", "/train/": "train", "/scoring/": "scoring"}.items():
+    _add_task(_path, _method)
 
 
 @router.post("/activelearning/{strategy}")
