@@ -178,9 +178,9 @@ def test_names_that_collide_are_told(tmp_path, caplog):
     found = {Path(item["image"]).name: item["name"] for item in find_inputs(tmp_path)}
     assert found == {"x.jpg": "x_2", "x.png": "x_3", "x_1.png": "x_1", "a.png": "a", "a_overlay.png": "a_overlay_1"}
     assert [record.getMessage().rpartition("/")[2] for record in caplog.records] == [
-        "a_overlay.png are called a_overlay_1, for a_overlay is what another input's are called",
-        "x.jpg are called x_2, for x is what another input's are called",
-        "x.png are called x_3, for x is what another input's are called",
+        "a_overlay.png are called a_overlay_1, since a_overlay would stand for more than one input",
+        "x.jpg are called x_2, since x would stand for more than one input",
+        "x.png are called x_3, since x would stand for more than one input",
     ]
 
 

@@ -65,10 +65,8 @@ def require_replaceable(path: str | Path) -> None:
         status = os.stat(place)
         known = _protected.get((status.st_dev, status.st_ino))
         if known is not None and os.path.exists(known) and os.path.samefile(known, place):  # numbers are used again
-            within = "" if place == Path(path) else "in "
-            raise PyrasegError(
-                f"{path} is {within}an input of this run ({known}) and is not replaced. Give another place for results."
-            )
+            what = "an input of this run" if place == Path(path) else f"in {known}, an input of this run,"
+            raise PyrasegError(f"{path} is {what} and is not replaced. Give another place for results.")
 
 
 @contextmanager

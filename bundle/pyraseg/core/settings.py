@@ -63,7 +63,7 @@ class ModelSettings:
             )
         if trained is None:
             logger.warning(
-                "%s does not say what it was trained with: nobody can tell whether these settings are right: %s",
+                "%s does not say what it was trained with. Compare these settings with those of its training: %s",
                 source, "; ".join(f"{self._shown(name)} {_text(value)}" for name, value in self.values.items()),
             )  # fmt: skip
             return

@@ -174,7 +174,7 @@ def _name(images: list[dict[str, Any]]) -> None:
     for item, name in zip(images, distinct_names(own), strict=True):
         if name != item["name"]:
             logger.warning(
-                "Results of %s are called %s, for %s is what another input's are called",
+                "Results of %s are called %s, since %s would stand for more than one input",
                 _first_file(item),
                 name,
                 item["name"],
