@@ -68,7 +68,7 @@ def test_two_patients_under_equal_uids_are_two_inputs(tmp_path: Path, caplog: py
     assert "SECRET" not in caplog.text and "Secret" not in caplog.text
     message = refusal(tmp_path)
     assert "holds 2 series" in message and f"{uid('series')}:2" in message
-    np.testing.assert_array_equal(read_series(tmp_path, series_uid=f"{uid('series')}:2").pixels, OTHER)
+    np.testing.assert_array_equal(read_series(tmp_path, series=f"{uid('series')}:2").pixels, OTHER)
 
 
 def test_files_of_two_patients_that_a_pacs_gives_as_one_series_are_refused(tmp_path: Path) -> None:

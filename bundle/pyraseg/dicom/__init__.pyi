@@ -6,6 +6,7 @@ from .affines import unit_normal as unit_normal
 from .affines import voxel_sizes as voxel_sizes
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
+from .frames import find_header as find_header
 from .geometry import Geometry as Geometry
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes
@@ -15,6 +16,9 @@ from .headers import is_little_endian as is_little_endian
 from .headers import parse as parse
 from .headers import transfer_syntax as transfer_syntax
 from .headers import without_notices as without_notices
+from .listing import SeriesFacts as SeriesFacts
+from .listing import series_facts as series_facts
+from .listing import series_table as series_table
 from .luts import VoiLut as VoiLut
 from .luts import VoiWindow as VoiWindow
 from .luts import apply_voi_lut as apply_voi_lut
@@ -34,3 +38,6 @@ from .source import missing_attributes as missing_attributes
 from .source import read_sources as read_sources
 from .source import values_as_they_are as values_as_they_are
 from .source import with_frames as with_frames
+from .wanted import ChosenPath as ChosenPath
+from .wanted import is_meant as is_meant
+from .wanted import read_wanted as read_wanted

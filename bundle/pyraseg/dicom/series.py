@@ -48,6 +48,7 @@ class DicomImage:
         units: "HU" for CT, else RescaleType, or "".
         photometric: PhotometricInterpretation as stored (``pixels`` is RGB for every color one).
         series_uid, study_uid, frame_of_reference_uid: "" where the files have none.
+        series_number, series_description: what the header calls the series, without names of patients; or "".
         files, frame_numbers, sop_instance_uids: for each slice, its file, its frame in there (from 1), the file's UID
             or "". A multi-frame file is repeated.
         found: for each slice its file with the complete header, where found files were given, else nothing.
@@ -64,6 +65,8 @@ class DicomImage:
     modality: str
     photometric: str
     series_uid: str
+    series_number: str
+    series_description: str
     study_uid: str
     frame_of_reference_uid: str
     files: tuple[Path, ...]
@@ -77,7 +80,7 @@ class DicomImage:
 def read_series(
     path: str | Path | Sequence[str | Path],
     *,
-    series_uid: str | None = None,
+    series: object = None,
     select: str | Selection | None = None,
 ) -> DicomImage:
     """Read a series from a folder, from given files, or from a multi-frame object.
@@ -88,8 +91,10 @@ def read_series(
 
     Args:
         path: a folder (searched recursively), a file, or the files of a series, such as `Series.found`: their
-            headers are not read again, and come back complete for those that will refer to them.
-        series_uid: which series to read where there are several (``scan.find_series`` lists them).
+            headers are not read again, and come back complete for those that will refer to them. What a `ChosenPath`
+            says comes before the other arguments.
+        series: which series to read where there are several: its number, its description, as in ``"portal*"``, or its
+            UID, see `wanted.is_meant` (``scan.find_series`` lists them).
         select: what the slices must have where a series holds several phases, echoes or b-values, by DICOM keywords:
             ``"EchoTime=4.6"``, several with a semicolon between them, or a mapping. ``#n`` stands for the n-th value in
             each place, such as ``"TriggerTime=#3"`` of a cine; ``"FrameOfReferenceUID=any"`` believes the positions of
@@ -105,12 +110,12 @@ def read_series(
     >>> image.pixels.shape, image.units, image.modality
     ((1, 128, 128), 'HU', 'CT')
     """
-    series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
-    pixels, voi, padding, found = _load(series, frames, are_found(path))
+    own, frames, geometry = arrange_series(path, series=series, select=select)
+    pixels, voi, padding, found = _load(own, frames, are_found(path))
     first = frames[0]
     rescale_type = str(first.value("RescaleType") or "")
     if rescale_type in ("", "US"):  # US: unspecified
-        rescale_type = "HU" if series.modality == "CT" else ""
+        rescale_type = "HU" if own.modality == "CT" else ""
     return DicomImage(
         pixels=pixels,
         geometry=geometry,
@@ -118,10 +123,12 @@ def read_series(
         voi=voi,
         padding=padding,
         units=rescale_type,
-        modality=series.modality,
+        modality=own.modality,
         photometric=str(first.header.get("PhotometricInterpretation") or ""),
-        series_uid=series.instance_uid,
-        study_uid=series.study_uid,
+        series_uid=own.instance_uid,
+        series_number=own.number,
+        series_description=own.description,
+        study_uid=own.study_uid,
         frame_of_reference_uid=str(first.header.get("FrameOfReferenceUID") or ""),
         files=tuple(frame.file for frame in frames),
         frame_numbers=tuple(frame.index + 1 for frame in frames),

@@ -2,6 +2,10 @@
 from .annotated import annotated_classes as annotated_classes
 from .annotated import annotated_names as annotated_names
 from .annotated import refuse_others as refuse_others
+from .of_case import CASE_OPTIONS as CASE_OPTIONS
+from .of_case import case_options as case_options
+from .of_case import choice_text as choice_text
+from .of_case import with_options as with_options
 from .class_table import Canvas as Canvas
 from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
