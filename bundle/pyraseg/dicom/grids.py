@@ -6,14 +6,17 @@ documentation ("Siemens format DICOM with CSA header"), those of United Imaging 
 """
 
 import math
+from io import BytesIO
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
 from pydicom.sequence import Sequence
+from pydicom.uid import MRImageStorage
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.csa import read_csa
-from bundle.pyraseg.dicom.headers import file_of, frame_count, read_numbers
+from bundle.pyraseg.dicom.headers import file_of, frame_count, parse, read_numbers
 from bundle.pyraseg.dicom.pixels import decode_frames
 
 #: What ImageType says of them.
@@ -24,12 +27,21 @@ _PRIVATE = {MOSAIC: "Siemens' CSA header, (0029,1010)", GRID: "(0065,1050) and (
 
 def grid_kind(dataset: Dataset) -> str:
     """Return what of `MOSAIC` and `GRID` an image is, or nothing; its header is neither any more once it is unpacked."""
-    image_type = dataset.get("ImageType") or ()
-    values = {str(value).strip().upper() for value in ([image_type] if isinstance(image_type, str) else image_type)}
-    found = next((kind for kind in (MOSAIC, GRID) if kind in values), "")
     if dataset.get("Modality") not in ("MR", "", None) or dataset.get("PerFrameFunctionalGroupsSequence"):
         return ""
-    return found if frame_count(dataset) == 1 else ""
+    return _stated(dataset) if frame_count(dataset) == 1 else ""
+
+
+def is_unpacked(header: Dataset) -> bool:
+    """Return whether the frames of a header are tiles of an image that has no frames."""
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    return bool(groups) and header.get("SOPClassUID") == MRImageStorage and bool(_stated(header))
+
+
+def _stated(dataset: Dataset) -> str:
+    image_type = dataset.get("ImageType") or ()
+    values = {str(value).strip().upper() for value in ([image_type] if isinstance(image_type, str) else image_type)}
+    return next((kind for kind in (MOSAIC, GRID) if kind in values), "")
 
 
 def unpack(header: Dataset, complete: Dataset) -> None:
@@ -157,15 +169,28 @@ def _csa_numbers(csa: dict[str, list[str]], name: str, count: int) -> np.ndarray
 def _grid(dataset: Dataset, where: str) -> tuple[int, int, np.ndarray]:
     """Return rows and columns of a tile of United Imaging, and where each slice lies, (N, 3) LPS mm."""
     items = _private(dataset, 0x0065, "Image Private Header", 0x51)
+    if isinstance(items, bytes):  # an archive that does not know the attribute keeps it as bytes, VR UN (PS3.5 6.2.2)
+        items = _items(items)
     if not isinstance(items, Sequence) or not items:
         raise PyrasegError("its sequence of slices (0065,1051) is absent, or cannot be read.")
     positions = [read_numbers(item, "ImagePositionPatient", 3, where) for item in items]
-    stated = str(_private(dataset, 0x0065, "Image Private Header", 0x50) or len(items))
-    if None in positions or float(stated) != len(items):
+    stated = _private(dataset, 0x0065, "Image Private Header", 0x50) or len(items)
+    stated = stated.decode("latin-1").strip() if isinstance(stated, bytes) else str(stated)
+    if None in positions or stated != str(len(items)):
         raise PyrasegError(f"of its {stated} slices {len(items) - positions.count(None)} have a position.")
     _axes(dataset, where)
     across = math.ceil(math.sqrt(len(items)))
     return *_tile_size(dataset, math.ceil(len(items) / across), across), np.array(positions)
+
+
+def _items(data: bytes) -> Sequence | None:
+    try:
+        sequence = read_sequence(BytesIO(data), True, True, len(data), "iso8859")
+        for item in sequence:
+            parse(item)
+        return sequence
+    except Exception:  # Damaged bytes make pydicom raise nearly every type there is.
+        return None
 
 
 def _private(dataset: Dataset, group: int, creator: str, element: int) -> object:

@@ -197,6 +197,24 @@ def with_frames(source: Dataset, frame_numbers: Sequence[int]) -> Dataset:
     return header
 
 
+def as_single_images(source: Dataset, frame_numbers: Sequence[int]) -> list[Dataset]:
+    """Return the header of a mosaic, see `grids.unpack`, as if each of some of its tiles were an image.
+
+    All have the UID of the mosaic, which has no frames that anything could refer to.
+    """
+    images = []
+    for number in frame_numbers:
+        image = Dataset()
+        image.update({tag: source.get_item(tag) for tag in list(source.keys())})  # as they are, not converted
+        image.file_meta = source.file_meta
+        for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
+            del image[keyword]
+        plane = _group(source, number - 1, "PlanePositionSequence", "ImagePositionPatient")
+        image["ImagePositionPatient"] = plane["ImagePositionPatient"]
+        images.append(image)
+    return images
+
+
 def _group(source: Dataset, frame: int, group: str, *keywords: str) -> Dataset:
     """Return some attributes of the functional group of a frame, or of a single image."""
     origin = functional_group(source, frame, group) or source
