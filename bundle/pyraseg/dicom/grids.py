@@ -26,7 +26,7 @@ _PRIVATE = {MOSAIC: "Siemens' CSA header, (0029,1010)", GRID: "(0065,1050) and (
 
 
 def grid_kind(dataset: Dataset) -> str:
-    """Return what of `MOSAIC` and `GRID` an image is, or nothing; its header is neither any more once it is unpacked."""
+    """Return what of `MOSAIC` and `GRID` an image is, or nothing; a header that is unpacked is neither any more."""
     if dataset.get("Modality") not in ("MR", "", None) or dataset.get("PerFrameFunctionalGroupsSequence"):
         return ""
     return _stated(dataset) if frame_count(dataset) == 1 else ""
@@ -61,9 +61,9 @@ def unpack(header: Dataset, complete: Dataset) -> None:
         rows, columns, positions = (_mosaic if kind == MOSAIC else _grid)(complete, where)
     except PyrasegError as error:
         raise PyrasegError(
-            f"{where} is {_WHAT[kind]}: slices of a volume as tiles of one image. It is not read, for {error} Where the "
-            f"slices lie stands in private attributes ({_PRIVATE[kind]}), which archives and anonymizers may drop. Get "
-            "the images with them, or get them from the scanner as single slices or as an enhanced object."
+            f"{where} is {_WHAT[kind]}, the slices of a volume as tiles of one image, and it cannot be told where they "
+            f"lie: {error} That stands in private attributes ({_PRIVATE[kind]}), which archives and anonymizers may "
+            "drop. Get the images with them, or from the scanner as single slices or as an enhanced object."
         ) from error
     shared = Dataset()
     shared.PlaneOrientationSequence = [_taken(complete, "ImageOrientationPatient")]
