@@ -48,10 +48,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help='CSV table of cases in which only some classes were outlined: columns case (or patient) and classes, such '
         'as "liver; spleen"; in cases that it leaves out all were',
     )  # fmt: skip
-    parser.add_argument("--series", default="", metavar="SERIES",
-                        help="which DICOM series, where there are several: number, description or UID, such as 'portal*'")  # fmt: skip
-    parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
-                        help="which slices of a DICOM series with several phases or echoes, such as EchoTime=4.6")  # fmt: skip
+    parser.add_argument(
+        "--series", default="",
+        help="which DICOM series, where there are several: number, description ('portal*') or UID",
+    )  # fmt: skip
+    parser.add_argument(
+        "--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
+        help="which slices of a series with several phases or echoes, such as EchoTime=4.6",
+    )  # fmt: skip
     parser.add_argument(
         "--drawn-on", "--drawn_on", choices=DRAWN_ON, default=DRAWN_ON[0],
         help="what a SEG or RTSTRUCT must share with its series; the list says so of each case (default: %(default)s)",

@@ -177,7 +177,9 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     from bundle.pyraseg.runtime import main as runtime
 
     if unknown := settings.keys() - {"threads", "series", "select"}:
-        raise PyrasegError(f"With an ONNX model, the options are --threads, --series and --select, not --{min(unknown)}.")
+        raise PyrasegError(
+            f"With an ONNX model, the options are --threads, --series and --select, not --{min(unknown)}."
+        )
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     return runtime([str(model), str(source), str(target), "--format", outputs or "png", *words])
 

@@ -43,10 +43,11 @@ def load_cases(
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
     path, a label may be {class name: path}, a mask for each class. An item in which only some classes were looked for
     names them: "annotated": ["liver"]. Of a DICOM image it may say which series at its path is meant, which slices of
-    it, and what its label must share with it: "series", "select", "drawn_on", see `case_options`. Without that file it may be a Pascal VOC tree, whose
-    `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the split. Else images and labels are
-    paired by name and the patients split at random from `seed`. The split is logged with its hash. Cases whose patient
-    nothing tells are patients of their own and carry `"patient_known": False`.
+    it, and what its label must share with it: "series", "select", "drawn_on", see `case_options`.
+    Without that file it may be a Pascal VOC tree, whose `ImageSets/Segmentation` lists `train.txt`, `val.txt` and
+    `test.txt` are the split. Else images and labels are paired by name and the patients split at random from `seed`.
+    The split is logged with its hash. Cases whose patient nothing tells are patients of their own and carry
+    `"patient_known": False`.
 
     Args:
         dataset_dir: folder of the data set.

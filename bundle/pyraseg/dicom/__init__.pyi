@@ -4,6 +4,7 @@ from .affines import apply_affine as apply_affine
 from .affines import slice_orientation as slice_orientation
 from .affines import unit_normal as unit_normal
 from .affines import voxel_sizes as voxel_sizes
+from .descriptions import description_of as description_of
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
 from .frames import find_header as find_header

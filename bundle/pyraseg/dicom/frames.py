@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import OVERLAP
-from bundle.pyraseg.dicom.found import opened
+from bundle.pyraseg.dicom.found import are_found, opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
@@ -53,6 +53,8 @@ def arrange_series(
         chosen = path if isinstance(path, ChosenPath) else path[0]
         if isinstance(chosen, ChosenPath):  # what is said of one case comes before what is said of all
             series, select = chosen.series or series, chosen.select or select
+    if are_found(path):  # it was chosen when it was found
+        series = None
     select = read_selection(select)
     return in_stack(_choose(find_series(path, keywords=select), read_wanted(series)), select)
 
@@ -103,13 +105,13 @@ def _choose(scan: Scan, wanted: Sequence[str]) -> Series:
     said = shlex.quote(";".join(wanted))
     if not found:
         raise PyrasegError(
-            f"{scan.path} holds no series that --series {said} means. It holds: {_listed(scan.series)}. Give the number, the "
-            "description or the UID of one of them."
+            f"{scan.path} holds no series that --series {said} means. It holds: {_listed(scan.series)}. Give the "
+            "number, the description or the UID of one of them."
         )
     meant = f" that --series {said} means" * bool(wanted)
     raise PyrasegError(
         f"{scan.path} holds {len(found)} series{meant}: {_listed(found)}. Choose one of them with "
-        f"{_distinct_choice(found)}, in a data list by the same text under \"series\", or give each a folder of its own."
+        f'{_distinct_choice(found)}, in a data list by the same text under "series", or give each a folder of its own.'
     )
 
 

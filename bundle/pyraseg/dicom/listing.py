@@ -92,7 +92,9 @@ def series_facts(series: Series, select: str | Selection | None = None) -> Serie
         folder=str(series.files[0].parent),
         files=len(series.files),
         size=(rows, columns, len(frames) if frames else series.frames),
-        pixel_spacing=None if geometry is None else (float(geometry.pixel_spacing[0]), float(geometry.pixel_spacing[1])),
+        pixel_spacing=None
+        if geometry is None
+        else (float(geometry.pixel_spacing[0]), float(geometry.pixel_spacing[1])),
         slice_spacing=_steps(geometry),
         choices=tuple(choices),
         problem=problem,
@@ -142,7 +144,9 @@ def _below(facts: SeriesFacts) -> list[str]:
     """Return what stands below the line of a series."""
     if facts.choices:
         more = len(facts.choices) - MOST_CHOICES
-        typed = [f"--select {shlex.quote(select)} ({counted(n, 'slice')})" for select, n in facts.choices[:MOST_CHOICES]]
+        typed = [
+            f"--select {shlex.quote(select)} ({counted(n, 'slice')})" for select, n in facts.choices[:MOST_CHOICES]
+        ]
         return ["is not read as it is, but with one of", *(f"    {line}" for line in typed)] + (
             [f"    and {more} more of this kind"] if more > 0 else []
         )

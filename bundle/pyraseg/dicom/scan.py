@@ -23,7 +23,7 @@ from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
-from bundle.pyraseg.dicom.wanted import is_meant, read_wanted
+from bundle.pyraseg.dicom.wanted import ChosenPath, is_meant
 
 LOGGER = logging.getLogger(__name__)
 
@@ -122,9 +122,7 @@ class Series:
 
     def is_meant(self, wanted: Sequence[str]) -> bool:
         """Return whether the series is one of those that texts stand for, see `wanted.is_meant`."""
-        return is_meant(
-            wanted, uids=(self.uid, self.instance_uid), number=self.number, description=self.description
-        )
+        return is_meant(wanted, uids=(self.uid, self.instance_uid), number=self.number, description=self.description)
 
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
@@ -190,7 +188,7 @@ def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[s
     return scan
 
 
-def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Iterable[str] = ()) -> Scan:
+def scan_files(files: Sequence[Path | FoundFile | ChosenPath], *, root: Path, keywords: Iterable[str] = ()) -> Scan:
     """Sort files into series as `find_series` does, which also tells what counts; there may be none.
 
     Args:

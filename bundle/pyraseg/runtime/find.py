@@ -107,9 +107,7 @@ def find_inputs(
     return found.items
 
 
-def search(
-    path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
-) -> Found:
+def search(path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None) -> Found:
     """Find what there is to segment, see `find_inputs`, and what is left out.
 
     Raises:

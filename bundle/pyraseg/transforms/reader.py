@@ -40,8 +40,9 @@ class MedicalImageReader(ImageReader):
     (D, 3) in LPS mm and `slice_thickness`, `voi` (for each slice the windows of the header, as mappings), `inverted`,
     `for_processing`, `modality`, `units`, for each slice its file and its frame there, from 1 (`files`,
     `frame_numbers`), what people call the series (`series_number`, `series_description`), and what labels refer to:
-    `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`. The files of a series that `find_inputs` found keep their complete headers there, so that what
-    is written about them opens none again; MONAI's `LoadImage` hands them on where its `expanduser` is false.
+    `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`. The files of a series that
+    `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
+    `LoadImage` hands them on where its `expanduser` is false.
 
     NIfTI, NRRD and MetaImage become (W, H, D), one slice or many, with `affine` in RAS mm and what `read_nifti` and
     `read_itk` found out; none of them has windows or polarity. PNG, JPEG and the like are read by `read_photograph` as

@@ -32,7 +32,7 @@ TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config"
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
 #: Knobs whose only use may be replaced by a value: by MONAI Label, MONAI FL, `pyraseg segment`, or stages of their own.
 REPLACED = {
-    "epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data", "series": "dataset#data",
+    "epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data",
     "learning_rate": "plan#stages", "encoder_learning_rate": "plan#stages",
 }  # fmt: skip
 #: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.

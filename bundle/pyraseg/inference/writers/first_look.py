@@ -40,8 +40,9 @@ ORIGIN = ("series_uid", "series_number", "series_description", "modality")
 class VolumeTable:
     """Write `volumes.csv`: for every input and class the voxels and the volume in ml, zeros included.
 
-    UID, number, description and modality of a DICOM series stand behind them. A volume is empty where the input has no patient position or a single DICOM slice. The table of a run replaces
-    that of the run before; it is whole after every input.
+    UID, number, description and modality of a DICOM series stand behind them. A volume is empty where the input
+    has no patient position or a single DICOM slice. The table of a run replaces that of the run before; it is whole
+    after every input.
 
     Args:
         output_dir: folder of the table.
