@@ -19,8 +19,9 @@ from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_plan
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax, without_notices
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
-from bundle.pyraseg.dicom.scan import PHASES, TOMOGRAPHIC, Scan, Series, find_series
+from bundle.pyraseg.dicom.scan import PHASES, Scan, Series, find_series
 from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, ignored, read_selection, selected, typed
+from bundle.pyraseg.dicom.views import TOMOGRAPHIC
 
 LOGGER = logging.getLogger(__name__)
 

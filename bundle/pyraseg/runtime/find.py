@@ -40,7 +40,8 @@ SIDECARS = (
 def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
-    Every DICOM series, whatever its files are called, is one input; so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
+    Every DICOM series, whatever its files are called, is one input, and so is every view where a series holds several
+    (`x_L_CC` is the left CC view in the file x); so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
     or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
@@ -219,10 +220,10 @@ def _is_sidecar(file: Path) -> bool:
 
 
 def _series_name(series: Series, root: Path) -> str:
-    """Name a series after its folder, a lone file after itself."""
+    """Name a series after its folder, a lone file after itself, and one of several views after what it is, too."""
     first = series.files[0].relative_to(root)
-    if len(series.files) == 1:
-        return without_suffix(first.as_posix())
+    if len(series.files) == 1 or series.view_of:
+        return "_".join(filter(None, [without_suffix(first.as_posix()), series.view]))
     folder = Path(commonpath(file.relative_to(root).parent for file in series.files))  # a medium may spread it
     if folder.name:
         return folder.as_posix()
