@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A path that is being replaced holds the old content or the whole new one, whatever happens."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -230,6 +231,29 @@ def test_places_that_cannot_be_written_to_are_refused_before_any_work(tmp_path):
         require_writable(files=[tmp_path])
     with pytest.raises(DiskError, match="Nothing can be written to /proc"):  # nor by root
         require_writable(["/proc/results"])
+
+
+def test_a_place_that_cannot_even_be_looked_at_is_refused_in_words(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "closed" / "below").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    places = {"x" * 300: "File name too long", "circle": "Too many levels of symbolic links"}
+    for name, reason in places.items():
+        with pytest.raises(DiskError, match=rf"{reason}\. Give another folder"):
+            require_writable([tmp_path / name / "results"])
+        with pytest.raises(DiskError, match=rf"{reason}\. Give another folder"):
+            require_writable(files=[tmp_path / name])
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)  # whom the system lets into no folder of root's
+        with pytest.raises(DiskError, match=r"Permission denied\. Give another folder"):
+            require_writable([tmp_path / "closed" / "below" / "results"])
+        with pytest.raises(DiskError, match=r"Permission denied\. Give another folder"):
+            require_writable(files=[tmp_path / "closed" / "below" / "model.pt"])
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o700)
 
 
 def test_a_read_only_disk_is_told_in_words():

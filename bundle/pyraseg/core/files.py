@@ -170,7 +170,7 @@ def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterab
 
     Raises:
         PyrasegError: a folder is None, or it or one above it is a file, or a file is a folder.
-        DiskError: nothing can be written there.
+        DiskError: nothing can be written there, or it cannot even be looked at.
     """
     places = []
     for folder in folders:
@@ -178,11 +178,11 @@ def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterab
             raise PyrasegError("There is no folder for the results (output_dir is null). Give one.")
         places.append(Path(folder).expanduser().absolute())
     for file in (Path(file).expanduser().absolute() for file in files):
-        if file.is_dir():
+        if _nearest(file) == file and file.is_dir():
             raise PyrasegError(f"{file} is a folder, but a file is to be written there. Give another path.")
         places.append(file.parent)
     for folder in places:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        there = _nearest(folder)
         if not there.is_dir():
             raise PyrasegError(
                 f"Results are to be written to the folder {folder}, but {there} is a file. Give another."
@@ -192,6 +192,23 @@ def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterab
                 pass
         except OSError as error:
             raise DiskError(f"Nothing can be written to {there}: {error.strerror}. Give another folder.") from error
+
+
+def _nearest(path: Path) -> Path:
+    """Return a path, or where it is not there the nearest one above it that is.
+
+    Raises:
+        DiskError: the system does not tell, or there is none, as on a drive that is not there.
+    """
+    for place in (path, *path.parents):
+        try:
+            os.stat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # no right to look into a folder, a name too long for the disk, links in a circle
+            raise DiskError(f"Nothing can be written to {place}: {error.strerror}. Give another folder.") from error
+        return place
+    raise DiskError(f"Nothing can be written to {path}: there is no {path.anchor}. Give another folder.")
 
 
 def write_text(path: str | Path, text: str) -> None:
