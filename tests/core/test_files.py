@@ -13,6 +13,7 @@ import torch
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
 from bundle.pyraseg.core.files import (
+    begin_run,
     protect,
     protecting_inputs,
     remove_results,
@@ -171,6 +172,39 @@ def test_an_input_is_never_replaced_however_its_path_is_spelled(tmp_path, monkey
     with replacing(target) as temporary:  # the run is over
         temporary.write_text("result")
     assert target.read_text() == "result"
+
+
+def test_nothing_is_protected_where_no_run_is_open(tmp_path):
+    """A notebook reads by one call what the next is to write."""
+    path = tmp_path / "scores.csv"
+    path.write_text("before")
+    protect([path])
+    write_text(path, "after")
+    assert path.read_text() == "after"
+
+
+def test_each_run_has_inputs_of_its_own(tmp_path):
+    paths = [tmp_path / "of_first", tmp_path / "of_second"]
+    for path in paths:
+        path.write_text("input")
+        begin_run()
+        protect([path])
+    write_text(paths[0], "result")
+    with pytest.raises(PyrasegError, match="input of this run"):
+        write_text(paths[1], "result")
+
+
+def test_a_run_that_begins_in_a_block_is_the_same_run(tmp_path):
+    """A command has read a file before the config begins that it runs."""
+    path = tmp_path / "scan.png"
+    path.write_text("input")
+    begin_run()
+    protect([path])
+    with protecting_inputs():
+        begin_run()
+        with pytest.raises(PyrasegError, match="input of this run"):
+            write_text(path, "result")
+    assert path.read_text() == "input"
 
 
 def test_files_in_a_folder_that_is_an_input_are_not_replaced_and_new_ones_may_come(tmp_path):

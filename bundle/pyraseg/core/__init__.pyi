@@ -16,8 +16,8 @@ from .errors import nearest_hint as nearest_hint
 from .errors import require as require
 from .errors import require_mendable as require_mendable
 from .errors import root_of as root_of
+from .files import begin_run as begin_run
 from .files import file_digest as file_digest
-from .files import forget_inputs as forget_inputs
 from .files import protect as protect
 from .files import protecting_inputs as protecting_inputs
 from .files import read_csv as read_csv

@@ -15,6 +15,7 @@ from bundle.pyraseg.core import (
     PHOTOGRAPH,
     PyrasegError,
     protect,
+    protecting_inputs,
     require_replaceable,
     without_suffix,
 )
@@ -131,9 +132,12 @@ def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str
     path, output = Path(path).expanduser(), Path(output)
     root = path if path.is_dir() else path.parent
     _require_two(root, output)
-    results = [output / f"{item['name']}{suffix}" for item in items if "image" in item for suffix in (".png", NIFTI[1])]
-    for result in results:
-        require_replaceable(result)
+    items = [item for item in items if "image" in item]
+    results = [output / f"{item['name']}{suffix}" for item in items for suffix in (".png", NIFTI[1])]
+    with protecting_inputs():  # whether a run is open or not
+        protect(file for item in items for file in _files_of(item))
+        for result in results:
+            require_replaceable(result)
     searched = path.is_dir() and root.resolve()
     for folder in dict.fromkeys([output, *(result.parent for result in results)]):
         lies = [folder.resolve(), *folder.resolve().parents]
