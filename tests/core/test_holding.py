@@ -2,13 +2,14 @@
 """A folder is held by one process; it is free again when that ends, however it ends."""
 
 import errno
+from contextlib import nullcontext
 
 import pytest
 
 from bundle.pyraseg.core import holding
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
-from bundle.pyraseg.core.holding import hold, release
-from tests.helpers.holder import another
+from bundle.pyraseg.core.holding import held, hold, release
+from tests.helpers.holder import another, is_taken
 
 
 def test_a_second_process_is_refused_and_told_who_is_first(tmp_path):
@@ -44,6 +45,27 @@ def test_a_process_may_hold_a_folder_again(tmp_path):
     release(tmp_path, "training")
     release(tmp_path, "training")
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("first", [held, lambda folder, work: nullcontext(hold(folder, work))], ids=["held", "hold"])
+def test_who_wants_a_folder_alone_is_refused_within_the_same_process(tmp_path, first):
+    with first(tmp_path, "training"):
+        with (
+            pytest.raises(PyrasegError, match=f"Another training of this process writes to {tmp_path}"),
+            held(tmp_path, "training"),
+        ):
+            pass
+        assert is_taken(tmp_path)
+        with held(tmp_path, "evaluation"):
+            pass
+    release(tmp_path, "training")
+    assert not is_taken(tmp_path)
+
+
+def test_a_block_that_raises_frees_its_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), held(tmp_path / "new", "training"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog):
