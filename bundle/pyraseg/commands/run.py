@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.pyraseg.commands.places import config_files, home, shipped
-from bundle.pyraseg.core import PyrasegError, nearest_hint, protecting_inputs
+from bundle.pyraseg.core import PyrasegError, freeing, nearest_hint, protecting_inputs
 from bundle.pyraseg.workflow import parse_options, read_config, verbatim
 
 
@@ -74,7 +74,7 @@ def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[
     """
     settings = {"bundle_root": verbatim(root), "run_id": run_id, **options}
     workflow = ConfigWorkflow([str(file) for file in files], **settings)
-    with protecting_inputs():
+    with protecting_inputs(), freeing():
         workflow.initialize()
         workflow.run()
         workflow.finalize()

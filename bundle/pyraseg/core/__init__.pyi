@@ -33,6 +33,8 @@ from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import without_suffix as without_suffix
+from .holding import at_failure as at_failure
+from .holding import freeing as freeing
 from .holding import held as held
 from .holding import hold as hold
 from .holding import release as release

@@ -7,11 +7,12 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
 
@@ -111,6 +112,40 @@ def held(folder: str | Path, work: str) -> Generator[None]:
         yield
     finally:
         release(folder, work)
+
+
+@contextmanager
+def freeing() -> Generator[None]:
+    """Free at the end of a block the folders that were held in it, as the end of the process does."""
+    before = set(_held)
+    try:
+        yield
+    finally:
+        for path in _held.keys() - before:
+            _release(path)
+
+
+def at_failure(engine: Any, action: Callable[[], None]) -> None:
+    """Let an engine do something where a run of it ends by an error or is interrupted; the error goes on.
+
+    A kernel of a notebook lives on then, and would hold a folder for nothing. This is no handler of ignite's event
+    EXCEPTION_RAISED: of these, none is called behind the first that raises, and an error ends where none does.
+
+    Args:
+        engine: of ignite.
+        action: that may come twice, and after no start.
+    """
+    run = engine.run
+
+    @wraps(run)
+    def run_or_act(*args: Any, **options: Any) -> Any:
+        try:
+            return run(*args, **options)
+        except BaseException:
+            action()
+            raise
+
+    engine.run = run_or_act
 
 
 def _lock_file(folder: str | Path, work: str) -> Path:
