@@ -62,8 +62,9 @@ def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path: Path, orient
 
 def test_broken_exif_data_are_told_and_turn_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.fromarray(letter()).save(tmp_path / "a.png", exif=b"Exif\0\0no header of a TIFF")
-    assert np.array_equal(read_photograph(tmp_path / "a.png"), letter())
-    assert "a.png: its EXIF data cannot be read" in caplog.text
+    for _ in range(3):
+        assert np.array_equal(read_photograph(tmp_path / "a.png"), letter())
+    assert caplog.text.count("a.png: its EXIF data cannot be read") == 1
 
 
 def test_a_turned_image_keeps_no_tag(tmp_path: Path) -> None:
@@ -90,7 +91,8 @@ def test_of_several_pictures_the_first_is_used_and_told(
     options = {"format": "MPO"} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
     pages[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pages[1:], **options)
     assert np.abs(read_photograph(tmp_path / f"a.{suffix}").astype(int) - letter()).max() < 60  # the others: > 100
-    assert f"a.{suffix} holds 3 pictures, of which the first is used" in caplog.text
+    read_photograph(tmp_path / f"a.{suffix}")
+    assert caplog.text.count(f"a.{suffix} holds 3 pictures, of which the first is used") == 1
     with pytest.raises(PyrasegError, match=r"holds 3 pictures\. A label is one"):
         open_photograph(tmp_path / f"a.{suffix}", alone=True)
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Photographs as every viewer shows them: upright, one page, 8 bits a color, and no larger than memory takes."""
 
-import logging
 import os
 import struct
 from pathlib import Path
@@ -11,8 +10,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from bundle.pyraseg.core.errors import PyrasegError
-
-logger = logging.getLogger(__name__)
+from bundle.pyraseg.core.telling import tell
 
 #: Pixels that a photograph may have: 17,000 x 17,000. A file of a few kilobytes can claim any number of them.
 MAX_PIXELS = 300_000_000
@@ -49,7 +47,7 @@ def open_photograph(path: str | Path, *, alone: bool = False, draft: tuple[int, 
             if pictures > 1 and alone:
                 raise PyrasegError(f"{path} holds {pictures} pictures. A label is one: save each as a file of its own.")
             if pictures > 1:
-                logger.warning("%s holds %d pictures, of which the first is used.", path, pictures)
+                tell(f"{path} holds {pictures} pictures, of which the first is used.")
             if draft is not None:
                 image.draft("L", draft)
             image.load()
@@ -138,7 +136,7 @@ def _turn(image: Image.Image, path: str | Path) -> None:
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        logger.warning("%s: its EXIF data cannot be read, so the picture is taken as it is stored.", path)
+        tell(f"{path}: its EXIF data cannot be read, so the picture is taken as it is stored.")
 
 
 def _too_large(path: str | Path, limit: int, size: str) -> PyrasegError:
