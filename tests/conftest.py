@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from bundle.pyraseg.core.telling import tell
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.shared import made_once
+
+
+@pytest.fixture(autouse=True)
+def nothing_told() -> None:
+    """Let each test hear again what is told once in a process."""
+    tell.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
+from packaging.requirements import Requirement
 
 from bundle.pyraseg.commands import COMMANDS, main
 from bundle.pyraseg.core import mendable
-from bundle.pyraseg.core.errors import ELSEWHERE, EXTRAS
+from bundle.pyraseg.core.errors import EXTRAS
 from tests.helpers.commands import ROOT
 
 MODULES = {command: module for group in COMMANDS.values() for command, (module, _) in group.items()}
@@ -57,8 +59,30 @@ def test_help_and_refusals_come_at_once_and_without_torch():
         assert done.returncode == code and text in done.stdout + done.stderr
 
 
+def extras_by_package() -> dict[str, set[str]]:
+    """Return the extras of each package that pyraseg itself does not need, by the name under which it is imported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {Requirement(text).name.lower().replace("-", "_") for text in requirements}
+
+    found: dict[str, set[str]] = {}
+    for extra, requirements in project["optional-dependencies"].items():
+        if extra not in ("dev", "runtime", "benchmark"):
+            for name in names(requirements) - names(project["dependencies"]):
+                found.setdefault(name, set()).add(extra)
+    return found
+
+
+def test_every_package_of_an_extra_is_known_by_it():
+    expected = extras_by_package()
+    expected["onnx_ir"] = expected["onnxscript"]  # which brings it
+    assert EXTRAS.keys() == expected.keys()
+    assert all(extra in expected[name] for name, extra in EXTRAS.items())
+
+
 def test_help_needs_no_extra():
-    names = sorted({*EXTRAS, *ELSEWHERE} - {"bundle.pyraseg_tools"})
+    names = [*extras_by_package(), "onnx_ir", "nvflare", "monailabel"]
     check = f"""
 import contextlib, io, sys
 sys.modules.update(dict.fromkeys({names}))  # as if none was installed

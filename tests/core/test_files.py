@@ -177,7 +177,7 @@ def test_files_in_a_folder_that_is_an_input_are_not_replaced_and_new_ones_may_co
     (tmp_path / "series" / "1.dcm").write_text("input")
     with protecting_inputs():
         protect([tmp_path / "series", tmp_path / "absent"])
-        with pytest.raises(PyrasegError, match="is in .*, an input of this run"):
+        with pytest.raises(PyrasegError, match=r"is in .*, an input of this run"):
             write_text(tmp_path / "series" / "1.dcm", "result")
         write_text(tmp_path / "1.dcm", "result")
     assert (tmp_path / "series" / "1.dcm").read_text() == "input"

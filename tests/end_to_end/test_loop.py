@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from bundle.pyraseg.training.checkpoints import read_model
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.commands import as_yaml, config_files, monai_bundle
 
@@ -26,6 +27,7 @@ def trained(tmp_path_factory) -> dict[str, Path]:
     """Train for two short epochs on a small study, evaluate and infer on its test part, from a foreign directory.
 
     The training is that of the JSON configs, the rest that of the same as YAML; test_dermoscopy.py trains from YAML.
+    Each is an interpreter of its own: these are the runs that find an import which is missing.
     """
     work = tmp_path_factory.mktemp("loop")
     places = {name: work / name for name in ("study", "cache", "runs", "scores", "out", "inputs")}
@@ -37,13 +39,13 @@ def trained(tmp_path_factory) -> dict[str, Path]:
     training = monai_bundle(
         "run", "training", "--config_file", config_files("train.json"), *common,
         "--output_dir", str(places["runs"]), "--epochs", "2", "--samples_per_epoch", "64", "--val_interval", "1",
-        cwd=work,
+        cwd=work, fresh=True,
     )  # fmt: skip
     assert training.returncode == 0, training.stdout + training.stderr
     assert "Best validation mean Dice" in training.stdout
     evaluating = monai_bundle(
         "run", "evaluating", "--config_file", config_files("train.yaml", "evaluate.yaml", folder=configs), *common,
-        "--output_dir", str(places["scores"]), "--training_dir", str(places["runs"]), cwd=work,
+        "--output_dir", str(places["scores"]), "--training_dir", str(places["runs"]), cwd=work, fresh=True,
     )  # fmt: skip
     assert evaluating.returncode == 0, evaluating.stdout + evaluating.stderr
     for case in ConfigParser.load_config_file(places["study"] / "datalist.json")["test"]:
@@ -51,7 +53,7 @@ def trained(tmp_path_factory) -> dict[str, Path]:
     inferring = monai_bundle(
         "run", "inferring", "--config_file", config_files("inference.yaml", folder=configs), "--spacing", "5",
         "--dataset_dir", str(places["inputs"]), "--output_dir", str(places["out"]),
-        "--model_file", str(places["model"]), cwd=work,
+        "--model_file", str(places["model"]), cwd=work, fresh=True,
     )  # fmt: skip
     assert inferring.returncode == 0, inferring.stdout + inferring.stderr
     return places
@@ -144,7 +146,7 @@ def test_a_temperature_travels_into_the_probabilities_and_leaves_the_labels(trai
     calibrating = monai_bundle(
         "run", "calibrating", "--config_file", config_files("train.json", "calibrate.json"), "--num_workers", "0",
         "--spacing", "5", "--slice_size", "[96,96]", "--dataset_dir", str(trained["study"]), "--cache_dir",
-        str(trained["cache"]), "--model_file", str(model), cwd=tmp_path,
+        str(trained["cache"]), "--model_file", str(model), cwd=tmp_path, fresh=True,
     )  # fmt: skip
     assert calibrating.returncode == 0, calibrating.stdout + calibrating.stderr
     path = tmp_path / "model.temperature.json"
@@ -183,6 +185,9 @@ def test_a_temperature_travels_into_the_probabilities_and_leaves_the_labels(trai
 
 def test_training_leaves_logs_checkpoints_and_a_promoted_model(trained):
     assert (trained["model"]).read_bytes() == (trained["runs"] / "best.pt").read_bytes()
+    settings = read_model(trained["model"])[1]
+    assert settings["ResampleSlicesd.spacing"] == 5
+    assert settings["class_names"] == ["background", *CLASSES]
     assert {path.name for path in trained["runs"].iterdir()} == {
         "best.pt",
         "checkpoints",

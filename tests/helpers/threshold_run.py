@@ -18,6 +18,10 @@ from bundle.pyraseg.training.stages import StagePlan
 from bundle.pyraseg.training.validation import EarlyStopping, ValidationHandler
 
 CLASSES = ["background", "lesion"]
+SETTINGS = ModelSettings(
+    {"class_names": CLASSES, "ResampleSlicesd.spacing": 2.5},
+    {"class_names": "class_names", "ResampleSlicesd.spacing": "spacing"},
+)
 
 
 class Threshold(nn.Module):
@@ -103,7 +107,7 @@ class ThresholdRun:
                     kept=self.network,
                     optimizer=optimizer,
                     evaluator=self.evaluator,
-                    settings=ModelSettings({}, {}),
+                    settings=SETTINGS,
                     others={"early_stopping": early_stopping, "log": log},
                     record=record,
                     resume=resume,

@@ -5,10 +5,14 @@ A process that has imported what comes from others, and nothing of the bundle, w
 fork becomes the program: in the folder, with the arguments and the environment of the request, until the interpreter
 ends as it always does. What the others warn of while they are imported is not seen, all forks share one seed of hashes,
 and what the others read from the environment when they are imported (as the hub's client does) is that of the first
-request: a test of one of these asks for a fresh interpreter.
+request: a test of one of these asks for a fresh interpreter. Nor is an import seen that the program lacks, or makes in
+the wrong order or place, of what is there already: one run of each kind in test_loop.py asks for a fresh interpreter.
+
+A process that a program leaves behind fails the test (on Linux, whose kernel hands such processes to the server).
 """
 
 import atexit
+import ctypes
 import gc
 import importlib
 import json
@@ -18,10 +22,12 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 import types
 from functools import cache
 from pathlib import Path
 
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ROOT = Path(__file__).resolve().parents[2]
 #: What training, evaluation and inference import of others.
 LIBRARIES = (
@@ -39,6 +45,9 @@ def python(
         cwd: the folder in which the program runs.
         environment: all variables that it sees, those of this process if None.
         fresh: start an interpreter instead.
+
+    Raises:
+        AssertionError: the program has ended, and a process that it started has not.
     """
     variables = dict(os.environ if environment is None else environment)
     if fresh:
@@ -51,8 +60,9 @@ def python(
         try:
             server.stdin.write(json.dumps(request) + "\n")
             server.stdin.flush()
-            code = int(server.stdout.readline())
-        except BaseException:  # the time of the test is up, or the server died: another one answers the next test
+            code, left = json.loads(server.stdout.readline())
+            assert not left, f"{arguments} left a process behind"
+        except BaseException:  # as above, the time of the test is up, or the server died: another answers the next test
             _server.cache_clear()
             os.killpg(server.pid, 9)
             raise
@@ -79,7 +89,7 @@ def _next_fork() -> list[str]:
         process = os.fork()
         if process:
             _, status = os.waitpid(process, 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
+            print(json.dumps([os.waitstatus_to_exitcode(status), _is_left()]), flush=True)
             continue
         for number, path in enumerate([os.devnull, *request["outputs"]]):
             file = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -90,6 +100,19 @@ def _next_fork() -> list[str]:
         os.chdir(request["cwd"])
         return request["arguments"]
     sys.exit()
+
+
+def _is_left(seconds: float = 5) -> bool:
+    """Return whether processes of a program that has ended are still there after some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            ended, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if not ended:
+            time.sleep(0.01)
+    return True
 
 
 def _become(kind: str, program: str, *arguments: str) -> None:
@@ -123,4 +146,6 @@ def _import_libraries() -> None:
 
 if __name__ == "__main__":
     _import_libraries()
+    if sys.platform == "linux":
+        assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
     _become(*_next_fork())

@@ -180,4 +180,5 @@ def test_a_run_does_not_go_on_from_them(died, threshold_run, value):
 
 
 def test_the_settings_go_with_the_best_weights(threshold_run):
-    assert read_model(threshold_run(epochs=1, interval=1).output_dir / "best.pt")[1] == {}
+    _, settings = read_model(threshold_run(epochs=1, interval=1).output_dir / "best.pt")
+    assert settings == {"class_names": ["background", "lesion"], "ResampleSlicesd.spacing": 2.5}

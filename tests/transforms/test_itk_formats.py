@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.core.telling import tell
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 
 VOXELS = np.arange(5 * 7 * 3, dtype=np.int16).reshape(5, 7, 3)
@@ -59,7 +58,6 @@ def metaimage(path: Path, voxels: np.ndarray = VOXELS, **changes: object) -> Pat
 
 
 def read(path: Path) -> tuple[np.ndarray, dict]:
-    tell.cache_clear()
     return MedicalImageReader().get_data([path])
 
 

@@ -13,7 +13,6 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.core.telling import tell
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.transforms.label import LabelReader
 from bundle.pyraseg.transforms.reader import MedicalImageReader
@@ -159,7 +158,6 @@ def test_numbers_that_are_meant_to_be_whole_are(
     slope: float | None,
     told: bool,
 ) -> None:
-    tell.cache_clear()
     image = nib.Nifti1Image(stored, oblique_series[1])
     if slope:
         image.header.set_slope_inter(slope, 0)
@@ -177,7 +175,6 @@ def test_other_numbers_are_not_rounded(oblique_series: tuple, tmp_path: Path, va
 
 def test_a_label_is_laid_where_either_form_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A program that heeds the qform draws where that says, one that heeds the sform there."""
-    tell.cache_clear()
     qform, sform = np.diag([-1.0, 1, 3, 1]), shifted(np.diag([1.0, 1, 3, 1]), 9, 0, 2)
     image = nib.Nifti1Image(F.astype(np.int16), sform)
     image.header.set_qform(qform, 1)
@@ -196,7 +193,6 @@ def test_a_label_is_laid_where_either_form_says(tmp_path: Path, caplog: pytest.L
 def test_without_orientation_equal_grids_are_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, sizes: tuple
 ) -> None:
-    tell.cache_clear()
     nifti(F.astype(np.int16), shifted(np.diag([-1.0, 1, 3, 1]), 9, 8, 7), tmp_path / "image.nii")
     header = nib.Nifti1Image(F, np.diag([*sizes, 1.0])).header
     header["sform_code"] = 0

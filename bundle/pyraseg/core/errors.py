@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 EXTRAS = {
     "tensorboard": "train",
     "matplotlib": "train",
-    "jinja2": "train",
     "itk": "nrrd",
     "onnx": "export",
     "onnx_ir": "export",
@@ -25,6 +24,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "openvino": "openvino",
     "dicomweb_client": "pacs",
+    "requests": "pacs",
     "cryptography": "signing",
     "huggingface_hub": "hub",
     "httpx2": "hub",
