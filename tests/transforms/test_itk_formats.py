@@ -169,3 +169,12 @@ def test_damaged_compression_is_refused(tmp_path: Path, suffix: str) -> None:
         pixels.write_bytes(damaged)
         with pytest.raises(PyrasegError, match=rf"image\{suffix} is (damaged|cut)"):
             read(tmp_path / f"image{suffix}")
+
+
+@pytest.mark.parametrize("name", ["image.mha", "image.nrrd"])
+def test_content_of_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    """HDF5, which ITK finds by its content, can hold the voxels of any other file."""
+    itk.imwrite(itk.image_from_array(VOXELS), str(tmp_path / "image.h5"))
+    (tmp_path / "image.h5").rename(tmp_path / name)
+    with pytest.raises(PyrasegError, match=f"{name} is no file of its format"):
+        read(tmp_path / name)
