@@ -80,7 +80,8 @@ def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
     packed = header.get("encoding", "").lower() in ("gzip", "gz") or header.get("compresseddata", "").lower() == "true"
     skips = {"line skip", "byte skip", "lineskip", "byteskip"} & set(header)
     if packed and not skips and len(elsewhere) < 2:
-        inflate(elsewhere[0].read_bytes() if elsewhere else path.read_bytes()[end:], path)
+        for _ in inflate(elsewhere[0]) if elsewhere else inflate(path, end):
+            pass
 
 
 def _scale(path: Path, header: dict[str, str]) -> float:
