@@ -81,12 +81,24 @@ def test_other_spaces_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture,
 
 @pytest.mark.parametrize(("unit", "length"), [("mm", 1), ("um", 0.001), ("microns", 0.001), ("cm", 10), ("m", 1000)])
 def test_units_are_turned_into_mm(tmp_path: Path, caplog: pytest.LogCaptureFixture, unit: str, length: float) -> None:
-    expected = length * np.array([[-2, 0, 0, -7], [0, -3, 0, -8], [0, 0, 4, 9]])
-    _, meta = read(nrrd(tmp_path / "image.nrrd", more=f'space units: "{unit}" "{unit}" "{unit}"\n'))
+    step = 0.01  # of the unit: 10 mm where it is a meter
+    expected = length * np.array([[-2 * step, 0, 0, -7], [0, -3 * step, 0, -8], [0, 0, 4 * step, 9]])
+    directions = f"({2 * step},0,0) (0,{3 * step},0) (0,0,{4 * step})"
+    more = f'space units: "{unit}" "{unit}" "{unit}"\n'
+    _, meta = read(nrrd(tmp_path / "image.nrrd", directions=directions, more=more))
     assert np.allclose(meta["affine"][:3], expected)
     assert (f"counts in {unit}" in caplog.text) == (length != 1)
-    _, meta = read(metaimage(tmp_path / "image.mha", DistanceUnits=unit))
+    sizes = f"{2 * step} {3 * step} {4 * step}"
+    _, meta = read(metaimage(tmp_path / "image.mha", DistanceUnits=unit, ElementSpacing=sizes))
     assert np.allclose(meta["affine"][:3], expected)
+
+
+def test_a_wrong_unit_is_refused(tmp_path: Path) -> None:
+    words = r"image\.{} has voxels of 2000 x 3000 x 4000 mm \(its header counts in m\)\."
+    with pytest.raises(PyrasegError, match=words.format("nrrd")):
+        read(nrrd(tmp_path / "image.nrrd", more='space units: "m" "m" "m"\n'))
+    with pytest.raises(PyrasegError, match=words.format("mha")):
+        read(metaimage(tmp_path / "image.mha", DistanceUnits="m"))
 
 
 def test_an_unknown_unit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, tell
 from bundle.pyraseg.dicom import LPS_TO_RAS, voxel_sizes
-from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume
+from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume, require_pixels
 
 #: Length in mm of the units of length that headers name.
 UNITS = {
@@ -39,7 +39,10 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     _require_pixels(path, header, end)
     form = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if form is None:
-        raise PyrasegError(f"{path} is no file of its format. Replace the file or leave it out.")
+        kind = "NRRD" if path.name.lower().endswith((".nrrd", ".nhdr")) else "MetaImage"
+        raise PyrasegError(
+            f"{path} is called as a file of {kind}, and its content is none. Save it as {kind}, or leave it out."
+        )
     form.SetFileName(str(path))
     form.ReadImageInformation()
     shape = one_volume(tuple(form.GetDimensions(axis) for axis in range(form.GetNumberOfDimensions())), path)
@@ -61,10 +64,12 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     affine[:3, 3] = image.GetOrigin()
     if not is_place(affine):
         raise PyrasegError(
-            f"{path} has voxels of {listed_sizes(voxel_sizes(affine))} mm, which cannot be. Correct its header."
+            f"The voxel sizes in the header of {path} are {listed_sizes(voxel_sizes(affine))}, and its axes do not "
+            "give every voxel a place of its own. Correct sizes and directions in its header."
         )
-    scale, oriented = _scale(path, header), _is_oriented(path, header)
+    (scale, unit), oriented = _scale(path, header), _is_oriented(path, header)
     meta: dict[str, Any] = {"affine": in_mm(LPS_TO_RAS @ affine, scale), "oriented": oriented}
+    require_pixels(meta["affine"], shape, path, unit=unit)
     if segments:
         meta["segments"] = segments
     return np.moveaxis(array, (0, 1, 2), (2, 1, 0)), meta
@@ -118,18 +123,18 @@ def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
         inflate((path.parent / named).read_bytes() if elsewhere else path.read_bytes()[end:], path)
 
 
-def _scale(path: Path, header: dict[str, str]) -> float:
-    """Return the length in mm of the unit that a header counts in; without one it is mm."""
+def _scale(path: Path, header: dict[str, str]) -> tuple[float, str]:
+    """Return the length in mm of the unit that a header counts in, and its name; without one it is mm."""
     stated = re.findall(r'"([^"]*)"', header.get("space units", "")) or [header.get("distanceunits", "")]
     units = {unit.strip().lower() for unit in stated} - {"", "?", "mm"}
     if not units:
-        return 1.0
+        return 1.0, "mm"
     if len(units) > 1 or not units <= set(UNITS):
         tell(f"{path}: its header counts in {', '.join(sorted(units))}, taken as mm. If that is wrong, correct it.")
-        return 1.0
+        return 1.0, "mm"
     (unit,) = units
     tell(f"{path}: its header counts in {unit}, turned into mm. If that is wrong, correct the header.")
-    return UNITS[unit]
+    return UNITS[unit], unit
 
 
 def _is_oriented(path: Path, header: dict[str, str]) -> bool:
