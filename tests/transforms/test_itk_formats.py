@@ -104,7 +104,7 @@ def test_a_wrong_unit_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_unit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, meta = read(nrrd(tmp_path / "image.nrrd", more='space units: "ell" "ell" "ell"\n'))
     assert np.allclose(np.diag(meta["affine"]), [-2, -3, 4, 1])
-    assert "counts in ell, taken as mm" in caplog.text
+    assert "counts in ell, which was taken for mm" in caplog.text
 
 
 def test_a_tilted_stack_is_a_shear(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_color_picture_keeps_its_channels(tmp_path: Path) -> None:
     ("write", "words"),
     [
         (lambda p: metaimage(p, np.stack([VOXELS] * 2), NDims=3, DimSize="5 7 3", ElementNumberOfChannels=2),
-         "holds 2 numbers a voxel"),
+         "holds 2 numbers in each voxel"),
         (lambda p: metaimage(p, np.stack([VOXELS] * 2, 3), ElementSpacing="2 3 4 1", Offset="0 0 0 0",
                              TransformMatrix="1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"), "holds 2 volumes"),
         (lambda p: metaimage(p, ElementDataFile="gone.raw"), "the file of its voxels, gone.raw, is not beside it"),
@@ -159,7 +159,7 @@ def test_what_is_no_volume_is_refused_in_words(tmp_path: Path, write: object, wo
 def test_an_axis_of_vectors_is_refused_in_words(tmp_path: Path) -> None:
     path = nrrd(tmp_path / "image.nrrd", np.stack([VOXELS] * 2), directions="none (2,0,0) (0,3,0) (0,0,4)",
                 kinds="vector domain domain domain")  # fmt: skip
-    with pytest.raises(PyrasegError, match="holds 2 numbers a voxel"):
+    with pytest.raises(PyrasegError, match="holds 2 numbers in each voxel"):
         read(path)
     path = nrrd(tmp_path / "image.nhdr", more="data file: gone.raw\n")
     with pytest.raises(PyrasegError, match=r"gone\.raw, is not beside it"):

@@ -80,8 +80,8 @@ FLIPPED = np.diag([0.8, -0.8, 3, 1])
         (forms(MOVED, PLAIN, codes=(4, 1)), MOVED, "disagree by up to 7.5 voxels"),  # 6 mm of 0.8
         (forms(FLIPPED, PLAIN), FLIPPED, "The sform was taken"),
         (forms(IDENTITY, MOVED), MOVED, "The qform was taken, for the sform has voxels of 1 x 1 x 1, not 0.8 x 0.8"),
-        (forms(np.diag([0, 0, 0, 1.0]), MOVED), MOVED, "its sform is no place"),
-        (forms(np.full((4, 4), np.nan), MOVED), MOVED, "its sform is no place"),
+        (forms(np.diag([0, 0, 0, 1.0]), MOVED), MOVED, "does not give every voxel a place"),
+        (forms(np.full((4, 4), np.nan), MOVED), MOVED, "does not give every voxel a place"),
         (forms(None, MOVED), MOVED, ""),
         (forms(MOVED, None), MOVED, ""),
         (forms(PLAIN + 1e-4 * np.eye(4), PLAIN), PLAIN, ""),  # the rounding of another program
@@ -249,7 +249,7 @@ def test_damaged_compression_is_refused(tmp_path: Path) -> None:
         with pytest.raises(PyrasegError, match=r"image\.nii\.gz is (damaged|cut)"):
             load(path)
     path.write_bytes(whole[:-20])
-    with pytest.raises(PyrasegError, match="is cut: its compressed content has no end"):
+    with pytest.raises(PyrasegError, match="is incomplete: its compressed content ends too early"):
         load(path)
 
 

@@ -51,9 +51,9 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     color = parts == 3 and kind == "unsigned_char" and shape[2] == 1 and not segments
     if parts > 1 and not (color or segments):
         raise PyrasegError(
-            f"{path} holds {parts} numbers a voxel, such as colors, vectors, contrasts or masks of classes, and one is "
-            "read. Save the one to use as a file of its own; masks of classes go as one file each into a folder, named "
-            "after their classes."
+            f"{path} holds {parts} numbers in each voxel, such as colors, vectors, contrasts or masks of classes, and "
+            "only one can be read. Save the one to use as a file of its own; of masks of classes save each as a file, "
+            "named after its class, into one folder, and give the folder."
         )
     reader = itk.ImageFileReader[(itk.Image if parts == 1 else itk.VectorImage)[pixel, 3]].New(FileName=str(path))
     reader.Update()
@@ -130,10 +130,13 @@ def _scale(path: Path, header: dict[str, str]) -> tuple[float, str]:
     if not units:
         return 1.0, "mm"
     if len(units) > 1 or not units <= set(UNITS):
-        tell(f"{path}: its header counts in {', '.join(sorted(units))}, taken as mm. If that is wrong, correct it.")
+        tell(
+            f"{path}: its header counts in {', '.join(sorted(units))}, which was taken for mm. If that is wrong, "
+            "correct it."
+        )
         return 1.0, "mm"
     (unit,) = units
-    tell(f"{path}: its header counts in {unit}, turned into mm. If that is wrong, correct the header.")
+    tell(f"{path}: its header counts in {unit}, and was turned into mm. If that is wrong, correct the header.")
     return UNITS[unit], unit
 
 

@@ -99,10 +99,12 @@ def inflate(packed: bytes, path: Path) -> bytes:
             parts.append(unpacking.decompress(packed))
         except zlib.error as error:
             raise PyrasegError(
-                f"{path} is damaged: what it has compressed is wrong ({error}). Get it again."
+                f"{path} is damaged: its compressed content cannot be unpacked ({error}). Copy or download it again."
             ) from error
         if not unpacking.eof:
-            raise PyrasegError(f"{path} is cut: its compressed content has no end. Get it again.")
+            raise PyrasegError(
+                f"{path} is incomplete: its compressed content ends too early. Copy or download it again."
+            )
         packed = unpacking.unused_data
     return b"".join(parts)
 
@@ -128,9 +130,9 @@ def one_volume(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
     count = int(np.prod(shape[3:], dtype=int))
     if count > 1:
         raise PyrasegError(
-            f"{path} holds {count} volumes ({listed} voxels), such as times, contrasts or masks of classes, and one is "
-            "read. Save the one to use as a file of its own, as nibabel.load(...).slicer[..., 0] gives it; masks of "
-            "classes go as one file each into a folder, named after their classes."
+            f"{path} holds {count} volumes ({listed} voxels), such as times, contrasts or masks of classes, and only "
+            "one can be read. Save the one to use as a file of its own, as nibabel.load(...).slicer[..., 0] gives it; of "
+            "masks of classes save each as a file, named after its class, into one folder, and give the folder."
         )
     return width, height, depth
 
@@ -153,7 +155,10 @@ def _placed(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> d
         if is_place(affine):
             forms[name] = affine
         else:
-            tell(f"{path}: its {name} is no place ({np.round(affine[:3], 3).tolist()}) and is not used.")
+            tell(
+                f"{path}: its {name} ({np.round(affine[:3], 3).tolist()}) does not give every voxel a place of its "
+                "own, and was not used. Correct the header."
+            )
     oriented = bool(forms)
     forms = forms or {"voxel sizes": np.diag([*sizes, 1])}
     axes = np.array(shape) > 1  # how thick a lone slice is says nothing
