@@ -44,8 +44,10 @@ def read_selection(select: str | Sequence[str] | Selection | None) -> dict[str, 
         ]
         pairs = [(keyword.strip(), value.strip()) for keyword, _, value in pairs if keyword.strip() or value.strip()]
         if not all(keyword and value for keyword, value in pairs):
-            raise PyrasegError(f"The option select is {written!r}, which lacks a keyword or a value. Write KEYWORD=VALUE, "
-                               "such as AcquisitionNumber=2, and several with a semicolon between them.")  # fmt: skip
+            raise PyrasegError(
+                f"The option select is {written!r}, which lacks a keyword or a value. Write KEYWORD=VALUE, such as "
+                "AcquisitionNumber=2, and several with a semicolon between them."
+            )
         select = dict(pairs)
     for keyword in select:
         if keyword not in keyword_dict:
@@ -82,7 +84,8 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
             there = "other values" if keyword in IDENTITY else tally(frame.value(keyword) for frame in frames)
             wanted = "that value" if keyword in IDENTITY else short(text(wanted))
             raise PyrasegError(
-                f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}. Correct select or leave it out."
+                f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}. Correct select or "
+                "leave it out."
             )
         frames = chosen
     for keyword, rank in ranks.items():

@@ -131,8 +131,8 @@ def one_volume(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
     if count > 1:
         raise PyrasegError(
             f"{path} holds {count} volumes ({listed} voxels), such as times, contrasts or masks of classes, and only "
-            "one can be read. Save the one to use as a file of its own, as nibabel.load(...).slicer[..., 0] gives it; of "
-            "masks of classes save each as a file, named after its class, into one folder, and give the folder."
+            "one can be read. Save the one to use as a file of its own, as nibabel.load(...).slicer[..., 0] gives it; "
+            "of masks of classes save each as a file, named after its class, into one folder, and give the folder."
         )
     return width, height, depth
 
