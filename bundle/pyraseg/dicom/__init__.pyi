@@ -10,6 +10,7 @@ from .found import as_file as as_file
 from .geometry import Geometry as Geometry
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes
+from .grids import is_unpacked as is_unpacked
 from .headers import frame_count as frame_count
 from .headers import functional_group as functional_group
 from .headers import is_little_endian as is_little_endian
@@ -29,6 +30,7 @@ from .selection import read_selection as read_selection
 from .series import DicomImage as DicomImage
 from .series import SeriesStream as SeriesStream
 from .series import read_series as read_series
+from .source import as_single_images as as_single_images
 from .source import complete as complete
 from .source import copied_names as copied_names
 from .source import missing_attributes as missing_attributes

@@ -29,6 +29,7 @@ from pydicom.valuerep import DA, TM
 from bundle.pyraseg.core import PyrasegError, file_digest
 from bundle.pyraseg.dicom.found import FoundFile, opened
 from bundle.pyraseg.dicom.geometry import Plane, frame_planes, stack_geometry
+from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, functional_group, transfer_syntax
 
 #: What a reference to an image is made of (PS3.3 Table 10-11), its study and its series.
@@ -98,6 +99,9 @@ def read_sources(files: Sequence[str | Path], *, pixels: bool = False) -> list[D
         )
     with values_as_they_are():
         datasets = [_source(file, pixels) for file in unique]
+        for dataset in datasets:
+            if grid_kind(dataset) and not pixels:
+                unpack(dataset, dataset)
         for dataset in datasets:
             for keyword in MAY_BE_EMPTY:
                 setattr(dataset, keyword, _acceptable(keyword, dataset.get(keyword)))
@@ -193,6 +197,24 @@ def with_frames(source: Dataset, frame_numbers: Sequence[int]) -> Dataset:
     return header
 
 
+def as_single_images(source: Dataset, frame_numbers: Sequence[int]) -> list[Dataset]:
+    """Return the header of a mosaic, see `grids.unpack`, as if each of some of its tiles were an image.
+
+    All have the UID of the mosaic, which has no frames that anything could refer to.
+    """
+    images = []
+    for number in frame_numbers:
+        image = Dataset()
+        image.update({tag: source.get_item(tag) for tag in list(source.keys())})  # as they are, not converted
+        image.file_meta = source.file_meta
+        for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
+            del image[keyword]
+        plane = _group(source, number - 1, "PlanePositionSequence", "ImagePositionPatient")
+        image["ImagePositionPatient"] = plane["ImagePositionPatient"]
+        images.append(image)
+    return images
+
+
 def _group(source: Dataset, frame: int, group: str, *keywords: str) -> Dataset:
     """Return some attributes of the functional group of a frame, or of a single image."""
     origin = functional_group(source, frame, group) or source
@@ -246,6 +268,8 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
             dataset.file_meta = meta
             dataset.save_as(folder / name, enforce_file_format=True)
             del dataset.PixelData
+            if grid_kind(dataset):
+                unpack(dataset, dataset)
     return datasets
 
 

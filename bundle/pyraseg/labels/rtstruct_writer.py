@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.dicom import Geometry, frame_count, missing_attributes, values_as_they_are
+from bundle.pyraseg.dicom import Geometry, frame_count, is_unpacked, missing_attributes, values_as_they_are
 from bundle.pyraseg.labels.contours import trace_polygons
 
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired; PS3.3 C.8.8.5 still names it
@@ -136,6 +136,8 @@ def _images(sources: Sequence[Dataset], frame_numbers: Sequence[int]) -> list[Da
     """Return the reference to the image of each slice."""
     if frame_count(sources[0]) == 1:
         return [_reference(source) for source in sources]
+    if is_unpacked(sources[0]):
+        return [_reference(sources[0]) for _ in frame_numbers]
     images = [_reference(sources[0]) for _ in frame_numbers]
     for image, number in zip(images, frame_numbers, strict=True):
         image.ReferencedFrameNumber = number

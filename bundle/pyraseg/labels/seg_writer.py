@@ -16,8 +16,10 @@ from pydicom.uid import generate_uid
 
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.dicom import (
+    as_single_images,
     frame_count,
     frame_planes,
+    is_unpacked,
     missing_attributes,
     values_as_they_are,
     with_frames,
@@ -160,7 +162,10 @@ def write_segmentation(
     _check_sources(path, mask, source_images, len(classes), frame_numbers)
     has_frames = len(source_images) == 1 and "NumberOfFrames" in source
     has_frames &= frame_count(source) > 1 or frame_planes(source)[0] is not None
-    if has_frames:
+    is_mosaic = has_frames and is_unpacked(source)
+    if is_mosaic:
+        source_images = as_single_images(source, frame_numbers or range(1, len(mask) + 1))
+    elif has_frames:
         frame_numbers = list(frame_numbers or range(1, len(mask) + 1))
         source = with_frames(source, frame_numbers)
         source_images = [source]
@@ -198,7 +203,10 @@ def write_segmentation(
                 "retired or private, so the attributes that a segmentation copies from them are unknown. Convert the "
                 "images."
             ) from error
-        if has_frames:
+        if is_mosaic:
+            for series in segmentation.ReferencedSeriesSequence:  # which lists the one image once for each tile
+                series.ReferencedInstanceSequence = series.ReferencedInstanceSequence[:1]
+        elif has_frames:
             _name_frames(segmentation, frame_numbers)
         if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
             segmentation.PatientOrientation = source.get("PatientOrientation", "")

@@ -120,7 +120,8 @@ def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
     packed = header.get("encoding", "").lower() in ("gzip", "gz") or header.get("compresseddata", "").lower() == "true"
     skips = {"line skip", "byte skip", "lineskip", "byteskip"} & set(header)
     if packed and not skips and (elsewhere or named.upper() == "LOCAL"):
-        inflate((path.parent / named).read_bytes() if elsewhere else path.read_bytes()[end:], path)
+        for _ in inflate(path.parent / named) if elsewhere else inflate(path, end):
+            pass
 
 
 def _scale(path: Path, header: dict[str, str]) -> tuple[float, str]:
