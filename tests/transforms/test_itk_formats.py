@@ -181,8 +181,17 @@ def test_damaged_compression_is_refused(tmp_path: Path, suffix: str) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(random.integers(8))
         pixels.write_bytes(damaged)
-        with pytest.raises(PyrasegError, match=rf"{re.escape(pixels.name)} is (damaged|cut)"):
+        with pytest.raises(PyrasegError, match=rf"{re.escape(pixels.name)} is (damaged|incomplete)"):
             read(tmp_path / f"image{suffix}")
+
+
+@pytest.mark.parametrize("name", ["image.mha", "image.nrrd"])
+def test_content_of_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    """HDF5, which ITK finds by its content, can hold the voxels of any other file."""
+    itk.imwrite(itk.image_from_array(VOXELS), str(tmp_path / "image.h5"))
+    (tmp_path / "image.h5").rename(tmp_path / name)
+    with pytest.raises(PyrasegError, match=f"{name} is named as (NRRD|MetaImage), but its content is no"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".mhd"])
