@@ -45,13 +45,16 @@ def read_selection(select: str | Sequence[str] | Selection | None) -> dict[str, 
         ]
         pairs = [(keyword.strip(), value.strip()) for keyword, _, value in pairs if keyword.strip() or value.strip()]
         if not all(keyword and value for keyword, value in pairs):
-            raise PyrasegError(f"Slices are selected by {written!r}. Write KEYWORD=VALUE, such as AcquisitionNumber=2, "
-                               "and several with a semicolon between them.")  # fmt: skip
+            raise PyrasegError(
+                f"The option select is {written!r}, which lacks a keyword or a value. Write KEYWORD=VALUE, such as "
+                "AcquisitionNumber=2, and several with a semicolon between them."
+            )
         select = dict(pairs)
     for keyword in select:
         if keyword not in keyword_dict:
             raise PyrasegError(
-                f"Slices are selected by DICOM keywords, and {keyword!r} is none.{nearest_hint(keyword, keyword_dict)}"
+                f"The option select takes DICOM keywords, such as AcquisitionNumber, and {keyword!r} is none."
+                f"{nearest_hint(keyword, keyword_dict)}"
             )
     return dict(select)
 
@@ -81,18 +84,24 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
         if not chosen:
             there = "other values" if keyword in IDENTITY else tally(frame.value(keyword) for frame in frames)
             wanted = "that value" if keyword in IDENTITY else short(text(wanted))
-            raise PyrasegError(f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}.")
+            raise PyrasegError(
+                f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}. Correct select or "
+                "leave it out."
+            )
         frames = chosen
     for keyword, rank in ranks.items():
         if mixture(frames, ignored=ignored(select)) or any(frame.plane is None for frame in frames):
             raise PyrasegError(
-                f"Series {series}: {keyword}=#{rank} counts the slices in one place, and these have no places in one "
-                "stack. Select by a value first, with a semicolon between."
+                f"Series {series}: {keyword}=#{rank} counts the slices that lie in one place, and these are not of one "
+                f"stack. Select a stack first, in the form 'KEYWORD=VALUE;{keyword}=#{rank}'."
             )
         numbered = _ranks(frames, keyword)
         frames = [frame for frame in frames if numbered.get(frame) == rank]
         if not frames:
-            raise PyrasegError(f"Series {series}: no place has {rank} slices of different {keyword}.")
+            raise PyrasegError(
+                f"Series {series}: nowhere do {rank} slices of different {keyword} lie in one place, so "
+                f"{keyword}=#{rank} chooses none. Give a smaller number, or select by a value."
+            )
     return frames
 
 

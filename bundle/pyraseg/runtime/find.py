@@ -104,7 +104,7 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     if sidecars:
         kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("Files beside the images that are no images were left out: %s", listed)
+        logger.warning("Left out, because they are not images: %s", listed)
     images = sorted((item for item in found if "image" in item), key=_first_file)
     protect(file for item in images for file in _files_of(item))
     protect(detached)
