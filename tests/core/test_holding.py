@@ -92,6 +92,9 @@ def test_all_that_is_to_be_done_at_a_failure_is_done_and_the_error_goes_on(error
     with pytest.raises(error):
         engine.run([0])
     assert done == ["first", "second"]
+    with pytest.raises(PyrasegError, match="failed before, and cannot begin again"):  # ignite alone: nothing, no word
+        engine.run([0])
+    assert done == ["first", "second"]
 
 
 def test_a_run_that_ends_well_is_no_failure():

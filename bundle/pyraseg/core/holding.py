@@ -131,17 +131,24 @@ def at_failure(engine: Any, action: Callable[[], None]) -> None:
     A kernel of a notebook lives on then, and would hold a folder for nothing. This is no handler of ignite's event
     EXCEPTION_RAISED: of these, none is called behind the first that raises, and an error ends where none does.
 
+    Such an engine runs no more: the next run of it would do nothing and say nothing (ignite 0.5.5), and what is
+    promoted or reported behind it would be of the failed one.
+
     Args:
         engine: of ignite.
         action: that may come twice, and after no start.
     """
-    run = engine.run
+    run, failed = engine.run, False
 
     @wraps(run)
     def run_or_act(*args: Any, **options: Any) -> Any:
+        nonlocal failed
+        if failed:
+            raise PyrasegError("This run failed before, and cannot begin again. Initialize the workflow once more.")
         try:
             return run(*args, **options)
         except BaseException:
+            failed = True
             action()
             raise
 
