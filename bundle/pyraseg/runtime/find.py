@@ -110,7 +110,9 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     protect(detached)
     _name(images)
     if output is not None:
-        require_apart(images, path, output, left_out=output)
+        with protecting_inputs():  # whether a run is open or not
+            protect(detached)
+            require_apart(images, path, output, left_out=output)
     names = {item["name"] for item in images}
     faults = [item for item in found if "fault" in item]
     for item in faults:  # the books of a run are kept by name
@@ -135,7 +137,7 @@ def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str
     _require_two(root, output)
     items = [item for item in items if "image" in item]
     results = [output / f"{item['name']}{suffix}" for item in items for suffix in (".png", NIFTI[1])]
-    with protecting_inputs():  # whether a run is open or not
+    with protecting_inputs():
         protect(file for item in items for file in _files_of(item))
         for result in results:
             require_replaceable(result)
