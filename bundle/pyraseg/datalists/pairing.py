@@ -262,6 +262,7 @@ def pair_dicom(
                 names = ", ".join(str(path) for path in found)
                 raise PyrasegError(f"The series {one} has {len(found)} labels: {names}. Move all but one away.")
             case = image.relative_to(folder).as_posix() if image != folder else image.name
+            case = "_".join(filter(None, [case, one.view]))
             item = {"image": str(image), "label": str(found[0]), "patient": case}
             items.append(item if is_alone else {**item, "series": one.uid, "patient": f"{case}/{one.called}"})
     return sorted(items, key=lambda item: item["patient"])

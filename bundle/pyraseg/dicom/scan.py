@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from pathlib import Path
 from typing import BinaryIO
@@ -23,11 +23,12 @@ from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
+from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
+from bundle.pyraseg.dicom.views import TOMOGRAPHIC, split_views, view_of
 from bundle.pyraseg.dicom.wanted import ChosenPath, is_meant
 
 LOGGER = logging.getLogger(__name__)
 
-TOMOGRAPHIC = ("CT", "MR", "PT")
 NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG", "REG", "FID", "DOC")
 LONGEST_NAME = 60  # characters of what a series is called
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
@@ -62,13 +63,13 @@ PHASES = {
 # All that the scan keeps: no name or identity of a patient among it, see `hide_names`.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
-    "ManufacturerModelName BodyPartExamined PatientPosition Laterality ViewPosition PresentationIntentType "
+    "ManufacturerModelName BodyPartExamined PatientPosition PresentationIntentType "
     "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
     "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SeriesDescription"
 )
-HEADER_KEYWORDS = (*PHASES, *_HEADER.split())
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Series:
     ``uid`` chooses the series in ``read_series``. It is the Series Instance UID, ``instance_uid``; where several series
     have the same, that with ``:1``, ``:2`` and so on behind it; and a made-up ``no-uid:<folder>:<number>`` where the
     files have none. ``headers`` has no pixels. ``stamps`` tell whether a file has changed since, ``patient`` is a hash
-    of what names the patient, or nothing.
+    of what names the patient, or nothing. A view is a series of its own: ``view_of`` is the UID of the one that it
+    stands in, ``view`` what it is, as in ``L_MLO``, where its header says that.
     """
 
     uid: str
@@ -90,6 +92,8 @@ class Series:
     headers: tuple[Dataset, ...] = field(repr=False, compare=False)
     stamps: tuple[Stamp, ...] = field(repr=False, compare=False)
     patient: str = field(repr=False)
+    view_of: str = ""
+    view: str = ""
 
     @property
     def has_uid(self) -> bool:
@@ -122,13 +126,17 @@ class Series:
 
     def is_meant(self, wanted: Sequence[str]) -> bool:
         """Return whether the series is one of those that texts stand for, see `wanted.is_meant`."""
-        return is_meant(wanted, uids=(self.uid, self.instance_uid), number=self.number, description=self.description)
+        return is_meant(
+            wanted, uids=(self.uid, self.instance_uid, self.view_of), number=self.number, description=self.description
+        )
 
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
         listed = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
+        what = " ".join(filter(None, [self.modality or "no modality", self.view.replace("_", " ")]))
+        what += f", {counted(self.frames, 'image' if self.view_of else 'slice')} of {listed}"
         called = f", number {self.number}" * bool(self.number) + f', "{self.description}"' * bool(self.description)
-        return f"{self.uid} ({self.modality or 'no modality'}, {counted(self.frames, 'slice')} of {listed}{called})"
+        return f"{self.uid} ({what}{called})"
 
 
 def _first(headers: Sequence[Dataset], text: Callable[[Dataset], str]) -> str:
@@ -308,7 +316,14 @@ def _name(path: Path, groups: dict[tuple, list[Member]]) -> tuple[Series, ...]:
             continue
         found = told_apart(uid, members)
         for number, own in enumerate(found, 1):
-            series.append(_series(uid if len(found) == 1 else f"{uid}:{number}", uid, own))
+            name = uid if len(found) == 1 else f"{uid}:{number}"
+            views = split_views(own)
+            if len(views) == 1:
+                series.append(_series(name, uid, own))
+                continue
+            for place, view in enumerate(views, 1):
+                made = _series(f"{name}:{place}", uid, view)
+                series.append(replace(made, view_of=name, view=view_of(made.headers[0])))
     return tuple(series)
 
 

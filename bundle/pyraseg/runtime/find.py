@@ -2,12 +2,11 @@
 """Find the images in a folder."""
 
 import logging
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonpath
+from os.path import abspath, commonpath
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from bundle.pyraseg.core import (
     NIFTI,
     PHOTOGRAPH,
     PyrasegError,
+    pixel_files,
     protect,
+    protecting_inputs,
     require_replaceable,
     without_suffix,
 )
@@ -69,7 +70,8 @@ def find_inputs(
 ) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
-    Every DICOM series, whatever its files are called, is one input; so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
+    Every DICOM series, whatever its files are called, is one input, and so is every view where a series holds several
+    (`x_L_CC` is the left CC view in the file x); so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
     or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
@@ -127,7 +129,8 @@ def search(path: str | Path, *, leave_out: str | Path | None = None, series: Any
     found: list[dict[str, Any]] = [
         {"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named
     ]
-    unnamed = sorted(set(files).difference(named, _detached_pixels(named)))
+    detached = {abspath(file) for file in _detached_pixels(named)}
+    unnamed = sorted(file for file in set(files).difference(named) if abspath(file) not in detached)
     scan = scan_files(unnamed, root=root, keywords=read_selection(select))
     chosen = [one for one in scan.series if not wanted or one.is_meant(wanted)]
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
@@ -158,12 +161,14 @@ def search(path: str | Path, *, leave_out: str | Path | None = None, series: Any
     if sidecars:
         kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("Files beside the images that are no images were left out: %s", listed)
+        logger.warning("Left out, because they are not images: %s", listed)
     images = sorted((item for item in found if "image" in item), key=_first_file)
-    protect([*named, *_detached_pixels(named), *(file for one in scan.series for file in one.files)])
+    protect([*named, *detached, *(file for one in scan.series for file in one.files)])
     _name(images)
     if output is not None:
-        require_apart(images, path, output, left_out=output)
+        with protecting_inputs():  # whether a run is open or not
+            protect(detached)
+            require_apart(images, path, output, left_out=output)
     names = {item["name"] for item in images}
     faults = [item for item in found if "fault" in item]
     for item in faults:  # the books of a run are kept by name
@@ -195,9 +200,12 @@ def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str
     path, output = Path(path).expanduser(), Path(output)
     root = path if path.is_dir() else path.parent
     _require_two(root, output)
-    results = [output / f"{item['name']}{suffix}" for item in items if "image" in item for suffix in (".png", NIFTI[1])]
-    for result in results:
-        require_replaceable(result)
+    items = [item for item in items if "image" in item]
+    results = [output / f"{item['name']}{suffix}" for item in items for suffix in (".png", NIFTI[1])]
+    with protecting_inputs():
+        protect(file for item in items for file in _files_of(item))
+        for result in results:
+            require_replaceable(result)
     searched = path.is_dir() and root.resolve()
     for folder in dict.fromkeys([output, *(result.parent for result in results)]):
         lies = [folder.resolve(), *folder.resolve().parents]
@@ -262,12 +270,13 @@ def _visible(folder: Path, output: Path | None) -> Iterator[Path]:
 
 
 def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files of pixels that the text headers among some files name."""
+    """Yield the files of voxels that the headers of NRRD and MetaImage among some files name."""
     for file in files:
-        if file.suffix.lower() in (".mhd", ".nhdr"):
-            header = file.read_bytes()[:4096].decode(errors="replace")
-            for name in re.findall(r"(?im)^\s*(?:ElementDataFile\s*=|data ?file:)\s*(\S+)\s*$", header):
-                yield file.parent / name
+        if file.name.lower().endswith(ITK):
+            try:
+                yield from pixel_files(file)
+            except OSError:  # whoever reads it says so
+                continue
 
 
 def _fault(file: Path, reason: str) -> str:
@@ -302,10 +311,10 @@ def _series_names(series: Sequence[Series], root: Path) -> list[str]:
 
 
 def _series_name(series: Series, root: Path) -> str:
-    """Name a series after its folder, a lone file after itself."""
+    """Name a series after its folder, a lone file after itself, and one of several views after what it is, too."""
     first = series.files[0].relative_to(root)
-    if len(series.files) == 1:
-        return without_suffix(first.as_posix())
+    if len(series.files) == 1 or series.view_of:
+        return "_".join(filter(None, [without_suffix(first.as_posix()), series.view]))
     folder = Path(commonpath(file.relative_to(root).parent for file in series.files))  # a medium may spread it
     if folder.name:
         return folder.as_posix()

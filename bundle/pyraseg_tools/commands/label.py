@@ -132,7 +132,7 @@ def look_at_folder(folder: Path, patient_pattern: str | None = None, series: str
         return {"dicom": "false", "patient_pattern": patient_pattern}
     refuse_pattern(patient_pattern)
     scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
-    known = [one for one in scan.series if one.has_uid]
+    known = [one for one in scan.series if one.has_uid or one.view_of]
     wanted = read_wanted(series)
     count = sum(not wanted or one.is_meant(wanted) for one in known)
     if known and not count:

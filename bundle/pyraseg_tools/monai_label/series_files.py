@@ -9,11 +9,20 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import ITK, PHOTOGRAPH, PyrasegError, is_upright, open_photograph, replacing, without_suffix
+from bundle.pyraseg.core import (
+    ITK,
+    PHOTOGRAPH,
+    PyrasegError,
+    is_upright,
+    open_photograph,
+    read_itk_header,
+    replacing,
+    without_suffix,
+)
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, unit_normal
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.labels import read_painted, slicer_segments
-from bundle.pyraseg.transforms import PLACE, Target, from_dicom, onto_grid, read_header, stored_label
+from bundle.pyraseg.transforms import PLACE, Target, from_dicom, onto_grid, stored_label
 
 #: What the folder of a series is called, beside the file that clients get of it.
 SERIES = ".series"
@@ -129,5 +138,5 @@ def names_in(path: Path) -> list[dict[str, Any]]:
     """
     if not path.name.lower().endswith(ITK):
         return []
-    segments = slicer_segments(read_header(path)[0], 1, "The label")
+    segments = slicer_segments(read_itk_header(path)[0], 1, "The label")
     return [{"name": segment.region.name, "idx": segment.value} for segment in segments.values()]

@@ -116,8 +116,8 @@ def plan_stacks(
 def read_table(path: str | Path) -> list[dict[str, str]]:
     """Read a CSV with the column `series` and one or more of `label`, `patient`, `select` and `drawn_on`.
 
-    `series` is a Series Instance UID, a number or a description, or the path of its folder or file in the tree. A label is a
-    path relative to the CSV; an empty one says that there is none. `select` chooses a phase: ``AcquisitionNumber=2``,
+    `series` is a Series Instance UID, a number or a description, or the path of its folder or file in the tree. A label
+    is a path relative to the CSV; an empty one says that there is none. `select` chooses a phase: ``AcquisitionNumber=2``,
     several with a semicolon between them. Two rows of one series make two stacks of it.
 
     Raises:
@@ -149,7 +149,7 @@ def _stacks_of(series: Series) -> list[Stack]:
 
 
 def _called(series: Series) -> tuple[str, str, str, str]:
-    return series.uid, series.number, series.description, series.study_uid
+    return series.view_of or series.uid, series.number, series.description, series.study_uid
 
 
 def _has_place(header: Dataset) -> bool:
