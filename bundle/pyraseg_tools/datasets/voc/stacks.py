@@ -117,8 +117,8 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     """Read a CSV with the column `series` and one or more of `label`, `patient`, `select` and `drawn_on`.
 
     `series` is a Series Instance UID, a number or a description, or the path of its folder or file in the tree. A label
-    is a path relative to the CSV; an empty one says that there is none. `select` chooses a phase: ``AcquisitionNumber=2``,
-    several with a semicolon between them. Two rows of one series make two stacks of it.
+    is a path relative to the CSV; an empty one says that there is none. `select` chooses a phase:
+    ``AcquisitionNumber=2``, several with a semicolon between them. Two rows of one series make two stacks of it.
 
     Raises:
         PyrasegError: the file is absent, no CSV, has another column, or names a label that does not exist.
