@@ -224,7 +224,7 @@ FORMS = [
         "Siemens XA",
         several(MR, "MR", 2, kind),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("Dixon images",),
         remedy=remedies.select,
     ),
     Form(

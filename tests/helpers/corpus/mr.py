@@ -187,7 +187,7 @@ FORMS = [
         "Siemens, Philips",
         several([{"ImageType": kind} for kind in KINDS]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("Dixon images",),
         remedy=remedies.select,
     ),
     Form(
@@ -195,7 +195,7 @@ FORMS = [
         "Siemens, Philips",
         several([{"ImageType": ["ORIGINAL", "PRIMARY", kind, "ND"]} for kind in "MP"]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("magnitude, phase",),
         remedy=remedies.select,
     ),
     Form(
@@ -211,7 +211,7 @@ FORMS = [
         "Siemens, GE",
         private_b_values,
         CHOICE,
-        refused=("stacks",),
+        refused=("b-values",),
         remedy=remedies.select,
     ),
     Form(
@@ -227,7 +227,7 @@ FORMS = [
         "Siemens",
         several([{"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", kind]} for kind in ("TRACEW", "ADC")]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("diffusion images and maps",),
         remedy=remedies.select,
     ),
     Form(
