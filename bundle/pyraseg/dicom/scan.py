@@ -52,6 +52,12 @@ PHASES = {
     "ConvolutionKernel": "reconstructions",
     "KVP": "tube voltages",
     "StackID": "stacks",
+    "EnergyWindowVector": "energy windows",
+    "DetectorVector": "detectors",
+    "PhaseVector": "phases of a dynamic scan",
+    "RRIntervalVector": "intervals between heart beats",
+    "TimeSlotVector": "cardiac phases (a cine)",
+    "TimeSliceVector": "times of a dynamic scan",
     "SeriesNumber": "series",
     "AcquisitionTime": "times",
     "ContentTime": "times",
@@ -62,7 +68,8 @@ _HEADER = (
     "ManufacturerModelName BodyPartExamined PatientPosition PresentationIntentType "
     "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
     "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
-    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SpacingBetweenSlices "
+    "DetectorInformationSequence SliceVector "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
 HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS)

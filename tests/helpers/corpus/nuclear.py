@@ -9,7 +9,7 @@ import numpy as np
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Slice, Stack
 from tests.helpers.corpus.writing import SIZE, header, numbers, planes, write_slices
-from tests.helpers.dicom_files import item, make_image, save, uid
+from tests.helpers.dicom_files import AXIAL, CORONAL, item, make_image, save, uid
 
 SLOPES = [1.5, 2.25, 0.5, 3.0, 1.125, 0.75]
 
@@ -78,21 +78,27 @@ def nm(path: Path, stored: np.ndarray, kind: str, **options: object) -> Stack:
     return [Slice(frame.astype(float), None) for frame in stored]
 
 
-def spect(folder: Path) -> list[Stack]:
-    where = planes(spacing=(4.0, 4.0), step=4.0)
+def spect(folder: Path, *, step: float = 4.0, orientation: Sequence[float] = AXIAL, slots: int = 1) -> list[Stack]:
+    """Reconstructed slices, along the normal or against it, for some phases of the heart, in one object."""
+    where = planes(spacing=(4.0, 3.5), orientation=orientation, step=step)
     detector = item(ImagePositionPatient=list(where[0].position), ImageOrientationPatient=list(where[0].orientation))
+    count = SIZE[0]
     stack = nm(
         folder / "NM1",
-        numbers(bits=16),
-        "RECON TOMO",
-        PixelSpacing=[4, 4],
-        SpacingBetweenSlices=4,
+        numbers((slots * count, *SIZE[1:]), bits=16),
+        "RECON TOMO" if slots == 1 else "RECON GATED TOMO",
+        PixelSpacing=[4, 3.5],
+        SpacingBetweenSlices=step,
         SliceThickness=4,
         DetectorInformationSequence=detector,
-        NumberOfSlices=SIZE[0],
-        SliceVector=list(range(1, SIZE[0] + 1)),
+        NumberOfSlices=count,
+        SliceVector=[1 + k % count for k in range(slots * count)],
+        TimeSlotVector=None if slots == 1 else [1 + k // count for k in range(slots * count)],
     )
-    return [[Slice(one.values, plane) for one, plane in zip(stack, where, strict=True)]]
+    return [
+        [Slice(one.values, plane) for one, plane in zip(stack[slot * count :][:count], where, strict=True)]
+        for slot in range(slots)
+    ]
 
 
 def whole_body(folder: Path) -> list[Stack]:
@@ -124,5 +130,15 @@ FORMS = [
         remedy=remedies.select,
     ),
     Form("SPECT, reconstructed, all slices in one object", "all", spect),
+    Form("SPECT, slices from the head down (negative spacing)", "Siemens", lambda folder: spect(folder, step=-4.0)),
+    Form("SPECT, coronal", "GE", lambda folder: spect(folder, orientation=CORONAL)),
+    Form(
+        "SPECT of a beating heart",
+        "all",
+        lambda folder: spect(folder, slots=3),
+        "refused, with a choice",
+        refused=("cardiac phases",),
+        remedy=remedies.select,
+    ),
     Form("Whole body from front and back", "all", whole_body),
 ]
