@@ -38,7 +38,8 @@ _HEADER = (
     "ManufacturerModelName BodyPartExamined PatientPosition PresentationIntentType "
     "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
     "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
-    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SpacingBetweenSlices "
+    "DetectorInformationSequence SliceVector "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
 HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS)

@@ -20,7 +20,7 @@ def mr(folder: Path, where=None, stored=None, **options) -> Stack:
     """Write an MR series: 12 bits in 16, unsigned, without a rescale, unless told otherwise."""
     stored = numbers() if stored is None else stored
     where = planes(len(stored)) if where is None else where
-    options = {"BitsStored": 12, "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"], **header("MR", "mr"), **options}
+    options = {"BitsStored": 12, **header("MR", "mr", ImageType=["ORIGINAL", "PRIMARY", "M", "ND"]), **options}
     return write_slices(folder, stored, where, **options)
 
 
