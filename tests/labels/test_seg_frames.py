@@ -106,8 +106,9 @@ def test_every_form_gets_a_segmentation(tmp_path: Path, form: str, found: bool) 
     per_frame, places, change, select = FORMS[form]
     image = read_series(stack(tmp_path / "in.dcm", per_frame, places, change), select=select)
     mask = np.random.default_rng(0).integers(0, 3 if found else 1, image.pixels.shape, dtype=np.uint8)
-    path, (source,) = tmp_path / "seg.dcm", read_sources(image.files)
-    write_segmentation(path, mask, [source], CLASSES, frame_numbers=image.frame_numbers)
+    path, sources = tmp_path / "seg.dcm", read_sources(image.files)
+    source = sources[0]
+    write_segmentation(path, mask, sources, CLASSES, frame_numbers=image.frame_numbers)
     assert complaints(path) == []
     read = hd.seg.segread(path).get_pixels_by_source_frame(
         source.SOPInstanceUID, list(image.frame_numbers), combine_segments=True, ignore_spatial_locations=True,

@@ -16,7 +16,7 @@ from bundle.pyraseg.dicom.apart import OVERLAP
 from bundle.pyraseg.dicom.found import opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
-from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, decode_frames, is_inverted
 from bundle.pyraseg.dicom.scan import PHASES, TOMOGRAPHIC, Scan, Series, find_series
 from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, ignored, read_selection, selected, typed
@@ -221,7 +221,7 @@ def _are_copies(frames: Sequence[Frame], place: np.ndarray) -> bool:
 
 
 def _stored(frame: Frame) -> np.ndarray:
-    with opened(frame.file, frame.stamp) as (stream, _), without_notices():
+    with opened(frame.file, frame.stamp) as (stream, _):
         dataset = pydicom.dcmread(stream, force=True)
         parse(dataset, PIXEL_GROUPS)
     return decode_frames(dataset)[frame.index]

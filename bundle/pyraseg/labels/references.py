@@ -15,7 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom import DicomImage, Geometry
+from bundle.pyraseg.dicom import DicomImage, Geometry, sound_uid
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class ImageUids:
     @classmethod
     def known(cls, *uids: Iterable[str]) -> "ImageUids":
         """Return those of instances, series and frames of reference that are not ""."""
-        return cls(*(frozenset(map(str, group)) - {""} for group in uids))
+        return cls(*(frozenset(map(sound_uid, group)) - {""} for group in uids))
 
     @classmethod
     def of_images(cls, headers: Sequence[Dataset]) -> "ImageUids":
@@ -190,7 +190,7 @@ def _listed(label: Dataset) -> frozenset[str]:
 
 def _values(items: Iterable[Dataset], paths: Iterable[tuple[str, ...]], keyword: str) -> frozenset[str]:
     """Return the values of an attribute, "" left out, in the items that sequences lead to."""
-    found = {str(inner.get(keyword) or "") for path in paths for item in items for inner in _items(item, path)}
+    found = {sound_uid(inner.get(keyword)) for path in paths for item in items for inner in _items(item, path)}
     return frozenset(found - {""})
 
 
