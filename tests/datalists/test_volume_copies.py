@@ -2,6 +2,7 @@
 """Copies of volumes are found, and strangers in the same frame are not."""
 
 import io
+import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -110,6 +111,18 @@ def test_a_copy_stored_in_another_orientation(people, tmp_path):
 @pytest.mark.parametrize("values", [np.zeros((9, 9, 9)), np.full((40, 30, 20), 7.0)])
 def test_volumes_without_structure(values, people):
     assert copies([values, people[0], values]) == set()
+
+
+def test_a_volume_is_reduced_to_means_in_the_memory_of_few_planes():
+    volume = np.random.default_rng(0).normal(0, 100, (144, 96, 96)).astype(np.float32)
+    tracemalloc.start()
+    levels = reduce_volume(volume, np.eye(4)).levels
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2 * volume.nbytes
+    means = volume.reshape(48, 3, 48, 2, 48, 2).mean(axis=(1, 3, 5), dtype=float).ravel()
+    ranks = np.argsort(np.argsort(means)).reshape(levels.shape) / (means.size - 1) * 255
+    assert np.abs(levels - ranks).max() < 1
 
 
 @pytest.mark.slow

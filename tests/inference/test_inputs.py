@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.files import require_replaceable
 from bundle.pyraseg.inference.inputs import InputDataset, Tally
 from bundle.pyraseg.runtime.find import find_inputs
 from tests.helpers.dicom_files import uid, write_image, write_series
@@ -142,6 +143,25 @@ def test_detached_pixels_are_no_input_of_their_own(tmp_path):
         str(tmp_path / "meta.mhd"),
         str(tmp_path / "nrrd.nhdr"),
     ]
+
+
+def test_detached_pixels_of_any_name_are_no_input_and_no_result_replaces_them(tmp_path):
+    image, planes = itk.image_from_array(np.zeros((3, 4, 5), np.int16)), [f"plane {number}.raw" for number in range(3)]
+    for name in ("one.mhd", "some.mha", "other.nhdr"):
+        itk.imwrite(image, str(tmp_path / name.replace(".mha", ".mhd")))
+    (tmp_path / "one.raw").rename(tmp_path / "all of it.png.raw")
+    (tmp_path / "one.mhd").write_text((tmp_path / "one.mhd").read_text().replace("one.raw", "all of it.png.raw"))
+    text = (tmp_path / "some.mhd").read_text().replace("some.raw", "LIST\n" + "\n".join(planes))
+    (tmp_path / "some.mha").write_text(text)
+    for name in ("some.mhd", "some.raw"):
+        (tmp_path / name).unlink()
+    for name in planes:
+        (tmp_path / name).write_bytes(bytes(40))
+    headers = ("one.mhd", "other.nhdr", "some.mha")
+    assert [item.get("image") for item in find_inputs(tmp_path)] == [str(tmp_path / name) for name in headers]
+    for name in (*planes, "all of it.png.raw"):
+        with pytest.raises(PyrasegError, match="is an input of this run"):
+            require_replaceable(tmp_path / name)
 
 
 def test_a_single_file_is_an_input(folder):

@@ -9,6 +9,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import SimpleInferer, SliceInferer
 from monai.transforms import Activationsd, AsDiscreted, Compose, CopyItemsd, Invertd, Spacingd
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from bundle.pyraseg.core import mendable
 from bundle.pyraseg.inference import FlipInferer, FrugalInferer, SlabInferer
@@ -123,6 +124,21 @@ def test_what_mixes_slices_is_done_as_a_whole(monkeypatch: pytest.MonkeyPatch) -
     postprocessing = Compose([SOFTMAX, InvertArgmaxd("pred", transform=chain, orig_keys="image")])
     (found,) = decollate_batch(SlabInferer(slices, postprocessing=postprocessing, classes=CLASSES)(batch, network))
     assert torch.equal(found.as_tensor(), by_monai(item, chain, slices(batch, network)[0]).as_tensor())
+
+
+@torch.no_grad()
+def test_slabs_take_little_more_memory_than_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.pyraseg.inference.inferers.SLAB", 1)
+    chain = Compose([OrientSlicesd("image")])
+    batch = list_data_collate([chain({"image": volume(np.diag([1.0, 1, 1]), 24)})])["image"]
+    postprocessing = Compose([InvertArgmaxd("pred", transform=chain, orig_keys="image")])
+    inferer = SlabInferer(SimpleInferer(), postprocessing=postprocessing, classes=2)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        inferer(batch, lambda images: torch.cat([images, -images], dim=1))
+    assert profiler.profiler is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    used = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
+    assert 4 * batch.numel() < used.max() < 8 * batch.numel()  # a number of 4 bytes a voxel, and a slab
 
 
 @torch.no_grad()

@@ -113,9 +113,11 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_the_weights_are
     assert weight.item() == 2
 
 
-def test_weights_that_are_not_finite_after_a_step_stop_the_training():
-    engine, _ = trainer(lambda weight, pred: 1e38 * weight.sum() + 0 * pred.sum(), lr=10)
-    told = r"Weights are NaN or infinite after the step in epoch 1, iteration 1: .* case_0\."
+@pytest.mark.parametrize("iteration", [1, 6])
+def test_weights_that_are_not_finite_after_a_step_stop_the_training(iteration):
+    spoil = iter([0] * (iteration - 1) + [1e38] * 6)
+    engine, _ = trainer(lambda weight, pred: next(spoil) * weight.sum() + 0 * pred.sum(), lr=10)
+    told = f"Weights are NaN or infinite after the step in epoch 1, iteration {iteration}: .* case_{iteration - 1}\\."
     with pytest.raises(PyrasegError, match=told):
         engine.run()
 

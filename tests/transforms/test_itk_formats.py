@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NRRD and MetaImage as headers in the world say it: units, spaces, planes, parts of a voxel, and pixels elsewhere."""
 
+import re
+import tracemalloc
 from pathlib import Path
 
 import itk
@@ -167,5 +169,27 @@ def test_damaged_compression_is_refused(tmp_path: Path, suffix: str) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(random.integers(8))
         pixels.write_bytes(damaged)
-        with pytest.raises(PyrasegError, match=rf"image\{suffix} is (damaged|cut)"):
+        with pytest.raises(PyrasegError, match=rf"{re.escape(pixels.name)} is (damaged|cut)"):
             read(tmp_path / f"image{suffix}")
+
+
+@pytest.mark.parametrize("name", ["image.mha", "image.nrrd"])
+def test_content_of_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    """HDF5, which ITK finds by its content, can hold the voxels of any other file."""
+    itk.imwrite(itk.image_from_array(VOXELS), str(tmp_path / "image.h5"))
+    (tmp_path / "image.h5").rename(tmp_path / name)
+    with pytest.raises(PyrasegError, match=f"{name} is no file of its format"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".mhd"])
+def test_what_is_checked_of_a_file_is_not_kept(tmp_path: Path, suffix: str) -> None:
+    voxels = np.random.default_rng(0).integers(-900, 900, (32, 96, 96)).astype(np.int16)
+    path = tmp_path / f"image{suffix}"
+    itk.imwrite(itk.image_from_array(voxels), str(path), compression=True)
+    read(path)  # what is imported on first use is no part of it
+    tracemalloc.start()
+    assert np.array_equal(read(path)[0].T, voxels)
+    _, most = tracemalloc.get_traced_memory()  # of ITK itself nothing is traced
+    tracemalloc.stop()
+    assert most < 2 * voxels.nbytes

@@ -3,6 +3,7 @@
 
 import gzip
 import logging
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from monai.transforms import LoadImaged, SpatialCrop
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.inference.writers.label_map import write_label_map
+from bundle.pyraseg.transforms.nifti import read_nifti
 
 READER = "bundle.pyraseg.transforms.MedicalImageReader"
 VOXELS = np.arange(5 * 7 * 3, dtype=np.int16).reshape(5, 7, 3)
@@ -243,6 +245,31 @@ def test_the_content_decides_and_not_the_name(tmp_path: Path, name: str, change:
     packed = gzip.compress(nib.Nifti1Image(VOXELS, PLAIN).to_bytes())
     (tmp_path / name).write_bytes(change(packed))
     assert np.array_equal(load(tmp_path / name)[0], VOXELS)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 19, 50])
+def test_parts_end_wherever_in_what_is_read_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr("bundle.pyraseg.transforms.nifti.PIECE", piece)
+    content = nib.Nifti1Image(VOXELS, PLAIN).to_bytes()
+    parts = [gzip.compress(content[start : start + 60]) for start in range(0, len(content), 60)]
+    for rest in (b"", b"\x1f", bytes(5)):
+        (tmp_path / "image.nii.gz").write_bytes(b"".join(parts) + rest)
+        assert np.array_equal(load(tmp_path / "image.nii.gz")[0], VOXELS)
+    (tmp_path / "image.nii.gz").write_bytes(b"".join(parts)[:-1])
+    with pytest.raises(PyrasegError, match="is cut"):
+        load(tmp_path / "image.nii.gz")
+
+
+def test_reading_a_packed_volume_takes_one_copy_beside_it(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).normal(0, 50, (128, 128, 40)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, PLAIN), tmp_path / "image.nii.gz")
+    tracemalloc.start()
+    read, _ = read_nifti(tmp_path / "image.nii.gz")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(read, voxels) and most < 2.5 * voxels.nbytes
 
 
 def halves(content: bytes) -> tuple[bytes, bytes]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probabilities become labels as MONAI's own two transforms make them; regions are counted by hand."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import AsDiscreted, Compose, Invertd
+from scipy import ndimage
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, RemoveSmallRegionsd, RequireFinited, class_indices
@@ -62,6 +64,38 @@ def test_small_regions_of_each_class_become_background():
     data = {"pred": MetaTensor(labels[..., 1].clone(), affine=affine)}
     photograph = RemoveSmallRegionsd("pred", min_size=3)(data)["pred"]  # pixels
     assert torch.equal(photograph.as_tensor(), expected[..., 1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "least"),
+    [
+        ((10, 10, 10), (0.1, 1.0, 1.0), 100),  # a sum of 1000 times 0.1 is less than 100
+        ((10, 1, 1), np.float32([0.7, 1, 1]), 7),  # which 0.69999999 is in a header of float32
+        ((2, 3, 4), (0.3, 0.6, 1.1), 24 * 0.198),
+    ],
+)
+def test_a_region_of_just_the_least_size_stays(shape, sizes, least):
+    labels = torch.zeros(1, 12, 12, 12, dtype=torch.uint8)
+    labels[(0, *(slice(size) for size in shape))] = 1
+    smaller = labels.clone()
+    smaller[0, 0, 0, 0] = 0
+    affine = torch.diag(torch.tensor([*map(float, sizes), 1.0], dtype=torch.float64))
+    for values, kept in ((labels, labels), (smaller, torch.zeros_like(labels))):
+        data = {"pred": MetaTensor(values.clone(), affine=affine)}
+        result = RemoveSmallRegionsd("pred", min_size=least)(data)["pred"]
+        assert torch.equal(result.as_tensor(), kept)
+
+
+def test_small_regions_are_removed_in_little_memory():
+    random = np.random.default_rng(0)
+    labels = MetaTensor(torch.from_numpy(random.integers(0, 3, (1, 80, 80, 40)).astype(np.uint8)), affine=torch.eye(4))
+    tracemalloc.start()
+    result = RemoveSmallRegionsd("pred", min_size=30)({"pred": labels})["pred"]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 12 * labels.numel()
+    found = ndimage.label(result[0].numpy() == 1)[0]
+    assert len(found.nonzero()[0]) and np.unique(found, return_counts=True)[1].min() >= 30
 
 
 def test_classes_are_told_by_name():

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Photographs as every viewer shows them: upright, one page, 8 bits a color, and no larger than memory takes."""
 
-import logging
 import os
 import struct
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from bundle.pyraseg.core.errors import PyrasegError
-
-logger = logging.getLogger(__name__)
+from bundle.pyraseg.core.telling import tell
 
 #: Pixels that a photograph may have: 17,000 x 17,000. A file of a few kilobytes can claim any number of them.
 MAX_PIXELS = 300_000_000
@@ -20,6 +21,10 @@ MAX_PIXELS = 300_000_000
 MAX_PIXELS_VARIABLE = "PYRASEG_MAX_PIXELS"
 #: Pixels that are copied out of Pillow's memory at a time.
 _BAND = 1 << 24
+#: Held while Pillow's bound is ours; and while this process is forked, since nobody would release it in the copy.
+_BOUND = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_BOUND.acquire, after_in_parent=_BOUND.release, after_in_child=_BOUND.release)
 
 
 def open_photograph(path: str | Path, *, alone: bool = False, draft: tuple[int, int] | None = None) -> Image.Image:
@@ -39,17 +44,17 @@ def open_photograph(path: str | Path, *, alone: bool = False, draft: tuple[int, 
     Raises:
         PyrasegError: the file cannot be read, or has more pixels than `MAX_PIXELS`.
     """
-    limit = Image.MAX_IMAGE_PIXELS = max_pixels()  # Pillow's own is about half of a 196-megapixel camera's
+    limit = max_pixels()
     try:
         # Not by its name: Pillow 13 maps an uncompressed TIFF at the size it is shown at, and garbles a turned one.
-        with Path(path).open("rb") as file, Image.open(file) as image:
+        with _bounded(limit), Path(path).open("rb") as file, Image.open(file) as image:
             if image.width * image.height > limit:
                 raise _too_large(path, limit, f" ({image.width} x {image.height})")
             pictures = _pictures(image)
             if pictures > 1 and alone:
                 raise PyrasegError(f"{path} holds {pictures} pictures. A label is one: save each as a file of its own.")
             if pictures > 1:
-                logger.warning("%s holds %d pictures, of which the first is used.", path, pictures)
+                tell(f"{path} holds {pictures} pictures, of which the first is used.")
             if draft is not None:
                 image.draft("L", draft)
             image.load()
@@ -68,7 +73,7 @@ def open_photograph(path: str | Path, *, alone: bool = False, draft: tuple[int, 
 def is_upright(path: str | Path) -> bool:
     """Return whether a photograph is stored as it is shown, by its header alone; one that cannot be read is."""
     try:
-        with Path(path).open("rb") as file, Image.open(file) as image:
+        with _bounded(max_pixels()), Path(path).open("rb") as file, Image.open(file) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
     except Exception:  # what is wrong with it is told where it is read
         return True
@@ -120,6 +125,20 @@ def max_pixels() -> int:
     return int(text)
 
 
+@contextmanager
+def _bounded(limit: int) -> Generator[None]:
+    """Open photographs of as many pixels, one at a time: Pillow has one bound for all that a process does.
+
+    Its own is about half of a 196-megapixel camera's. It holds again afterwards, for whatever else opens pictures.
+    """
+    with _BOUND:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
 def _pictures(image: Image.Image) -> int:
     """Return how many pictures a file holds, reduced copies not counted."""
     count = getattr(image, "n_frames", 1)
@@ -138,7 +157,7 @@ def _turn(image: Image.Image, path: str | Path) -> None:
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        logger.warning("%s: its EXIF data cannot be read, so the picture is taken as it is stored.", path)
+        tell(f"{path}: its EXIF data cannot be read, so the picture is taken as it is stored.")
 
 
 def _too_large(path: str | Path, limit: int, size: str) -> PyrasegError:

@@ -2,12 +2,12 @@
 """What is odd in a file, told once."""
 
 import logging
-from functools import cache
+from functools import lru_cache
 
 logger = logging.getLogger(__name__)
 
 
-@cache
+@lru_cache(maxsize=10_000)  # a server's files have ever new names
 def tell(message: str) -> None:
     """Warn once of what is odd in a file, however often it is read."""
     logger.warning("%s", message)

@@ -12,8 +12,8 @@ import numpy as np
 from monai.data.utils import pickle_hashing
 from monai.transforms import Randomizable
 
-from bundle.pyraseg.core import ITK, PyrasegError, replacing
-from bundle.pyraseg.transforms import UNKNOWN, label_files, pixel_file
+from bundle.pyraseg.core import ITK, PyrasegError, pixel_files, replacing
+from bundle.pyraseg.transforms import UNKNOWN, label_files
 
 
 class SliceCache:
@@ -93,11 +93,11 @@ def state_of_files(item: dict[str, Any]) -> str:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """Return the files of an image or label: those of a folder, or a file and the one that its header names."""
+    """Return the files of an image or label: those of a folder, or a file and those that its header names."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
-    pixels = pixel_file(path) if path.name.lower().endswith(ITK) and path.is_file() else None
-    return [path] if pixels is None or not pixels.is_file() else [path, pixels]
+    named = pixel_files(path) if path.name.lower().endswith(ITK) and path.is_file() else []
+    return [path, *(file for file in named if file.is_file())]
 
 
 def _key_of(transform: Any) -> bytes:

@@ -230,17 +230,30 @@ class _Frame:
 def _resize(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Return values on a grid of another shape and the same extent, averaged over each new voxel."""
     for axis, wanted in enumerate(shape):
-        size = values.shape[axis]
-        if size == wanted:
-            continue
-        turned = np.moveaxis(values, axis, 0).astype(np.float64)
-        sums = np.concatenate([np.zeros((1, *turned.shape[1:])), np.cumsum(turned, axis=0)])
-        edges = np.linspace(0, size, wanted + 1)
-        below = np.minimum(edges.astype(int), size - 1)
-        part = (edges - below).reshape(-1, 1, 1)
-        means = np.diff(sums[below] * (1 - part) + sums[below + 1] * part, axis=0) * (wanted / size)
-        values = np.moveaxis(means, 0, axis)
+        if values.shape[axis] != wanted:
+            values = np.moveaxis(_averaged(np.moveaxis(values, axis, 0), wanted), 0, axis)
     return values.astype(np.float32)
+
+
+def _averaged(planes: np.ndarray, wanted: int) -> np.ndarray:
+    """Return as many planes (wanted, ...) float64 of the same extent as `planes` (N, ...).
+
+    It takes the memory of what it returns and of some planes, however many there are.
+    """
+    size = len(planes)
+    averaged = np.empty((wanted, *planes.shape[1:]))
+    before = np.zeros(planes.shape[1:])  # sum of the planes before `index`
+    index, last = 0, before
+    for number, edge in enumerate(np.linspace(0, size, wanted + 1)):
+        while index < min(int(edge), size - 1):
+            before += planes[index]
+            index += 1
+        part = edge - index
+        until = before * (1 - part) + (before + planes[index]) * part
+        if number > 0:
+            averaged[number - 1] = (until - last) * (wanted / size)
+        last = until
+    return averaged
 
 
 def _detail(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

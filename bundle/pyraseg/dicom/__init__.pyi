@@ -10,6 +10,7 @@ from .geometry import Geometry as Geometry
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes
 from .geometry import stack_geometry as stack_geometry
+from .headers import file_of as file_of
 from .headers import frame_count as frame_count
 from .headers import functional_group as functional_group
 from .headers import is_little_endian as is_little_endian
@@ -42,6 +43,5 @@ from .source import complete as complete
 from .source import copied_names as copied_names
 from .source import missing_attributes as missing_attributes
 from .source import numbered as numbered
-from .source import pixel_spacing_of as pixel_spacing_of
 from .source import read_sources as read_sources
 from .source import slice_planes as slice_planes

@@ -8,7 +8,7 @@ stays one.
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -41,9 +41,12 @@ class Member(NamedTuple):
 
 
 def patient_of(header: Dataset) -> str:
-    """Return a hash, which is told in messages, of what names the patient; nothing where that is empty."""
+    """Return a hash of what names the patient, or nothing where that is empty: to compare, and never to be shown.
+
+    Whoever sees the hash of an ID of some digits finds the ID by hashing them all.
+    """
     named = next((text for name in IDENTITY if (text := str(header.get(name) or "").strip())), "")
-    return hashlib.sha256(named.encode()).hexdigest()[:8] if named else ""
+    return hashlib.sha256(named.encode()).hexdigest() if named else ""
 
 
 def told_apart(uid: str, members: Sequence[Member]) -> list[list[Member]]:
@@ -61,7 +64,9 @@ def told_apart(uid: str, members: Sequence[Member]) -> list[list[Member]]:
         else:
             found.append(kept)
     if len(found) > 1:
-        listed = "; ".join(map(_describe, found[:4])) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+        numbers = {whose: number for number, whose in enumerate(dict.fromkeys(filter(None, map(_patient, found))), 1)}
+        listed = "; ".join(_describe(series, numbers) for series in found[:4])
+        listed += f" and {len(found) - 4} more" if len(found) > 4 else ""
         LOGGER.warning(
             "The series UID %s stands for %d different series: %s. Each is read as one of its own; give them UIDs of "
             "their own before the images or results are stored together.",
@@ -181,9 +186,13 @@ def _heights(members: Sequence[Member]) -> tuple[np.ndarray | None, float]:
     return heights, max(plane.slice_thickness or 0.0 for plane in known)
 
 
-def _describe(members: Sequence[Member]) -> str:
-    """Return what a person finds the files of a series by."""
-    first = members[0]
-    whose = f"patient {first.patient} (a hash)" if first.patient else "a patient without an ID"
+def _patient(members: Sequence[Member]) -> str:
+    return next((member.patient for member in members if member.patient), "")
+
+
+def _describe(members: Sequence[Member], numbers: Mapping[str, int]) -> str:
+    """Return what a person finds the files of a series by; a patient is told by a number within the message."""
+    first, patient = members[0], _patient(members)
+    whose = f"patient {numbers[patient]}" if patient else "a patient without an ID"
     size = f"{first.header.Rows}x{first.header.Columns}"
     return f"{len(members)} files of {size} in {first.file.parent}, of {whose}"

@@ -16,8 +16,9 @@ from bundle.pyraseg.dicom.apart import OVERLAP
 from bundle.pyraseg.dicom.found import opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
+from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax
-from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, decode_frames, is_inverted
+from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
 from bundle.pyraseg.dicom.scan import PHASES, TOMOGRAPHIC, Scan, Series, find_series
 from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, ignored, read_selection, selected, typed
 
@@ -70,6 +71,9 @@ def _frames_of(series: Series) -> list[Frame]:
     frames, polarity = [], {}
     for file, header, stamp in zip(series.files, series.headers, series.stamps, strict=True):
         _require_possible(file, header)
+        if grid_kind(header):  # it could not be unpacked when it was found
+            with opened(file, stamp) as (stream, _):
+                unpack(header, pydicom.dcmread(stream, force=True, stop_before_pixels=True))
         stated = tuple(plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
         if stated not in polarity:  # asked once for all slices alike, for it may warn
             polarity[stated] = is_inverted(header)
@@ -224,4 +228,4 @@ def _stored(frame: Frame) -> np.ndarray:
     with opened(frame.file, frame.stamp) as (stream, _):
         dataset = pydicom.dcmread(stream, force=True)
         parse(dataset, PIXEL_GROUPS)
-    return decode_frames(dataset)[frame.index]
+    return stored_values(dataset, frame.header)[frame.index]

@@ -4,9 +4,11 @@
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os.path import commonpath
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -17,6 +19,7 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import IDENTITY, Member, patient_of, told_apart
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
+from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
 
 LOGGER = logging.getLogger(__name__)
@@ -194,6 +197,8 @@ def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
             header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
             parse(header)
             parse(header.file_meta)
+            if grid_kind(header):
+                _unpack(header, stream)
         reason = _reason_to_skip(header)
         if reason:
             return None, reason
@@ -207,6 +212,14 @@ def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is; they are counted.
         LOGGER.warning("%s: cannot be read as DICOM (%s)", file, type(error).__name__)
         return None, "unreadable"
+
+
+def _unpack(header: Dataset, stream: BinaryIO) -> None:
+    """Give a mosaic or a grid frames; one that cannot be unpacked stays as it is, and is refused when it is read."""
+    stream.seek(0)
+    complete = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+    with suppress(PyrasegError):
+        unpack(header, complete)
 
 
 def _looks_like_elements(start: bytes) -> bool:

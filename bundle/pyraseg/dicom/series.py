@@ -20,9 +20,10 @@ from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
 from bundle.pyraseg.dicom.frame import Frame, names_of
 from bundle.pyraseg.dicom.frames import arrange_series
 from bundle.pyraseg.dicom.geometry import Geometry
+from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
-from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, decode_frames, padding_mask, to_uint8
+from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
 from bundle.pyraseg.dicom.selection import Selection
 
@@ -176,7 +177,7 @@ def decode_file(frame: Frame, *, keep_header: bool = False) -> tuple[Dataset, np
     """
     dataset, found = _read(frame, keep_header)
     header = frame.header
-    decoded = decode_frames(dataset)
+    decoded = stored_values(dataset, header)
     if decoded.shape[:3] != (frame_count(header), int(header.Rows), int(header.Columns)):
         raise PyrasegError(f"{frame.file}: the size of the pixel data differs from the header. Export the file again.")
     return dataset, decoded, found
@@ -199,6 +200,8 @@ def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
         with opened(frame.file, frame.stamp) as (stream, stamp):
             if keep_header:
                 header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+                if grid_kind(header):
+                    unpack(header, header)
                 found = FoundFile.of(frame.file, header, stamp, patient=patient_of(header), complete=True)
                 stream.seek(0)
             dataset = pydicom.dcmread(stream, force=True)

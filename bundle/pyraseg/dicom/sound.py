@@ -11,13 +11,16 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 import pydicom.charset
-from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
+from pydicom.valuerep import PersonName
 
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES
+from bundle.pyraseg.dicom.grids import is_unpacked
 from bundle.pyraseg.dicom.headers import file_of, frame_count
 
 LOGGER = logging.getLogger(__name__)
@@ -48,7 +51,13 @@ SERIES = ("SeriesNumber", "PositionReferenceIndicator", "PatientOrientation", "C
 SHARED_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 UIDS = ("SOPClassUID", "SOPInstanceUID", *SHARED_UIDS)
 #: What tells where frames lie; `frame_planes` has its own eye on it.
-PLACES = (*PLANE_ATTRIBUTES, "SliceThickness", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+PLACES = (
+    *PLANE_ATTRIBUTES,
+    "ImageType",
+    "SliceThickness",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
 CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 
 #: Values of attributes that have no others.
@@ -225,7 +234,7 @@ def _take(source: Dataset, header: Dataset, name: str, faults: dict[str, str]) -
         return
     if values != texts:
         faults[name] = "mended"
-    header.add_new(tag_for_keyword(name), vr, values if len(values) > 1 else values[0])
+    header.add_new(Tag(name), vr, values if len(values) > 1 else values[0])
 
 
 def _texts(source: Dataset, name: str) -> list[str] | None:
@@ -247,7 +256,7 @@ def _texts(source: Dataset, name: str) -> list[str] | None:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, pydicom.valuerep.PersonName)
+    return isinstance(value, PersonName)
 
 
 def _decoded(text: str, raw: DataElement | RawDataElement, source: Dataset) -> str:
@@ -280,10 +289,11 @@ def _encodings(charset: object) -> list[str]:
 
 
 def reference_to(header: Dataset, frame_number: int | None = None) -> Dataset:
-    """Return an item that refers to an image, or to one of its frames, from 1, if it is a multi-frame image."""
+    """Return an item that refers to an image, or to one of its frames, from 1, if it has frames; a mosaic has none."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-    if frame_number is not None and (frame_count(header) > 1 or "PerFrameFunctionalGroupsSequence" in header):
+    multi_frame = frame_count(header) > 1 or "PerFrameFunctionalGroupsSequence" in header
+    if frame_number is not None and multi_frame and not is_unpacked(header):
         item.ReferencedFrameNumber = int(frame_number)
     return item
 

@@ -23,7 +23,8 @@ from pydicom.uid import (
 from bundle.pyraseg.core import PyrasegError, file_digest
 from bundle.pyraseg.dicom.found import FoundFile, opened
 from bundle.pyraseg.dicom.geometry import Plane, frame_planes
-from bundle.pyraseg.dicom.headers import file_of, functional_group, read_numbers, transfer_syntax
+from bundle.pyraseg.dicom.grids import grid_kind, unpack
+from bundle.pyraseg.dicom.headers import transfer_syntax
 from bundle.pyraseg.dicom.sound import sound_uid
 
 #: What a reference to an image is made of (PS3.3 Table 10-11), its study and its series.
@@ -56,7 +57,10 @@ def _header(file: str | Path) -> Dataset:
     if isinstance(file, FoundFile) and file.complete:
         return file.header
     with opened(file) as (stream, _):
-        return pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+        header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+    if grid_kind(header):
+        unpack(header, header)
+    return header
 
 
 def numbered(headers: Sequence[Dataset]) -> list[int]:
@@ -81,13 +85,6 @@ def slice_planes(headers: Sequence[Dataset], frame_numbers: Sequence[int]) -> li
     placed = [planes[id(header)][number - 1] for header, number in zip(headers, frame_numbers, strict=True)]
     known = [plane for plane in placed if plane is not None]
     return known if len(known) == len(placed) else None
-
-
-def pixel_spacing_of(header: Dataset) -> tuple[float, ...] | None:
-    """Return the mm between rows and between columns in the patient that an image without a place may tell."""
-    measures = functional_group(header, 0, "PixelMeasuresSequence") or header
-    spacing = read_numbers(measures, "PixelSpacing", 2, file_of(header))
-    return spacing if spacing and min(spacing) > 0 else None
 
 
 def missing_attributes(sources: Sequence[Dataset]) -> list[str]:
@@ -129,10 +126,13 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
         if placed or frame:
             dataset.FrameOfReferenceUID = frame or generate_uid(entropy_srcs=[series, "frame of reference"])
         meta = FileMetaDataset()
-        meta.TransferSyntaxUID = transfer_syntax(dataset)
+        if syntax := transfer_syntax(dataset):
+            meta.TransferSyntaxUID = syntax
         dataset.file_meta = meta
         dataset.save_as(folder / name, enforce_file_format=True)
         del dataset.PixelData
+        if grid_kind(dataset):
+            unpack(dataset, dataset)
         headers[file] = dataset
     return [headers[file] for file in files]
 

@@ -170,12 +170,13 @@ class SlabInferer(Inferer):
         numbers = self.invert.inverted(probe, image) if slices < depth else None
         if numbers is None or numbers.shape[-1] != depth:
             return labels_of(image)
-        order = numbers[0, 0, 0].as_tensor().round()
-        if (numbers.as_tensor() - order).abs().max() > 0.01:
+        planes = numbers[0].as_tensor()
+        order = planes[0, 0].round()
+        if max((planes.amax((0, 1)) - order).max(), (order - planes.amin((0, 1))).max()) > 0.01:
             return labels_of(image)
         labels = torch.zeros(numbers.shape, dtype=torch.uint8)
         meta = numbers.meta
-        del numbers, probe
+        del numbers, planes, probe
         for start in range(0, depth, slices):
             there = ((order >= start) & (order < start + slices)).nonzero()[:, 0]
             # Without the other metadata, such as headers, which `Invertd` would copy for each slab and class.

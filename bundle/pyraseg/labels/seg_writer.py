@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a label mask as a DICOM Segmentation (PS3.3 A.51)."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, generate_uid
-from pydicom.valuerep import DS
+from pydicom.valuerep import format_number_as_ds
 
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.dicom import (
@@ -22,9 +23,9 @@ from bundle.pyraseg.dicom import (
     PATIENT_AND_STUDY,
     SHARED_UIDS,
     Plane,
+    file_of,
     missing_attributes,
     numbered,
-    pixel_spacing_of,
     reference_to,
     series_number,
     slice_planes,
@@ -33,6 +34,9 @@ from bundle.pyraseg.dicom import (
     state_character_set,
 )
 
+LOGGER = logging.getLogger(__name__)
+
+UNKNOWN_THICKNESS = 1.0  # mm; a segmentation has to state one
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 LESION = Code("52988006", "SCT", "Lesion")
@@ -218,8 +222,12 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
     multi-frame files nor frames without a place. What it refers to is told afterwards (`_refer`), and so is the
     patient, of whose name highdicom warns.
     """
-    placed = planes or [Plane((0, 0, k), (1, 0, 0, 0, 1, 0), (1, 1), 1) for k in range(count)]
+    placed = planes or [Plane((0, 0, -k), (1, 0, 0, 0, 1, 0), (1, 1), 1) for k in range(count)]
     thickness = placed[0].slice_thickness or stack_geometry(placed)[0].slice_spacing
+    if thickness is None:
+        thickness = UNKNOWN_THICKNESS
+        LOGGER.warning("%s: nothing tells the thickness of its only slice; %g mm stands for it in the segmentation",
+                       file_of(first), thickness)  # fmt: skip
     result = []
     for number, plane in enumerate(placed, 1):
         image = Dataset()
@@ -232,7 +240,7 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
         image.ImagePositionPatient = [_text(value) for value in plane.position]
         image.ImageOrientationPatient = [_text(value) for value in placed[0].orientation]  # they are parallel
         image.PixelSpacing = [_text(value) for value in plane.pixel_spacing]
-        image.SliceThickness = thickness and _text(thickness)
+        image.SliceThickness = _text(thickness)
         result.append(image)
     for keyword in EQUIPMENT:
         if keyword in first:
@@ -240,9 +248,9 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
     return result
 
 
-def _text(number: float) -> DS:
+def _text(number: float) -> str:
     """Return a number in the 16 characters of a decimal string, as exact as they allow."""
-    return DS(float(number), auto_format=True)
+    return format_number_as_ds(float(number))
 
 
 def _refer(
@@ -265,24 +273,22 @@ def _refer(
 def _drop_places(segmentation: Dataset, first: Dataset) -> None:
     """Take the places that highdicom was given for slices without one out again; their order takes their part.
 
-    Of a projection it may be known which way its rows run, and how far its pixels are apart.
+    Of a projection it may be known which way its rows run.
     """
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
-    if spacing := pixel_spacing_of(first):
-        measures = Dataset()
-        measures.PixelSpacing = [_text(value) for value in spacing]
-        shared.PixelMeasuresSequence = [measures]
+    pointers = [index.DimensionIndexPointer for index in segmentation.DimensionIndexSequence]
+    place = pointers.index(Tag("ImagePositionPatient"))
+    index = segmentation.DimensionIndexSequence[place]
+    index.DimensionIndexPointer = Tag("InStackPositionNumber")
+    index.FunctionalGroupPointer = Tag("FrameContentSequence")
+    index.DimensionDescriptionLabel = "In-Stack Position Number"
     for group in segmentation.PerFrameFunctionalGroupsSequence:
-        content = group.FrameContentSequence[0]
-        content.StackID = "1"
-        content.InStackPositionNumber = int(group.PlanePositionSequence[0].ImagePositionPatient[2]) + 1
+        content, number = group.FrameContentSequence[0], 1 - int(group.PlanePositionSequence[0].ImagePositionPatient[2])
+        content.StackID, content.InStackPositionNumber = "1", number
+        values = content.DimensionIndexValues
+        content.DimensionIndexValues = [number if k == place else value for k, value in enumerate(values)]
         del group.PlanePositionSequence
-    for index in segmentation.DimensionIndexSequence:
-        if index.DimensionIndexPointer == Tag("ImagePositionPatient"):
-            index.DimensionIndexPointer = Tag("InStackPositionNumber")
-            index.FunctionalGroupPointer = Tag("FrameContentSequence")
-            index.DimensionDescriptionLabel = "In-Stack Position Number"
     for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator", "DimensionOrganizationType"):
         if keyword in segmentation:
             del segmentation[keyword]

@@ -2,10 +2,9 @@
 """Find the images in a folder."""
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from os.path import commonpath
+from os.path import abspath, commonpath
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from bundle.pyraseg.core import (
     NIFTI,
     PHOTOGRAPH,
     PyrasegError,
+    pixel_files,
     protect,
     require_replaceable,
     without_suffix,
@@ -81,7 +81,8 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     found: list[dict[str, Any]] = [
         {"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named
     ]
-    others = sorted(set(files).difference(named, _detached_pixels(named)))
+    detached = {abspath(file) for file in _detached_pixels(named)}
+    others = sorted(file for file in set(files).difference(named) if abspath(file) not in detached)
     scan = scan_files(others, root=root)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
     sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
@@ -105,7 +106,7 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
         logger.warning("Files beside the images that are no images were left out: %s", listed)
     images = sorted((item for item in found if "image" in item), key=_first_file)
     protect(file for item in images for file in _files_of(item))
-    protect(_detached_pixels(named))
+    protect(detached)
     _name(images)
     if output is not None:
         require_apart(images, path, output, left_out=output)
@@ -198,12 +199,13 @@ def _visible(folder: Path, output: Path | None) -> Iterator[Path]:
 
 
 def _detached_pixels(files: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files of pixels that the text headers among some files name."""
+    """Yield the files of voxels that the headers of NRRD and MetaImage among some files name."""
     for file in files:
-        if file.suffix.lower() in (".mhd", ".nhdr"):
-            header = file.read_bytes()[:4096].decode(errors="replace")
-            for name in re.findall(r"(?im)^\s*(?:ElementDataFile\s*=|data ?file:)\s*(\S+)\s*$", header):
-                yield file.parent / name
+        if file.name.lower().endswith(ITK):
+            try:
+                yield from pixel_files(file)
+            except OSError:  # whoever reads it says so
+                continue
 
 
 def _fault(file: Path, reason: str) -> str:

@@ -168,7 +168,10 @@ class RequireFinite:
             raise self._fault(engine, "The gradient is NaN or infinite")
 
     def check_weights(self, engine: Engine) -> None:
-        """Refuse what a step has made of the weights where they are not finite any more."""
+        """Refuse what a step has made of the weights where they are not finite any more.
+
+        The next loss would tell it of another batch's cases, and no loss follows the last step of an epoch.
+        """
         if not _are_finite([weight.detach() for weight in self._weights()]):
             raise self._fault(engine, "Weights are NaN or infinite after the step")
 

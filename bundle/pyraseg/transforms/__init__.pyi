@@ -4,7 +4,6 @@ from .intensity import RandBlurd as RandBlurd
 from .intensity import RandBrightnessContrastd as RandBrightnessContrastd
 from .intensity import RandColorJitterd as RandColorJitterd
 from .intensity import RandNoised as RandNoised
-from .itk_formats import pixel_file as pixel_file
 from .label import UNKNOWN as UNKNOWN
 from .label import LabelReader as LabelReader
 from .label import LoadLabeld as LoadLabeld

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, tell
+from bundle.pyraseg.core import PyrasegError, pixel_files, read_itk_header, tell
 from bundle.pyraseg.dicom import LPS_TO_RAS, voxel_sizes
 from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume
 
@@ -16,8 +16,6 @@ UNITS = {
     "m": 1000.0, "meter": 1000.0, "meters": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0,
     "um": 0.001, "µm": 0.001, "micron": 0.001, "microns": 0.001, "micrometer": 0.001, "micrometers": 0.001,
 }  # fmt: skip
-#: Headers end here at the latest; pixels follow.
-LONGEST_HEADER = 1 << 20
 
 
 def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -34,11 +32,12 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     import itk
 
-    header, end = read_header(path)
+    header, end = read_itk_header(path)
     segments = {key: text for key, text in header.items() if re.match(r"Segment\d+_", key)}
     _require_pixels(path, header, end)
-    form = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-    if form is None:
+    # not whatever its content is: of formats that nobody named some let a file show others of this machine
+    form = (itk.NrrdImageIO if path.suffix.lower() in (".nrrd", ".nhdr") else itk.MetaImageIO).New()
+    if not form.CanReadFile(str(path)):
         raise PyrasegError(f"{path} is no file of its format. Replace the file or leave it out.")
     form.SetFileName(str(path))
     form.ReadImageInformation()
@@ -52,7 +51,9 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
             "read. Save the one to use as a file of its own; masks of classes go as one file each into a folder, named "
             "after their classes."
         )
-    reader = itk.ImageFileReader[(itk.Image if parts == 1 else itk.VectorImage)[pixel, 3]].New(FileName=str(path))
+    reader = itk.ImageFileReader[(itk.Image if parts == 1 else itk.VectorImage)[pixel, 3]].New(
+        FileName=str(path), ImageIO=form
+    )
     reader.Update()
     image = reader.GetOutput()
     array = itk.array_from_image(image)
@@ -70,52 +71,17 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return np.moveaxis(array, (0, 1, 2), (2, 1, 0)), meta
 
 
-def read_header(path: Path) -> tuple[dict[str, str], int]:
-    """Return the fields of a header, and where it ends.
-
-    Names of fields are lower-case; of a NRRD its `key:=value` pairs are fields too, with their keys as they are.
-    """
-    with path.open("rb") as file:
-        start = file.read(LONGEST_HEADER)
-    nrrd = start.startswith(b"NRRD")
-    end = re.search(rb"\r?\n\r?\n" if nrrd else rb"(?i)elementdatafile[^\n]*\n?", start)
-    length = end.end() if end else len(start)
-    text = start[:length].decode(errors="replace")
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        if nrrd and ":=" in line:
-            key, _, value = line.partition(":=")
-            fields[key.strip()] = value.strip().replace("\\n", "\n").replace("\\\\", "\\")
-        elif not line.startswith("#"):
-            key, _, value = line.partition(":" if nrrd else "=")
-            fields[re.sub(r"\s+", " ", key.strip().lower())] = value.strip()
-    return fields, length
-
-
-def pixel_file(path: Path) -> Path | None:
-    """Return the one file in which a header of NRRD or MetaImage says its voxels are; None where they follow it."""
-    named = _named_pixels(read_header(path)[0])
-    return path.parent / named if _is_one_file(named) else None
-
-
-def _named_pixels(header: dict[str, str]) -> str:
-    return header.get("elementdatafile", header.get("data file", header.get("datafile", "LOCAL")))
-
-
-def _is_one_file(named: str) -> bool:
-    return re.match(r"local$|list\b|.*%", named, re.IGNORECASE) is None
-
-
 def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
-    """Refuse a header whose voxels are in another file that is not there, and compressed voxels that are damaged."""
-    named = _named_pixels(header)
-    elsewhere = _is_one_file(named)
-    if elsewhere and not (path.parent / named).is_file():
+    """Refuse a header whose voxels are in other files that are not there, and compressed voxels that are damaged."""
+    elsewhere = pixel_files(path)
+    if missing := [file for file in elsewhere if not file.is_file()]:
+        named = missing[0].relative_to(path.parent) if missing[0].is_relative_to(path.parent) else missing[0]
         raise PyrasegError(f"{path} is a header, and the file of its voxels, {named}, is not beside it. Put it there.")
     packed = header.get("encoding", "").lower() in ("gzip", "gz") or header.get("compresseddata", "").lower() == "true"
     skips = {"line skip", "byte skip", "lineskip", "byteskip"} & set(header)
-    if packed and not skips and (elsewhere or named.upper() == "LOCAL"):
-        inflate((path.parent / named).read_bytes() if elsewhere else path.read_bytes()[end:], path)
+    if packed and not skips and len(elsewhere) < 2:
+        for _ in inflate(elsewhere[0]) if elsewhere else inflate(path, end):
+            pass
 
 
 def _scale(path: Path, header: dict[str, str]) -> float:

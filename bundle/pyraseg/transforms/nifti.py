@@ -2,7 +2,7 @@
 """Read NIfTI: one volume, where its voxels lie in mm, and in words what the header leaves open."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ PLACE = (
 
 #: How a file begins that gzip has packed, the bytes of a header that tell its kind, and the kinds.
 GZIP, HEADER, KINDS = b"\x1f\x8b", 540, (nib.Nifti1Image, nib.Nifti2Image)
+#: Bytes of a compressed file that are looked at in turn.
+PIECE = 1 << 16
 #: Where a header says that its voxels follow in the same file.
 LONE = {nib.Nifti1Image: slice(344, 346), nib.Nifti2Image: slice(4, 6)}
 
@@ -51,8 +53,10 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     with path.open("rb") as file:
         start = file.read(2)
-    stream = BytesIO(inflate(path.read_bytes(), path)) if start == GZIP else path.open("rb")
-    with stream:
+    with BytesIO() if start == GZIP else path.open("rb") as stream:
+        if start == GZIP:
+            stream.writelines(inflate(path))
+            stream.seek(0)
         start = stream.read(HEADER)
         found = [kind for kind in KINDS if kind.header_class.may_contain_header(start)]
         if not found or start[LONE[found[0]]] != b"n+":
@@ -76,28 +80,34 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return values.astype(values.dtype.newbyteorder("="), copy=False), meta
 
 
-def inflate(packed: bytes, path: Path) -> bytes:
-    """Return what bytes hold that gzip or zlib has packed, once it agrees with its checksum.
+def inflate(path: Path, start: int = 0) -> Iterator[bytes]:
+    """Yield what gzip or zlib has packed in a file from a byte on, piece by piece.
 
-    nibabel and ITK do not ask: they return the voxels of a damaged file as if they were right. What follows the last
-    of the packed parts is left out.
+    Whoever takes all pieces knows that they agree with their checksum. nibabel and ITK do not ask: they return the
+    voxels of a damaged file as if they were right. What follows the last of the packed parts is left out.
 
     Raises:
         PyrasegError: it is damaged or cut.
     """
-    parts = []
-    while packed[:2] == GZIP or not parts:
-        unpacking = zlib.decompressobj(wbits=47)  # of either
-        try:
-            parts.append(unpacking.decompress(packed))
-        except zlib.error as error:
-            raise PyrasegError(
-                f"{path} is damaged: what it has compressed is wrong ({error}). Get it again."
-            ) from error
-        if not unpacking.eof:
-            raise PyrasegError(f"{path} is cut: its compressed content has no end. Get it again.")
-        packed = unpacking.unused_data
-    return b"".join(parts)
+    with path.open("rb") as file:
+        file.seek(start)
+        packed = file.read(PIECE)
+        while True:
+            unpacking = zlib.decompressobj(wbits=47)  # of either
+            while not unpacking.eof:
+                if not packed:
+                    raise PyrasegError(f"{path} is cut: its compressed content has no end. Get it again.")
+                try:
+                    piece = unpacking.decompress(packed)
+                except zlib.error as error:
+                    raise PyrasegError(
+                        f"{path} is damaged: what it has compressed is wrong ({error}). Get it again."
+                    ) from error
+                yield piece
+                packed = unpacking.unused_data or file.read(PIECE)
+            packed = packed if len(packed) > 1 else packed + file.read(PIECE)
+            if packed[:2] != GZIP:
+                return
 
 
 def _require_scale(header: nib.Nifti1Header, path: Path) -> None:

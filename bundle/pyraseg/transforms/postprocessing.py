@@ -201,6 +201,10 @@ def _labels_in_bands(probabilities: Tensor, image: MetaTensor) -> MetaTensor:
     return MetaTensor(labels, meta={**image.meta, "affine": affine})
 
 
+#: Share by which the volume of a region may be wrong where a header holds its voxel sizes as float32.
+SIZE_ROUNDING = 1e-6
+
+
 class RemoveSmallRegionsd(MapTransform):
     """Make background of the connected regions of a class that are smaller than a volume.
 
@@ -208,7 +212,8 @@ class RemoveSmallRegionsd(MapTransform):
 
     Args:
         keys: class indices, (1, W, H[, D]), with their affine.
-        min_size: mm³ of a volume, pixels of a photograph. Voxels that share a face are connected.
+        min_size: mm³ of a volume, pixels of a photograph; a region of this size stays. Voxels that share a face are
+            connected.
         allow_missing_keys: skip keys that are not in the data.
 
     >>> labels = MetaTensor(torch.tensor([[[0, 2, 0, 1, 1, 1]]], dtype=torch.uint8))
@@ -229,14 +234,25 @@ class RemoveSmallRegionsd(MapTransform):
         geometry = geometry_of(labels)
         for block, part in [(slice(None), None)] if geometry is None else geometry.parts():
             slices = values[..., block]
-            voxels = np.broadcast_to(1.0 if part is None else part.voxel_volumes, slices.shape).ravel()
+            volumes = None if part is None else part.voxel_volumes
             for value in np.unique(slices[slices > 0]):
-                regions, _ = ndimage.label(slices == value)
-                small = np.bincount(regions.ravel(), weights=voxels) < self.min_size
-                small[0] = False
-                slices[small[regions]] = 0
+                self._remove(slices, value, volumes)
             values[..., block] = slices
         return MetaTensor(torch.from_numpy(values)[None], meta=labels.meta)
+
+    def _remove(self, values: np.ndarray, value: int, volumes: np.ndarray | None) -> None:
+        """Set the small regions of a value to 0, where the voxels of each slice have a volume, or each counts as 1."""
+        regions, count = ndimage.label(values == value)
+        if volumes is None:
+            sizes = np.bincount(regions.ravel(), minlength=count + 1)
+        else:
+            sizes = np.zeros(count + 1)
+            for index, volume in enumerate(volumes):  # each slice in turn: of what is counted, 8 bytes a voxel are made
+                sizes += np.bincount(regions[..., index].ravel(), minlength=count + 1) * volume
+        small = sizes < self.min_size * (1 - SIZE_ROUNDING)
+        small[0] = False
+        for plane, found in zip(values, regions, strict=True):  # in turn, as well
+            plane[small[found]] = 0
 
 
 def class_indices(names: Sequence[str], class_names: Sequence[str]) -> list[int]:

@@ -9,7 +9,16 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import ITK, PHOTOGRAPH, PyrasegError, is_upright, open_photograph, replacing, without_suffix
+from bundle.pyraseg.core import (
+    ITK,
+    PHOTOGRAPH,
+    PyrasegError,
+    is_upright,
+    open_photograph,
+    read_itk_header,
+    replacing,
+    without_suffix,
+)
 from bundle.pyraseg.dicom import LPS_TO_RAS, DicomImage, unit_normal
 from bundle.pyraseg.inference import write_grid
 from bundle.pyraseg.labels import read_painted, slicer_segments
@@ -122,12 +131,12 @@ def values_on(path: Path, target: Target) -> np.ndarray:
 def names_in(path: Path) -> list[dict[str, Any]]:
     """Return what the header of a segmentation of 3D Slicer calls its values, as a client's `label_info`; else nothing.
 
+    It has one layer, as all that lies on an image: see `values_on`.
+
     Raises:
-        PyrasegError: it cannot be read, or says no values.
+        PyrasegError: it says no values.
     """
     if not path.name.lower().endswith(ITK):
         return []
-    stored, meta = stored_label(path)
-    layers = stored.shape[3] if stored.ndim == 4 else 1
-    segments = slicer_segments(meta.get("segments", {}), layers, "The label")
+    segments = slicer_segments(read_itk_header(path)[0], 1, "The label")
     return [{"name": segment.region.name, "idx": segment.value} for segment in segments.values()]

@@ -44,18 +44,18 @@ def keep_upload(content: BinaryIO, name: str, suffixes: Sequence[str], folder: P
 
 
 def _require_voxels(path: Path) -> None:
-    """Refuse a header that takes its voxels from another file: it could be any file that the server can read."""
-    with path.open("rb") as file:
-        header = file.read(HEADER).lower()
+    """Refuse a header that takes its voxels from another file: it could be any file that the server can read.
+
+    Fields are not told apart for that: what could be taken for one by other rules of lines and names would get past.
+    """
     whole = True
-    if path.name.endswith(".nrrd"):
-        head, end, _ = header.replace(b"\r", b"").partition(b"\n\n")
-        fields = [b"".join(line.partition(b":")[0].split()) for line in head.splitlines()]
-        whole = bool(end) and b"datafile" not in fields
-    elif path.name.endswith(".mha"):  # the first mention must be the line that ends the header
-        before, _, after = header.partition(b"elementdatafile")
-        begins = not before.rpartition(b"\n")[2].strip(b" \t")
-        whole = begins and re.match(rb"[ \t]*[=:][ \t]*local[ \t]*\r?\n", after) is not None
+    if path.suffix in (".nrrd", ".nhdr"):
+        with path.open("rb") as file:
+            header = re.match(rb"(?s)NRRD.*?(?:\n\n|\r\n\r\n)", file.read(HEADER))
+        whole = header is not None and re.search(rb"(?i)data\s*file\s*:", header[0]) is None
+    elif path.suffix in (".mha", ".mhd"):  # no mention may name another file, and one that counts can lie behind others
+        mentions = re.findall(rb"ElementDataFile(\s*[=:]\s*(?:LOCAL|Local|local)[ \t]*\r?\n)?", path.read_bytes())
+        whole = bool(mentions) and all(mentions)
     if not whole:
         raise PyrasegError("The file has no header and voxels of its own. Send one file that holds both.")
 

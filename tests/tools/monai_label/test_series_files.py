@@ -10,7 +10,14 @@ from pydicom.uid import VLPhotographicImageStorage
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
-from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, on_image, upright_copy, write_for_clients
+from bundle.pyraseg_tools.monai_label.series_files import (
+    SERIES,
+    dicom_of,
+    names_in,
+    on_image,
+    upright_copy,
+    write_for_clients,
+)
 from tests.helpers import dicom_files as files
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0)
@@ -103,3 +110,18 @@ def test_a_photograph_that_is_stored_turned_is_served_upright(tmp_path):
     assert upright_copy(tmp_path / "a.v1.png", tmp_path / "copies") == copy
     for other in (tmp_path / "b.png", tmp_path / "gone.png", tmp_path / "a.nii.gz"):
         assert upright_copy(other, tmp_path / "copies") == other
+
+
+def test_the_names_of_a_submitted_label_are_read_without_its_voxels(tmp_path):
+    fields = "".join(
+        f"Segment{number}_ID:=s{number}\nSegment{number}_Name:={name}\nSegment{number}_LabelValue:={value}\n"
+        f"Segment{number}_Layer:=0\n"
+        for number, (name, value) in enumerate([("liver", 3), ("lesion", 1)])
+    )
+    header = "NRRD0004\ntype: uint8\ndimension: 3\nspace: RAS\nsizes: 9 8 6\nencoding: raw\n" + fields + "\n"
+    (tmp_path / "label.seg.nrrd").write_text(header)  # and none follow
+    assert names_in(tmp_path / "label.seg.nrrd") == [{"name": "liver", "idx": 3}, {"name": "lesion", "idx": 1}]
+    voxels = np.zeros((6, 8, 9), np.uint8)
+    for name in ("label.nrrd", "label.mha"):
+        itk.imwrite(itk.image_from_array(voxels), str(tmp_path / name))
+        assert names_in(tmp_path / name) == []

@@ -58,6 +58,13 @@ META = "{}NDims = 3\nDimSize = 8 6 5\nElementType = MET_UCHAR\n{}\n"
         ("a.mha", META.format("Comment = ElementDataFile = LOCAL\n", "ElementDataFile = SECRET")),
         ("a.mha", META.format(f"Comment = {'x' * 90}\n" * 20000, "ElementDataFile = SECRET")),
         ("a.mha", META.format("", "")),
+        # ITK minds letters, takes a line without a sign for a part of the next name, and ends lines of NRRD at \r
+        ("a.mha", META.format("elementdatafile = LOCAL\n", "ElementDataFile = SECRET")),
+        ("a.mha", META.format("a\nElementDataFile = LOCAL\n", "ElementDataFile = SECRET")),
+        ("a.nrrd", NRRD.format("# a\rdata file: SECRET\n", "")),
+        ("a.seg.nrrd", NRRD.format("# a\rdatafile: SECRET\n", "")),
+        ("a.mhd", META.format("", "ElementDataFile = SECRET")),
+        ("a.nhdr", NRRD.format("", "data file: SECRET")),
     ],
 )
 def test_a_header_whose_voxels_are_elsewhere_is_refused_and_leaves_nothing(name, text, tmp_path):
@@ -65,7 +72,9 @@ def test_a_header_whose_voxels_are_elsewhere_is_refused_and_leaves_nothing(name,
     secret.write_bytes(bytes(range(240)))
     folder.mkdir()
     with pytest.raises(PyrasegError, match="no header and voxels of its own"):
-        keep_upload(io.BytesIO(text.replace("SECRET", str(secret)).encode()), name, [*SUFFIXES, ".mha"], folder)
+        keep_upload(
+            io.BytesIO(text.replace("SECRET", str(secret)).encode()), name, [*SUFFIXES, ".mha", ".mhd", ".nhdr"], folder
+        )
     assert not list(folder.iterdir())
 
 
