@@ -50,7 +50,7 @@ def test_a_long_outline_stays_what_it_is(tmp_path: Path, make, stack: str) -> No
     contours = pydicom.dcmread(path).ROIContourSequence[0].ContourSequence
     assert len(contours) > 1 or make is spiral
     filled = np.zeros((SIZE, SIZE), bool)
-    centers = np.argwhere(np.ones_like(filled)) + [0.013, 0.007]  # beside the channels to holes
+    centers = np.argwhere(np.ones_like(filled)) + np.array([0.013, 0.007])  # beside the channels to holes
     for contour in contours:
         assert contour["ContourData"].VR == "DS" and len("\\".join(map(str, contour.ContourData))) <= 65534
         points = np.reshape(contour.ContourData, (-1, 3)).astype(float)
