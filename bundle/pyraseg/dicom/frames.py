@@ -18,7 +18,7 @@ from bundle.pyraseg.dicom.found import opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
-from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax
 from bundle.pyraseg.dicom.others import refuse_others
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
 from bundle.pyraseg.dicom.scan import Scan, Series, find_series
@@ -76,7 +76,7 @@ def _frames_of(series: Series) -> list[Frame]:
         refuse_others(file, header)
         _require_possible(file, header)
         if grid_kind(header):  # it could not be unpacked when it was found
-            with opened(file, stamp) as (stream, _), without_notices():
+            with opened(file, stamp) as (stream, _):
                 unpack(header, pydicom.dcmread(stream, force=True, stop_before_pixels=True))
         stated = tuple(plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
         if stated not in polarity:  # asked once for all slices alike, for it may warn
@@ -234,7 +234,7 @@ def _are_copies(frames: Sequence[Frame], place: np.ndarray) -> bool:
 
 
 def _stored(frame: Frame) -> np.ndarray:
-    with opened(frame.file, frame.stamp) as (stream, _), without_notices():
+    with opened(frame.file, frame.stamp) as (stream, _):
         dataset = pydicom.dcmread(stream, force=True)
         parse(dataset, PIXEL_GROUPS)
     return stored_values(dataset, frame.header)[frame.index]

@@ -20,7 +20,6 @@ from bundle.pyraseg.dicom.headers import (
     is_little_endian,
     read_numbers,
     transfer_syntax,
-    without_notices,
 )
 from bundle.pyraseg.dicom.luts import look_up, read_descriptor, read_entries
 
@@ -66,8 +65,7 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
         shift = _bits_below(dataset, syntax)
         if shift:
             options["bits_stored"] = int(dataset.BitsAllocated)
-        with without_notices():
-            decoded, _ = get_decoder(syntax).as_array(dataset, **options)
+        decoded, _ = get_decoder(syntax).as_array(dataset, **options)
         shape = (frame_count(dataset), dataset.Rows, dataset.Columns)
         decoded = decoded.reshape(*shape, *([3] if photometric in COLOR else []))
     except Exception as error:  # The decoders and their plugins raise nearly every type there is.

@@ -22,7 +22,7 @@ from bundle.pyraseg.dicom.differences import PHASES, SECONDARY_CAPTURE
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
-from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
 from bundle.pyraseg.dicom.private import TAGS, standardize
 from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC, split_views, view_of
@@ -171,7 +171,7 @@ def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Itera
 def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
     """Return the file with its header, or None and the reason to skip it."""
     try:
-        with opened(file) as (stream, stamp), without_notices():
+        with opened(file) as (stream, stamp):
             start = stream.read(132)
             if start[128:] != b"DICM" and not _looks_like_elements(start):
                 return None, "not DICOM"

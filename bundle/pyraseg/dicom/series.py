@@ -21,7 +21,7 @@ from bundle.pyraseg.dicom.frame import Frame, names_of
 from bundle.pyraseg.dicom.frames import arrange_series
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
-from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, parse
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, padding_mask, to_uint8
 from bundle.pyraseg.dicom.scan import Series
@@ -197,7 +197,7 @@ def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarra
 def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
     found = None
     try:
-        with opened(frame.file, frame.stamp) as (stream, stamp), without_notices():
+        with opened(frame.file, frame.stamp) as (stream, stamp):
             if keep_header:
                 header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
                 if grid_kind(header):

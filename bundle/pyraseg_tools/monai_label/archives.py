@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import replacing
-from bundle.pyraseg.dicom import Scan, Series, scan_files, without_notices
+from bundle.pyraseg.dicom import Scan, Series, scan_files
 from bundle.pyraseg.labels import ImageUids
 from bundle.pyraseg_tools.pacs import (
     RemoteLabel,
@@ -125,8 +125,7 @@ class FolderArchive:
         states = {file: (file, file.stat().st_mtime_ns) for file in found}
         for file, state in states.items():
             if state not in self._known:  # a header with a group for each frame is long
-                with without_notices():
-                    self._known[state] = label_of(pydicom.dcmread(file, stop_before_pixels=True))
+                self._known[state] = label_of(pydicom.dcmread(file, stop_before_pixels=True))
         self._labels = {self._known[state].uid: file for file, state in states.items()}
         return [self._known[state] for state in states.values()]
 

@@ -10,7 +10,7 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.dicom import NON_IMAGES, without_notices
+from bundle.pyraseg.dicom import NON_IMAGES
 from bundle.pyraseg.labels import ImageUids, images_of, references_of
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
 
@@ -159,7 +159,7 @@ def read_label_series(client: DICOMwebClient, study_uid: str, series_uid: str) -
     Raises:
         PacsError: the PACS does not answer, or not as it should.
     """
-    with plain_errors(client), without_notices():
+    with plain_errors(client):
         return [label_of(Dataset.from_json(item)) for item in client.retrieve_series_metadata(study_uid, series_uid)]
 
 

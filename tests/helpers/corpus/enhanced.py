@@ -189,7 +189,7 @@ def index_alone(folder: Path) -> list[Stack]:
 FORMS = [
     Form("Enhanced CT", "Philips, Canon", one(CT, "CT", intercept=-1024.0)),
     Form("Enhanced CT, from the head down", "Philips", reversed_frames),
-    Form("Enhanced CT in a concatenation of two files", "all", concatenation, has_seg=False),
+    Form("Enhanced CT in a concatenation of two files", "all", concatenation),
     Form("Enhanced MR", "Philips", one(MR, "MR")),
     Form("Enhanced MR, spacing for each frame", "Siemens XA", one(MR, "MR", measures_per_frame=True)),
     Form("Enhanced MR, orientation for all frames", "Canon", one(MR, "MR", orientation_per_frame=False)),
