@@ -8,8 +8,8 @@ import numpy as np
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Stack, joined
-from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, write_frames
-from tests.helpers.dicom_files import item, uid
+from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, uid, write_frames
+from tests.helpers.dicom_files import item
 
 CT, MR, PET = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.130"
 LEGACY_CT, LEGACY_MR, LEGACY_PET = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2.2", "4.4", "128.1"))
