@@ -325,3 +325,18 @@ def test_needs_neither_torch_nor_monai(models, tmp_path):
         command = [sys.executable, "-c", BARE, *arguments, "--format", form]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and f"pip install {package}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_one_of_several_series_is_chosen(models, tmp_path, capsys, caplog):
+    for number, phase in ((3, "Arterial"), (4, "Portal")):
+        own = {"SeriesInstanceUID": uid(phase), "SeriesNumber": number, "SeriesDescription": phase}
+        files = [f"{phase}_{k}.dcm" for k in range(6)]
+        write_series(tmp_path / "in", gray() + 20 * number, spacing=(1.3, 0.9), slice_step=2.5, names=files, **own)
+    truth = models.ct.truth([str(file) for file in sorted((tmp_path / "in").glob("Portal*"))])
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out", "--series", "portal") == 0
+    (result,) = (tmp_path / "out").iterdir()
+    assert result.name == "in_4_Portal_labels"
+    check(png(result), truth)
+    assert "in_4_Portal  CT        4       Portal" in caplog.text  # the table of what was found
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out", "--series", "venous") == 1
+    assert 'number 3, "Arterial"' in capsys.readouterr().err
