@@ -21,6 +21,7 @@ from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
+from bundle.pyraseg.dicom.uptake import PET_KEYWORDS, PRIVATE_TAGS
 
 LOGGER = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ _HEADER = (
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
-HEADER_KEYWORDS = (*PHASES, *_HEADER.split())
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *PET_KEYWORDS.split(), *PRIVATE_TAGS)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Itera
     return scan
 
 
-def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
+def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | None, str]:
     """Return the file with its header, or None and the reason to skip it."""
     try:
         with opened(file) as (stream, stamp), without_notices():
