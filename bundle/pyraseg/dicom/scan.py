@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pydicom
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.tag import Tag
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import IDENTITY, Member, patient_of, told_apart
@@ -30,6 +32,12 @@ NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds add a suffix
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 lacks label maps
+#: Modalities by what the names of their SOP classes have in front of "Image Storage".
+IMPLIED = {
+    "CT": "CT", "MR": "MR", "Positron Emission Tomography": "PT", "PET": "PT", "Nuclear Medicine": "NM",
+    "Ultrasound": "US", "Ultrasound Multi-frame": "US", "Computed Radiography": "CR",
+    "Digital X-Ray": "DX", "Digital Mammography X-Ray": "MG",
+}  # fmt: skip
 #: What may tell stacks apart within one series, the most telling first, and what they then are.
 PHASES = {
     "AcquisitionNumber": "acquisitions",
@@ -59,10 +67,10 @@ PHASES = {
 # All that the scan reads: no name, identity or free description of a patient among it.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
-    "ManufacturerModelName BodyPartExamined PatientPosition Laterality ViewPosition PresentationIntentType "
-    "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
-    "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
-    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "ManufacturerModelName BodyPartExamined AnatomicRegionSequence PatientPosition Laterality ViewPosition "
+    "PresentationIntentType BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType "
+    "InstanceNumber InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation "
+    "PresentationLUTShape ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
 HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *PET_KEYWORDS.split(), *PRIVATE_TAGS)
@@ -194,7 +202,7 @@ def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | No
             if start[128:] != b"DICM" and not _looks_like_elements(start):
                 return None, "not DICOM"
             stream.seek(0)
-            tags = [*keywords, *IDENTITY]
+            tags = [Tag(name) for name in (*keywords, *IDENTITY)]
             header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
             parse(header)
             parse(header.file_meta)
@@ -279,6 +287,14 @@ def _name(path: Path, groups: dict[tuple, list[Member]]) -> tuple[Series, ...]:
 
 def _series(uid: str, instance_uid: str, members: Sequence[Member]) -> Series:
     files, headers, stamps, patients = zip(*members, strict=True)
-    study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
+    study = str(headers[0].get("StudyInstanceUID") or "")
     frames = sum(map(frame_count, headers))
-    return Series(uid, instance_uid, study, modality, files, frames, headers, stamps, patients[0])
+    return Series(uid, instance_uid, study, _modality(headers[0]), files, frames, headers, stamps, patients[0])
+
+
+def _modality(header: Dataset) -> str:
+    """Return the modality, by the SOP class where it is not stated."""
+    if stated := header.get("Modality"):
+        return str(stated)
+    name = UID(str(header.get("SOPClassUID") or ""), validation_mode=IGNORE).name
+    return next((modality for words, modality in IMPLIED.items() if f"{words} Image Storage" in name), "")

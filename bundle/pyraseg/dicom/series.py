@@ -25,6 +25,7 @@ from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, padding_mask, to_uint8
+from bundle.pyraseg.dicom.purpose import facts_of
 from bundle.pyraseg.dicom.scan import Series
 from bundle.pyraseg.dicom.selection import Selection
 from bundle.pyraseg.dicom.uptake import Uptake, in_unit, stored_unit, uptake_of
@@ -59,6 +60,7 @@ class DicomImage:
         found: for each slice its file with the complete header, where found files were given, else nothing.
         for_processing: PresentationIntentType is FOR PROCESSING, so that ``voi`` and ``inverted`` mean little.
         source: non-identifying attributes of the first slice, by keyword.
+        facts: what a `Purpose` compares.
     """
 
     pixels: np.ndarray
@@ -77,6 +79,7 @@ class DicomImage:
     sop_instance_uids: tuple[str, ...]
     for_processing: bool
     source: dict[str, object]
+    facts: dict[str, str]
     found: tuple[FoundFile, ...] = ()
 
 
@@ -135,6 +138,7 @@ def read_series(
         sop_instance_uids=tuple(str(frame.header.get("SOPInstanceUID") or "") for frame in frames),
         for_processing=first.header.get("PresentationIntentType") == "FOR PROCESSING",
         source={name: value for name in _SOURCE.split() if (value := first.value(name)) not in (None, "")},
+        facts=facts_of(first, geometry, modality=series.modality, units=uptake.unit),
         found=found,
     )
 
@@ -252,7 +256,7 @@ class SeriesStream:
 
     Attributes:
         geometry: where the slices lie, or None.
-        units: of the values, see `DicomImage`.
+        units, facts: see `DicomImage`.
         inverted: whether the smallest value is meant to be shown white.
         for_processing: the images are not meant for display.
         files, frame_numbers: for each slice, its file and its frame there, from 1.
@@ -274,6 +278,7 @@ class SeriesStream:
         self._uptake = _uptake(self.series, self.frames, pet_units)
         self.units = self._uptake.unit
         first = self.frames[0]
+        self.facts = facts_of(first, self.geometry, modality=self.series.modality, units=self.units)
         self.inverted = first.inverted
         self.is_color = first.is_color
         self.for_processing = first.header.get("PresentationIntentType") == "FOR PROCESSING"
