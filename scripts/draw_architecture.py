@@ -102,7 +102,7 @@ def drawing() -> str:
         fill, border = COLORS[room.startswith("tools/")]
         parts.append(
             f'<rect x="{x - BOX / 2:.0f}" y="{y - HEIGHT / 2:.0f}" width="{BOX}" height="{HEIGHT}" rx="6" '
-            f'fill="{fill}" stroke="{border}"/><text x="{x:.0f}" y="{y + 5:.0f}">{room}</text>'
+            f'fill="{fill}" fill-opacity="0.75" stroke="{border}"/><text x="{x:.0f}" y="{y + 5:.0f}">{room}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
 

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from bundle.pyraseg.core import files
 from bundle.pyraseg.core.telling import tell
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.shared import made_once
+
+
+@pytest.fixture(autouse=True)
+def no_run_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test begin where no run is open: a command of the test before has left its own."""
+    monkeypatch.setattr(files, "_protected", None)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from monai.bundle import ConfigWorkflow
 
 from benchmarks.dermoscopy.networks import count_parameters
 from benchmarks.networks import processor
-from bundle.pyraseg.core import PyrasegError, protecting_inputs, replacing
+from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.workflow import PACKAGES
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,6 @@ class Bench:
     every: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @protecting_inputs()
     def train(self, trial: Trial) -> dict[str, Any]:
         """Train unless that was done, score the best epoch on validation cases, and return the trial's record.
 
@@ -108,7 +107,6 @@ class Bench:
         _write(results / "run.json", json.dumps(record, indent=2) + "\n")
         return record
 
-    @protecting_inputs()
     def score(self, trial: Trial, part: str) -> Path:
         """Score the trial's best epoch on every case of a part of the split, unless that was done; return the file.
 

@@ -177,7 +177,7 @@ def test_a_model_of_an_included_task_that_was_trained_here_comes_first(drawn, ca
     torch.save({key: torch.zeros_like(value) for key, value in state.items()}, weights)
     assert main(["segment", str(drawn), "out", "--outputs", "labels", *words]) == 0
     said = capsys.readouterr().out
-    assert f"{weights}, trained here for segmentation of skin lesions" in said
+    assert f"{weights}, trained here: Segmentation of skin lesions" in said
     assert not np.asarray(Image.open(Path("out", f"{drawn.stem}.png"))).any()  # of weights that are all 0
 
 

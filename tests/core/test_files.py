@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A path that is being replaced holds the old content or the whole new one, whatever happens."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
 from bundle.pyraseg.core.files import (
+    begin_run,
     protect,
     protecting_inputs,
     remove_results,
@@ -172,6 +174,39 @@ def test_an_input_is_never_replaced_however_its_path_is_spelled(tmp_path, monkey
     assert target.read_text() == "result"
 
 
+def test_nothing_is_protected_where_no_run_is_open(tmp_path):
+    """A notebook reads by one call what the next is to write."""
+    path = tmp_path / "scores.csv"
+    path.write_text("before")
+    protect([path])
+    write_text(path, "after")
+    assert path.read_text() == "after"
+
+
+def test_each_run_has_inputs_of_its_own(tmp_path):
+    paths = [tmp_path / "of_first", tmp_path / "of_second"]
+    for path in paths:
+        path.write_text("input")
+        begin_run()
+        protect([path])
+    write_text(paths[0], "result")
+    with pytest.raises(PyrasegError, match="input of this run"):
+        write_text(paths[1], "result")
+
+
+def test_a_run_that_begins_in_a_block_is_the_same_run(tmp_path):
+    """A command has read a file before the config begins that it runs."""
+    path = tmp_path / "scan.png"
+    path.write_text("input")
+    begin_run()
+    protect([path])
+    with protecting_inputs():
+        begin_run()
+        with pytest.raises(PyrasegError, match="input of this run"):
+            write_text(path, "result")
+    assert path.read_text() == "input"
+
+
 def test_files_in_a_folder_that_is_an_input_are_not_replaced_and_new_ones_may_come(tmp_path):
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "1.dcm").write_text("input")
@@ -230,6 +265,29 @@ def test_places_that_cannot_be_written_to_are_refused_before_any_work(tmp_path):
         require_writable(files=[tmp_path])
     with pytest.raises(DiskError, match="Nothing can be written to /proc"):  # nor by root
         require_writable(["/proc/results"])
+
+
+def test_a_place_that_cannot_even_be_looked_at_is_refused_in_words(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "closed" / "below").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    places = {"x" * 300: "File name too long", "circle": "Too many levels of symbolic links"}
+    for name, reason in places.items():
+        with pytest.raises(DiskError, match=rf"{reason}\. Give another folder"):
+            require_writable([tmp_path / name / "results"])
+        with pytest.raises(DiskError, match=rf"{reason}\. Give another folder"):
+            require_writable(files=[tmp_path / name])
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)  # whom the system lets into no folder of root's
+        with pytest.raises(DiskError, match=r"Permission denied\. Give another folder"):
+            require_writable([tmp_path / "closed" / "below" / "results"])
+        with pytest.raises(DiskError, match=r"Permission denied\. Give another folder"):
+            require_writable(files=[tmp_path / "closed" / "below" / "model.pt"])
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o700)
 
 
 def test_a_read_only_disk_is_told_in_words():

@@ -12,6 +12,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -52,6 +54,26 @@ def test_gray_is_neither_inverted_nor_windowed(tmp_path, photometric):
     stored = decode_frames(read(write_image(tmp_path / "a", RAMP, **attributes)))
     assert stored.dtype == np.int16
     np.testing.assert_array_equal(stored, RAMP[None])
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(("stored", "high"), [(12, 15), (12, 13), (10, 15), (9, 15)])
+def test_values_at_the_upper_end_of_the_word(tmp_path, signed, syntax, stored, high):
+    values = np.arange(12).reshape(3, 4) * 21 - 126 * signed
+    words = (values << (high + 1 - stored)).astype(np.int16 if signed else np.uint16)
+    dataset = make_image(words, BitsStored=stored)
+    dataset.HighBit = high
+    np.testing.assert_array_equal(decode_frames(read(save(dataset, tmp_path / "a", syntax=syntax)))[0], values)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_high_bit_that_the_values_contradict(tmp_path, signed, caplog):
+    values = (np.arange(12).reshape(3, 4) * 21 - 126 * signed).astype(np.int16 if signed else np.uint16)
+    dataset = make_image(values, BitsStored=12)
+    dataset.HighBit = 15
+    np.testing.assert_array_equal(decode_frames(read(save(dataset, tmp_path / "a")))[0], values)
+    assert "HighBit is 15, but the values stand in the lowest 12 bits" in caplog.text
 
 
 def test_frames_come_first(tmp_path):

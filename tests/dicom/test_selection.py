@@ -177,7 +177,9 @@ def test_what_is_typed_may_name_several(tmp_path):
         assert len(read_series(tmp_path, select=select).pixels) == 6
     with pytest.raises(PyrasegError, match="Write KEYWORD=VALUE"):
         read_series(tmp_path, select="DiffusionBValue")
-    assert "no place has 9 slices" in refusal(tmp_path, select="InstanceNumber=#9")
+    assert "nowhere do 9 slices of different InstanceNumber lie in one place" in refusal(
+        tmp_path, select="InstanceNumber=#9"
+    )
 
 
 def test_no_value_of_a_patient_is_told(tmp_path):

@@ -147,17 +147,6 @@ def test_a_missing_slice_is_read_flagged_and_warned_of(tmp_path, caplog):
     assert "slice_001.dcm" in caplog.text
 
 
-def test_images_without_position_stay_in_order(tmp_path):
-    def number(k):
-        return {"InstanceNumber": 3 - k, "ImagePositionPatient": None, "Modality": "CR"}
-
-    write_series(tmp_path, STACK[:3], per_slice=number, PresentationIntentType="FOR PROCESSING")
-    image = read_series(tmp_path)
-    assert image.geometry is None
-    assert image.for_processing
-    np.testing.assert_array_equal(image.pixels, STACK[2::-1])
-
-
 def test_color_is_rgb_of_8_bits(tmp_path):
     rgb = np.random.default_rng(1).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
     attributes = {"Rows": 4, "Columns": 6, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}

@@ -124,7 +124,7 @@ def test_45_results_and_5_failures_by_name(done):
     told = done.first.stderr.split("pyraseg: ")[-1]
     assert told.startswith("5 of 50 inputs failed, the others were segmented:")
     for name, reason in {
-        "bad/cut": "is cut: its compressed content has no end",
+        "bad/cut": "is incomplete: its compressed content ends too early",
         "bad/empty": "is an empty folder",
         "bad/lost.dcm": "is not DICOM",
         "bad/photograph": "needs a model of photographs",

@@ -7,17 +7,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import CaseScorer
 from bundle.pyraseg.evaluation.summary import POLICY
-from bundle.pyraseg.evaluation.table import CaseTable, ScoreTable, check_columns
+from bundle.pyraseg.evaluation.table import WORK, CaseTable, ScoreTable, check_columns
 from bundle.pyraseg.evaluation.text import format_summary
 from bundle.pyraseg.transforms import geometry_of
 from bundle.pyraseg.transforms.postprocessing import write_temperature
+from tests.helpers.holder import is_taken
 
 CLASSES = ["background", "liver", "lesion"]
 IMAGE = MetaTensor(torch.zeros(1, 4, 3, 2), affine=np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -75,6 +76,16 @@ def evaluated(tmp_path) -> Engine:
 def summary(evaluated, tmp_path) -> dict:
     evaluated.run(range(3))
     return json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(("cases", "error"), [(range(2, 4), IndexError), (range(1), RuntimeError)])  # there are three
+def test_an_evaluation_that_failed_lets_other_processes_have_its_folder(evaluated, tmp_path, cases, error):
+    """It fails at a case, or where it is to write its table."""
+    taken = []
+    evaluated.add_event_handler(Events.ITERATION_COMPLETED, lambda: taken.append(is_taken(tmp_path / "out", WORK)))
+    with pytest.raises(error):
+        evaluated.run(cases)
+    assert taken == [True] and not is_taken(tmp_path / "out", WORK)
 
 
 def rows(path) -> list[dict[str, str]]:

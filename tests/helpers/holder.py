@@ -20,6 +20,28 @@ sys.stdin.read()
 """
 
 
+#: What a process of its own is told of a folder.
+ASKS = """
+import sys
+from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.core.holding import hold
+try:
+    hold(sys.argv[1], sys.argv[2])
+except PyrasegError:
+    print("taken")
+else:
+    print("free")
+"""
+
+
+def is_taken(folder: Path, work: str = "training") -> bool:
+    """Return whether another process is refused the folder."""
+    command = [sys.executable, "-c", ASKS, str(folder), work]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert answer in ("taken", "free")
+    return answer == "taken"
+
+
 @contextmanager
 def another(folder: Path, *words: str, work: str = "training") -> Iterator[tuple[subprocess.Popen, int]]:
     """Run a process that holds the folder, and yield it with the id of its child."""

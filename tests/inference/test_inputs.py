@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.core.files import require_replaceable
+from bundle.pyraseg.core.files import begin_run, require_replaceable
 from bundle.pyraseg.inference.inputs import InputDataset, Tally
 from bundle.pyraseg.runtime.find import find_inputs
 from tests.helpers.dicom_files import uid, write_image, write_series
@@ -158,6 +158,7 @@ def test_detached_pixels_of_any_name_are_no_input_and_no_result_replaces_them(tm
     for name in planes:
         (tmp_path / name).write_bytes(bytes(40))
     headers = ("one.mhd", "other.nhdr", "some.mha")
+    begin_run()
     assert [item.get("image") for item in find_inputs(tmp_path)] == [str(tmp_path / name) for name in headers]
     for name in (*planes, "all of it.png.raw"):
         with pytest.raises(PyrasegError, match="is an input of this run"):

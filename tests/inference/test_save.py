@@ -16,7 +16,9 @@ from PIL import Image
 from bundle.pyraseg.core.errors import PyrasegError, mendable
 from bundle.pyraseg.inference.inputs import InputDataset, SegmentOne, Tally, describe
 from bundle.pyraseg.inference.prediction import Prediction, SavePredictions
+from bundle.pyraseg.inference.writers.first_look import WORK, VolumeTable
 from bundle.pyraseg.inference.writers.label_map import LabelMapWriter
+from tests.helpers.holder import is_taken
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
 NAMES = ["a", "b", "c", "d"]
@@ -95,6 +97,26 @@ def test_writing_goes_on_while_the_next_input_is_segmented(tmp_path):
 
     tally = run(tmp_path, {"patient": patient}, network)
     assert order == NAMES and not tally.failures
+
+
+def test_a_run_that_is_interrupted_lets_other_processes_have_its_folder_when_all_is_written(tmp_path):
+    """A writer is at work when it comes."""
+    begun, taken = threading.Event(), []
+
+    def patient(prediction: Prediction) -> list[Path]:
+        begun.set()
+        taken.append(is_taken(tmp_path, WORK))
+        return []
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        if images.flatten()[0] == 1:
+            assert begun.wait(30)
+            raise KeyboardInterrupt
+        return images
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, {"volumes": VolumeTable(output_dir=tmp_path, class_names=NAMES), "patient": patient}, network)
+    assert taken == [True] and not is_taken(tmp_path, WORK)
 
 
 def test_an_output_that_does_not_exist(tmp_path):

@@ -279,6 +279,15 @@ def test_a_series_that_is_no_image_for_the_model(kind, text, models, tmp_path, c
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("pixel", [3000, 0.001])
+def test_a_pixel_size_that_no_image_has(pixel, models, tmp_path, capsys):
+    write_series(tmp_path / "in" / "wrong", gray()[:2], spacing=(pixel, pixel), slice_step=2.5)
+    series(tmp_path / "in" / "right")
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out") == 1
+    assert f"pixels of {pixel} x {pixel} mm. At the spacing of the model" in capsys.readouterr().err
+    assert (tmp_path / "out" / "right_labels").is_dir() and not (tmp_path / "out" / "wrong_labels").exists()
+
+
 @pytest.mark.parametrize("form", ["nifti", "seg"])
 def test_a_photograph_has_no_place_in_a_patient(form, models, tmp_path, capsys):
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png")

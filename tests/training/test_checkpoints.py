@@ -269,6 +269,13 @@ def test_weights_of_other_settings_are_refused(tmp_path, values, told):
     assert f"--may_differ '[\"{name}\"]'" in str(refused.value)
 
 
+def test_what_cannot_differ_is_not_advised():
+    """No --may_differ makes a network of three classes give two."""
+    with pytest.raises(PyrasegError, match=r"needs a training: pyraseg train --start_from FILE\.$") as told:
+        but(class_names=["background", "liver"]).require(ORGANS.values, "The model")
+    assert "--may_differ" not in str(told.value)
+
+
 def settings_of(*files: str) -> ModelSettings:
     return read_config([ROOT / "configs" / f"{file}.json" for file in files]).get_parsed_content("settings")
 

@@ -12,7 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.training.checkpoints import promote, read_model
+from bundle.pyraseg.training.iterations import ExplainOutOfMemory
 from bundle.pyraseg.training.resume import differences
+from tests.helpers.holder import is_taken
 from tests.helpers.threshold_run import ThresholdRun
 
 
@@ -78,6 +80,31 @@ def died(threshold_run, tmp_path) -> Path:
         threshold_run(epochs=6, interval=1, fails_in=5, record={"config": {"epochs": 6}})
     time.sleep(1.1)  # TensorBoard orders its files by the second in their names
     return tmp_path / "run"
+
+
+@pytest.mark.parametrize("tell_memory", [False, True])
+def test_a_run_that_failed_lets_other_processes_have_its_folder(tmp_path, tell_memory):
+    """Their trainings may go on, though the process, such as the kernel of a notebook, lives on."""
+    run = ThresholdRun(tmp_path / "run", epochs=2, interval=1, fails_in=2)
+    taken = []
+    run.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: taken.append(is_taken(tmp_path / "run")))
+    if tell_memory:
+        ExplainOutOfMemory().attach(run.trainer)
+    with pytest.raises(ZeroDivisionError):
+        run.run()
+    assert taken == [True] and not is_taken(tmp_path / "run")
+    ThresholdRun(tmp_path / "run", epochs=2, interval=1, resume=True).run()
+    assert is_taken(tmp_path / "run")
+    (tmp_path / "run" / "best.pt").unlink()
+    with pytest.raises(PyrasegError, match="There are no weights"):
+        promote(tmp_path / "run" / "best.pt", tmp_path / "model.pt")
+    assert not is_taken(tmp_path / "run")
+
+
+def test_a_run_that_is_refused_lets_other_processes_have_its_folder(threshold_run, died):
+    with pytest.raises(PyrasegError, match="Add --resume true"):
+        threshold_run(epochs=6, interval=1)
+    assert not is_taken(died)
 
 
 def test_a_resumed_run_goes_on_and_logs_every_epoch_once(threshold_run, died, caplog):

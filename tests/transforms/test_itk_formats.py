@@ -83,18 +83,30 @@ def test_other_spaces_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture,
 
 @pytest.mark.parametrize(("unit", "length"), [("mm", 1), ("um", 0.001), ("microns", 0.001), ("cm", 10), ("m", 1000)])
 def test_units_are_turned_into_mm(tmp_path: Path, caplog: pytest.LogCaptureFixture, unit: str, length: float) -> None:
-    expected = length * np.array([[-2, 0, 0, -7], [0, -3, 0, -8], [0, 0, 4, 9]])
-    _, meta = read(nrrd(tmp_path / "image.nrrd", more=f'space units: "{unit}" "{unit}" "{unit}"\n'))
+    step = 0.01  # of the unit: 10 mm where it is a meter
+    expected = length * np.array([[-2 * step, 0, 0, -7], [0, -3 * step, 0, -8], [0, 0, 4 * step, 9]])
+    directions = f"({2 * step},0,0) (0,{3 * step},0) (0,0,{4 * step})"
+    more = f'space units: "{unit}" "{unit}" "{unit}"\n'
+    _, meta = read(nrrd(tmp_path / "image.nrrd", directions=directions, more=more))
     assert np.allclose(meta["affine"][:3], expected)
     assert (f"counts in {unit}" in caplog.text) == (length != 1)
-    _, meta = read(metaimage(tmp_path / "image.mha", DistanceUnits=unit))
+    sizes = f"{2 * step} {3 * step} {4 * step}"
+    _, meta = read(metaimage(tmp_path / "image.mha", DistanceUnits=unit, ElementSpacing=sizes))
     assert np.allclose(meta["affine"][:3], expected)
+
+
+def test_a_wrong_unit_is_refused(tmp_path: Path) -> None:
+    words = r"image\.{} has voxels of 2000 x 3000 x 4000 mm \(its header counts in m\)\."
+    with pytest.raises(PyrasegError, match=words.format("nrrd")):
+        read(nrrd(tmp_path / "image.nrrd", more='space units: "m" "m" "m"\n'))
+    with pytest.raises(PyrasegError, match=words.format("mha")):
+        read(metaimage(tmp_path / "image.mha", DistanceUnits="m"))
 
 
 def test_an_unknown_unit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, meta = read(nrrd(tmp_path / "image.nrrd", more='space units: "ell" "ell" "ell"\n'))
     assert np.allclose(np.diag(meta["affine"]), [-2, -3, 4, 1])
-    assert "counts in ell, taken as mm" in caplog.text
+    assert "counts in ell, which was taken for mm" in caplog.text
 
 
 def test_a_tilted_stack_is_a_shear(tmp_path: Path) -> None:
@@ -134,7 +146,7 @@ def test_a_color_picture_keeps_its_channels(tmp_path: Path) -> None:
     ("write", "words"),
     [
         (lambda p: metaimage(p, np.stack([VOXELS] * 2), NDims=3, DimSize="5 7 3", ElementNumberOfChannels=2),
-         "holds 2 numbers a voxel"),
+         "holds 2 numbers in each voxel"),
         (lambda p: metaimage(p, np.stack([VOXELS] * 2, 3), ElementSpacing="2 3 4 1", Offset="0 0 0 0",
                              TransformMatrix="1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"), "holds 2 volumes"),
         (lambda p: metaimage(p, ElementDataFile="gone.raw"), "the file of its voxels, gone.raw, is not beside it"),
@@ -149,7 +161,7 @@ def test_what_is_no_volume_is_refused_in_words(tmp_path: Path, write: object, wo
 def test_an_axis_of_vectors_is_refused_in_words(tmp_path: Path) -> None:
     path = nrrd(tmp_path / "image.nrrd", np.stack([VOXELS] * 2), directions="none (2,0,0) (0,3,0) (0,0,4)",
                 kinds="vector domain domain domain")  # fmt: skip
-    with pytest.raises(PyrasegError, match="holds 2 numbers a voxel"):
+    with pytest.raises(PyrasegError, match="holds 2 numbers in each voxel"):
         read(path)
     path = nrrd(tmp_path / "image.nhdr", more="data file: gone.raw\n")
     with pytest.raises(PyrasegError, match=r"gone\.raw, is not beside it"):
@@ -169,7 +181,7 @@ def test_damaged_compression_is_refused(tmp_path: Path, suffix: str) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(random.integers(8))
         pixels.write_bytes(damaged)
-        with pytest.raises(PyrasegError, match=rf"{re.escape(pixels.name)} is (damaged|cut)"):
+        with pytest.raises(PyrasegError, match=rf"{re.escape(pixels.name)} is (damaged|incomplete)"):
             read(tmp_path / f"image{suffix}")
 
 
@@ -178,7 +190,7 @@ def test_content_of_another_format_is_refused(tmp_path: Path, name: str) -> None
     """HDF5, which ITK finds by its content, can hold the voxels of any other file."""
     itk.imwrite(itk.image_from_array(VOXELS), str(tmp_path / "image.h5"))
     (tmp_path / "image.h5").rename(tmp_path / name)
-    with pytest.raises(PyrasegError, match=f"{name} is no file of its format"):
+    with pytest.raises(PyrasegError, match=f"{name} is named as (NRRD|MetaImage), but its content is no"):
         read(tmp_path / name)
 
 

@@ -82,8 +82,8 @@ FLIPPED = np.diag([0.8, -0.8, 3, 1])
         (forms(MOVED, PLAIN, codes=(4, 1)), MOVED, "disagree by up to 7.5 voxels"),  # 6 mm of 0.8
         (forms(FLIPPED, PLAIN), FLIPPED, "The sform was taken"),
         (forms(IDENTITY, MOVED), MOVED, "The qform was taken, for the sform has voxels of 1 x 1 x 1, not 0.8 x 0.8"),
-        (forms(np.diag([0, 0, 0, 1.0]), MOVED), MOVED, "its sform is no place"),
-        (forms(np.full((4, 4), np.nan), MOVED), MOVED, "its sform is no place"),
+        (forms(np.diag([0, 0, 0, 1.0]), MOVED), MOVED, "does not give every voxel a place"),
+        (forms(np.full((4, 4), np.nan), MOVED), MOVED, "does not give every voxel a place"),
         (forms(None, MOVED), MOVED, ""),
         (forms(MOVED, None), MOVED, ""),
         (forms(PLAIN + 1e-4 * np.eye(4), PLAIN), PLAIN, ""),  # the rounding of another program
@@ -195,7 +195,7 @@ RGB = np.zeros((5, 7, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
         (VOXELS.astype(np.complex64), "holds complex numbers"),
         (np.stack([VOXELS] * 4, axis=3), r"holds 4 volumes \(5 x 7 x 3 x 4 voxels\).* Save the one to use"),
         (VOXELS.reshape(5, 7, 1, 1, 3), r"holds 3 volumes"),
-        (VOXELS[..., :0], r"holds no voxels \(5 x 7 x 0\)"),
+        (VOXELS[..., :0], "holds no voxels: its size is 5 x 7 x 0"),
     ],
     ids=("rgb", "complex", "times", "vectors", "empty"),
 )
@@ -210,8 +210,32 @@ def test_voxels_without_a_size_are_refused(tmp_path: Path) -> None:
         forms(None, None)(header)
         header["pixdim"][1:4] = np.nan, 1, 1
 
-    with pytest.raises(PyrasegError, match="has voxels of nan x 1 x 1 mm"):
+    with pytest.raises(
+        PyrasegError, match=r"sizes in the header of .*image\.nii are nan x 1 x 1, .* Correct its header"
+    ):
         load(save(tmp_path / "image.nii", change))
+
+
+@pytest.mark.parametrize("form", ["qform", "sform", None])
+@pytest.mark.parametrize("shape", [(5, 7, 3), (7, 1, 5), (5, 7, 1)])
+def test_a_wrong_unit_is_refused(tmp_path: Path, form: str | None, shape: tuple) -> None:
+    """Voxels of 0.8 mm under a header that counts in meters are 800 mm large: a grid that no memory holds."""
+
+    def change(header: nib.Nifti1Header) -> None:
+        forms(PLAIN if form == "sform" else None, PLAIN if form == "qform" else None)(header)
+        header.set_xyzt_units("meter")
+
+    path = save(tmp_path / "image.nii.gz", change, np.ones(shape, np.int16))
+    with pytest.raises(
+        PyrasegError, match=r"image\.nii\.gz has voxels of 800 x 800 x 3000 mm \(its header counts in meters\)"
+    ):
+        load(path)
+
+
+def test_slices_far_apart_are_no_wrong_unit(tmp_path: Path) -> None:
+    affine = np.diag([-0.8, -0.8, 150, 1])  # localizers
+    nib.save(nib.Nifti1Image(VOXELS, affine), tmp_path / "image.nii")
+    assert np.allclose(load(tmp_path / "image.nii").affine, affine)
 
 
 def test_damaged_compression_is_refused(tmp_path: Path) -> None:
@@ -224,10 +248,10 @@ def test_damaged_compression_is_refused(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
-        with pytest.raises(PyrasegError, match=r"image\.nii\.gz is (damaged|cut)"):
+        with pytest.raises(PyrasegError, match=r"image\.nii\.gz is (damaged|incomplete)"):
             load(path)
     path.write_bytes(whole[:-20])
-    with pytest.raises(PyrasegError, match="is cut: its compressed content has no end"):
+    with pytest.raises(PyrasegError, match="is incomplete: its compressed content ends too early"):
         load(path)
 
 
@@ -258,7 +282,7 @@ def test_parts_end_wherever_in_what_is_read_at_a_time(
         (tmp_path / "image.nii.gz").write_bytes(b"".join(parts) + rest)
         assert np.array_equal(load(tmp_path / "image.nii.gz")[0], VOXELS)
     (tmp_path / "image.nii.gz").write_bytes(b"".join(parts)[:-1])
-    with pytest.raises(PyrasegError, match="is cut"):
+    with pytest.raises(PyrasegError, match="is incomplete"):
         load(tmp_path / "image.nii.gz")
 
 

@@ -110,6 +110,17 @@ def test_keys_have_their_own_modes() -> None:
     assert len(result["image"].unique()) > 2
 
 
+@pytest.mark.parametrize(("pixel", "size"), [(400.0, "8000 x 9600"), (0.0005, "0 x 0")])
+def test_a_grid_that_no_image_has_is_refused(pixel: float, size: str) -> None:
+    """Not the machine's end of memory, and not one pixel for a whole slice of a microscope."""
+    resample = ResampleSlicesd("image", spacing=2.5)
+    image = MetaTensor(torch.zeros(1, 50, 60, 2), torch.diag(torch.tensor([pixel, pixel, 3.0, 1.0])))
+    with pytest.raises(PyrasegError, match=rf"has 50 x 60 pixels of {pixel:g} x {pixel:g} mm\. At .* have {size}, "):
+        resample({"image": image})
+    fitting = ResampleSlicesd("image", spacing=2 * pixel)  # a model for such images
+    assert fitting({"image": image})["image"].shape == (1, 25, 30, 2)
+
+
 def test_what_has_no_millimeters_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PyrasegError, match="has no patient position"):
         resample(MetaTensor(torch.zeros(3, 5, 4)), 1.0)

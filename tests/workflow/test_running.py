@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from bundle.pyraseg.core import PyrasegError, write_text
 from bundle.pyraseg.workflow.running import bundle_root, caller, running_parser
 from tests.helpers.commands import monai_bundle
 
@@ -57,6 +58,31 @@ def test_a_parser_alone_means_the_current_directory(config, tmp_path):
     parser = ConfigParser()
     parser.read_config(str(config))  # as ckpt_export, onnx_export and verify_net_in_out do
     assert parser.get_parsed_content("bundle_root") == str(tmp_path / "elsewhere")
+
+
+def test_a_config_that_is_checked_begins_a_run(config, tmp_path):
+    """What one run has read, another run of the process may write."""
+    model = tmp_path / "model.pt"
+    model.write_text("weights")
+    content = {
+        "image_kind": "volume",
+        "model_file": str(model),
+        "initialize": [{"_target_": "bundle.pyraseg.workflow.check_config"}],
+        "run": [{"_target_": "bundle.pyraseg.core.protect", "paths": ["@model_file"]}],
+    }
+    config.write_text(json.dumps(content))
+
+    def start() -> ConfigWorkflow:
+        workflow = ConfigWorkflow(str(config), logging_file=False, workflow_type="train")
+        workflow.initialize()
+        return workflow
+
+    start().run()
+    with pytest.raises(PyrasegError, match="input of this run"):
+        write_text(model, "other weights")
+    start()
+    write_text(model, "other weights")
+    assert model.read_text() == "other weights"
 
 
 def test_the_parser_is_the_one_that_builds():

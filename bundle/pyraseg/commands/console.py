@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bundle.pyraseg.core import forget_inputs, mendable, nearest_hint, protect
+from bundle.pyraseg.core import begin_run, mendable, nearest_hint, protect
 
 #: Arguments of commands that say where to write; every other path of a command line is an input.
 WRITTEN = {"output", "output_dir", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
@@ -63,7 +63,7 @@ class _CommandParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found = super().parse_args(args, namespace)
-        forget_inputs()
+        begin_run()
         for name, value in vars(found).items():
             if name not in WRITTEN:
                 values = value if isinstance(value, list) else [value]

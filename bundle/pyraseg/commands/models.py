@@ -10,6 +10,7 @@ its file.
 import argparse
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Model:
     def takes_photographs(self) -> bool:
         return self.about.get("image_kind") == "photograph"  # a task of volumes leaves that to the base
 
-    @property
+    @cached_property
     def is_trained_here(self) -> bool:
         """Whether a training replaced the included weights: the metadata then speak of others."""
         return file_digest(self.path) not in self.about["weights"].values()

@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from bundle.pyraseg.commands.places import config_files, home, shipped
-from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.core import PyrasegError, freeing, nearest_hint, protecting_inputs
 from bundle.pyraseg.workflow import parse_options, read_config, verbatim
 
 
@@ -64,7 +64,7 @@ def add_configs(parser: argparse.ArgumentParser, program: str) -> None:
 
 
 def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[str, Any]) -> None:
-    """Run the expressions of a run id.
+    """Run the expressions of a run id; what the command has read before is an input of the same run.
 
     Args:
         run_id: such as "training".
@@ -74,9 +74,10 @@ def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[
     """
     settings = {"bundle_root": verbatim(root), "run_id": run_id, **options}
     workflow = ConfigWorkflow([str(file) for file in files], **settings)
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+    with protecting_inputs(), freeing():
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
 
 
 def run_trained(run_id: str, names: Sequence[str], options: Mapping[str, Any], *, program: str) -> None:

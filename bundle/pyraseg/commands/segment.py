@@ -152,7 +152,7 @@ def model_for(photographs: bool, what: str) -> Model:
 def introduced(model: Model) -> str:
     """Return what is to be known before a model is used."""
     if model.is_trained_here:
-        return f"{model.path}, trained here for {model.about['task'].lower()}. Not for diagnosis."
+        return f"{model.path}, trained here: {model.about['task']}. Not for diagnosis."
     text = f"the model {model.name} ({model.path}): {model.about['task']}. Trained on: {model.about['data_source']}. "
     text += f"{model.about['intended_use']}."
     if model.task == DEFAULT_TASK and model.name == DEFAULT_TASK:

@@ -16,8 +16,8 @@ from .errors import nearest_hint as nearest_hint
 from .errors import require as require
 from .errors import require_mendable as require_mendable
 from .errors import root_of as root_of
+from .files import begin_run as begin_run
 from .files import file_digest as file_digest
-from .files import forget_inputs as forget_inputs
 from .files import protect as protect
 from .files import protecting_inputs as protecting_inputs
 from .files import read_csv as read_csv
@@ -33,6 +33,9 @@ from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH
 from .formats import without_suffix as without_suffix
+from .holding import at_failure as at_failure
+from .holding import freeing as freeing
+from .holding import held as held
 from .holding import hold as hold
 from .holding import release as release
 from .itk_headers import pixel_files as pixel_files

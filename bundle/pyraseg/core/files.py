@@ -17,18 +17,23 @@ from typing import Any
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
 
-#: What this process reads and must not replace: paths by the device and the number of the file or folder on it, which
-#: are the same whatever a path looks like (links, "..", capitals on a disk that ignores them).
-_protected: dict[tuple[int, int], str] = {}
+#: What the open run reads and must not replace: paths by the device and the number of the file or folder on it, which
+#: are the same whatever a path looks like (links, "..", capitals on a disk that ignores them); None outside a run.
+_protected: dict[tuple[int, int], str] | None = None
+#: Whether the open run is a block of `protecting_inputs`, which alone ends it.
+_in_block = False
 #: Characters of a name that its temporary one repeats: in UTF-8 up to four bytes each, and a disk takes 255.
 _REPEATED = 50
 
 
 def protect(paths: Iterable[str | Path]) -> None:
-    """Protect inputs: `replacing` refuses these files, and the files in these folders, as long as the process runs.
+    """Protect inputs: `replacing` refuses these files, and the files in these folders, in the run that is open.
 
-    Where a process is to do more than one thing, `forget_inputs` begins the next, and `protecting_inputs` is one.
+    A program opens one by `begin_run` or `protecting_inputs`. Where none is open, as in a notebook that calls functions
+    one by one, what one call reads may be what the next is to write, and nothing is protected.
     """
+    if _protected is None:
+        return
     for path in paths:
         try:
             status = os.stat(path)
@@ -37,20 +42,23 @@ def protect(paths: Iterable[str | Path]) -> None:
         _protected[status.st_dev, status.st_ino] = os.path.abspath(path)
 
 
-def forget_inputs() -> None:
-    """Begin another run of a program: nothing is protected."""
-    _protected.clear()
+def begin_run() -> None:
+    """Begin a run of a program: nothing is protected yet. It lasts until the next; a block is one run to its end."""
+    global _protected
+    if not _in_block:
+        _protected = {}
 
 
 @contextmanager
 def protecting_inputs() -> Generator[None]:
-    """Be one run of a program: what `protect` is told in this block is protected in it."""
-    before = dict(_protected)
+    """Be one run of a program, or a part of the one that is open: what is protected in this block is so to its end."""
+    global _protected, _in_block
+    before = _protected, _in_block
+    _protected, _in_block = dict(_protected or {}), True
     try:
         yield
     finally:
-        _protected.clear()
-        _protected.update(before)
+        _protected, _in_block = before
 
 
 def require_replaceable(path: str | Path) -> None:
@@ -59,7 +67,7 @@ def require_replaceable(path: str | Path) -> None:
     Raises:
         PyrasegError: it is one; the message names it.
     """
-    if not os.path.exists(path):
+    if not _protected or not os.path.exists(path):
         return
     for place in (Path(path), *Path(path).absolute().parents):
         status = os.stat(place)
@@ -82,7 +90,7 @@ def replacing(path: str | Path, *, keeps_old: bool = False) -> Generator[Path]:
 
     Raises:
         DiskError: the disk is full, read-only or not ours to write on.
-        PyrasegError: `path` is an input of this process, see `protect`.
+        PyrasegError: `path` is an input of the open run, see `protect`.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "results", "figures.csv")
@@ -170,7 +178,7 @@ def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterab
 
     Raises:
         PyrasegError: a folder is None, or it or one above it is a file, or a file is a folder.
-        DiskError: nothing can be written there.
+        DiskError: nothing can be written there, or it cannot even be looked at.
     """
     places = []
     for folder in folders:
@@ -178,11 +186,11 @@ def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterab
             raise PyrasegError("There is no folder for the results (output_dir is null). Give one.")
         places.append(Path(folder).expanduser().absolute())
     for file in (Path(file).expanduser().absolute() for file in files):
-        if file.is_dir():
+        if _nearest(file) == file and file.is_dir():
             raise PyrasegError(f"{file} is a folder, but a file is to be written there. Give another path.")
         places.append(file.parent)
     for folder in places:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        there = _nearest(folder)
         if not there.is_dir():
             raise PyrasegError(
                 f"Results are to be written to the folder {folder}, but {there} is a file. Give another."
@@ -192,6 +200,23 @@ def require_writable(folders: Iterable[str | Path | None] = (), *, files: Iterab
                 pass
         except OSError as error:
             raise DiskError(f"Nothing can be written to {there}: {error.strerror}. Give another folder.") from error
+
+
+def _nearest(path: Path) -> Path:
+    """Return a path, or where it is not there the nearest one above it that is.
+
+    Raises:
+        DiskError: the system does not tell, or there is none, as on a drive that is not there.
+    """
+    for place in (path, *path.parents):
+        try:
+            os.stat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # no right to look into a folder, a name too long for the disk, links in a circle
+            raise DiskError(f"Nothing can be written to {place}: {error.strerror}. Give another folder.") from error
+        return place
+    raise DiskError(f"Nothing can be written to {path}: there is no {path.anchor}. Give another folder.")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -7,9 +7,12 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bundle.pyraseg.core.errors import DiskError, PyrasegError
 
@@ -32,7 +35,8 @@ def hold(folder: str | Path, work: str) -> None:
 
     The lock is one of the operating system on the file `.WORK.lock` in the folder. It ends with the process, even a
     killed one, and is not handed on to the workers of a data loader. It reaches as far as the disk does: to other
-    machines on NFS. A process that holds a folder may hold it again. Where the disk has no locks, a warning says so.
+    machines on NFS. A process that holds a folder may hold it again, and the first `release` frees it: see `held` for
+    one user alone. Where the disk has no locks, a warning says so.
 
     Args:
         folder: it is made.
@@ -42,7 +46,7 @@ def hold(folder: str | Path, work: str) -> None:
         PyrasegError: another process holds it.
         DiskError: nothing can be written there.
     """
-    path = Path(folder).resolve() / f".{work}.lock"
+    path = _lock_file(folder, work)
     if path in _held:
         return
     made = [folder for folder in path.parents if not folder.exists()]
@@ -87,7 +91,72 @@ def _locked(path: Path, work: str) -> IO[str]:
 
 def release(folder: str | Path, work: str) -> None:
     """Let others have a folder that this process holds; those that were made for it and stayed empty go."""
-    _release(Path(folder).resolve() / f".{work}.lock")
+    _release(_lock_file(folder, work))
+
+
+@contextmanager
+def held(folder: str | Path, work: str) -> Generator[None]:
+    """Hold a folder for a block, and keep others of this process from the same work as well; see `hold`.
+
+    Raises:
+        PyrasegError: another process holds it, or this one does.
+        DiskError: nothing can be written there.
+    """
+    if (path := _lock_file(folder, work)) in _held:
+        raise PyrasegError(
+            f"Another {work} of this process writes to {path.parent}. Wait until it ends, or give another folder. "
+            "Nothing was changed there."
+        )
+    hold(folder, work)
+    try:
+        yield
+    finally:
+        release(folder, work)
+
+
+@contextmanager
+def freeing() -> Generator[None]:
+    """Free at the end of a block the folders that were held in it, as the end of the process does."""
+    before = set(_held)
+    try:
+        yield
+    finally:
+        for path in _held.keys() - before:
+            _release(path)
+
+
+def at_failure(engine: Any, action: Callable[[], None]) -> None:
+    """Let an engine do something where a run of it ends by an error or is interrupted; the error goes on.
+
+    A kernel of a notebook lives on then, and would hold a folder for nothing. This is no handler of ignite's event
+    EXCEPTION_RAISED: of these, none is called behind the first that raises, and an error ends where none does.
+
+    Such an engine runs no more: the next run of it would do nothing and say nothing (ignite 0.5.5), and what is
+    promoted or reported behind it would be of the failed one.
+
+    Args:
+        engine: of ignite.
+        action: that may come twice, and after no start.
+    """
+    run, failed = engine.run, False
+
+    @wraps(run)
+    def run_or_act(*args: Any, **options: Any) -> Any:
+        nonlocal failed
+        if failed:
+            raise PyrasegError("This run failed before, and cannot begin again. Initialize the workflow once more.")
+        try:
+            return run(*args, **options)
+        except BaseException:
+            failed = True
+            action()
+            raise
+
+    engine.run = run_or_act
+
+
+def _lock_file(folder: str | Path, work: str) -> Path:
+    return Path(folder).resolve() / f".{work}.lock"
 
 
 def _release(path: Path) -> None:

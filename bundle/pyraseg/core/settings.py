@@ -97,8 +97,15 @@ class ModelSettings:
             sentences.append(f"Give {'also ' if sentences else ''}those of the training: {' '.join(options)}.")
         if others := [name for name in left if name not in self.options]:
             sentences.append(f"Bring the config into the form of the training for {', '.join(others)}.")
-        allowed = _text(list(dict.fromkeys(map(self._shown, wrong))))
-        return f"{' '.join(sentences)} If a difference is intended, add --may_differ '{allowed}'."
+        if "class_names" in wrong and len(trained["class_names"]) != len(self.values["class_names"]):
+            sentences.append("A model of other classes needs a training: pyraseg train --start_from FILE.")
+        else:
+            allowed = _text(list(dict.fromkeys(map(self._shown, wrong))))
+            sentences.append(
+                "If a difference is intended and the network stays the same (as many classes and input channels), add "
+                f"--may_differ '{allowed}'."
+            )
+        return " ".join(sentences)
 
     def _shown(self, name: str) -> str:
         return self.options.get(name, name)

@@ -231,6 +231,7 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, Any]]:
                 names = ", ".join(str(path) for path in found)
                 raise PyrasegError(f"The series in {image} has {len(found)} labels: {names}. Move all but one away.")
             case = image.relative_to(folder).as_posix() if image != folder else image.name
+            case = "_".join(filter(None, [case, series.view]))
             items.append({"image": str(image), "label": str(found[0]), "patient": case})
     return sorted(items, key=lambda item: item["patient"])
 

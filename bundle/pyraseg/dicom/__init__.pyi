@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .affines import LPS_TO_RAS as LPS_TO_RAS
 from .affines import apply_affine as apply_affine
+from .affines import resampled_size as resampled_size
 from .affines import slice_orientation as slice_orientation
 from .affines import unit_normal as unit_normal
 from .affines import voxel_sizes as voxel_sizes

@@ -5,8 +5,14 @@ An affine (4, 4) leads from (column, row, slice) to millimetres. Those of DICOM 
 to the back, z to the head), those of NIfTI and MONAI to RAS.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from bundle.pyraseg.core import PyrasegError
+
+#: Pixels along a side that no slice has at the spacing of a model; with more of them, a size in mm is wrong.
+LARGEST_SIDE = 8192
 #: From DICOM's patient coordinates to those of NIfTI, and back.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: Directions, in RAS, in which an axis of a slice shall grow: to the patient's left, to the back, to the feet.
@@ -31,6 +37,33 @@ def voxel_sizes(affine: np.ndarray) -> np.ndarray:
     [0.5, 0.5, 3.0]
     """
     return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def resampled_size(counts: Sequence[int], pixels: Sequence[float], spacing: float, *, name: object) -> tuple[int, int]:
+    """Return how many pixels a slice has along its sides once they are `spacing` mm large, at least 1.
+
+    Args:
+        counts: its pixels along either side.
+        pixels: mm of a pixel along either side.
+        spacing: mm of a pixel that the model sees.
+        name: of the image, for messages.
+
+    Raises:
+        PyrasegError: more than `LARGEST_SIDE` along a side, for which no memory suffices, or the whole slice is less
+            than half a pixel.
+
+    >>> resampled_size((512, 300), (0.5, 0.75), 2.0, name="image.nii")
+    (128, 112)
+    """
+    first, second = (round(count * float(pixel) / spacing) for count, pixel in zip(counts, pixels, strict=True))
+    if max(first, second) > LARGEST_SIDE or min(first, second) < 1 < min(counts):
+        raise PyrasegError(
+            f"{name} has {counts[0]} x {counts[1]} pixels of {pixels[0]:.4g} x {pixels[1]:.4g} mm. At the spacing of "
+            f"the model, {spacing:g} mm, it would have {first} x {second}, and 1 to {LARGEST_SIDE} along a side are "
+            "possible. Correct the unit or the pixel size in its header or, if they are right, use a model with a "
+            "spacing for such images."
+        )
+    return max(1, first), max(1, second)
 
 
 def unit_normal(first: np.ndarray, second: np.ndarray) -> np.ndarray:

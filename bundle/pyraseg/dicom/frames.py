@@ -19,8 +19,9 @@ from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_plan
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax, without_notices
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
-from bundle.pyraseg.dicom.scan import PHASES, TOMOGRAPHIC, Scan, Series, find_series
+from bundle.pyraseg.dicom.scan import PHASES, Scan, Series, find_series
 from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, ignored, read_selection, selected, typed
+from bundle.pyraseg.dicom.views import TOMOGRAPHIC
 
 LOGGER = logging.getLogger(__name__)
 
@@ -203,13 +204,13 @@ def _require_distinct(series: Series, frames: list[Frame], select: Selection) ->
     stacks = choices(frames, given=select)
     chosen = [keyword for keyword in PHASES if any(keyword in choice for choice, _ in stacks)]
     kinds = ", ".join(dict.fromkeys(PHASES[keyword] for keyword in chosen or differing))
-    shown = differing[:MOST_GROUPS] or ["InstanceNumber"]
+    shown = differing[:MOST_GROUPS] or [next(iter(stacks[0][0])) if stacks else "InstanceNumber"]
     values = "; ".join(f"{keyword}: {tally(frame.value(keyword) for frame in frames)}" for keyword in shown)
     what = f"{found}. They are several {kinds or 'stacks, and no attribute says of what'}. They differ in {values}."
     if stacks:
         raise PyrasegError(f"{what} {advice(stacks)}")
     raise PyrasegError(
-        f"{what} No choice by one or two attributes fills each place once. Move the files of one stack to a folder of "
+        f"{what} No choice by up to three attributes fills each place once. Move the files of one stack to a folder of "
         "their own."
     )
 

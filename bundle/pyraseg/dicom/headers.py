@@ -102,8 +102,15 @@ def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | No
     return None
 
 
+#: What stands a sequence deeper than in its functional group.
+DEEPER = {"DiffusionGradientOrientation": "DiffusionGradientDirectionSequence"}
+
+
 def frame_value(dataset: Dataset, frame: int, keyword: str) -> object:
     """Return an attribute of a frame from its functional groups, else from the top level; None where it is absent."""
+    items = frame_value(dataset, frame, DEEPER[keyword]) if keyword in DEEPER else None
+    if isinstance(items, Sequence) and items:
+        return items[0].get(keyword)
     for groups in functional_groups(dataset, frame):
         for element in groups:
             if isinstance(element.value, Sequence) and element.value and keyword in element.value[0]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, get_decoder
-from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, tell
 from bundle.pyraseg.dicom.headers import (
     file_of,
     frame_count,
@@ -63,6 +63,9 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
             "allow_excess_frames": False,
             "decoding_plugin": PLUGINS.get(syntax, ""),
         }
+        shift = _bits_below(dataset, syntax)
+        if shift:
+            options["bits_stored"] = int(dataset.BitsAllocated)
         with without_notices():
             decoded, _ = get_decoder(syntax).as_array(dataset, **options)
         shape = (frame_count(dataset), dataset.Rows, dataset.Columns)
@@ -74,9 +77,35 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
             "decoder knows this encoding. Export it again, or convert it to an uncompressed transfer syntax."
         ) from error
     decoded = decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
+    if shift:
+        decoded = _from_upper_bits(decoded, shift, dataset)
     if photometric == "PALETTE COLOR":
         return _expand_palette(decoded, dataset, where)
     return _ybr_to_rgb(decoded, int(dataset.BitsStored)) if deep_ybr else decoded
+
+
+def _bits_below(dataset: Dataset, syntax: UID) -> int:
+    """Return how many bits lie below the stored ones, as older scanners have it; 0 in all that was written since.
+
+    pydicom, as GDCM, believes BitsStored and not HighBit. JPEG and its kin have their own account of their bits.
+    """
+    if (syntax.is_compressed and syntax != RLELossless) or not dataset.get("HighBit") or not dataset.get("BitsStored"):
+        return 0
+    return max(min(int(dataset.HighBit) + 1, int(dataset.BitsAllocated)) - int(dataset.BitsStored), 0)
+
+
+def _from_upper_bits(words: np.ndarray, shift: int, dataset: Dataset) -> np.ndarray:
+    """Return the values of whole words whose stored bits do not begin with the lowest (PS3.5 8.1.1 until 2011).
+
+    Where only the lowest bits are used, some of them below the stored ones, HighBit is wrong, and they count.
+    """
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    lowest = (words << (allocated - stored)) >> (allocated - stored)  # which keeps the sign
+    if np.any(words & ((1 << shift) - 1)) and np.array_equal(lowest, words):
+        tell(f"{file_of(dataset)}: HighBit is {dataset.HighBit}, but the values stand in the lowest {stored} bits.")
+        return words
+    above = allocated - stored - shift
+    return (words << above) >> (above + shift)
 
 
 def to_uint8(color: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -5,7 +5,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from pathlib import Path
 from typing import BinaryIO
@@ -24,10 +24,11 @@ from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
 from bundle.pyraseg.dicom.uptake import PET_KEYWORDS, PRIVATE_TAGS
+from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
+from bundle.pyraseg.dicom.views import TOMOGRAPHIC, split_views, view_of
 
 LOGGER = logging.getLogger(__name__)
 
-TOMOGRAPHIC = ("CT", "MR", "PT")
 NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG", "REG", "FID", "DOC")
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds add a suffix
@@ -67,13 +68,13 @@ PHASES = {
 # All that the scan reads: no name, identity or free description of a patient among it.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
-    "ManufacturerModelName BodyPartExamined AnatomicRegionSequence PatientPosition Laterality ViewPosition "
-    "PresentationIntentType BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType "
-    "InstanceNumber InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation "
-    "PresentationLUTShape ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "ManufacturerModelName BodyPartExamined AnatomicRegionSequence PatientPosition PresentationIntentType "
+    "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
+    "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
-HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *PET_KEYWORDS.split(), *PRIVATE_TAGS)
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS, *PET_KEYWORDS.split(), *PRIVATE_TAGS)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Series:
     ``uid`` chooses the series in ``read_series``. It is the Series Instance UID, ``instance_uid``; where several series
     have the same, that with ``:1``, ``:2`` and so on behind it; and a made-up ``no-uid:<folder>:<number>`` where the
     files have none. ``headers`` has no pixels. ``stamps`` tell whether a file has changed since, ``patient`` is a hash
-    of what names the patient, or nothing.
+    of what names the patient, or nothing. A view is a series of its own: ``view_of`` is the UID of the one that it
+    stands in, ``view`` what it is, as in ``L_MLO``, where its header says that.
     """
 
     uid: str
@@ -95,6 +97,8 @@ class Series:
     headers: tuple[Dataset, ...] = field(repr=False, compare=False)
     stamps: tuple[Stamp, ...] = field(repr=False, compare=False)
     patient: str = field(repr=False)
+    view_of: str = ""
+    view: str = ""
 
     @property
     def has_uid(self) -> bool:
@@ -112,7 +116,8 @@ class Series:
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
         listed = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
-        return f"{self.uid} ({self.modality or 'no modality'}, {counted(self.frames, 'slice')} of {listed})"
+        what = " ".join(filter(None, [self.modality or "no modality", self.view.replace("_", " ")]))
+        return f"{self.uid} ({what}, {counted(self.frames, 'image' if self.view_of else 'slice')} of {listed})"
 
 
 @dataclass(frozen=True)
@@ -281,7 +286,14 @@ def _name(path: Path, groups: dict[tuple, list[Member]]) -> tuple[Series, ...]:
             continue
         found = told_apart(uid, members)
         for number, own in enumerate(found, 1):
-            series.append(_series(uid if len(found) == 1 else f"{uid}:{number}", uid, own))
+            name = uid if len(found) == 1 else f"{uid}:{number}"
+            views = split_views(own)
+            if len(views) == 1:
+                series.append(_series(name, uid, own))
+                continue
+            for place, view in enumerate(views, 1):
+                made = _series(f"{name}:{place}", uid, view)
+                series.append(replace(made, view_of=name, view=view_of(made.headers[0])))
     return tuple(series)
 
 

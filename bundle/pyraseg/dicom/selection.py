@@ -4,6 +4,7 @@
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 from pydicom.datadict import keyword_dict
@@ -19,8 +20,8 @@ ANY = "any"
 IGNORABLE = {"FrameOfReferenceUID": "frames of reference"}
 #: What else tells stacks apart that cannot be one.
 MIXED = ("FrameOfReferenceUID", "ImageOrientationPatient", "Rows", "Columns", "PixelSpacing")
-#: What numbers the slices in one place: its n-th value is chosen by #n.
-RANKED = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber")
+#: What numbers the slices in one place: its n-th value is chosen by #n. Frames have indices instead of numbers.
+RANKED = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber", "DimensionIndexValues")
 #: Choices that a message lists.
 MOST_CHOICES = 4
 
@@ -44,13 +45,16 @@ def read_selection(select: str | Sequence[str] | Selection | None) -> dict[str, 
         ]
         pairs = [(keyword.strip(), value.strip()) for keyword, _, value in pairs if keyword.strip() or value.strip()]
         if not all(keyword and value for keyword, value in pairs):
-            raise PyrasegError(f"Slices are selected by {written!r}. Write KEYWORD=VALUE, such as AcquisitionNumber=2, "
-                               "and several with a semicolon between them.")  # fmt: skip
+            raise PyrasegError(
+                f"The option select is {written!r}, which lacks a keyword or a value. Write KEYWORD=VALUE, such as "
+                "AcquisitionNumber=2, and several with a semicolon between them."
+            )
         select = dict(pairs)
     for keyword in select:
         if keyword not in keyword_dict:
             raise PyrasegError(
-                f"Slices are selected by DICOM keywords, and {keyword!r} is none.{nearest_hint(keyword, keyword_dict)}"
+                f"The option select takes DICOM keywords, such as AcquisitionNumber, and {keyword!r} is none."
+                f"{nearest_hint(keyword, keyword_dict)}"
             )
     return dict(select)
 
@@ -80,18 +84,24 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
         if not chosen:
             there = "other values" if keyword in IDENTITY else tally(frame.value(keyword) for frame in frames)
             wanted = "that value" if keyword in IDENTITY else short(text(wanted))
-            raise PyrasegError(f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}.")
+            raise PyrasegError(
+                f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}. Correct select or "
+                "leave it out."
+            )
         frames = chosen
     for keyword, rank in ranks.items():
         if mixture(frames, ignored=ignored(select)) or any(frame.plane is None for frame in frames):
             raise PyrasegError(
-                f"Series {series}: {keyword}=#{rank} counts the slices in one place, and these have no places in one "
-                "stack. Select by a value first, with a semicolon between."
+                f"Series {series}: {keyword}=#{rank} counts the slices that lie in one place, and these are not of one "
+                f"stack. Select a stack first, in the form 'KEYWORD=VALUE;{keyword}=#{rank}'."
             )
         numbered = _ranks(frames, keyword)
         frames = [frame for frame in frames if numbered.get(frame) == rank]
         if not frames:
-            raise PyrasegError(f"Series {series}: no place has {rank} slices of different {keyword}.")
+            raise PyrasegError(
+                f"Series {series}: nowhere do {rank} slices of different {keyword} lie in one place, so "
+                f"{keyword}=#{rank} chooses none. Give a smaller number, or select by a value."
+            )
     return frames
 
 
@@ -101,12 +111,14 @@ def _is_rank(value: object) -> bool:
 
 def _ranks(frames: Sequence[Frame], keyword: str) -> dict[Frame, int]:
     """Return the rank of each frame among those in its place by a number, from 1; none where two have the same."""
-    by_place: dict[int, list[tuple[float, Frame]]] = defaultdict(list)
+    by_place: dict[int, list[tuple[tuple[float, ...], Frame]]] = defaultdict(list)
     for frame, place in zip(frames, places(frames), strict=True):
+        value = frame.value(keyword)
         try:
-            by_place[int(place)].append((float(str(frame.value(keyword))), frame))
+            numbers = tuple(float(str(part)) for part in (value if isinstance(value, tuple) else (value,)))
         except ValueError:
             continue
+        by_place[int(place)].append((numbers, frame))
     return {
         frame: rank
         for members in by_place.values()
@@ -118,7 +130,7 @@ def _ranks(frames: Sequence[Frame], keyword: str) -> dict[Frame, int]:
 def choices(frames: Sequence[Frame], *, given: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
     """Return selections, beyond a given one, that were tried: what they choose is one stack and fills all its places.
 
-    Those by one attribute come first, then those by rank, by two attributes, and by one and a rank; of these the first
+    Those by one attribute come first, then those by two, by rank, by one and a rank, and by three; of these the first
     kind that reaches every frame is returned, or the one that reaches most. No frame is chosen twice in vain.
     """
     skipped = ignored(given)
@@ -155,7 +167,13 @@ Candidates = Iterator[tuple[dict[str, object], list[Frame]]]
 def _candidates(
     frames: Sequence[Frame], values: Mapping[str, Sequence[object]], differing: Collection[str], *, ranks: bool
 ) -> list[Callable[[], Candidates]]:
-    """Return the kinds of selections to try."""
+    """Return the kinds of selections to try. What a rank chooses is of one kind: numbers need not go by kinds."""
+    number_of = {frame: number for number, frame in enumerate(frames)}
+    kinds = [values[keyword] for keyword in differing if keyword not in RANKED]
+
+    def are_alike(chosen: Sequence[Frame]) -> bool:
+        numbers = [number_of[frame] for frame in chosen]
+        return all(len({comparable(column[number]) for number in numbers}) == 1 for column in kinds)
 
     def by(keywords: Sequence[str]) -> Candidates:
         groups: dict[tuple, list[int]] = defaultdict(list)
@@ -171,15 +189,17 @@ def _candidates(
         for keyword in differing:
             yield from by([keyword])
 
-    def by_two() -> Candidates:
-        for pair in combinations(differing, 2):
-            yield from by(pair)
+    def by_several(count: int) -> Candidates:
+        for keywords in combinations(differing, count):
+            yield from by(keywords)
 
     def by_rank(among: Sequence[Frame] = frames) -> Candidates:
         for keyword in RANKED:
             numbered = _ranks(among, keyword)
             for rank in range(1, max(numbered.values(), default=0) + 1):
-                yield {keyword: f"#{rank}"}, [frame for frame in among if numbered.get(frame) == rank]
+                chosen = [frame for frame in among if numbered.get(frame) == rank]
+                if are_alike(chosen):
+                    yield {keyword: f"#{rank}"}, chosen
 
     def by_one_and_rank() -> Candidates:
         for select, chosen in by_one():
@@ -187,7 +207,8 @@ def _candidates(
                 if not rank.keys() & select.keys():
                     yield select | rank, ranked
 
-    return [by_one, by_rank, by_two, by_one_and_rank] if ranks else [by_one, by_two]
+    by_two, by_three = partial(by_several, 2), partial(by_several, 3)
+    return [by_one, by_two, by_rank, by_one_and_rank, by_three] if ranks else [by_one, by_two, by_three]
 
 
 def advice(found: Sequence[tuple[dict[str, object], list[Frame]]]) -> str:

@@ -14,7 +14,7 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, hold, release, write_csv, write_text
+from bundle.pyraseg.core import PyrasegError, at_failure, hold, release, write_csv, write_text
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.evaluation.calibration import BoundaryCalibration
 from bundle.pyraseg.evaluation.cases import LESIONS, METRICS, SIZES, CaseScorer
@@ -151,6 +151,7 @@ class ScoreTable:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
         engine.add_event_handler(Events.COMPLETED, self)
+        at_failure(engine, lambda: release(self.output_dir, WORK))
 
     def start(self, engine: Engine) -> None:
         """Forget the cases of an evaluation before, and hold the folder, whose files belong together."""
@@ -178,12 +179,7 @@ class ScoreTable:
             self.done += 1
 
     def __call__(self, engine: Engine) -> None:
-        try:
-            self._write()
-        finally:
-            release(self.output_dir, WORK)
-
-    def _write(self) -> None:
+        """Write the files, and let others have the folder."""
         if self.done != len(self.cases):
             raise RuntimeError(f"{self.done} of {len(self.cases)} cases were evaluated: their names would be wrong.")
         summary = self.table.summary()
@@ -200,6 +196,7 @@ class ScoreTable:
         write_text(self.output_dir / "summary.json", json.dumps(plain(summary), indent=1, allow_nan=False) + "\n")
         print(format_summary(summary))
         logger.info("Scores of %d cases, and their summary, are in %s", len(self.cases), self.output_dir)
+        release(self.output_dir, WORK)
 
     def _review(self) -> dict[str, Any]:
         """Write the cases in the order in which a person should look at them; return what the order is worth."""

@@ -14,7 +14,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
-from bundle.pyraseg.core import PyrasegError, nearest_hint
+from bundle.pyraseg.core import PyrasegError, at_failure, nearest_hint
 from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.inference.inputs import Tally, describe
 from bundle.pyraseg.transforms import geometry_of
@@ -133,6 +133,7 @@ class SavePredictions:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
+        at_failure(engine, self._close)
 
     def start(self) -> None:
         for writer in self.writers.values():
@@ -151,12 +152,16 @@ class SavePredictions:
 
     def finish(self) -> None:
         self._wait()
+        self._close()
+        self.tally.finish()
+
+    def _close(self) -> None:
+        """End the writing, and then the tables, whose folders others may have."""
         if self._pool is not None:
             self._pool.shutdown()
         for writer in self.writers.values():
             if isinstance(writer, Table):
                 writer.finish()
-        self.tally.finish()
 
     def _wait(self) -> None:
         if self._writing is not None:

@@ -104,7 +104,10 @@ def _opaque(alpha: np.ndarray, path: str | Path) -> np.ndarray | None:
         return None
     if not np.array_equal(levels, [0, 255]):
         what = "half transparent" if levels.any() else "transparent everywhere"
-        raise PyrasegError(f"The label {path} is {what}: what was painted is not told. Save it with class values.")
+        raise PyrasegError(
+            f"The label {path} is {what}, which does not say which of its pixels were painted. Save it without "
+            "transparency, as gray values that are those of the classes."
+        )
     return alpha == 255
 
 

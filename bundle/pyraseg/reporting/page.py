@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bundle.pyraseg.core import PyrasegError, file_digest, protect, protecting_inputs, write_text
+from bundle.pyraseg.core import PyrasegError, file_digest, protect, write_text
 from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.reporting.sections import (
@@ -46,7 +46,6 @@ SORTED = {
 }
 
 
-@protecting_inputs()
 def write_report(
     output_dir: str | Path,
     *,

@@ -15,6 +15,7 @@ from bundle.pyraseg.core import (
     PyrasegError,
     pixel_files,
     protect,
+    protecting_inputs,
     require_replaceable,
     without_suffix,
 )
@@ -40,7 +41,8 @@ SIDECARS = (
 def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
-    Every DICOM series, whatever its files are called, is one input; so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
+    Every DICOM series, whatever its files are called, is one input, and so is every view where a series holds several
+    (`x_L_CC` is the left CC view in the file x); so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
     or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
@@ -103,13 +105,15 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     if sidecars:
         kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("Files beside the images that are no images were left out: %s", listed)
+        logger.warning("Left out, because they are not images: %s", listed)
     images = sorted((item for item in found if "image" in item), key=_first_file)
     protect(file for item in images for file in _files_of(item))
     protect(detached)
     _name(images)
     if output is not None:
-        require_apart(images, path, output, left_out=output)
+        with protecting_inputs():  # whether a run is open or not
+            protect(detached)
+            require_apart(images, path, output, left_out=output)
     names = {item["name"] for item in images}
     faults = [item for item in found if "fault" in item]
     for item in faults:  # the books of a run are kept by name
@@ -132,9 +136,12 @@ def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str
     path, output = Path(path).expanduser(), Path(output)
     root = path if path.is_dir() else path.parent
     _require_two(root, output)
-    results = [output / f"{item['name']}{suffix}" for item in items if "image" in item for suffix in (".png", NIFTI[1])]
-    for result in results:
-        require_replaceable(result)
+    items = [item for item in items if "image" in item]
+    results = [output / f"{item['name']}{suffix}" for item in items for suffix in (".png", NIFTI[1])]
+    with protecting_inputs():
+        protect(file for item in items for file in _files_of(item))
+        for result in results:
+            require_replaceable(result)
     searched = path.is_dir() and root.resolve()
     for folder in dict.fromkeys([output, *(result.parent for result in results)]):
         lies = [folder.resolve(), *folder.resolve().parents]
@@ -221,10 +228,10 @@ def _is_sidecar(file: Path) -> bool:
 
 
 def _series_name(series: Series, root: Path) -> str:
-    """Name a series after its folder, a lone file after itself."""
+    """Name a series after its folder, a lone file after itself, and one of several views after what it is, too."""
     first = series.files[0].relative_to(root)
-    if len(series.files) == 1:
-        return without_suffix(first.as_posix())
+    if len(series.files) == 1 or series.view_of:
+        return "_".join(filter(None, [without_suffix(first.as_posix()), series.view]))
     folder = Path(commonpath(file.relative_to(root).parent for file in series.files))  # a medium may spread it
     if folder.name:
         return folder.as_posix()

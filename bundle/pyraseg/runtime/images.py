@@ -19,7 +19,15 @@ from bundle.pyraseg.core import (
     read_photograph,
     valid_percentiles,
 )
-from bundle.pyraseg.dicom import LPS_TO_RAS, Geometry, SeriesStream, VoiLut, VoiWindow, slice_orientation
+from bundle.pyraseg.dicom import (
+    LPS_TO_RAS,
+    Geometry,
+    SeriesStream,
+    VoiLut,
+    VoiWindow,
+    resampled_size,
+    slice_orientation,
+)
 from bundle.pyraseg.runtime.model import Model
 
 T = TypeVar("T")
@@ -133,6 +141,7 @@ def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
     oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
     edges = with_neighbors(_edges(free, stream), context_slices) if free else None
     for stack in with_neighbors(oriented, context_slices):
+        resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph does
         step = -1 if backwards else 1
         feed = {**constant, "image": np.stack(stack[::step])[None]}
         if edges is not None:

@@ -148,7 +148,7 @@ def promote(weights: str | Path, model: str | Path) -> None:
 
     The replaced model goes to `replaced/` beside `model`, under a name made of its content's hash: it stays selectable,
     and a folder listing shows one model only. Of several processes the first one does it. The folder of `weights` is
-    free for another training then.
+    free for another training then, whether that went well or not.
 
     Raises:
         PyrasegError: there are no weights at that path, or some are NaN or infinite.
@@ -156,6 +156,13 @@ def promote(weights: str | Path, model: str | Path) -> None:
     if process_rank() > 0:
         return
     weights, model = Path(weights), Path(model)
+    try:
+        _promote(weights, model)
+    finally:
+        release(weights.parent, WORK)
+
+
+def _promote(weights: Path, model: Path) -> None:
     if not weights.is_file():
         raise PyrasegError(f"There are no weights at {weights} to promote: train with validation first.")
     read_model(weights)
@@ -169,4 +176,3 @@ def promote(weights: str | Path, model: str | Path) -> None:
     with replacing(model, keeps_old=zipfile.is_zipfile(model)) as temporary:  # weights, which `replaced/` now holds
         shutil.copyfile(weights, temporary)
     logger.info("The model of the bundle is now %s", model)
-    release(weights.parent, WORK)

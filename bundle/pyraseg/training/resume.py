@@ -15,9 +15,11 @@ from torch.optim import Optimizer
 from bundle.pyraseg.core import (
     ModelSettings,
     PyrasegError,
+    at_failure,
     from_first,
     hold,
     process_rank,
+    release,
     require_replaceable,
     write_json,
 )
@@ -96,6 +98,7 @@ class Checkpoints:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self._tell)
+        at_failure(engine, lambda: release(self.folder.parent, WORK))
 
     def files(self) -> list[Path]:
         """Return the checkpoints, the newest first."""
@@ -147,13 +150,20 @@ class Checkpoints:
         """Return the checkpoint that the run goes on from, or None where it begins.
 
         It is asked when the run starts; a config asks it before data are prepared as well. From here on the folder is
-        held, until the model is promoted or the process ends.
+        held, until the model is promoted, the run fails or the process ends. Where this raises, it is free.
 
         Raises:
             PyrasegError: another training is at work in the folder, or it holds a run that this one would destroy, or
                 that it cannot go on with.
         """
-        from_first(lambda: hold(self.folder.parent, WORK))
+        self._hold()
+        try:
+            return self._checked()
+        except BaseException:
+            release(self.folder.parent, WORK)
+            raise
+
+    def _checked(self) -> dict | None:
         content = from_first(self.newest)
         if content is None:
             return None
@@ -176,9 +186,13 @@ class Checkpoints:
             )
         return content
 
+    def _hold(self) -> None:
+        from_first(lambda: hold(self.folder.parent, WORK))
+
     def _start(self, engine: Engine) -> None:
-        if engine.state.epoch > 0:
-            return  # the same engine runs on, as a federated client does round after round
+        if engine.state.epoch > 0:  # the same engine runs on, as a federated client does round after round
+            self._hold()
+            return
         content = self.check()
         if content is not None:
             self._restore(engine, content)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, pixel_files, read_itk_header, tell
 from bundle.pyraseg.dicom import LPS_TO_RAS, voxel_sizes
-from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume
+from bundle.pyraseg.transforms.nifti import in_mm, inflate, is_place, listed_sizes, one_volume, require_pixels
 
 #: Length in mm of the units of length that headers name.
 UNITS = {
@@ -36,9 +36,12 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     segments = {key: text for key, text in header.items() if re.match(r"Segment\d+_", key)}
     _require_pixels(path, header, end)
     # not whatever its content is: of formats that nobody named some let a file show others of this machine
-    form = (itk.NrrdImageIO if path.suffix.lower() in (".nrrd", ".nhdr") else itk.MetaImageIO).New()
+    name = "NRRD" if path.suffix.lower() in (".nrrd", ".nhdr") else "MetaImage"
+    form = (itk.NrrdImageIO if name == "NRRD" else itk.MetaImageIO).New()
     if not form.CanReadFile(str(path)):
-        raise PyrasegError(f"{path} is no file of its format. Replace the file or leave it out.")
+        raise PyrasegError(
+            f"{path} is named as {name}, but its content is no {name}. Save it as {name} or leave it out."
+        )
     form.SetFileName(str(path))
     form.ReadImageInformation()
     shape = one_volume(tuple(form.GetDimensions(axis) for axis in range(form.GetNumberOfDimensions())), path)
@@ -47,9 +50,9 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     color = parts == 3 and kind == "unsigned_char" and shape[2] == 1 and not segments
     if parts > 1 and not (color or segments):
         raise PyrasegError(
-            f"{path} holds {parts} numbers a voxel, such as colors, vectors, contrasts or masks of classes, and one is "
-            "read. Save the one to use as a file of its own; masks of classes go as one file each into a folder, named "
-            "after their classes."
+            f"{path} holds {parts} numbers in each voxel, such as colors, vectors, contrasts or masks of classes, and "
+            "only one can be read. Save the one to use as a file of its own; of masks of classes save each as a file, "
+            "named after its class, into one folder, and give the folder."
         )
     reader = itk.ImageFileReader[(itk.Image if parts == 1 else itk.VectorImage)[pixel, 3]].New(
         FileName=str(path), ImageIO=form
@@ -62,10 +65,12 @@ def read_itk(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     affine[:3, 3] = image.GetOrigin()
     if not is_place(affine):
         raise PyrasegError(
-            f"{path} has voxels of {listed_sizes(voxel_sizes(affine))} mm, which cannot be. Correct its header."
+            f"The voxel sizes in the header of {path} are {listed_sizes(voxel_sizes(affine))}, and its axes do not "
+            "give every voxel a place of its own. Correct sizes and directions in its header."
         )
-    scale, oriented = _scale(path, header), _is_oriented(path, header)
+    (scale, unit), oriented = _scale(path, header), _is_oriented(path, header)
     meta: dict[str, Any] = {"affine": in_mm(LPS_TO_RAS @ affine, scale), "oriented": oriented}
+    require_pixels(meta["affine"], shape, path, unit=unit)
     if segments:
         meta["segments"] = segments
     return np.moveaxis(array, (0, 1, 2), (2, 1, 0)), meta
@@ -84,18 +89,21 @@ def _require_pixels(path: Path, header: dict[str, str], end: int) -> None:
             pass
 
 
-def _scale(path: Path, header: dict[str, str]) -> float:
-    """Return the length in mm of the unit that a header counts in; without one it is mm."""
+def _scale(path: Path, header: dict[str, str]) -> tuple[float, str]:
+    """Return the length in mm of the unit that a header counts in, and its name; without one it is mm."""
     stated = re.findall(r'"([^"]*)"', header.get("space units", "")) or [header.get("distanceunits", "")]
     units = {unit.strip().lower() for unit in stated} - {"", "?", "mm"}
     if not units:
-        return 1.0
+        return 1.0, "mm"
     if len(units) > 1 or not units <= set(UNITS):
-        tell(f"{path}: its header counts in {', '.join(sorted(units))}, taken as mm. If that is wrong, correct it.")
-        return 1.0
+        tell(
+            f"{path}: its header counts in {', '.join(sorted(units))}, which was taken for mm. If that is wrong, "
+            "correct it."
+        )
+        return 1.0, "mm"
     (unit,) = units
-    tell(f"{path}: its header counts in {unit}, turned into mm. If that is wrong, correct the header.")
-    return UNITS[unit]
+    tell(f"{path}: its header counts in {unit}, and was turned into mm. If that is wrong, correct the header.")
+    return UNITS[unit], unit
 
 
 def _is_oriented(path: Path, header: dict[str, str]) -> bool:

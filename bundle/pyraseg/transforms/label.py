@@ -356,5 +356,8 @@ def whole_numbers(values: np.ndarray, path: Path, *, step: float = 1.0) -> np.nd
     off = np.abs(values - nearest)
     near = off <= (max(NEARLY_WHOLE, step / 2) if step < 1 else NEARLY_WHOLE)
     if near.all() and (most := float(off.max(initial=0))) > ROUNDING:
-        tell(f"{path}: its values are up to {most:.2g} beside whole numbers, and were rounded.")
+        tell(
+            f"{path}: its values are up to {most:.2g} from whole numbers, and were rounded to them. If they are no "
+            "class values, give another label."
+        )
     return np.where(near, nearest, values)

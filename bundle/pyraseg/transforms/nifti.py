@@ -19,6 +19,8 @@ from bundle.pyraseg.dicom import apply_affine, unit_normal, voxel_sizes
 GRID_TOLERANCE = 0.1
 #: Share by which two voxel sizes may differ that are meant to be the same.
 SIZE_TOLERANCE = 0.01
+#: Pixels of a slice are no larger than this in mm; the step to the next slice may be, as between localizers.
+LARGEST_PIXEL = 100.0
 #: Length in mm and name of the units that a header may count in; files without a unit count in mm.
 UNITS = {0: (1.0, "mm"), 1: (1000.0, "meters"), 2: (1.0, "mm"), 3: (0.001, "micrometers")}
 #: The fields of a header that say where its voxels lie.
@@ -70,9 +72,14 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         image = found[0].from_stream(stream)
         dtype, shape = image.get_data_dtype(), one_volume(image.shape, path)
         if dtype.fields:
-            raise PyrasegError(f"{path} holds colors (RGB), not one number a voxel. Convert it to gray values.")
+            raise PyrasegError(
+                f"{path} holds colors (RGB), and a volume has one number in each voxel. Convert it to gray values."
+            )
         if dtype.kind == "c":
-            raise PyrasegError(f"{path} holds complex numbers. Save their magnitude, or what else is to be seen.")
+            raise PyrasegError(
+                f"{path} holds complex numbers, and a volume has one real number in each voxel. Save the magnitude, "
+                "or the phase, as a file of its own."
+            )
         values = np.asarray(image.dataobj).reshape(shape, order="F")
     meta = {**_placed(image, shape, path), "place": {name: np.array(image.header[name]) for name in PLACE}}
     if dtype.kind in "iu":
@@ -96,12 +103,12 @@ def inflate(path: Path, start: int = 0) -> Iterator[bytes]:
             unpacking = zlib.decompressobj(wbits=47)  # of either
             while not unpacking.eof:
                 if not packed:
-                    raise PyrasegError(f"{path} is cut: its compressed content has no end. Get it again.")
+                    raise PyrasegError(f"{path} is incomplete: its compressed content ends too early. Get it again.")
                 try:
                     piece = unpacking.decompress(packed)
                 except zlib.error as error:
                     raise PyrasegError(
-                        f"{path} is damaged: what it has compressed is wrong ({error}). Get it again."
+                        f"{path} is damaged: its compressed content cannot be unpacked ({error}). Get it again."
                     ) from error
                 yield piece
                 packed = unpacking.unused_data or file.read(PIECE)
@@ -127,13 +134,13 @@ def one_volume(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
     width, height, depth = (*shape[:3], 1, 1, 1)[:3]
     listed = " x ".join(map(str, shape))
     if 0 in shape or not shape:
-        raise PyrasegError(f"{path} holds no voxels ({listed}). Replace the file or leave it out.")
+        raise PyrasegError(f"{path} holds no voxels: its size is {listed or 'not stated'}. Replace it or leave it out.")
     count = int(np.prod(shape[3:], dtype=int))
     if count > 1:
         raise PyrasegError(
-            f"{path} holds {count} volumes ({listed} voxels), such as times, contrasts or masks of classes, and one is "
-            "read. Save the one to use as a file of its own, as nibabel.load(...).slicer[..., 0] gives it; masks of "
-            "classes go as one file each into a folder, named after their classes."
+            f"{path} holds {count} volumes ({listed} voxels), such as times, contrasts or masks of classes, and only "
+            "one can be read. Save the one to use as a file of its own, as nibabel.load(...).slicer[..., 0] gives it; "
+            "of masks of classes save each as a file, named after its class, into one folder, and give the folder."
         )
     return width, height, depth
 
@@ -156,7 +163,10 @@ def _placed(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> d
         if is_place(affine):
             forms[name] = affine
         else:
-            tell(f"{path}: its {name} is no place ({np.round(affine[:3], 3).tolist()}) and is not used.")
+            tell(
+                f"{path}: its {name} ({np.round(affine[:3], 3).tolist()}) does not give every voxel a place of its "
+                "own, and was not used. Correct the header."
+            )
     oriented = bool(forms)
     forms = forms or {"voxel sizes": np.diag([*sizes, 1])}
     axes = np.array(shape) > 1  # how thick a lone slice is says nothing
@@ -167,7 +177,10 @@ def _placed(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> d
     ]
     taken = (fitting or list(forms))[0]
     if not is_place(forms[taken]):
-        raise PyrasegError(f"{path} has voxels of {listed_sizes(sizes)} mm, which cannot be. Correct its header.")
+        raise PyrasegError(
+            f"The voxel sizes in the header of {path} are {listed_sizes(sizes)}, and each must be a number above 0. "
+            "Correct its header (pixdim), or set its qform or sform."
+        )
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij")).reshape(3, -1).T
     others = [affine for name, affine in forms.items() if name != taken]
     beside = [np.abs(apply_affine(np.linalg.inv(forms[taken]) @ one, corners) - corners).max() for one in others]
@@ -189,7 +202,11 @@ def _placed(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> d
         )
     if unit != "mm":
         now = listed_sizes(voxel_sizes(meta["affine"]))
-        tell(f"{path}: its header counts in {unit}; in mm its voxels have {now}. If that is wrong, correct the header.")
+        tell(
+            f"{path}: its header counts in {unit}, so its voxels were taken to be {now} mm large. If that is wrong, "
+            "correct the unit in its header (xyzt_units)."
+        )
+    require_pixels(meta["affine"], shape, path, unit=unit)
     return meta
 
 
@@ -203,6 +220,19 @@ def _sizes_of(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def is_place(affine: np.ndarray) -> bool:
     """Return whether an affine gives every voxel a place of its own."""
     return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 0
+
+
+def require_pixels(affine: np.ndarray, shape: tuple[int, int, int], path: Path, *, unit: str) -> None:
+    """Refuse voxels (affine to mm) that are too large for a patient along more than one axis: then a unit is wrong.
+
+    On a model's grid such a volume would have thousands of times as many voxels as memory holds.
+    """
+    sizes = voxel_sizes(affine)
+    if np.count_nonzero(sizes[np.array(shape) > 1] > LARGEST_PIXEL) > 1:
+        raise PyrasegError(
+            f"{path} has voxels of {listed_sizes(sizes)} mm (its header counts in {unit}). Pixels of more than "
+            f"{LARGEST_PIXEL:g} mm are in no image of a patient: correct the unit or the voxel sizes in its header."
+        )
 
 
 def in_mm(affine: np.ndarray, scale: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from monai.transforms.utils import scale_affine
 from monai.utils import TraceKeys, ensure_tuple_rep
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import resampled_size
 
 
 def resize_rasters(images: torch.Tensor, size: tuple[int, int], **options: Any) -> torch.Tensor:
@@ -111,6 +112,10 @@ class ResampleSlices(AntialiasedResize):
         spacing: mm between pixels, along both axes of the slice.
         mode: "bilinear" for images, "nearest" for labels.
 
+    Raises:
+        PyrasegError: the spacing is not positive, or (when called) an image has no size in mm, or one that cannot be
+            resampled, see `resampled_size`.
+
     Shapes: (C, W, H, D) -> (C, W', H', D).
     """
 
@@ -128,8 +133,9 @@ class ResampleSlices(AntialiasedResize):
                 "pixels have a size in mm. `pyraseg models` lists the included models, and --model gives one to "
                 "`pyraseg segment`."
             )
-        pairs = zip(img.shape[1:3], img.pixdim, strict=False)
-        return self.to_size(img, *(max(1, round(size * float(pixel) / self.spacing)) for size, pixel in pairs))
+        width, height, *_ = img.pixdim
+        name = img.meta.get("filename_or_obj", "An image")
+        return self.to_size(img, *resampled_size(img.shape[1:3], (width, height), self.spacing, name=name))
 
 
 class ResizePhotograph(AntialiasedResize):

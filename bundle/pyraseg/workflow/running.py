@@ -17,7 +17,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from bundle.pyraseg.core import first_to_fail, mendable
+from bundle.pyraseg.core import begin_run, first_to_fail, mendable
 from bundle.pyraseg.workflow.config import require_as_typed, require_kind, require_used, require_values
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ def bundle_root() -> str:
 def check_config() -> None:
     """Refuse the running config: a key that nothing uses, a value of a wrong kind, images of another kind than it says.
 
-    It stands in `initialize`, before anything takes a value of the config.
+    It stands in `initialize`, before anything takes a value of the config, and begins the run: what it reads from here
+    on is an input, see `protect`.
 
     Raises:
         PyrasegError: see `require_as_typed`, `require_used`, `require_values` and `require_kind`.
@@ -101,3 +102,4 @@ def check_config() -> None:
     require_used(parser)
     require_values(parser)
     require_kind(parser)
+    begin_run()

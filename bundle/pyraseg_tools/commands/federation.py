@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bundle.pyraseg.commands import command_parser, home, split_options
-from bundle.pyraseg.core import PyrasegError, hold
+from bundle.pyraseg.core import PyrasegError, held
 from bundle.pyraseg.training import save_model
 from bundle.pyraseg.workflow import read_config, verbatim
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
@@ -94,15 +94,15 @@ def main(argv: list[str] | None = None) -> None:
     if " " in f"{folder}{home()}":
         raise PyrasegError(f"NVFlare splits its arguments at spaces: {folder} and {home()} must not contain any.")
     datasets = [path.expanduser().resolve() for path in options.datasets] if options.datasets else [None, None]
-    hold(folder, "federation")
-    settings = {**given, "rounds": options.rounds, "local_epochs": options.local_epochs}
-    read_config(files(), settings)  # a mistyped option is told before anything is written
-    overlays = write_sites(folder, datasets, settings)
-    for overlay in overlays.values():  # what is wrong with a data set is told before NVFlare starts
-        read_config([*files(), overlay]).get_parsed_content("cases")
-    checkpoint = simulate(folder, overlays, rounds=options.rounds)
-    config = read_config([*files(), *overlays.values()])
-    network = config.get_parsed_content("network_def")
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
-    save_model(network.state_dict(), folder / "model.pt", settings=config.get_parsed_content("settings"))
+    with held(folder, "federation"):
+        settings = {**given, "rounds": options.rounds, "local_epochs": options.local_epochs}
+        read_config(files(), settings)  # a mistyped option is told before anything is written
+        overlays = write_sites(folder, datasets, settings)
+        for overlay in overlays.values():  # what is wrong with a data set is told before NVFlare starts
+            read_config([*files(), overlay]).get_parsed_content("cases")
+        checkpoint = simulate(folder, overlays, rounds=options.rounds)
+        config = read_config([*files(), *overlays.values()])
+        network = config.get_parsed_content("network_def")
+        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
+        save_model(network.state_dict(), folder / "model.pt", settings=config.get_parsed_content("settings"))
     print(f"The model of {len(overlays)} sites after {options.rounds} rounds is {folder / 'model.pt'}")

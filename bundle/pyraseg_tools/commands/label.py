@@ -126,7 +126,7 @@ def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str
         return {"dicom": "false", "patient_pattern": patient_pattern}
     refuse_pattern(patient_pattern)
     scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
-    count = sum(series.has_uid for series in scan.series)
+    count = sum(series.has_uid or bool(series.view_of) for series in scan.series)
     if not count:
         raise PyrasegError(
             f"{folder} holds no image: it must contain {', '.join(patterns)} files, or DICOM series at any depth. "

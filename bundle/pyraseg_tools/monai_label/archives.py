@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import replacing
-from bundle.pyraseg.dicom import Scan, scan_files, without_notices
+from bundle.pyraseg.dicom import Scan, Series, scan_files, without_notices
 from bundle.pyraseg.labels import ImageUids
 from bundle.pyraseg_tools.pacs import (
     RemoteLabel,
@@ -115,11 +115,9 @@ class FolderArchive:
 
     def series(self) -> list[RemoteSeries]:
         return [
-            RemoteSeries(
-                series.study_uid, series.uid, series.modality, len(series.files), ImageUids.of_images(series.headers)
-            )
+            RemoteSeries(series.study_uid, uid, series.modality, len(series.files), ImageUids.of_images(series.headers))
             for series in self._scanned().series
-            if series.has_uid  # nothing could refer to another one
+            if (uid := _image_id(series))  # nothing could refer to another one
         ]
 
     def labels(self) -> list[RemoteLabel]:
@@ -133,7 +131,7 @@ class FolderArchive:
         return [self._known[state] for state in states.values()]
 
     def fetch(self, series: RemoteSeries, folder: Path) -> None:
-        (files,) = [found.files for found in self._scanned().series if found.uid == series.uid]
+        (files,) = [found.files for found in self._scanned().series if _image_id(found) == series.uid]
         for number, file in enumerate(files):
             (folder / f"{number:06d}.dcm").symlink_to(file.resolve())
 
@@ -143,3 +141,10 @@ class FolderArchive:
     def store(self, segmentation: Dataset) -> None:
         with replacing(self.folder / "labels" / f"{segmentation.SOPInstanceUID}.dcm") as temporary:
             segmentation.save_as(temporary)
+
+
+def _image_id(series: Series) -> str:
+    """Return the UID that stands for a series alone, for one of several views that of its image; or nothing."""
+    if series.view_of:
+        return str(series.headers[0].get("SOPInstanceUID") or "")
+    return series.uid if series.has_uid else ""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import PyrasegError, hold, release, replacing
+from bundle.pyraseg.core import PyrasegError, held, replacing
 
 FORMAT = 1
 
@@ -80,21 +80,20 @@ def _read(path: Path) -> dict[str, dict[str, dict]]:
 
 @contextmanager
 def sole_user(folder: Path) -> Generator[Path]:
-    """Keep other processes out of a folder, and yield an empty one within it for images of patients.
+    """Keep all others out of a folder, and yield an empty one within it for images of patients.
 
     Only the user can read in it. It is emptied at the end, or at the next start where a process was killed.
 
     Raises:
-        PyrasegError: another process is at work there.
+        PyrasegError: another worker is at work there, of this process or another.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    hold(folder, "worker")
     images = folder / "images"
-    if images.exists():
-        shutil.rmtree(images)
-    images.mkdir(mode=0o700)
-    try:
-        yield images
-    finally:
-        shutil.rmtree(images)
-        release(folder, "worker")
+    with held(folder, "worker"):
+        if images.exists():
+            shutil.rmtree(images)
+        images.mkdir(mode=0o700)
+        try:
+            yield images
+        finally:
+            shutil.rmtree(images)

@@ -130,7 +130,7 @@ def _stacks_of(series: Series) -> list[Stack]:
     """Return a series as one stack, or file by file where no file has a patient position."""
     members = list(zip(series.files, series.headers, strict=True))
     if len(members) == 1 or any(_has_place(header) for header in series.headers):
-        return [Stack(series.uid, series.study_uid, series.files, series.headers)]
+        return [Stack(series.view_of or series.uid, series.study_uid, series.files, series.headers)]
     return [Stack(series.uid, series.study_uid, (file,), (header,)) for file, header in members]
 
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do literally what a message advises."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import gdcm
+import pydicom
+
+
+def select(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
+    """Read with each `--select` that the message types."""
+    advised = re.findall(r"--select ('(?:[^']|'\"'\"')*'|\S+)", message)
+    assert advised, message
+    return [(folder, {"select": shlex.split(text)[0].rstrip(",.")}) for text in advised]
+
+
+def folder_each(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
+    """Give each series a folder of its own."""
+    assert re.search(r"Give each a folder of its\s+own", message), message
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        series = pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID
+        (work / series).mkdir(exist_ok=True)
+        shutil.copy(file, work / series)
+    return [(own, {}) for own in sorted(work.iterdir())]
+
+
+def file_alone(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
+    """Read each file alone."""
+    assert "read one file alone" in message or "read each file alone" in message, message
+    return [(file, {}) for file in sorted(folder.rglob("*")) if file.is_file()]
+
+
+def uncompressed(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
+    """Convert the files to an uncompressed transfer syntax, with GDCM."""
+    assert "convert it to an uncompressed transfer syntax" in message, message
+    for file in folder.iterdir():
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(file))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(work / file.name))
+        assert writer.Write()
+    return [(work, {})]
+
+
+def remove_copies(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
+    """Remove files whose pixels and place another has."""
+    assert "Remove the copies" in message, message
+    seen = set()
+    for file in sorted(folder.iterdir()):
+        dataset = pydicom.dcmread(file)
+        content = str(dataset.ImagePositionPatient), dataset.PixelData
+        if content not in seen:
+            seen.add(content)
+            shutil.copy(file, work)
+    return [(work, {})]
