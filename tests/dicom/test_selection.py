@@ -103,7 +103,7 @@ FORMS = {
         3, lambda phase, k: {"AcquisitionTime": f"120000.{phase + 1}50000"}, "times"),
     "magnitude and phase of two echoes": (
         4, lambda phase, k: {"EchoTime": 4.6 * (phase // 2 + 1), "ImageType": ["ORIGINAL", "PRIMARY", "MP"[phase % 2]]},
-        "echoes, kinds of image"),
+        "echoes, magnitude, phase, real or imaginary images"),
 }  # fmt: skip
 
 

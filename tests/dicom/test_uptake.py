@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from monai.data import MetaTensor
+from pydicom import dcmread
 from pydicom.uid import (
     EnhancedPETImageStorage,
     ImplicitVRLittleEndian,
@@ -17,7 +19,8 @@ from pydicom.uid import (
 
 from bundle.pyraseg.dicom.luts import VoiWindow, apply_voi_lut
 from bundle.pyraseg.dicom.series import SeriesStream, read_series
-from bundle.pyraseg.transforms.reader import MedicalImageReader
+from bundle.pyraseg.transforms.reader import MedicalImageReader, from_dicom
+from bundle.pyraseg_tools.datasets.voc.pictures import lossless_pictures, restore_values
 from tests.helpers.dicom_files import item, save, write_enhanced, write_series
 
 HALF_LIFE = 6600.0  # of the tests, s: 1 h 50 min
@@ -34,15 +37,15 @@ def injection(**changes: object) -> object:
     return item(**{name: value for name, value in (stated | changes).items() if value is not None})
 
 
-def pet(folder: Path, *, per_slice=lambda index: {}, **changes: object) -> list[Path]:
+def pet(folder: Path, *, stored: np.ndarray = STORED, per_slice=lambda index: {}, **changes: object) -> list[Path]:
     """Write three slices of 5000 Bq/ml, scanned at 11:50 on one day, injected 1 h 50 min before."""
-    stated = {
+    attributes = {
         "Modality": "PT", "SOPClassUID": PositronEmissionTomographyImageStorage, "Units": "BQML",
         "DecayCorrection": "START", "CorrectedImage": ["DECY", "ATTN", "SCAT"], "RescaleSlope": 5,
         "PatientWeight": 70, "SeriesDate": "20240101", "SeriesTime": "115000", "AcquisitionDate": "20240101",
         "AcquisitionTime": "115000", "RadiopharmaceuticalInformationSequence": injection(),
     }  # fmt: skip
-    return write_series(folder, STORED, per_slice=per_slice, **(stated | changes))
+    return write_series(folder, stored, per_slice=per_slice, **(attributes | changes))
 
 
 def require(folder: Path, value: float, *, unit: str = "SUVbw") -> None:
@@ -137,8 +140,6 @@ def test_an_injection_that_a_dynamic_scan_watches(tmp_path):
 
 
 def add_private(file: Path, group: int, creator: str, element: int, vr: str, value: object, **options: object) -> None:
-    from pydicom import dcmread
-
     dataset = dcmread(file)
     dataset.private_block(group, creator, create=True).add_new(element, vr, value)
     save(dataset, file, **options)
@@ -174,8 +175,6 @@ def test_an_enhanced_object(tmp_path):
             RadiopharmaceuticalStartTime=None, RadiopharmaceuticalStartDateTime="20240101100000",
             RadionuclideTotalDose=350),
     )  # fmt: skip
-    from pydicom import dcmread
-
     dataset = dcmread(tmp_path / "pet.dcm")
     dataset.SOPClassUID = EnhancedPETImageStorage
     save(dataset, tmp_path / "pet.dcm")
@@ -261,3 +260,18 @@ def test_windows_of_the_header_show_the_same(tmp_path, function):
         apply_voi_lut(uptake.pixels, uptake.voi[0][0]), apply_voi_lut(stored.pixels, stored.voi[0][0]), atol=1e-6
     )
     assert list(SeriesStream(tmp_path).views()) == list(uptake.voi)
+
+
+def test_values_differ_by_the_slope_times_the_factor(tmp_path):
+    """So pictures of 16 bits keep every value, and the values are rounded once."""
+    stored = np.random.default_rng(1).integers(0, 65536, (3, 8, 10)).astype(np.uint16)
+    slopes = [0.000123, 0.5, 3.7]
+    pet(tmp_path, stored=stored, per_slice=lambda index: {"RescaleSlope": slopes[index]})
+    image = read_series(tmp_path)
+    assert image.factors == pytest.approx([4e-4] * 3, rel=1e-12)
+    steps = np.multiply(slopes, image.factors)
+    np.testing.assert_array_equal(image.pixels, (stored * steps[:, None, None]).astype(np.float32))
+    array, meta = from_dicom(image)
+    pictures = lossless_pictures(MetaTensor(array[None], meta=meta), steps)
+    restored = np.stack([restore_values(picture.pixels, picture.mapping) for picture in pictures])
+    np.testing.assert_allclose(restored, image.pixels, rtol=1e-6)

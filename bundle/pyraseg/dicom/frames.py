@@ -13,13 +13,15 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import OVERLAP
+from bundle.pyraseg.dicom.differences import PHASES, are_pages, kinds_of
 from bundle.pyraseg.dicom.found import opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax, without_notices
+from bundle.pyraseg.dicom.others import refuse_others
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
-from bundle.pyraseg.dicom.scan import PHASES, Scan, Series, find_series
+from bundle.pyraseg.dicom.scan import Scan, Series, find_series
 from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, ignored, read_selection, selected, typed
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC
 
@@ -71,6 +73,7 @@ def _choose(scan: Scan, series_uid: str | None) -> Series:
 def _frames_of(series: Series) -> list[Frame]:
     frames, polarity = [], {}
     for file, header, stamp in zip(series.files, series.headers, series.stamps, strict=True):
+        refuse_others(file, header)
         _require_possible(file, header)
         if grid_kind(header):  # it could not be unpacked when it was found
             with opened(file, stamp) as (stream, _), without_notices():
@@ -203,7 +206,12 @@ def _require_distinct(series: Series, frames: list[Frame], select: Selection) ->
         )
     stacks = choices(frames, given=select)
     chosen = [keyword for keyword in PHASES if any(keyword in choice for choice, _ in stacks)]
-    kinds = ", ".join(dict.fromkeys(PHASES[keyword] for keyword in chosen or differing))
+    told = {keyword: {comparable(twin.value(keyword)): twin.value(keyword) for twin in twins} for keyword in differing}
+    kinds = ", ".join(kinds_of({keyword: list(values.values()) for keyword, values in told.items()}, chosen))
+    if len(shared) == 1 and are_pages(
+        {twin.value("ImageType") for twin in twins}, {twin.value("SOPClassUID") for twin in twins}
+    ):
+        kinds = "pages to be read, such as exam summaries or dose reports, and no slices"
     shown = differing[:MOST_GROUPS] or [next(iter(stacks[0][0])) if stacks else "InstanceNumber"]
     values = "; ".join(f"{keyword}: {tally(frame.value(keyword) for frame in frames)}" for keyword in shown)
     what = f"{found}. They are several {kinds or 'stacks, and no attribute says of what'}. They differ in {values}."

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.affines import nearest_slices, slice_widths, unit_normal, voxel_sizes
-from bundle.pyraseg.dicom.headers import file_of, frame_count, functional_group, read_numbers
+from bundle.pyraseg.dicom.headers import file_of, frame_count, functional_group, items_of, read_numbers
 
 COSINE_TOLERANCE = 1e-3  # of a direction cosine: 0.06 degrees
 SPACING_TOLERANCE = 1e-3  # relative, of the pixel spacing
@@ -319,7 +319,8 @@ class RegularGrid:
 def frame_planes(dataset: Dataset) -> list[Plane | None]:
     """Return the plane of every frame; None where position, orientation or pixel spacing is absent.
 
-    Multi-frame objects have them in functional groups; the top level counts for a single frame only.
+    Multi-frame objects have them in functional groups, or as `_reconstructed` ones of nuclear medicine; the top level
+    counts for a single frame only.
 
     Raises:
         PyrasegError: a value is malformed: no numbers, cosines that are not orthonormal, a spacing below zero.
@@ -327,6 +328,8 @@ def frame_planes(dataset: Dataset) -> list[Plane | None]:
     count, where = frame_count(dataset), file_of(dataset)
     groups = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
     planes: list[Plane | None] = []
+    if (reconstructed := _reconstructed(dataset, where)) is not None:
+        return [*reconstructed]
     for frame in range(count):
         top = dataset if count == 1 else Dataset()
         items = [functional_group(dataset, frame, group) or top for group in groups]
@@ -341,6 +344,33 @@ def frame_planes(dataset: Dataset) -> list[Plane | None]:
         thickness = (read_numbers(items[2], "SliceThickness", 1, where) or (0.0,))[0]
         planes.append(Plane(position, orientation, spacing, thickness if thickness > 0 else None))  # pyrefly: ignore # counted
     return planes
+
+
+def _reconstructed(dataset: Dataset, where: str) -> list[Plane] | None:
+    """Return the planes of reconstructed slices of nuclear medicine, or None. Such an object tells that of the first.
+
+    The others follow along the normal or, where their spacing is negative, against it (PS3.3 C.8.4.15); which frame is
+    which slice stands in Slice Vector, since each may come several times.
+    """
+    kinds = dataset.get("ImageType") or ()
+    if frame_count(dataset) == 1 or dataset.get("PerFrameFunctionalGroupsSequence") or "RECON" not in str(kinds):
+        return None
+    detectors = items_of(dataset, "DetectorInformationSequence", where)
+    first = detectors[0] if detectors else dataset
+    position = read_numbers(first, "ImagePositionPatient", 3, where)
+    orientation = read_numbers(first, "ImageOrientationPatient", 6, where)
+    spacing = read_numbers(dataset, "PixelSpacing", 2, where)
+    between = read_numbers(dataset, "SpacingBetweenSlices", 1, where)
+    if position is None or orientation is None or spacing is None or between is None or not between[0]:
+        return None
+    _require_orthonormal(orientation, where)
+    count = frame_count(dataset)
+    numbers = read_numbers(dataset, "SliceVector", count, where) or tuple(range(1, count + 1))
+    thickness = (read_numbers(dataset, "SliceThickness", 1, where) or (0.0,))[0]
+    row, column = np.reshape(orientation, (2, 3))
+    places = np.array(position) + np.outer(np.array(numbers) - 1, between[0] * np.cross(row, column))
+    thick = thickness if thickness > 0 else None
+    return [Plane(tuple(place), orientation, spacing, thick) for place in places.tolist()]  # pyrefly: ignore # counted
 
 
 def stack_geometry(planes: Sequence[Plane]) -> tuple[Geometry, np.ndarray]:

@@ -102,6 +102,11 @@ def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | No
     return None
 
 
+#: What has a number for each frame of an image of nuclear medicine (PS3.3 C.8.4.8).
+VECTORS = tuple(
+    f"{name}Vector"
+    for name in ("EnergyWindow", "Detector", "Phase", "Rotation", "RRInterval", "TimeSlot", "Slice", "TimeSlice")
+)
 #: What stands a sequence deeper than in its functional group.
 DEEPER = {"DiffusionGradientOrientation": "DiffusionGradientDirectionSequence"}
 
@@ -115,7 +120,10 @@ def frame_value(dataset: Dataset, frame: int, keyword: str) -> object:
         for element in groups:
             if isinstance(element.value, Sequence) and element.value and keyword in element.value[0]:
                 return element.value[0].get(keyword)
-    return dataset.get(keyword)
+    value = dataset.get(keyword)
+    if keyword in VECTORS and isinstance(value, MultiValue | list) and frame < len(value):
+        return value[frame]
+    return value
 
 
 def private_value(dataset: Dataset, group: int, creator: str, element: int) -> object:

@@ -19,10 +19,12 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import IDENTITY, Member, patient_of, told_apart
+from bundle.pyraseg.dicom.differences import PHASES, SECONDARY_CAPTURE
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
+from bundle.pyraseg.dicom.private import TAGS, standardize
 from bundle.pyraseg.dicom.uptake import PET_KEYWORDS, PRIVATE_TAGS
 from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC, split_views, view_of
@@ -31,7 +33,6 @@ LOGGER = logging.getLogger(__name__)
 
 NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG", "REG", "FID", "DOC")
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds add a suffix
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 lacks label maps
 #: Modalities by what the names of their SOP classes have in front of "Image Storage".
 IMPLIED = {
@@ -39,39 +40,14 @@ IMPLIED = {
     "Ultrasound": "US", "Ultrasound Multi-frame": "US", "Computed Radiography": "CR",
     "Digital X-Ray": "DX", "Digital Mammography X-Ray": "MG",
 }  # fmt: skip
-#: What may tell stacks apart within one series, the most telling first, and what they then are.
-PHASES = {
-    "AcquisitionNumber": "acquisitions",
-    "FrameAcquisitionNumber": "acquisitions",
-    "EchoTime": "echoes",
-    "EffectiveEchoTime": "echoes",
-    "EchoNumbers": "echoes",
-    "TemporalPositionIdentifier": "times of a dynamic series",
-    "TemporalPositionIndex": "times of a dynamic series",
-    "DiffusionBValue": "b-values",
-    "DiffusionGradientOrientation": "diffusion directions",
-    "ASLContext": "labeled and control images",
-    "ContrastBolusAgent": "contrast phases",
-    "InversionTime": "inversion times",
-    "TriggerTime": "cardiac phases (a cine)",
-    "NominalPercentageOfCardiacPhase": "cardiac phases (a cine)",
-    "FlipAngle": "flip angles",
-    "ImageType": "kinds of image",
-    "FrameType": "kinds of image",
-    "ConvolutionKernel": "reconstructions",
-    "KVP": "tube voltages",
-    "StackID": "stacks",
-    "SeriesNumber": "series",
-    "AcquisitionTime": "times",
-    "ContentTime": "times",
-}
 # All that the scan reads: no name, identity or free description of a patient among it.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
     "ManufacturerModelName BodyPartExamined AnatomicRegionSequence PatientPosition PresentationIntentType "
     "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
     "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
-    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SpacingBetweenSlices "
+    "DetectorInformationSequence SliceVector "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 )
 HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS, *PET_KEYWORDS.split(), *PRIVATE_TAGS)
@@ -186,6 +162,7 @@ def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Itera
     for file in files:
         if isinstance(file, FoundFile) and (file.complete or set(wanted) <= set(HEADER_KEYWORDS)):
             found, reason = Member(Path(file), file.header, file.stamp, file.patient), ""
+            standardize(found.header)
         else:
             found, reason = _read_header(Path(file), wanted)
         if found is None:
@@ -207,10 +184,11 @@ def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | No
             if start[128:] != b"DICM" and not _looks_like_elements(start):
                 return None, "not DICOM"
             stream.seek(0)
-            tags = [Tag(name) for name in (*keywords, *IDENTITY)]
+            tags = [*map(Tag, (*keywords, *IDENTITY)), *TAGS]
             header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
             parse(header)
             parse(header.file_meta)
+            standardize(header)
             if grid_kind(header):
                 _unpack(header, stream)
         reason = _reason_to_skip(header)

@@ -11,8 +11,8 @@ from pydicom.datadict import keyword_dict
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.apart import IDENTITY
+from bundle.pyraseg.dicom.differences import PHASES
 from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, places, plain, short, tally, text
-from bundle.pyraseg.dicom.scan import PHASES
 
 #: As the value of a keyword: it need not be the same in all slices.
 ANY = "any"

@@ -61,6 +61,7 @@ class DicomImage:
         for_processing: PresentationIntentType is FOR PROCESSING, so that ``voi`` and ``inverted`` mean little.
         source: non-identifying attributes of the first slice, by keyword.
         facts: what a `Purpose` compares.
+        factors: for each slice, what brought its rescaled values into ``units``: 1 but for PET.
     """
 
     pixels: np.ndarray
@@ -80,6 +81,7 @@ class DicomImage:
     for_processing: bool
     source: dict[str, object]
     facts: dict[str, str]
+    factors: tuple[float, ...]
     found: tuple[FoundFile, ...] = ()
 
 
@@ -139,6 +141,7 @@ def read_series(
         for_processing=first.header.get("PresentationIntentType") == "FOR PROCESSING",
         source={name: value for name in _SOURCE.split() if (value := first.value(name)) not in (None, "")},
         facts=facts_of(first, geometry, modality=series.modality, units=uptake.unit),
+        factors=uptake.factors,
         found=found,
     )
 
@@ -215,9 +218,7 @@ def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int, factor: floa
 
     Padding is infinite until it is known what replaces it; whatever else is not finite is NaN.
     """
-    values = apply_modality_lut(stored, dataset, index)
-    if factor != 1:
-        values *= np.float32(factor)
+    values = apply_modality_lut(stored, dataset, index, factor=factor)
     values[~np.isfinite(values)] = np.nan
     values[padding_mask(stored, dataset)] = np.inf
     return values

@@ -157,18 +157,6 @@ def wide(folder: Path) -> list[Stack]:
     return [ct(folder, stored=stored, BitsStored=32, intercept=0.0)]
 
 
-def floats(folder: Path) -> list[Stack]:
-    """Float Pixel Data of a parametric map, a file a slice."""
-    stored = (numbers() / 7).astype(np.float32)
-    attributes = {
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.30",
-        "BitsStored": None,
-        "RescaleSlope": None,
-        "RescaleIntercept": None,
-    }
-    return [ct(folder, stored=stored, intercept=0.0, **attributes)]
-
-
 def table(folder: Path) -> list[Stack]:
     """A table instead of slope and intercept."""
     entries = (np.arange(4096) * 7 % 5000).astype("<u2")
@@ -200,6 +188,5 @@ FORMS = [
     Form("Negative numbers of 12 bits", "GE, Siemens", twelve_signed),
     Form("8 bits, an odd number of pixels", "all", odd_length),
     Form("32 bits", "dose, research", wide),
-    Form("Float pixels", "parametric maps", floats),
     Form("A table instead of slope and intercept", "some CT", table),
 ]

@@ -147,6 +147,11 @@ def real_world_values(folder: Path) -> list[Stack]:
     ]
 
 
+def parametric(folder: Path) -> list[Stack]:
+    stored = (numbers() / 7).astype(np.float32)
+    return [enhanced(folder / "IM0001", "1.2.840.10008.5.1.4.1.1.30", "MR", stored=stored, BitsStored=None)]
+
+
 def echo(number: int) -> dict[str, object]:
     return {"MREchoSequence": item(EffectiveEchoTime=(20.0, 80.0)[number])}
 
@@ -224,7 +229,7 @@ FORMS = [
         "Siemens XA",
         several(MR, "MR", 2, kind),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("Dixon images",),
         remedy=remedies.select,
     ),
     Form(
@@ -265,4 +270,7 @@ FORMS = [
     Form("Legacy converted enhanced PET", "PACS", one(LEGACY_PET, "PT", slope=[1.5, 2.25, 0.5, 3.0, 1.125, 0.75])),
     Form("Digital breast tomosynthesis", "Hologic, Siemens", one(TOMOSYNTHESIS, "MG")),
     Form("3D angiography", "Siemens, Philips", one(ANGIOGRAPHY_3D, "XA")),
+    Form("Ultrasound volume", "Philips, GE", one("1.2.840.10008.5.1.4.1.1.6.2", "US")),
+    Form("Optical coherence tomography", "Zeiss, Heidelberg", one("1.2.840.10008.5.1.4.1.1.77.1.5.4", "OPT")),
+    Form("Parametric map, float", "research", parametric),
 ]

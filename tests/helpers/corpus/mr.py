@@ -20,7 +20,7 @@ def mr(folder: Path, where=None, stored=None, **options) -> Stack:
     """Write an MR series: 12 bits in 16, unsigned, without a rescale, unless told otherwise."""
     stored = numbers() if stored is None else stored
     where = planes(len(stored)) if where is None else where
-    options = {"BitsStored": 12, "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"], **header("MR", "mr"), **options}
+    options = {"BitsStored": 12, **header("MR", "mr", ImageType=["ORIGINAL", "PRIMARY", "M", "ND"]), **options}
     return write_slices(folder, stored, where, **options)
 
 
@@ -187,7 +187,7 @@ FORMS = [
         "Siemens, Philips",
         several([{"ImageType": kind} for kind in KINDS]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("Dixon images",),
         remedy=remedies.select,
     ),
     Form(
@@ -195,7 +195,7 @@ FORMS = [
         "Siemens, Philips",
         several([{"ImageType": ["ORIGINAL", "PRIMARY", kind, "ND"]} for kind in "MP"]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("magnitude, phase",),
         remedy=remedies.select,
     ),
     Form(
@@ -211,7 +211,7 @@ FORMS = [
         "Siemens, GE",
         private_b_values,
         CHOICE,
-        refused=("stacks",),
+        refused=("b-values",),
         remedy=remedies.select,
     ),
     Form(
@@ -227,7 +227,7 @@ FORMS = [
         "Siemens",
         several([{"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", kind]} for kind in ("TRACEW", "ADC")]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("diffusion images and maps",),
         remedy=remedies.select,
     ),
     Form(
