@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies in real folders beside a clean series, as far as the tests of the parts do not have it already."""
 
-import logging
 import pickle
 
 import numpy as np
@@ -49,20 +48,6 @@ def test_burned_in_annotation_is_warned_of(tmp_path, caplog):
     read_series(tmp_path / "burned")
     assert caplog.text.count("text burned into its pixels") == 1
     assert "SECRET" not in caplog.text.upper()
-
-
-def test_notices_of_pydicom_are_not_shown(tmp_path, caplog, recwarn):
-    path = write_series(tmp_path, STACK[:1])[0]
-    content = path.read_bytes().replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.l.2\0")  # an l for a 1
-    path.write_bytes(content)
-    with caplog.at_level(logging.DEBUG, logger="pydicom"):
-        pydicom.dcmread(path).file_meta["MediaStorageSOPClassUID"]
-        assert "Invalid value" in caplog.text and len(recwarn) > 0
-        caplog.clear()
-        recwarn.clear()
-        read_series(path)
-    assert [record for record in caplog.records if record.name == "pydicom" and record.levelno > logging.DEBUG] == []
-    assert len(recwarn) == 0
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from bundle.pyraseg.dicom.frame import Frame, names_of
 from bundle.pyraseg.dicom.frames import arrange_series
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
-from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, parse
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, padding_mask, to_uint8
 from bundle.pyraseg.dicom.purpose import facts_of
@@ -55,6 +55,7 @@ class DicomImage:
             RescaleType, or "".
         photometric: PhotometricInterpretation as stored (``pixels`` is RGB for every color one).
         series_uid, study_uid, frame_of_reference_uid: "" where the files have none.
+        series_number, series_description: what the header calls the series, without names of patients; or "".
         files, frame_numbers, sop_instance_uids: for each slice, its file, its frame in there (from 1), the file's UID
             or "". A multi-frame file is repeated.
         found: for each slice its file with the complete header, where found files were given, else nothing.
@@ -73,6 +74,8 @@ class DicomImage:
     modality: str
     photometric: str
     series_uid: str
+    series_number: str
+    series_description: str
     study_uid: str
     frame_of_reference_uid: str
     files: tuple[Path, ...]
@@ -88,7 +91,7 @@ class DicomImage:
 def read_series(
     path: str | Path | Sequence[str | Path],
     *,
-    series_uid: str | None = None,
+    series: object = None,
     select: str | Selection | None = None,
     pet_units: str = "suv",
 ) -> DicomImage:
@@ -100,8 +103,10 @@ def read_series(
 
     Args:
         path: a folder (searched recursively), a file, or the files of a series, such as `Series.found`: their
-            headers are not read again, and come back complete for those that will refer to them.
-        series_uid: which series to read where there are several (``scan.find_series`` lists them).
+            headers are not read again, and come back complete for those that will refer to them. What a `ChosenPath`
+            says comes before the other arguments.
+        series: which series to read where there are several: its number, its description, as in ``"portal*"``, or its
+            UID, see `wanted.is_meant` (``scan.find_series`` lists them).
         select: what the slices must have where a series holds several phases, echoes or b-values, by DICOM keywords:
             ``"EchoTime=4.6"``, several with a semicolon between them, or a mapping. ``#n`` stands for the n-th value in
             each place, such as ``"TriggerTime=#3"`` of a cine; ``"FrameOfReferenceUID=any"`` believes the positions of
@@ -119,9 +124,9 @@ def read_series(
     >>> image.pixels.shape, image.units, image.modality
     ((1, 128, 128), 'HU', 'CT')
     """
-    series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
-    uptake = _uptake(series, frames, pet_units)
-    pixels, voi, padding, found = _load(series, frames, uptake, are_found(path))
+    own, frames, geometry = arrange_series(path, series=series, select=select)
+    uptake = _uptake(own, frames, pet_units)
+    pixels, voi, padding, found = _load(own, frames, uptake, are_found(path))
     first = frames[0]
     return DicomImage(
         pixels=pixels,
@@ -130,17 +135,19 @@ def read_series(
         voi=voi,
         padding=padding,
         units=uptake.unit,
-        modality=series.modality,
+        modality=own.modality,
         photometric=str(first.header.get("PhotometricInterpretation") or ""),
-        series_uid=series.instance_uid,
-        study_uid=series.study_uid,
+        series_uid=own.instance_uid,
+        series_number=own.number,
+        series_description=own.description,
+        study_uid=own.study_uid,
         frame_of_reference_uid=str(first.header.get("FrameOfReferenceUID") or ""),
         files=tuple(frame.file for frame in frames),
         frame_numbers=tuple(frame.index + 1 for frame in frames),
         sop_instance_uids=tuple(str(frame.header.get("SOPInstanceUID") or "") for frame in frames),
         for_processing=first.header.get("PresentationIntentType") == "FOR PROCESSING",
         source={name: value for name in _SOURCE.split() if (value := first.value(name)) not in (None, "")},
-        facts=facts_of(first, geometry, modality=series.modality, units=uptake.unit),
+        facts=facts_of(first, geometry, modality=own.modality, units=uptake.unit),
         factors=uptake.factors,
         found=found,
     )
@@ -227,7 +234,7 @@ def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int, factor: floa
 def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
     found = None
     try:
-        with opened(frame.file, frame.stamp) as (stream, stamp), without_notices():
+        with opened(frame.file, frame.stamp) as (stream, stamp):
             if keep_header:
                 header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
                 if grid_kind(header):

@@ -40,8 +40,8 @@ PATHS = {
     "trt_file",
 }  # fmt: skip
 TEXTS = PATHS | {
-    "image_pattern", "label_pattern", "patient_pattern", "encoder", "decoder", "mesh_format", "remedy", "note",
-    "pet_units",
+    "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
+    "note", "pet_units",
 }  # fmt: skip
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {

@@ -126,7 +126,7 @@ def is_due(series: RemoteSeries, entry: Entry | None) -> bool:
     return entry is None or entry.status == "storing" or entry.instances != series.instances
 
 
-def watch(worker: Worker, filters: Mapping[str, str], *, seconds: float) -> None:
+def watch(worker: Worker, filters: Mapping[str, str], *, series: Sequence[str] = (), seconds: float) -> None:
     """Look for series again and again, and segment those that have stopped growing since the look before.
 
     A PACS that cannot be reached is waited for, but not at the first look: then the address may be wrong.
@@ -138,9 +138,9 @@ def watch(worker: Worker, filters: Mapping[str, str], *, seconds: float) -> None
     before: set[RemoteSeries] | None = None
     while True:
         try:
-            found = find_series(worker.client, filters)
+            found = find_series(worker.client, filters, series=series)
             if before is not None:
-                worker.work_off(series for series in found if series in before)
+                worker.work_off(one for one in found if one in before)
             before = set(found)
         except PacsError as error:
             if before is None:

@@ -182,7 +182,13 @@ def read_stack(stack: Stack, settings: Settings) -> tuple[DicomImage, MetaTensor
     image = MetaTensor(tensor, meta={**meta, "filename_or_obj": stack.place})
     if not stack.labels or settings.labels is None:
         return source, image, None
-    return source, image, MetaTensor(torch.from_numpy(settings.labels.read(stack.labels[0], source).copy())[None])
+    return (
+        source,
+        image,
+        MetaTensor(
+            torch.from_numpy(settings.labels.read(stack.labels[0], source, drawn_on=stack.drawn_on).copy())[None]
+        ),
+    )
 
 
 def pixel_spacing(image: DicomImage, aspect_ratio: object = None) -> tuple[float, float] | None:
