@@ -176,11 +176,12 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     """Segment with an exported model, without PyTorch; return the exit code."""
     from bundle.pyraseg.runtime import main as runtime
 
-    if unknown := settings.keys() - {"threads", "series", "select"}:
+    if unknown := settings.keys() - {"threads", "series", "select", "refuse"}:
         raise PyrasegError(
-            f"With an ONNX model, the options are --threads, --series and --select, not --{min(unknown)}."
+            f"With an ONNX model, the options are --threads, --series, --select and --refuse, not --{min(unknown)}."
         )
-    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    listed = {key: value if isinstance(value, list) else [value] for key, value in settings.items()}
+    words = [word for key, values in listed.items() for word in (f"--{key}", *(map(str, values or ["none"])))]
     return runtime([str(model), str(source), str(target), "--format", outputs or "png", *words])
 
 

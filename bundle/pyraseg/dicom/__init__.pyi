@@ -26,6 +26,9 @@ from .luts import VoiLut as VoiLut
 from .luts import VoiWindow as VoiWindow
 from .luts import apply_voi_lut as apply_voi_lut
 from .luts import read_rescale as read_rescale
+from .purpose import Purpose as Purpose
+from .purpose import listed as listed
+from .purpose import plane_of as plane_of
 from .scan import NON_IMAGES as NON_IMAGES
 from .scan import Scan as Scan
 from .scan import Series as Series

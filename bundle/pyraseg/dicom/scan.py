@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pydicom
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import Member, patient_of, told_apart
@@ -26,6 +27,7 @@ from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
 from bundle.pyraseg.dicom.private import TAGS, standardize
+from bundle.pyraseg.dicom.uptake import PET_KEYWORDS, PRIVATE_TAGS
 from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC, split_views, view_of
 from bundle.pyraseg.dicom.wanted import ChosenPath, is_meant
@@ -36,17 +38,23 @@ NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG
 LONGEST_NAME = 60  # characters of what a series is called
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 lacks label maps
+#: Modalities by what the names of their SOP classes have in front of "Image Storage".
+IMPLIED = {
+    "CT": "CT", "MR": "MR", "Positron Emission Tomography": "PT", "PET": "PT", "Nuclear Medicine": "NM",
+    "Ultrasound": "US", "Ultrasound Multi-frame": "US", "Computed Radiography": "CR",
+    "Digital X-Ray": "DX", "Digital Mammography X-Ray": "MG",
+}  # fmt: skip
 # All that the scan keeps: no name or identity of a patient among it, see `hide_names`.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
-    "ManufacturerModelName BodyPartExamined PatientPosition PresentationIntentType "
+    "ManufacturerModelName BodyPartExamined AnatomicRegionSequence PatientPosition PresentationIntentType "
     "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
     "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing SpacingBetweenSlices "
     "DetectorInformationSequence SliceVector "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SeriesDescription"
 )
-HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS)
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS, *PET_KEYWORDS.split(), *PRIVATE_TAGS)
 
 
 @dataclass(frozen=True)
@@ -201,7 +209,7 @@ def scan_files(files: Sequence[Path | FoundFile | ChosenPath], *, root: Path, ke
     return scan
 
 
-def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
+def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | None, str]:
     """Return the file with its header, or None and the reason to skip it."""
     try:
         with opened(file) as (stream, stamp):
@@ -228,7 +236,7 @@ def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
         return None, "unreadable"
 
 
-def _without_names(header: Dataset, keywords: Sequence[str]) -> Dataset:
+def _without_names(header: Dataset, keywords: Sequence[str | int]) -> Dataset:
     """Return a header without names and IDs, in its description too, but for what is asked for: a hash is kept."""
     hide_names(header)
     for keyword in set(NAMING).difference(keywords):
@@ -308,6 +316,14 @@ def _name(path: Path, groups: dict[tuple, list[Member]]) -> tuple[Series, ...]:
 
 def _series(uid: str, instance_uid: str, members: Sequence[Member]) -> Series:
     files, headers, stamps, patients = zip(*members, strict=True)
-    study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
+    study = str(headers[0].get("StudyInstanceUID") or "")
     frames = sum(map(frame_count, headers))
-    return Series(uid, instance_uid, study, modality, files, frames, headers, stamps, patients[0])
+    return Series(uid, instance_uid, study, _modality(headers[0]), files, frames, headers, stamps, patients[0])
+
+
+def _modality(header: Dataset) -> str:
+    """Return the modality, by the SOP class where it is not stated."""
+    if stated := header.get("Modality"):
+        return str(stated)
+    name = UID(str(header.get("SOPClassUID") or ""), validation_mode=IGNORE).name
+    return next((modality for words, modality in IMPLIED.items() if f"{words} Image Storage" in name), "")

@@ -30,6 +30,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
                         help="what the slices of a series must have where it holds several phases or echoes, such as "
                         "EchoTime=4.6")  # fmt: skip
+    parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
+                        help="in what an image may not differ from those that the model is for: modality, body_part, "
+                        "plane, pet_units, or none; of the rest a line tells (default: modality)")  # fmt: skip
     options = parser.parse_args(argv)
     if options.threads < 1:
         parser.error(f"--threads is 1 or more, not {options.threads}")
@@ -49,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     require_writable([options.output])
     model = Model(options.model, threads=options.threads)
     write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
+    model.purpose(options.refuse)  # that it can be
     protect([options.model])
     select = read_selection(options.select)
     inputs = find_inputs(options.input, leave_out=options.output, series=options.series, select=select)
@@ -59,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             if "fault" in item:
                 raise PyrasegError(item["fault"])
-            path = write(segment(model, item["image"], select=select), options.output / item["name"])
+            labels = segment(model, item["image"], select=select, refuse=options.refuse)
+            path = write(labels, options.output / item["name"])
         except Exception as error:
             failures.append(item["name"])
             print(f"{item['name']}: failed, {describe(error)}", file=sys.stderr, flush=True)

@@ -19,8 +19,10 @@ from bundle.pyraseg.dicom import (
     DicomImage,
     FoundFile,
     Geometry,
+    Purpose,
     apply_affine,
     as_file,
+    plane_of,
     read_selection,
     read_series,
     read_wanted,
@@ -56,9 +58,8 @@ class MedicalImageReader(ImageReader):
             `read_series`.
         select: which phase, echo or b-value to read where a series holds several, such as "AcquisitionNumber=2"; see
             `read_series`.
-        expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
-            another value is warned of, for a model may find anything in what it was not trained on. A value that the
-            header lacks is not. Known are `DicomImage.source`'s.
+        purpose: what images the model is for that they are read for; others are refused or told of. Of a volume in
+            another format than DICOM only the plane is known. It also says what unit PET is read in.
         rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
         label: read a label map: take nothing for padding.
@@ -72,17 +73,17 @@ class MedicalImageReader(ImageReader):
         *,
         series: Any = None,
         select: str | Mapping[str, Any] | None = None,
-        expected: Mapping[str, str] | None = None,
+        purpose: Purpose | None = None,
         rgb: bool = False,
         label: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series, select, expected, rgb and label"
+            known = "series, select, purpose, rgb and label"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series = read_wanted(series)
         self.select = read_selection(select)
-        self.expected = dict(expected or {})
+        self.purpose = purpose or Purpose()
         self.rgb = rgb
         self.label = label
 
@@ -105,8 +106,9 @@ class MedicalImageReader(ImageReader):
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
         name = path.name.lower()
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
-            image = read_series(img, series=self.series, select=self.select)
-            self._warn_of_others(path, image.source)
+            pet_units = self.purpose.pet_units
+            image = read_series(img, series=self.series, select=self.select, pet_units=pet_units)
+            self.purpose.require(path, **image.facts)
             return from_dicom(image, rgb=self.rgb)
         if name.endswith(PHOTOGRAPH):
             return _padded(*from_photograph(path, rgb=self.rgb), path)
@@ -125,12 +127,8 @@ class MedicalImageReader(ImageReader):
         if self.label:
             _require_finite(array, path)
             return array, meta
+        self.purpose.require(path, plane=plane_of(meta["affine"]) if meta.get("oriented", True) else "")
         return _padded(array, meta, path)
-
-    def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
-        for keyword, value in self.expected.items():
-            if (found := source.get(keyword, value)) != value:
-                logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
 
 
 def _volume(values: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:

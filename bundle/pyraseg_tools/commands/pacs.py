@@ -39,6 +39,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="of the series found these alone: number, description ('portal*') or UID")  # fmt: skip
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
                         help="select one of several phases or echoes of a series")  # fmt: skip
+    parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
+                        help="in what images may not differ from those that the model is for: modality, body_part, "
+                        "plane, pet_units, or none (default: modality)")  # fmt: skip
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="threads of the network (default: %(default)s)"
     )
@@ -64,6 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     filters, wanted = parse_filters(options.filter), read_wanted(options.series)
     client = connect(options.url, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http)
     model = Model(options.model, threads=options.threads)
+    model.purpose(options.refuse)  # that it can be
     model_hash = hashlib.sha256(options.model.read_bytes()).hexdigest()
     path = options.work_dir / "journal.json"
     if options.dry_run:
@@ -80,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         if options.retry_failed:
             journal.forget_failures()
         select = read_selection(options.select)
-        worker = Worker(client, model, journal, images, select=select)
+        worker = Worker(client, model, journal, images, select=select, refuse=options.refuse)
         try:
             if options.watch is not None:
                 watch(worker, filters, series=wanted, seconds=options.watch)

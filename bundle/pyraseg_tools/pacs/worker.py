@@ -32,6 +32,7 @@ class Worker:
         journal: what has been done.
         images: folder for the images of one series at a time.
         select: attributes that the slices of a series must have, where it holds several phases or echoes.
+        refuse: in what images may not differ from those that the model is for, see `Purpose`; None: the modality.
 
     Raises:
         PyrasegError: the model has no code for a class.
@@ -45,12 +46,14 @@ class Worker:
         images: Path,
         *,
         select: Mapping[str, object] | None = None,
+        refuse: Sequence[str] | None = None,
     ) -> None:
         self.client = client
         self.model = model
         self.journal = journal
         self.images = images
         self.select = select
+        self.refuse = refuse
         self._write = seg_writer(model)
 
     def work_off(self, found: Iterable[RemoteSeries]) -> int:
@@ -89,7 +92,7 @@ class Worker:
         with TemporaryDirectory(dir=self.images) as name:
             folder = Path(name)
             files = fetch_series(self.client, series, folder)
-            labels = segment(self.model, [str(file) for file in files], select=self.select)
+            labels = segment(self.model, [str(file) for file in files], select=self.select, refuse=self.refuse)
             mask = np.stack(list(labels.slices))
             sent, returned = self._write(replace(labels, slices=iter(mask)), folder / "sent"), folder / "returned.dcm"
             own = self._store(series, pydicom.dcmread(sent))

@@ -262,10 +262,10 @@ class _Conversion(Dataset):
 
 
 def _slopes(stack: Stack, source: DicomImage) -> list[float]:
-    """Return Rescale Slope of every slice."""
+    """Return by how much the values of every slice differ where its stored ones differ by 1."""
     header = dict(zip(stack.files, stack.headers, strict=True))
-    frames = zip(source.files, source.frame_numbers, strict=True)
-    return [read_rescale(header[file], number - 1)[0] for file, number in frames]
+    frames = zip(source.files, source.frame_numbers, source.factors, strict=True)
+    return [factor * read_rescale(header[file], number - 1)[0] for file, number, factor in frames]
 
 
 def _image_row(
