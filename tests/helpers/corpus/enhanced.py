@@ -8,8 +8,8 @@ import numpy as np
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Stack, joined
-from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, write_frames
-from tests.helpers.dicom_files import item, uid
+from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, uid, write_frames
+from tests.helpers.dicom_files import item
 
 CT, MR, PET = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.130"
 LEGACY_CT, LEGACY_MR, LEGACY_PET = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2.2", "4.4", "128.1"))
@@ -189,7 +189,7 @@ def index_alone(folder: Path) -> list[Stack]:
 FORMS = [
     Form("Enhanced CT", "Philips, Canon", one(CT, "CT", intercept=-1024.0)),
     Form("Enhanced CT, from the head down", "Philips", reversed_frames),
-    Form("Enhanced CT in a concatenation of two files", "all", concatenation, has_seg=False),
+    Form("Enhanced CT in a concatenation of two files", "all", concatenation),
     Form("Enhanced MR", "Philips", one(MR, "MR")),
     Form("Enhanced MR, spacing for each frame", "Siemens XA", one(MR, "MR", measures_per_frame=True)),
     Form("Enhanced MR, orientation for all frames", "Canon", one(MR, "MR", orientation_per_frame=False)),

@@ -9,8 +9,7 @@ from pydicom.fileset import FileSet
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.ct import ct
 from tests.helpers.corpus.form import Form, Stack, joined
-from tests.helpers.corpus.writing import SIZE, numbers, planes
-from tests.helpers.dicom_files import uid
+from tests.helpers.corpus.writing import SIZE, numbers, planes, uid
 
 
 def bare(folder: Path) -> list[Stack]:

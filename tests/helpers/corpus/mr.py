@@ -9,8 +9,8 @@ from pydicom import dcmread
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Stack
-from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, write_slices
-from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, uid
+from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, uid, write_slices
+from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL
 
 OBLIQUE = (0.36, -0.8, 0.48, 0.48, 0.6, 0.64)  # an exact rotation
 CHOICE = "refused, with a choice"

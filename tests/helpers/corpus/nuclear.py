@@ -8,8 +8,8 @@ import numpy as np
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Slice, Stack
-from tests.helpers.corpus.writing import SIZE, header, numbers, planes, write_slices
-from tests.helpers.dicom_files import AXIAL, CORONAL, item, make_image, save, uid
+from tests.helpers.corpus.writing import SIZE, header, numbers, planes, uid, write_slices
+from tests.helpers.dicom_files import AXIAL, CORONAL, item, make_image, save
 
 SLOPES = [1.5, 2.25, 0.5, 3.0, 1.125, 0.75]
 

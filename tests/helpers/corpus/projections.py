@@ -12,8 +12,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
 from tests.helpers.corpus.form import Form, Slice, Stack
-from tests.helpers.corpus.writing import CLASSES, SIZE, header, numbers, write_slices
-from tests.helpers.dicom_files import lut_item, make_image, save, uid
+from tests.helpers.corpus.writing import CLASSES, SIZE, header, numbers, uid, write_slices
+from tests.helpers.dicom_files import lut_item, make_image, save
 
 
 def gray(folder: Path, modality: str, stored: np.ndarray | None = None, **options) -> list[Stack]:

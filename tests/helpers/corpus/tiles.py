@@ -9,8 +9,8 @@ import numpy as np
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Slice, Stack
 from tests.helpers.corpus.mr import OBLIQUE
-from tests.helpers.corpus.writing import ORIGIN, header, numbers, planes, write_slices
-from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, save, uid
+from tests.helpers.corpus.writing import ORIGIN, header, numbers, planes, uid, write_slices
+from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, save
 from tests.helpers.mosaics import MOSAIC, make_mosaic, make_uih_grid
 
 SIZE = (7, 20, 24)  # of nine tiles two stay empty
