@@ -26,6 +26,17 @@ MOST_PLANES = 4096  # of such a grid
 ON_GRID = 0.01  # mm from its plane of the grid that a slice may be
 SLICE_SHARE, SLICE_FLOOR = 0.1, 0.1  # how far from a slice something still lies on it: of the slice spacing; mm
 PLANE_ATTRIBUTES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+#: All that `frame_planes` looks at.
+PLACE_KEYWORDS = (
+    *PLANE_ATTRIBUTES,
+    "ImageType",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SliceVector",
+    "DetectorInformationSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
 
 
 @dataclass(frozen=True)
