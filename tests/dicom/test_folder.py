@@ -15,7 +15,6 @@ from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.dicom.series import SeriesStream, read_series
 from bundle.pyraseg.dicom.source import read_sources
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
-from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import write_image, write_series
 
 STACK = np.random.default_rng(0).integers(-1000, 1000, (3, 8, 10), dtype=np.int16)
@@ -49,20 +48,6 @@ def test_burned_in_annotation_is_warned_of(tmp_path, caplog):
     read_series(tmp_path / "burned")
     assert caplog.text.count("text burned into its pixels") == 1
     assert "SECRET" not in caplog.text.upper()
-
-
-def test_another_modality_or_body_part_is_warned_of(tmp_path, caplog):
-    write_series(tmp_path / "mr", STACK, Modality="MR", BodyPartExamined="HEAD")
-    write_series(tmp_path / "ct", STACK, BodyPartExamined=None)
-    reader = MedicalImageReader(expected={"Modality": "CT", "BodyPartExamined": "ABDOMEN"})
-    reader.get_data([tmp_path / "ct"])
-    assert caplog.text == ""  # a body part that the header lacks may be the right one
-    array, _ = reader.get_data([tmp_path / "mr"])
-    assert array.shape == (10, 8, 3)
-    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        "Modality is MR, not CT. Is this the right image?",
-        "BodyPartExamined is HEAD, not ABDOMEN. Is this the right image?",
-    ]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from .affines import resampled_size as resampled_size
 from .affines import slice_orientation as slice_orientation
 from .affines import unit_normal as unit_normal
 from .affines import voxel_sizes as voxel_sizes
+from .descriptions import description_of as description_of
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
+from .frames import find_header as find_header
 from .geometry import Geometry as Geometry
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes
@@ -17,10 +19,16 @@ from .headers import functional_group as functional_group
 from .headers import is_little_endian as is_little_endian
 from .headers import parse as parse
 from .headers import transfer_syntax as transfer_syntax
+from .listing import SeriesFacts as SeriesFacts
+from .listing import series_facts as series_facts
+from .listing import series_table as series_table
 from .luts import VoiLut as VoiLut
 from .luts import VoiWindow as VoiWindow
 from .luts import apply_voi_lut as apply_voi_lut
 from .luts import read_rescale as read_rescale
+from .purpose import Purpose as Purpose
+from .purpose import listed as listed
+from .purpose import plane_of as plane_of
 from .scan import NON_IMAGES as NON_IMAGES
 from .scan import Scan as Scan
 from .scan import Series as Series
@@ -46,3 +54,6 @@ from .source import missing_attributes as missing_attributes
 from .source import numbered as numbered
 from .source import read_sources as read_sources
 from .source import slice_planes as slice_planes
+from .wanted import ChosenPath as ChosenPath
+from .wanted import is_meant as is_meant
+from .wanted import read_wanted as read_wanted

@@ -109,6 +109,16 @@ def frame_value(dataset: Dataset, frame: int, keyword: str) -> object:
     return value
 
 
+def private_value(dataset: Dataset, group: int, creator: str, element: int) -> object:
+    """Return the value of a private attribute; where no creator is named, of that in the first block."""
+    try:
+        block = dataset.private_block(group, creator)
+        return block[element].value if element in block else None
+    except KeyError:
+        tag = (group, 0x1000 | element)
+        return dataset[tag].value if tag in dataset else None
+
+
 def read_numbers(item: Dataset, keyword: str, count: int, where: str) -> tuple[float, ...] | None:
     """Return ``count`` numbers, or None where the attribute is absent or empty.
 

@@ -72,24 +72,26 @@ def look_up(values: np.ndarray, first: int, entries: np.ndarray) -> np.ndarray:
     return entries[(np.rint(index) - first).astype(np.intp)]
 
 
-def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0) -> np.ndarray:
+def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0, *, factor: float = 1.0) -> np.ndarray:
     """Turn stored values of one frame, of any shape, into float32 in the units of the modality (PS3.3 C.11.1).
 
     The Modality LUT Sequence, or Rescale Slope and Intercept, come from the Pixel Value Transformation of the frame
-    or of all frames, else from the top level. Absent ones change nothing.
+    or of all frames, else from the top level. Absent ones change nothing. The factor brings them into another unit.
     """
     where = file_of(dataset)
     item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
     for table in items_of(item, "ModalityLUTSequence", where)[:1]:
         signed = dataset.get("PixelRepresentation") == 1
         first, _, entries = read_table(table, dataset, signed=signed, where=where)
-        return look_up(stored, first, entries).astype(np.float32)
+        return look_up(stored, first, entries).astype(np.float32) * np.float32(factor)
     slope, intercept = read_rescale(dataset, frame)
     try:
         with np.errstate(over="raise"):
             # In float64, so that large stored values (32 bits) lose nothing before the offset is taken away.
             values = np.multiply(stored, slope, dtype=np.float64)
             values += intercept
+            if factor != 1:
+                values *= factor
             return values.astype(np.float32)
     except FloatingPointError as error:
         raise PyrasegError(

@@ -6,6 +6,7 @@ are read here and in :mod:`~bundle.pyraseg.dicom.luts`, and never applied on the
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -136,22 +137,20 @@ def padding_mask(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     return (stored >= low) & (stored <= high)
 
 
-def is_inverted(dataset: Dataset) -> bool:
+def is_inverted(dataset: Dataset, *, tell: Callable[[str], None] = LOGGER.warning) -> bool:
     """Return whether the smallest value is meant to be shown white.
 
     Presentation LUT Shape INVERSE and MONOCHROME1 state the same, single inversion (PS3.3 C.8.11.3.1.2). Where they
-    conflict, Presentation LUT Shape decides, as the more explicit of the two, and a warning is logged.
+    conflict, Presentation LUT Shape decides, as the more explicit of the two, and that is told.
     """
     monochrome1 = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     shape = dataset.get("PresentationLUTShape")
     if shape not in ("IDENTITY", "INVERSE") or dataset.get("PhotometricInterpretation") not in MONOCHROME:
         return monochrome1
     if (shape == "INVERSE") != monochrome1:
-        LOGGER.warning(
-            "%s: PresentationLUTShape %s contradicts %s; the former decides, check the polarity of this image",
-            file_of(dataset),
-            shape,
-            dataset.PhotometricInterpretation,
+        tell(
+            f"{file_of(dataset)}: PresentationLUTShape {shape} contradicts {dataset.PhotometricInterpretation}; the "
+            "former decides, check the polarity of this image"
         )
     return shape == "INVERSE"
 

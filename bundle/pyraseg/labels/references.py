@@ -186,7 +186,7 @@ def require_reference(where: str, label: ImageUids, image: ImageUids, *, drawn_o
     if drawn_on == "frame_of_reference":
         remedy = "images. No frame of reference that both name tells where the label lies on these"
     else:
-        remedy = 'images, or set drawn_on to "frame_of_reference" where the patient did not move between the two'
+        remedy = "images, or say --drawn_on frame_of_reference where the patient did not move between the two"
     raise PyrasegError(f"{where} was drawn on {found}. Give those {remedy}.")
 
 

@@ -23,7 +23,8 @@ def stack_of(image: DicomImage) -> Stack:
 
 
 def read(source: object, **options: object) -> Stack:
-    """Return what our reader finds, whole and slice by slice, which must be the same."""
+    """Return what our reader finds, whole and slice by slice, which must be the same; PET as other readers have it."""
+    options = {"pet_units": "stored", **options}
     stack = stack_of(read_series(source, **options))
     if "series_uid" not in options:
         streamed = list(SeriesStream(source, **options).slices())
