@@ -117,7 +117,7 @@ def sound_sources(sources: Sequence[Dataset]) -> list[Dataset]:
         header = found[id(source)] = first if source is sources[0] else Dataset()
         for name in UIDS:
             _take(source, header, name, faults)
-        header.Rows, header.Columns, header.NumberOfFrames = source.Rows, source.Columns, frame_count(source)
+        header.Rows, header.Columns = source.Rows, source.Columns
         for name in PLACE_KEYWORDS:
             if name in source:
                 header[name] = source[name]
