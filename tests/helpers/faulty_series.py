@@ -113,6 +113,10 @@ FAULTS: dict[str, tuple[Callable[[Dataset], None], str]] = {
     "a weight of many digits": (raw("PatientWeight", "DS", b"72.50000000000000001"), "PatientWeight"),
     "an age without zeros": (setting(PatientAge="45Y"), "PatientAge"),
     "an age that is a number": (setting(PatientAge="45"), "PatientAge"),
+    "a thickness that is none": (raw("SliceThickness", "DS", b"n/a"), ""),
+    "an orientation a little askew": (setting(ImageOrientationPatient=[1, 0.004, 0, 0, 1, 0]), ""),
+    "an orientation a little long": (setting(ImageOrientationPatient=[1.003, 0, 0, 0, 1, 0]), ""),
+    "all images under one UID": (setting(SOPInstanceUID="1.2.3"), ""),
     # several for one, and texts
     "two study IDs": (setting(StudyID=["1", "2"]), "StudyID"),
     "two patient IDs": (setting(PatientID=["1", "2"]), "PatientID"),

@@ -85,6 +85,8 @@ def check(fault: str, folder: Path, *, enhanced: bool) -> None:
         np.testing.assert_array_equal(read_dicom_label(path, ImageGrid.of(image), ClassTable(NAMES)), mask)
     theirs, uids = hd.seg.segread(seg), [sound_uid(uid) for uid in image.sop_instance_uids]
     options = {"combine_segments": True, "assert_missing_frames_are_empty": True}
+    if not enhanced and len(set(uids)) < len(uids):
+        return  # no program tells these images apart by their UID
     if enhanced:
         read = theirs.get_pixels_by_source_frame(uids[0], list(image.frame_numbers), **options)
     else:

@@ -12,12 +12,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage
 
 from bundle.pyraseg.dicom.series import DicomImage, read_series
+from bundle.pyraseg.dicom.sound import sound_sources
 from bundle.pyraseg.dicom.source import read_sources
 from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.reading import read_dicom_label
 from bundle.pyraseg.labels.references import ImageGrid
 from bundle.pyraseg.labels.rtstruct_writer import write_structure_set
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
+from tests.helpers.corpus.nuclear import spect
 from tests.helpers.dcmqi import dcmqi_points, same_points, voxel_points
 from tests.helpers.dicom_files import (
     AXIAL,
@@ -184,6 +186,30 @@ def test_a_lone_slice_without_a_thickness_gets_a_segmentation(tmp_path: Path, ca
     assert complaints(tmp_path / "seg.dcm") == []
     theirs, grid = dcmqi_points(tmp_path / "seg.dcm"), ImageGrid.of(image)
     assert all(same_points(theirs[value], voxel_points(grid, mask == value)) for value in (1, 2))
+
+
+def test_frames_of_nuclear_medicine_get_a_segmentation_in_their_place(tmp_path: Path) -> None:
+    """Such an object tells the place of its first frame."""
+    spect(tmp_path / "in")
+    image = read_series(tmp_path / "in")
+    mask = np.random.default_rng(0).integers(0, 3, image.pixels.shape, dtype=np.uint8)
+    sources = sound_sources(read_sources(image.files))  # as the inference hands them on
+    write_segmentation(tmp_path / "seg.dcm", mask, sources, CLASSES, frame_numbers=image.frame_numbers)
+    assert complaints(tmp_path / "seg.dcm") == []
+    theirs, grid = dcmqi_points(tmp_path / "seg.dcm"), ImageGrid.of(image)
+    assert all(same_points(theirs[value], voxel_points(grid, mask == value)) for value in (1, 2))
+
+
+@pytest.mark.parametrize("orientation", [["L", "F"], ["left", "F"], ["L"], ["X", "Y"], "", ["L", "F", "A"]])
+def test_a_radiograph_tells_which_way_its_rows_run_if_it_does(tmp_path: Path, orientation: object) -> None:
+    with pydicom.config.disable_value_validation():
+        write_image(tmp_path / "in.dcm", np.zeros((24, 20), np.int16), Modality="DX", FrameOfReferenceUID=None,
+                    SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", PatientOrientation=orientation, **PATIENT)  # fmt: skip
+    image = read_series(tmp_path / "in.dcm")
+    write_segmentation(tmp_path / "seg.dcm", np.ones((1, 24, 20), np.uint8), read_sources(image.files), CLASSES)
+    assert complaints(tmp_path / "seg.dcm") == []
+    told = pydicom.dcmread(tmp_path / "seg.dcm").PatientOrientation
+    assert list(told or []) == (orientation if orientation == ["L", "F"] else [])
 
 
 def of_frames(path: Path, image: DicomImage) -> np.ndarray:

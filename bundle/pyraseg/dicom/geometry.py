@@ -26,6 +26,18 @@ MOST_PLANES = 4096  # of such a grid
 ON_GRID = 0.01  # mm from its plane of the grid that a slice may be
 SLICE_SHARE, SLICE_FLOOR = 0.1, 0.1  # how far from a slice something still lies on it: of the slice spacing; mm
 PLANE_ATTRIBUTES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+#: All that `frame_planes` looks at.
+PLACE_KEYWORDS = (
+    *PLANE_ATTRIBUTES,
+    "ImageType",
+    "NumberOfFrames",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SliceVector",
+    "DetectorInformationSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
 
 
 @dataclass(frozen=True)
@@ -341,7 +353,7 @@ def frame_planes(dataset: Dataset) -> list[Plane | None]:
         _require_orthonormal(orientation, where)
         if min(spacing) <= 0:
             raise PyrasegError(f"{where}: PixelSpacing is {list(spacing)}, not positive. Correct the header.")
-        thickness = (read_numbers(items[2], "SliceThickness", 1, where) or (0.0,))[0]
+        thickness = _thickness(items[2], where)
         planes.append(Plane(position, orientation, spacing, thickness if thickness > 0 else None))  # pyrefly: ignore # counted
     return planes
 
@@ -366,11 +378,19 @@ def _reconstructed(dataset: Dataset, where: str) -> list[Plane] | None:
     _require_orthonormal(orientation, where)
     count = frame_count(dataset)
     numbers = read_numbers(dataset, "SliceVector", count, where) or tuple(range(1, count + 1))
-    thickness = (read_numbers(dataset, "SliceThickness", 1, where) or (0.0,))[0]
+    thickness = _thickness(dataset, where)
     row, column = np.reshape(orientation, (2, 3))
     places = np.array(position) + np.outer(np.array(numbers) - 1, between[0] * np.cross(row, column))
     thick = thickness if thickness > 0 else None
     return [Plane(tuple(place), orientation, spacing, thick) for place in places.tolist()]  # pyrefly: ignore # counted
+
+
+def _thickness(item: Dataset, where: str) -> float:
+    """Return the slice thickness, 0 where it is unknown: nothing has to be refused for want of it."""
+    try:
+        return (read_numbers(item, "SliceThickness", 1, where) or (0.0,))[0]
+    except PyrasegError:
+        return 0.0
 
 
 def stack_geometry(planes: Sequence[Plane]) -> tuple[Geometry, np.ndarray]:

@@ -19,7 +19,7 @@ from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 from pydicom.valuerep import PersonName
 
-from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES
+from bundle.pyraseg.dicom.geometry import PLACE_KEYWORDS
 from bundle.pyraseg.dicom.grids import is_unpacked
 from bundle.pyraseg.dicom.headers import file_of, frame_count
 
@@ -50,14 +50,6 @@ EQUIPMENT = (
 SERIES = ("SeriesNumber", "PositionReferenceIndicator", "PatientOrientation", "ContentDate", "ContentTime", *EQUIPMENT)
 SHARED_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 UIDS = ("SOPClassUID", "SOPInstanceUID", *SHARED_UIDS)
-#: What tells where frames lie; `frame_planes` has its own eye on it.
-PLACES = (
-    *PLANE_ATTRIBUTES,
-    "ImageType",
-    "SliceThickness",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-)
 CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 
 #: Values of attributes that have no others.
@@ -125,8 +117,8 @@ def sound_sources(sources: Sequence[Dataset]) -> list[Dataset]:
         header = found[id(source)] = first if source is sources[0] else Dataset()
         for name in UIDS:
             _take(source, header, name, faults)
-        header.Rows, header.Columns, header.NumberOfFrames = source.Rows, source.Columns, frame_count(source)
-        for name in PLACES:
+        header.Rows, header.Columns = source.Rows, source.Columns
+        for name in PLACE_KEYWORDS:
             if name in source:
                 header[name] = source[name]
         if hasattr(source, "filename"):

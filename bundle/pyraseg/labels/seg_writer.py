@@ -223,7 +223,9 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
     patient, of whose name highdicom warns.
     """
     placed = planes or [Plane((0, 0, -k), (1, 0, 0, 0, 1, 0), (1, 1), 1) for k in range(count)]
-    thickness = placed[0].slice_thickness or stack_geometry(placed)[0].slice_spacing
+    stack, _ = stack_geometry(placed)
+    cosines = [_text(value) for value in (*stack.row_cosine, *stack.column_cosine)]  # at right angles exactly
+    thickness = placed[0].slice_thickness or stack.slice_spacing
     if thickness is None:
         thickness = UNKNOWN_THICKNESS
         LOGGER.warning("%s: nothing tells the thickness of its only slice; %g mm stands for it in the segmentation",
@@ -238,7 +240,7 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
             setattr(image, keyword, "")
         image.Rows, image.Columns, image.Modality = first.Rows, first.Columns, "CT"
         image.ImagePositionPatient = [_text(value) for value in plane.position]
-        image.ImageOrientationPatient = [_text(value) for value in placed[0].orientation]  # they are parallel
+        image.ImageOrientationPatient = cosines
         image.PixelSpacing = [_text(value) for value in plane.pixel_spacing]
         image.SliceThickness = _text(thickness)
         result.append(image)
@@ -250,7 +252,7 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
 
 def _text(number: float) -> str:
     """Return a number in the 16 characters of a decimal string, as exact as they allow."""
-    return format_number_as_ds(float(number))
+    return format_number_as_ds(float(number) + 0.0)  # which has no sign
 
 
 def _refer(
