@@ -161,6 +161,12 @@ def test_what_cannot_be_meant_is_refused(said, answer):
         Purpose(**said)
 
 
+def test_a_purpose_in_words():
+    text = str(Purpose(modality=["PT"], body_part=["HEAD", "BRAIN"], plane="axial"))
+    assert "modality PT; body part HEAD or BRAIN; plane of the slices axial; unit of PET SUVbw." in text
+    assert "whatever modality" in str(Purpose())
+
+
 def test_reading_slice_by_slice_tells_the_same(tmp_path):
     write_series(tmp_path, STACK, orientation=SAGITTAL, Modality="MR", BodyPartExamined="KNEE")
     facts = {"modality": "MR", "body_part": "KNEE", "plane": "sagittal", "units": ""}

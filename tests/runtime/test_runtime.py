@@ -328,6 +328,21 @@ def test_needs_neither_torch_nor_monai(models, tmp_path):
         assert done.returncode == 1 and f"pip install {package}" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_one_of_several_series_is_chosen(models, tmp_path, capsys, caplog):
+    for number, phase in ((3, "Arterial"), (4, "Portal")):
+        own = {"SeriesInstanceUID": uid(phase), "SeriesNumber": number, "SeriesDescription": phase}
+        files = [f"{phase}_{k}.dcm" for k in range(6)]
+        write_series(tmp_path / "in", gray() + 20 * number, spacing=(1.3, 0.9), slice_step=2.5, names=files, **own)
+    truth = models.ct.truth([str(file) for file in sorted((tmp_path / "in").glob("Portal*"))])
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out", "--series", "portal") == 0
+    (result,) = (tmp_path / "out").iterdir()
+    assert result.name == "in_4_Portal_labels"
+    check(png(result), truth)
+    assert "in_4_Portal  CT        4       Portal" in caplog.text  # the table of what was found
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out", "--series", "venous") == 1
+    assert 'number 3, "Arterial"' in capsys.readouterr().err
+
+
 def test_an_image_that_the_model_is_not_for(models, tmp_path, capsys):
     """The settings in the metadata of the file say what it is for."""
     settings = {"modality": ["CT"], "body_part": ["LIVER"], "plane": ["axial"], "pet_units": "suv"}

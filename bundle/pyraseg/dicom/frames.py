@@ -169,11 +169,11 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
     name, groups = mixed
     where = f"Series {series} in {series.files[0].parent} mixes {name}"
     if name == "frames of reference" and len(groups) == len(frames):
-        alone = {**select, "FrameOfReferenceUID": ANY}
+        stacks = _by_positions(frames, {**select, "FrameOfReferenceUID": ANY})
         raise SeveralStacks(
             f"{where}: each of its {len(frames)} slices has one of its own, as an anonymizer makes them. If they are "
-            f"one scan, they can be read by their positions alone, with {typed(alone)}.",
-            [(alone, frames)],
+            f"one scan, they can be read by their positions alone. {advice(stacks) if stacks else ''}".rstrip(),
+            stacks,
         )
     found = [f"{short(value)} ({len(group)} of {len(frames)}, {names_of(group)})" for value, group in groups.items()]
     listed = "; ".join(found[:MOST_GROUPS]) + (f"; and {len(found) - MOST_GROUPS} more" * (len(found) > MOST_GROUPS))
@@ -183,6 +183,12 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
         "own, or read one file alone.",
         stacks,
     )
+
+
+def _by_positions(frames: list[Frame], alone: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
+    """Return what reads frames by their positions alone: all of them, or a stack where they are several."""
+    one = mixture(frames, ignored=ignored(alone)) is None and len(set(places(frames).tolist())) == len(frames)
+    return [(dict(alone), frames)] if one else choices(frames, given=alone)
 
 
 def _tell_of_empty_places(

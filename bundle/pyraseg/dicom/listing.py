@@ -71,7 +71,7 @@ def series_facts(series: Series, select: str | Selection | None = None) -> Serie
         _, frames, geometry = in_stack(series, chosen, tell=notes.append)
     except SeveralStacks as error:
         problem, choices = str(error), error.choices
-        if choices:  # spacing and size are those of the first one
+        if choices:  # spacing and size are those of the first one, which was tried
             _, frames, geometry = in_stack(series, read_selection(choices[0][0]), tell=lambda _: None)
     except Exception as error:  # reading the series tells of it; no fault of one keeps others from being listed
         problem = describe(error)
@@ -111,6 +111,8 @@ def _steps(geometry: Geometry | None) -> tuple[float, float] | None:
 COLUMNS = ("name", "modality", "number", "description", "body part", "size", "spacing in mm", "series UID")
 #: Characters of a description in the table, and choices that it lists; JSON has all.
 WIDEST, MOST_CHOICES = 40, 8
+#: Steps between slices are told as one where the largest is at most so much of the smallest.
+NEARLY_EVEN = 1.01
 
 
 def series_table(rows: Sequence[tuple[str, SeriesFacts]]) -> list[str]:
@@ -135,8 +137,8 @@ def _cells(facts: SeriesFacts) -> tuple[str, ...]:
     text = facts.description if len(facts.description) <= WIDEST else f"{facts.description[: WIDEST - 3]}..."
     spacing = "x".join(f"{step:.4g}" for step in reversed(facts.pixel_spacing or ()))
     if facts.slice_spacing is not None:
-        low, high = (f"{step:.4g}" for step in facts.slice_spacing)
-        spacing += f"x{low}" if low == high else f"x({low} to {high})"
+        low, high = facts.slice_spacing
+        spacing += f"x{(low + high) / 2:.4g}" if high <= low * NEARLY_EVEN else f"x({low:.4g} to {high:.4g})"
     return facts.modality, facts.number, text, facts.body_part, size, spacing, facts.uid
 
 

@@ -73,6 +73,21 @@ class Purpose:
         if spoken := [name for name in self.modality if name in SPOKEN]:
             raise PyrasegError(f"In DICOM, the modality {spoken[0]} is {SPOKEN[spoken[0]]}: say that.")
 
+    def __str__(self) -> str:
+        """Say what the images are, as a sentence."""
+        said = {
+            "modality": self.modality,
+            "body part": self.body_part,
+            "plane of the slices": self.plane,
+            "unit of PET": [SUV] if self.pet_units == "suv" and {"PT"} & set(self.modality) else [],
+        }
+        words = "; ".join(f"{name} {' or '.join(values)}" for name, values in said.items() if values)
+        return (
+            f"It is for images of this kind, and warns of or refuses others: {words}."
+            if words
+            else ("It is for images of its kind, whatever modality and body part a header states.")
+        )
+
     def require(
         self, where: object, *, modality: str = "", body_part: str = "", plane: str = "", units: str = ""
     ) -> None:

@@ -10,6 +10,8 @@ from bundle.pyraseg.runtime.find import search
 
 #: Files of a kind that a line names; JSON has all.
 MOST_NAMED = 3
+#: Images of other formats that the table lists.
+MOST_FILES = 20
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Listing:
         if self.series:
             lines += ["", *series_table(self.series)]
         if self.files:
-            lines += ["", *(f"{name}: {file}" for name, file in self.files)]
+            lines += ["", *(f"{name}: {file}" for name, file in self.files[:MOST_FILES])]
+            more = len(self.files) - MOST_FILES
+            lines += [f"and {more} more, which --json lists"] if more > 0 else []
         left = [f"{name}: not read, {fault}" for name, fault in self.faults]
         left += [f"left out: {len(files)} {reason} ({_named(files)})" for reason, files in self.skipped.items()]
         return [*lines, "", *left] if left else lines

@@ -21,7 +21,7 @@ import bundle.pyraseg_tools
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import patients_by_pattern
-from bundle.pyraseg.dicom import read_wanted, scan_files
+from bundle.pyraseg.dicom import Purpose, read_wanted, scan_files
 from bundle.pyraseg_tools.monai_label import TOKEN, Access, put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
@@ -45,6 +45,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="series of a PACS to serve, such as Modality=CT StudyDate=20260101-")  # fmt: skip
     parser.add_argument("--series", default="",
                         help="serve these DICOM series alone: number, description ('portal*') or UID")  # fmt: skip
+    parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
+                        help="in what images may not differ from those that a model is for: modality, body_part, "
+                        "plane, pet_units, or none (default: as the bundles say)")  # fmt: skip
     parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="certificate authority of the hospital")
     parser.add_argument("--allow-http", action="store_true",
                         help="allow images from another machine without encryption")  # fmt: skip
@@ -83,6 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     print(told(access.url, names, options.studies, remote), flush=True)
     print(told_version(version("monailabel")), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
+    if options.refuse:
+        settings["refuse"] = ",".join(Purpose(refuse=options.refuse).refuse)
     settings["names"] = ",".join(sorted(access.names))
     start = (
         command(options, folders, studies, settings, access.for_uvicorn()),
