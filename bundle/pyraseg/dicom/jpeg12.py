@@ -18,6 +18,8 @@ from pydicom.uid import JPEGExtended12Bit
 
 #: What pydicom asks of a plugin.
 DECODER_DEPENDENCIES = {JPEGExtended12Bit: ("python-gdcm>=3.2.6",)}
+#: Bits of a stream: what the standard has, and what GDCM writes.
+DEPTHS = (12, 16)
 _START, _EXTENDED, _SCAN = b"\xff\xd8", 0xC1, 0xDA
 _ATTEMPTS = (b"Unsupported JPEG data precision 12", b"Invalid SOS parameters for sequential JPEG")
 _CONSOLE = threading.Lock()  # the console is one for all threads
@@ -39,7 +41,8 @@ def decode_frame(src: bytes, runner: Any) -> bytes:
     Raises:
         ValueError: the JPEG is none of 12 bits and of the size that the header has, or it is damaged.
     """
-    if _frame(src) != (12, runner.rows, runner.columns, 1) or runner.bits_allocated != 16:
+    bits, *size = _frame(src)
+    if bits not in DEPTHS or size != [runner.rows, runner.columns, 1] or runner.bits_allocated != 16:
         raise ValueError("The JPEG has other pixels than the header says.")
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(src)
