@@ -20,6 +20,8 @@ from tests.helpers.threshold_network import ThresholdNetwork
 THRESHOLD = 100
 #: A model of gray images, without resampling.
 CONFIG = {
+    "refuse": "none",
+    "pet_units": "stored",
     "class_names": ["background", "liver"],
     "windows": [{"center": THRESHOLD, "width": 400, "function": "LINEAR_EXACT"}],
     "context_slices": 0,

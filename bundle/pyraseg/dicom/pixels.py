@@ -22,9 +22,11 @@ from bundle.pyraseg.dicom.headers import (
     read_numbers,
     transfer_syntax,
 )
+from bundle.pyraseg.dicom.jpeg12 import register
 from bundle.pyraseg.dicom.luts import look_up, read_descriptor, read_entries
 
 LOGGER = logging.getLogger(__name__)
+register()
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use

@@ -82,7 +82,7 @@ class StackContextSlicesd(MapTransform):
         # the stacked volume is a view.
         padded = torch.empty((depth + 2 * around, channels, height, width), dtype=image.dtype, device=image.device)
         for place, slices in enumerate(padded):
-            slices.copy_(image.as_tensor()[..., min(max(place - around, 0), depth - 1)].swapaxes(1, 2))
+            slices.copy_(image.as_subclass(torch.Tensor)[..., min(max(place - around, 0), depth - 1)].swapaxes(1, 2))
         plane = height * width
         shape = (channels * (2 * around + 1), width, height, depth)
         stacked = padded.as_strided(shape, (plane, 1, width, channels * plane))

@@ -21,7 +21,6 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.helpers.corpus import remedies
 from tests.helpers.corpus.ct import ct
 from tests.helpers.corpus.form import Form, Slice, Stack, joined
 from tests.helpers.corpus.writing import numbers, planes
@@ -174,14 +173,7 @@ FORMS = [
     Form("JPEG-LS", "PACS", encoded(JPEGLSLossless)),
     Form("JPEG 2000", "PACS", encoded(JPEG2000Lossless, WIDE)),
     Form("HTJ2K", "cloud archives", htj2k),
-    Form(
-        "JPEG of 12 bits, lossy",
-        "Philips, older PACS",
-        extended,
-        "refused; converted to uncompressed, read",
-        refused=("JPEG Extended", "uncompressed transfer syntax"),
-        remedy=remedies.uncompressed,
-    ),
+    Form("JPEG of 12 bits, lossy", "Philips, older PACS", extended),
     Form("Several transfer syntaxes in a series", "PACS", several),
     Form("12 bits at the upper end of the word", "older scanners", high_bits),
     Form("Graphics in the unused bits", "GE, older scanners", overlay_bits),

@@ -61,14 +61,20 @@ def are_same(some: np.ndarray, others: np.ndarray) -> bool:
     return not len(some) or max(distances.min(0).max(), distances.min(1).max()) < CLOSE
 
 
-def by_highdicom(path: Path, prediction: Prediction) -> np.ndarray:
-    """Return the labels of a SEG by what its frames refer to, (slices, rows, columns), as highdicom reads them."""
+def by_highdicom(path: Path, prediction: Prediction) -> np.ndarray | None:
+    """Return the labels of a SEG by what its frames refer to, (slices, rows, columns), as highdicom reads them.
+
+    None where slices are tiles of one image, which nothing refers to.
+    """
     segmentation = hd.seg.segread(path)
-    uids = list(prediction.original.meta["sop_instance_uids"])
+    uids, frames = list(prediction.original.meta["sop_instance_uids"]), prediction.source_frames
     options = {"combine_segments": True, "ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
     if len(set(uids)) == len(uids):
         return segmentation.get_pixels_by_source_instance(uids, **options)
-    return segmentation.get_pixels_by_source_frame(uids[0], prediction.source_frames, **options)
+    if "NumberOfFrames" not in pydicom.dcmread(prediction.source_files[0], stop_before_pixels=True):
+        return None
+    pairs = zip(uids, frames, strict=True)
+    return np.concatenate([segmentation.get_pixels_by_source_frame(uid, [frame], **options) for uid, frame in pairs])
 
 
 def by_places(path: Path) -> dict[int, np.ndarray]:
@@ -110,29 +116,35 @@ def in_nifti(path: Path, stack: Stack) -> np.ndarray:
 
 
 def by_filling(path: Path, prediction: Prediction, stack: Stack) -> dict[str, np.ndarray]:
-    """Return the labels of a structure set, (slices, rows, columns), filled by skimage and by matplotlib."""
+    """Return the labels of a structure set, (slices, rows, columns), filled by skimage and by matplotlib.
+
+    A contour belongs to the slice in whose plane it lies, which must be of the image that it names.
+    """
     dataset = pydicom.dcmread(path)
     names = list(zip(prediction.original.meta["sop_instance_uids"], prediction.source_frames, strict=True))
-    is_alone = len({uid for uid, _ in names}) == len(names)
-    found = {name: np.zeros((len(stack), *stack[0].values.shape[:2]), np.uint8) for name in ("skimage", "matplotlib")}
+    shape = stack[0].values.shape[:2]
+    pixels = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 2)
+    found = {name: np.zeros((len(stack), *shape), np.uint8) for name in ("skimage", "matplotlib")}
     for roi in dataset.ROIContourSequence:
         for contour in roi.get("ContourSequence", []):
+            corners = np.reshape(contour.ContourData, (-1, 3)).astype(float)
+            number = next(k for k, one in enumerate(stack) if np.abs(heights(corners, one.plane)).max() < CLOSE)
             image = contour.ContourImageSequence[0]
-            key = str(image.ReferencedSOPInstanceUID), 1 if is_alone else int(image.ReferencedFrameNumber)
-            number = [(uid, 1 if is_alone else frame) for uid, frame in names].index(key)
+            assert image.ReferencedSOPInstanceUID == names[number][0]
+            assert image.get("ReferencedFrameNumber", names[number][1]) == names[number][1]
             plane = stack[number].plane
-            offsets = np.reshape(contour.ContourData, (-1, 3)).astype(float) - plane.position
-            polygon = np.stack([offsets @ step / (step @ step) for step in plane.steps], axis=1)
-            in_plane = polygon[:, :1] * plane.steps[0] + polygon[:, 1:] * plane.steps[1]
-            assert np.abs(offsets - in_plane).max() < CLOSE
-            shape = stack[0].values.shape[:2]
-            pixels = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 2)
+            polygon = np.stack([(corners - plane.position) @ step / (step @ step) for step in plane.steps], axis=1)
             for name, inside in (
                 ("skimage", grid_points_in_poly(shape, polygon)),
                 ("matplotlib", Outline(np.r_[polygon, polygon[:1]]).contains_points(pixels).reshape(shape)),
             ):
                 found[name][number][inside] = roi.ReferencedROINumber
     return found
+
+
+def heights(corners: np.ndarray, plane: Plane) -> np.ndarray:
+    """Return how far points (n, 3) lie from a plane, (n,) mm."""
+    return (corners - plane.position) @ np.cross(*np.reshape(plane.orientation, (2, 3)))
 
 
 def complaints(path: Path) -> list[str]:
