@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look things up in a DICOM header: where a value stands, which file it came from, how it was encoded."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.pyraseg.core import PyrasegError
@@ -26,6 +27,19 @@ def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
             value = dataset[tag].value
             for item in value if isinstance(value, Sequence) else ():
                 parse(item)
+
+
+def forget_malformed(dataset: Dataset, tags: Iterable[str | int]) -> None:
+    """Remove elements that a file can be read without, where their values cannot be parsed."""
+    for tag in map(Tag, tags):
+        if tag not in dataset:
+            continue
+        try:
+            value = dataset[tag].value
+            for item in value if isinstance(value, Sequence) else ():
+                parse(item)
+        except Exception:  # Damaged values make pydicom raise nearly every type there is.
+            del dataset[tag]
 
 
 def file_of(dataset: Dataset) -> str:

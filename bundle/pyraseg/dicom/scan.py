@@ -25,7 +25,7 @@ from bundle.pyraseg.dicom.differences import PHASES, SECONDARY_CAPTURE
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
-from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
+from bundle.pyraseg.dicom.headers import forget_malformed, frame_count, frame_value, parse
 from bundle.pyraseg.dicom.private import TAGS, standardize
 from bundle.pyraseg.dicom.uptake import PET_KEYWORDS, PRIVATE_TAGS
 from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
@@ -219,6 +219,7 @@ def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | No
             stream.seek(0)
             tags = [*map(Tag, (*keywords, *NAMING)), *TAGS]
             header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
+            forget_malformed(header, (*PET_KEYWORDS.split(), *PRIVATE_TAGS, *TAGS))
             parse(header)
             parse(header.file_meta)
             standardize(header)
