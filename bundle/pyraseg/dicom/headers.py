@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look things up in a DICOM header: where a value stands, which file it came from, how it was encoded."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator, Set
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.pyraseg.core import PyrasegError
@@ -29,11 +28,9 @@ def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
                 parse(item)
 
 
-def forget_malformed(dataset: Dataset, tags: Iterable[str | int]) -> None:
+def forget_malformed(dataset: Dataset, tags: Set[int]) -> None:
     """Remove elements that a file can be read without, where their values cannot be parsed."""
-    for tag in map(Tag, tags):
-        if tag not in dataset:
-            continue
+    for tag in dataset.keys() & tags:
         try:
             value = dataset[tag].value
             for item in value if isinstance(value, Sequence) else ():
