@@ -27,11 +27,11 @@ CLASSES = [SegmentClass.organ("liver"), SegmentClass.organ("spleen")]
 NAMES = ["background", "liver", "spleen"]
 
 
-def stored(fault: str, folder: Path, *, enhanced: bool = False) -> Path:
-    """Write a series with a fault."""
+def stored(fault: str, folder: Path, *, enhanced: bool = False, count: int = SHAPE[0]) -> Path:
+    """Write a series with a fault, or as many of its images."""
     change, _ = FAULTS[fault]
     with pydicom.config.disable_value_validation():
-        for k, dataset in enumerate([faulty_enhanced(change)] if enhanced else faulty_series(change)):
+        for k, dataset in enumerate([faulty_enhanced(change)] if enhanced else faulty_series(change)[:count]):
             save(dataset, folder / f"{k}.dcm")
     return folder
 
@@ -40,7 +40,7 @@ def stored(fault: str, folder: Path, *, enhanced: bool = False) -> Path:
 def test_no_fault_passes_and_the_log_names_it_without_its_value(
     tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sources = read_sources(sorted(stored(fault, tmp_path).iterdir()))
+    sources = read_sources(sorted(stored(fault, tmp_path, count=2).iterdir()))
     headers = sound_sources(sources)
     for header in headers:
         state_character_set(header)
@@ -57,10 +57,7 @@ def test_no_fault_passes_and_the_log_names_it_without_its_value(
     assert sound_sources(headers) == headers and not caplog.records  # once mended is mended
 
 
-@pytest.mark.parametrize(
-    "fault", ["none", "sex of another list", "study UID with letters", "no frame of reference",
-              "compression without a ratio", "everything empty", "Japanese"]
-)  # fmt: skip
+@pytest.mark.parametrize("fault", ["sex of another list", "study UID with letters", "everything empty", "Japanese"])
 def test_both_objects_of_a_faulty_series_are_valid_and_hold_the_mask(tmp_path: Path, fault: str) -> None:
     check(fault, tmp_path, enhanced=False)
 
@@ -114,7 +111,7 @@ def test_what_is_plain_is_mended(tmp_path: Path) -> None:
         "Cyrillic": ("PatientName", "Люкс^Анна"),
     }
     for fault, (name, value) in meant.items():
-        header = sound_sources(read_sources(sorted(stored(fault, tmp_path / fault).iterdir())))[0]
+        header = sound_sources(read_sources(sorted(stored(fault, tmp_path / fault, count=1).iterdir())))[0]
         state_character_set(header)
         save(header, tmp_path / "read.dcm")
         assert pydicom.dcmread(tmp_path / "read.dcm")[name].value == value, fault

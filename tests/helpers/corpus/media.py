@@ -138,7 +138,7 @@ def over_folders(folder: Path) -> list[Stack]:
 
 FORMS = [
     Form("No meta header, no suffix", "older archives", bare),
-    Form("No UIDs", "converters", unnamed, has_seg=False),
+    Form("No UIDs", "converters", unnamed),
     Form("Names of files against the order", "all", backwards),
     Form("No image numbers", "anonymizers", no_numbers),
     Form("A medium with a DICOMDIR", "CDs", medium, happens="read; the DICOMDIR is left out"),

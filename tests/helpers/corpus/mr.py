@@ -109,6 +109,40 @@ def three_ways(folder: Path) -> list[Stack]:
     return several(own)(folder)
 
 
+def aborted(folder: Path) -> list[Stack]:
+    """A dynamic scan that was ended in its last volume."""
+    stacks = several([{"AcquisitionNumber": t, "TemporalPositionIdentifier": t} for t in (1, 2, 3, 4)])(folder)
+    for file in sorted(folder.glob("MR3_*"))[-2:]:
+        file.unlink()
+    return [*stacks[:3], stacks[3][:4]]
+
+
+def tensor(folder: Path) -> list[Stack]:
+    """Two images without diffusion weighting, and three directions."""
+    plain = [{"DiffusionBValue": 0.0}] * 2
+    weighted = [{"DiffusionBValue": 1000.0, "DiffusionGradientOrientation": np.eye(3)[k].tolist()} for k in range(3)]
+    return several([*plain, *weighted])(folder)
+
+
+def flow(folder: Path) -> list[Stack]:
+    """Magnitude and velocities in three directions, each at four times of the heart."""
+    kinds = [
+        ["ORIGINAL", "PRIMARY", "M", "RETRO"],
+        *(["DERIVED", "PRIMARY", "P", f"V_{way}"] for way in ("AP", "FH", "RL")),
+    ]
+    return several([{"ImageType": kind, "TriggerTime": time} for kind in kinds for time in (0.0, 200.0, 400.0, 600.0)])(
+        folder
+    )
+
+
+def slabs(folder: Path) -> list[Stack]:
+    """Two slabs of an angiography that overlap by two slices, in one series."""
+    low, high = planes(), planes(origin=np.add(ORIGIN, (0, 0, 12.0)))
+    first = mr(folder, low)
+    second = mr(folder, high, numbers(start=1), first=7, name=lambda k: f"HIGH{k}")
+    return [[*first, *second[2:]], [*first[:4], *second]]
+
+
 def radial(folder: Path) -> list[Stack]:
     """Planes around an axis, as of bile ducts and long axes of the heart: no stack."""
     stacks = []
@@ -302,6 +336,31 @@ FORMS = [
         refused=("echoes", "flip angles"),
         remedy=remedies.select,
     ),
+    Form(
+        "MR, dynamic, ended in its last volume",
+        "all",
+        aborted,
+        CHOICE,
+        refused=("acquisitions",),
+        remedy=remedies.select,
+    ),
+    Form(
+        "MR, diffusion tensor with two images without weighting",
+        "Philips, GE",
+        tensor,
+        CHOICE,
+        refused=("b-values",),
+        remedy=remedies.select,
+    ),
+    Form(
+        "MR, flow in three directions over the heart beat",
+        "Siemens, GE",
+        flow,
+        CHOICE,
+        refused=("kinds of image",),
+        remedy=remedies.select,
+    ),
+    Form("MR, slabs that overlap", "Siemens", slabs, CHOICE, refused=("2 of the same",), remedy=remedies.select),
     Form(
         "MR, planes around an axis",
         "all",

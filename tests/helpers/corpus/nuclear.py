@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Slice, Stack
@@ -65,6 +66,38 @@ def dynamic(folder: Path) -> list[Stack]:
 def gated(folder: Path) -> list[Stack]:
     own = [{"TriggerTime": time, "FrameTime": 250} for time in (0.0, 250.0, 500.0)]
     return stacks(folder, own, SeriesType=["GATED", "IMAGE"])
+
+
+#: What turns Bq/ml into g/ml by body weight: 75 kg, 370 MBq, whose half was left after 6586.2 s, an hour before.
+AT_INJECTION = 75e3 / 3.7e8
+AFTER_AN_HOUR = AT_INJECTION * 2 ** (3600 / 6586.2)
+
+
+def uptake(factor: float, *, private: dict[int, str] | None = None, **options: object):
+    """Return what writes a series whose uptake values are its stored ones times a factor."""
+
+    def add_private(path: Path) -> None:
+        dataset = pydicom.dcmread(path)
+        block = dataset.private_block(0x7053, "Philips PET Private Group", create=True)
+        for element, value in (private or {}).items():
+            block.add_new(element, "DS", value)
+        dataset.save_as(path)
+
+    def write(folder: Path) -> list[Stack]:
+        stack = pet(folder, finish=add_private, **options)
+        return [[Slice(one.values * factor, one.plane) for one in stack]]
+
+    return write
+
+
+MIDNIGHT = {
+    "SeriesTime": "003000",
+    "AcquisitionTime": "003000",
+    "RadiopharmaceuticalInformationSequence": item(
+        RadionuclideTotalDose=3.7e8, RadionuclideHalfLife=6586.2, RadiopharmaceuticalStartTime="233000.00"
+    ),
+}
+SUV = {"pet_units": "suv"}
 
 
 def nm(path: Path, stored: np.ndarray, kind: str, **options: object) -> Stack:
@@ -128,6 +161,29 @@ FORMS = [
         "refused, with a choice",
         refused=("cardiac phases",),
         remedy=remedies.select,
+    ),
+    Form("PET in SUV, corrected to the start of the scan", "GE, Siemens", uptake(AFTER_AN_HOUR), options=SUV),
+    Form("PET in SUV, corrected to the injection", "all", uptake(AT_INJECTION, DecayCorrection="ADMIN"), options=SUV),
+    Form("PET in SUV, injected before midnight", "all", uptake(AFTER_AN_HOUR, **MIDNIGHT), options=SUV),
+    Form(
+        "PET in SUV by Philips's factor",
+        "Philips",
+        uptake(0.000587, private={0x00: "0.000587"}, Units="CNTS"),
+        options=SUV,
+    ),
+    Form(
+        "PET in SUV by Philips's factor to activity",
+        "Philips",
+        uptake(1.25 * AFTER_AN_HOUR, private={0x09: "1.25"}, Units="CNTS"),
+        options=SUV,
+    ),
+    Form(
+        "PET without a weight",
+        "anonymizers",
+        lambda folder: [pet(folder, PatientWeight=None)],
+        options=SUV,
+        warns="values in BQML, no uptake values",
+        happens="read in its own unit, with a warning",
     ),
     Form("SPECT, reconstructed, all slices in one object", "all", spect),
     Form("SPECT, slices from the head down (negative spacing)", "Siemens", lambda folder: spect(folder, step=-4.0)),
