@@ -15,7 +15,7 @@ from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.datalist import load_cases
 from bundle.pyraseg_tools.commands.fingerprint import main
 from tests.helpers.commands import monai_bundle
-from tests.helpers.dicom_files import write_series
+from tests.helpers.dicom_files import item, write_series
 from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +98,27 @@ def test_patients_are_not_named(tmp_path):
     assert proposal["background_fraction"] == 0.2 and proposal["windows"][0]["width"] > 50
     for file in (tmp_path / "out").iterdir():
         assert b"secret" not in file.read_bytes().lower()
+
+
+@pytest.mark.parametrize(("weight", "unit"), [(70, "SUVbw"), (None, "BQML")])
+def test_pet_is_measured_and_its_unit_named(tmp_path, weight, unit):
+    """The default config is for CT; a fingerprint measures what there is, and proposes to say so."""
+    folder = tmp_path / "study"
+    injection = item(RadionuclideTotalDose=350e6)
+    header = {"Modality": "PT", "Units": "BQML", "DecayCorrection": "ADMIN", "PatientWeight": weight}
+    pixels = np.random.default_rng(0).integers(0, 5000, (3, 20, 24), dtype=np.uint16)
+    write_series(folder / "pet", pixels, RadiopharmaceuticalInformationSequence=injection, **header)
+    label = np.zeros((24, 20, 3), np.uint8)
+    label[5:9, 5:9] = 1
+    nib.save(nib.Nifti1Image(label, np.diag([-1.0, -1.0, 1.0, 1.0])), folder / "label.nii.gz")
+    (folder / "datalist.json").write_text(json.dumps({"training": [{"image": "pet", "label": "label.nii.gz"}]}))
+    options = ("--class_names", "['background','lesion']")
+    proposal = fingerprint(folder, tmp_path / "out", *options, configs=(TRAIN,))
+    assert proposal["modality"] == ["PT"] and "percentiles" in proposal["windows"][0]
+    with (tmp_path / "out" / "cases.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["modality"], row["units"], row["units_by"]) == ("PT", unit, "DICOM header")
+    assert unit in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

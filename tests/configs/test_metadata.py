@@ -94,6 +94,8 @@ def test_metadata_of_a_task_are_those_of_its_config(task, task_metadata):
     names, channels = (parser.get_parsed_content(key) for key in ("class_names", "network_def#in_channels"))
     image, output = (task_metadata["network_data_format"][key] for key in ("inputs", "outputs"))
     assert task_metadata["image_kind"] == parser["image_kind"]
+    if parser["image_kind"] != "photograph":  # whose modality is a word for people
+        assert image["image"]["modality"] in parser["modality"]
     assert image["image"]["num_channels"] == len(image["image"]["channel_def"]) == channels
     assert output["pred"]["num_channels"] == len(names)
     assert output["pred"]["channel_def"] == {str(index): name for index, name in enumerate(names)}

@@ -2,6 +2,7 @@
 """Which layouts of folders are understood, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.datalists.collecting import collect_cases
 from bundle.pyraseg.datalists.pairing import find_pairs
+from bundle.pyraseg.dicom.found import as_file
+from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import item, make_image, save, uid
 from tests.helpers.series_with_seg import write_seg, write_study
 
@@ -186,11 +190,42 @@ def test_two_labels_for_one_series_are_refused(tmp_path):
         find_pairs(tmp_path)
 
 
-def test_series_that_share_a_folder_are_refused(tmp_path):
-    sources = write_study(tmp_path / "a", "one")
-    write_study(tmp_path / "b", "two")
-    for path in (tmp_path / "b").iterdir():
-        path.rename(tmp_path / "a" / f"other_{path.name}")
+def share_folder(root: Path, **other: object) -> list[Dataset]:
+    """Write two series into one folder; return the slices of the first."""
+    sources = write_study(root / "a", "one")
+    for number, dataset in enumerate(write_study(root / "b", "two")):
+        for keyword, value in other.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(root / "a" / f"other_{number}.dcm")
+    shutil.rmtree(root / "b")
+    return sources
+
+
+def test_series_that_share_a_folder_are_told_by_their_uid(tmp_path):
+    sources = share_folder(tmp_path)
     write_seg(tmp_path / "seg.dcm", sources)
+    (written,) = collect_cases(tmp_path, threshold=0.9).items
+    assert (written["image"], written["series"]) == (str(tmp_path / "a"), sources[0].SeriesInstanceUID)
+    found = MedicalImageReader().get_data([as_file(written["image"])])[1]
+    assert found["sop_instance_uids"] == tuple(source.SOPInstanceUID for source in sources)
+
+
+def test_one_series_of_several_is_paired(tmp_path):
+    own = {"SeriesNumber": 7, "SeriesDescription": "Portal", "FrameOfReferenceUID": uid("one", "FrameOfReferenceUID")}
+    write_seg(tmp_path / "seg.dcm", share_folder(tmp_path, **own))
+    with pytest.raises(PyrasegError, match="none with a label"):  # it was drawn on the other one
+        find_pairs(tmp_path, series=["portal"])
+    with pytest.raises(PyrasegError, match="--series arterial means none of the series"):
+        find_pairs(tmp_path, series=["arterial"])
+    (item,) = collect_cases(tmp_path, threshold=0.9, series="7", drawn_on="frame_of_reference").items
+    assert (item["series"], item["drawn_on"]) == (uid("two", "SeriesInstanceUID"), "frame_of_reference")
+
+
+def test_series_without_a_uid_that_share_a_folder_are_refused(tmp_path):
+    sources = share_folder(tmp_path)
+    write_structures(tmp_path / "labels/rt.dcm", sources[0], named=False)  # by its frame of reference alone
+    for source in sources:
+        del source.SeriesInstanceUID
+        source.save_as(source.filename)
     with pytest.raises(PyrasegError, match="shares its folder with 1 other series"):
         find_pairs(tmp_path)

@@ -26,7 +26,7 @@ def test_it_is_read_exactly_or_refused_with_advice_that_works(
     source, work = tmp_path / "in", tmp_path / "work"
     stacks = form.write(source)
     if not form.refused:
-        found = ours(source)
+        found = ours(source, **form.options)
         assert len(found) == len(stacks)
         assert all(any(is_same(stack, meant) for stack in found) for meant in stacks)
     else:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies in real folders beside a clean series, as far as the tests of the parts do not have it already."""
 
-import logging
 import pickle
 
 import numpy as np
@@ -16,7 +15,6 @@ from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.dicom.series import SeriesStream, read_series
 from bundle.pyraseg.dicom.source import read_sources
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
-from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import write_image, write_series
 
 STACK = np.random.default_rng(0).integers(-1000, 1000, (3, 8, 10), dtype=np.int16)
@@ -50,34 +48,6 @@ def test_burned_in_annotation_is_warned_of(tmp_path, caplog):
     read_series(tmp_path / "burned")
     assert caplog.text.count("text burned into its pixels") == 1
     assert "SECRET" not in caplog.text.upper()
-
-
-def test_another_modality_or_body_part_is_warned_of(tmp_path, caplog):
-    write_series(tmp_path / "mr", STACK, Modality="MR", BodyPartExamined="HEAD")
-    write_series(tmp_path / "ct", STACK, BodyPartExamined=None)
-    reader = MedicalImageReader(expected={"Modality": "CT", "BodyPartExamined": "ABDOMEN"})
-    reader.get_data([tmp_path / "ct"])
-    assert caplog.text == ""  # a body part that the header lacks may be the right one
-    array, _ = reader.get_data([tmp_path / "mr"])
-    assert array.shape == (10, 8, 3)
-    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        "Modality is MR, not CT. Is this the right image?",
-        "BodyPartExamined is HEAD, not ABDOMEN. Is this the right image?",
-    ]
-
-
-def test_notices_of_pydicom_are_not_shown(tmp_path, caplog, recwarn):
-    path = write_series(tmp_path, STACK[:1])[0]
-    content = path.read_bytes().replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.l.2\0")  # an l for a 1
-    path.write_bytes(content)
-    with caplog.at_level(logging.DEBUG, logger="pydicom"):
-        pydicom.dcmread(path).file_meta["MediaStorageSOPClassUID"]
-        assert "Invalid value" in caplog.text and len(recwarn) > 0
-        caplog.clear()
-        recwarn.clear()
-        read_series(path)
-    assert [record for record in caplog.records if record.name == "pydicom" and record.levelno > logging.DEBUG] == []
-    assert len(recwarn) == 0
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_missing_uids_are_no_obstacle(tmp_path):
         ("no-uid:one:1", False, 5),
         ("no-uid:two:1", False, 5),
     ]
-    image = read_series(tmp_path, series_uid="no-uid:two:1")
+    image = read_series(tmp_path, series="no-uid:two:1")
     assert image.series_uid == ""
     assert image.sop_instance_uids == ("",) * 5
     assert {file.parent.name for file in image.files} == {"two"}
@@ -81,7 +81,7 @@ def test_refuses_several_series_without_a_choice(tmp_path):
     write_series(tmp_path / "b", STACK[:2], SeriesInstanceUID="1.2.4", SeriesDescription="Secret")
     message = refusal(tmp_path)
     assert "1.2.3 (CT, 5 slices of 32x40)" in message
-    assert "1.2.4 (CT, 2 slices of 32x40)" in message
-    assert "series_uid" in message
-    assert len(read_series(tmp_path, series_uid="1.2.4").pixels) == 2
-    assert "no series 1.2.5" in refusal(tmp_path, series_uid="1.2.5")
+    assert '1.2.4 (CT, 2 slices of 32x40, "***")' in message
+    assert "--series 1.2.3" in message
+    assert len(read_series(tmp_path, series="1.2.4").pixels) == 2
+    assert "no series that --series 1.2.5 means" in refusal(tmp_path, series="1.2.5")

@@ -103,7 +103,7 @@ FORMS = {
         3, lambda phase, k: {"AcquisitionTime": f"120000.{phase + 1}50000"}, "times"),
     "magnitude and phase of two echoes": (
         4, lambda phase, k: {"EchoTime": 4.6 * (phase // 2 + 1), "ImageType": ["ORIGINAL", "PRIMARY", "MP"[phase % 2]]},
-        "echoes, kinds of image"),
+        "echoes, magnitude, phase, real or imaginary images"),
 }  # fmt: skip
 
 
@@ -143,9 +143,23 @@ def test_a_frame_of_reference_for_each_image_is_read_on_request(tmp_path):
     write_series(tmp_path, np.zeros((60, 4, 5), np.int16), per_slice=lambda k: {"FrameOfReferenceUID": uid("f", k)})
     message = refusal(tmp_path)
     assert len(message) < 500 and "each of its 60 slices has one of its own" in message
-    assert "with --select FrameOfReferenceUID=any" in message
+    assert "Read one of them with --select FrameOfReferenceUID=any (" in message
     image = read_series(tmp_path, select="FrameOfReferenceUID=any")
     assert len(image.pixels) == 60 and image.geometry.slice_spacing == pytest.approx(1)
+
+
+def test_a_frame_of_reference_for_each_image_of_a_cine_is_read_by_the_advice(tmp_path):
+    """Positions alone leave several stacks: what is advised reads one of them, and was tried."""
+    pixels = np.arange(24, dtype=np.int16)[:, None, None] * np.ones((24, 4, 5), np.int16)
+    write_series(
+        tmp_path, pixels, per_slice=lambda k: {
+            "FrameOfReferenceUID": uid("f", k), "ImagePositionPatient": [0, 0, k % 6], "TriggerTime": k // 6,
+        },
+    )  # fmt: skip
+    advised = shlex.split(refusal(tmp_path).partition("Read one of them with ")[2])
+    image = read_series(tmp_path, select=advised[1])
+    np.testing.assert_array_equal(image.pixels[:, 0, 0], np.arange(6) + 6 * (image.pixels[0, 0, 0] // 6))
+    assert advised[1].startswith("FrameOfReferenceUID=any;")
 
 
 def test_stacks_that_cannot_be_one_are_chosen_by_what_differs(tmp_path):

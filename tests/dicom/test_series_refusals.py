@@ -2,8 +2,11 @@
 """Files that make no volume are refused, with the file and the attribute."""
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 
+from bundle.pyraseg.dicom.scan import find_series
 from tests.helpers.dicom_files import CORONAL, make_image, refusal, save, write_image, write_series
 
 STACK = np.random.default_rng(0).integers(-1000, 1000, (5, 32, 40), dtype=np.int16)
@@ -79,3 +82,32 @@ def test_refuses_malformed_geometry(tmp_path, change, message):
     refused = refusal(tmp_path)
     assert "slice_000.dcm" in refused
     assert message in refused
+
+
+SLIDE, CONFOCAL = "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1.4.1.1.77.1.9"
+
+
+@pytest.mark.parametrize("about", [{"SOPClassUID": SLIDE, "Modality": "SM"}, {"SOPClassUID": SLIDE, "Modality": "OT"},
+                                   {"SOPClassUID": CONFOCAL, "Modality": "GM"}, {"Modality": "SM"}])  # fmt: skip
+@pytest.mark.parametrize("levels", [1, 3])
+def test_refuses_whole_slides_by_name(tmp_path, about, levels):
+    tiles = {"Rows": 8, "Columns": 8, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
+    tiles |= {"PlanarConfiguration": 0, "FrameOfReferenceUID": "1.2.3", "SeriesInstanceUID": "1.2.4", **about}
+    for level in range(levels if about["Modality"] == "SM" else 1):
+        write_image(tmp_path / f"{level}.dcm", bytes(8 * 8 * 3 * 4**level), NumberOfFrames=4**level, **tiles)
+    message = refusal(tmp_path)
+    assert "whole slide" in message
+    assert "QuPath" in message
+    assert len(find_series(tmp_path).series) == 1  # an input, whose reading fails
+
+
+@pytest.mark.parametrize("syntax", ["100", "102", "104", "106"])
+def test_refuses_videos_by_name(tmp_path, syntax):
+    dataset = make_image(STACK, Modality="ES")
+    dataset.PixelData = encapsulate([b"a stream of video" * 100])
+    save(dataset, tmp_path / "a")
+    written = pydicom.dcmread(tmp_path / "a")
+    written.file_meta.TransferSyntaxUID = f"1.2.840.10008.1.2.4.{syntax}"
+    written["PixelData"].is_undefined_length = True
+    written.save_as(tmp_path / "a")
+    assert "is a video (MPEG" in refusal(tmp_path)

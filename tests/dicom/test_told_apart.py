@@ -69,7 +69,7 @@ def test_two_patients_under_equal_uids_are_two_inputs(tmp_path: Path, caplog: py
     assert "SECRET" not in caplog.text and "Secret" not in caplog.text
     message = refusal(tmp_path)
     assert "holds 2 series" in message and f"{uid('series')}:2" in message
-    np.testing.assert_array_equal(read_series(tmp_path, series_uid=f"{uid('series')}:2").pixels, OTHER)
+    np.testing.assert_array_equal(read_series(tmp_path, series=f"{uid('series')}:2").pixels, OTHER)
 
 
 def test_patients_are_told_by_numbers_that_nothing_of_them_can_be_found_from(tmp_path: Path, caplog) -> None:

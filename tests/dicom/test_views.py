@@ -98,7 +98,7 @@ def test_the_folder_of_two_views_is_no_image_and_the_message_names_them(tmp_path
     assert "DX PA, 1 image" in message
     assert "DX LL, 1 image" in message
     named = find_series(tmp_path).series[1].uid
-    assert read_series(tmp_path, series_uid=named).files == (tmp_path / "b.dcm",)
+    assert read_series(tmp_path, series=named).files == (tmp_path / "b.dcm",)
 
 
 def test_a_lone_view_is_called_as_its_file(tmp_path):

@@ -6,11 +6,16 @@ import math
 import numpy as np
 import pydicom
 import pytest
+import torch
+from monai.data import MetaTensor
 from pydicom.uid import ExplicitVRBigEndian
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_voi_lut, read_voi
-from tests.helpers.dicom_files import item, lut_item, make_image, save, write_enhanced, write_image
+from bundle.pyraseg.dicom.series import read_series
+from bundle.pyraseg.transforms.reader import MedicalImageReader
+from bundle.pyraseg.transforms.windowing import Windowd
+from tests.helpers.dicom_files import item, lut_item, make_image, save, write_enhanced, write_image, write_series
 
 GRAY = np.zeros((2, 2), np.int16)
 
@@ -104,10 +109,43 @@ def test_packed_8_bit_entries(tmp_path):
     assert voi.data == (0, 10, 20, 255)
 
 
-def test_a_table_that_is_too_short_is_refused(tmp_path):
-    path = write_image(tmp_path / "a.dcm", GRAY, VOILUTSequence=lut_item([9, 0, 16], [1, 2, 3]))
-    with pytest.raises(PyrasegError, match=r"a\.dcm.*9 entries and holds 3"):
-        read_voi(pydicom.dcmread(path))
+def of_numbers(**attributes):
+    """Return a sequence of one table whose attributes are numbers, where they are anything."""
+    sequence = item(**attributes)
+    for keyword in attributes:
+        sequence[0][keyword].VR = "US"
+    return sequence
+
+
+FAULTY = {
+    "too short a table": ({"VOILUTSequence": lut_item([9, 0, 16], [1, 2, 3])}, r"a\.dcm.*9 entries and holds 3"),
+    "a table without a descriptor": ({"VOILUTSequence": of_numbers(LUTData=[1, 2])}, "three numbers"),
+    "a table without entries": ({"VOILUTSequence": of_numbers(LUTDescriptor=[4, 0, 16])}, "holds"),
+    "more centers than widths": ({"WindowCenter": [1, 2], "WindowWidth": 3}, "2 window centers and 1 widths"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTY)
+def test_a_view_that_cannot_be_read_is_refused_where_it_is_used_and_nowhere_else(tmp_path, case):
+    attributes, message = FAULTY[case]
+    path = write_series(tmp_path, GRAY[None], names=["a.dcm"], **attributes)[0]
+    assert np.array_equal(read_series(path).pixels[0], GRAY)
+    (voi,) = read_voi(pydicom.dcmread(path))
+    with pytest.raises(PyrasegError, match=message):
+        apply_voi_lut(GRAY, voi)
+    array, meta = MedicalImageReader().get_data([path])
+    data = {"image": MetaTensor(torch.as_tensor(array)[None], meta=meta)}
+    assert Windowd("image", windows="bone")(data)["image"].shape[0] == 1
+    with pytest.raises(PyrasegError, match=message):
+        Windowd("image", windows="header")(data)
+
+
+@pytest.mark.parametrize(
+    "table", [item(), item(LUTExplanation="nothing"), of_numbers(LUTDescriptor=None, LUTData=None)]
+)
+def test_an_empty_table_is_none(tmp_path, table):
+    path = write_image(tmp_path / "a", GRAY, VOILUTSequence=table, WindowCenter=40, WindowWidth=400)
+    assert read_voi(pydicom.dcmread(path)) == (VoiWindow(40, 400),)
 
 
 def test_several_windows_and_tables_first(tmp_path):
@@ -124,12 +162,6 @@ def test_several_windows_and_tables_first(tmp_path):
         VoiWindow(300, 1500, "SIGMOID", "BONE"),
     )
     assert read_voi(pydicom.dcmread(write_image(tmp_path / "b.dcm", GRAY))) == ()
-
-
-def test_unequal_numbers_of_centers_and_widths_are_refused(tmp_path):
-    path = write_image(tmp_path / "a.dcm", GRAY, WindowCenter=[1, 2], WindowWidth=3)
-    with pytest.raises(PyrasegError, match="2 window centers and 1 widths"):
-        read_voi(pydicom.dcmread(path))
 
 
 def test_functional_groups_per_frame_and_shared(tmp_path):

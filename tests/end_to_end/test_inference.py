@@ -146,6 +146,14 @@ def test_every_good_input_has_every_file_and_no_other_has_any(done):
         rows = list(csv.DictReader(file))
     assert {row["case"] for row in rows} == found[".nii.gz"] and len(rows) == 45 * 4
     for row in rows:
+        source = done.work / "in" / row["case"]
+        if row["case"] in done.dicom:
+            header = pydicom.dcmread(next(source.iterdir()) if source.is_dir() else source, stop_before_pixels=True)
+            assert (row["series_uid"], row["modality"]) == (header.SeriesInstanceUID, header.Modality)
+            assert row["series_number"] == str(header.get("SeriesNumber") or "")
+            assert row["series_description"] == str(header.get("SeriesDescription") or "").replace(MARKER, "***")
+        else:
+            assert {row[name] for name in ("series_uid", "series_number", "series_description", "modality")} == {""}
         voxels = (np.asarray(nib.load(done.files[f"{row['case']}.nii.gz"]).dataobj) == int(row["value"])).sum()
         assert int(row["voxels"]) == voxels
         assert float(row["volume_ml"]) == pytest.approx(voxels * 9 / 1000, abs=1e-4)

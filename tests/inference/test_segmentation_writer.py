@@ -123,7 +123,7 @@ def test_incomplete_headers(algorithm: Algorithm, tmp_path: Path) -> None:
     prediction = Prediction(
         "case", tmp_path / "case", MetaTensor(torch.from_numpy(labels.T.copy())[None], meta=image.meta), image
     )
-    with pytest.raises(PyrasegError, match=r"no SOPClassUID, SOPInstanceUID, .*FrameOfReferenceUID .*complete_headers"):
+    with pytest.raises(PyrasegError, match=r"no SOPClassUID, SOPInstanceUID, .*SeriesInstanceUID .*complete_headers"):
         segmentation_writer(algorithm)(prediction)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "in"]
     before = [file.read_bytes() for file in files]

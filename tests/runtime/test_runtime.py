@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The runtime gives the labels that the bundle gives, for every form in which an image may come."""
 
+import json
 import os
 import subprocess
 import sys
@@ -325,3 +326,40 @@ def test_needs_neither_torch_nor_monai(models, tmp_path):
         command = [sys.executable, "-c", BARE, *arguments, "--format", form]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and f"pip install {package}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_one_of_several_series_is_chosen(models, tmp_path, capsys, caplog):
+    for number, phase in ((3, "Arterial"), (4, "Portal")):
+        own = {"SeriesInstanceUID": uid(phase), "SeriesNumber": number, "SeriesDescription": phase}
+        files = [f"{phase}_{k}.dcm" for k in range(6)]
+        write_series(tmp_path / "in", gray() + 20 * number, spacing=(1.3, 0.9), slice_step=2.5, names=files, **own)
+    truth = models.ct.truth([str(file) for file in sorted((tmp_path / "in").glob("Portal*"))])
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out", "--series", "portal") == 0
+    (result,) = (tmp_path / "out").iterdir()
+    assert result.name == "in_4_Portal_labels"
+    check(png(result), truth)
+    assert "in_4_Portal  CT        4       Portal" in caplog.text  # the table of what was found
+    assert run(models.ct.path, tmp_path / "in", tmp_path / "out", "--series", "venous") == 1
+    assert 'number 3, "Arterial"' in capsys.readouterr().err
+
+
+def test_an_image_that_the_model_is_not_for(models, tmp_path, capsys):
+    """The settings in the metadata of the file say what it is for."""
+    settings = {"modality": ["CT"], "body_part": ["LIVER"], "plane": ["axial"], "pet_units": "suv"}
+    model = tmp_path / "ct.onnx"
+    proto = onnx.load(models.ct.path)
+    onnx.helper.set_model_props(
+        proto, {p.key: p.value for p in proto.metadata_props} | {"settings": json.dumps(settings)}
+    )
+    onnx.save(proto, model)
+    series(tmp_path / "in" / "mr", Modality="MR", BodyPartExamined="KNEE")
+    series(tmp_path / "in" / "ct", SeriesInstanceUID=uid("ct"), BodyPartExamined="KNEE")
+    assert run(model, tmp_path / "in", tmp_path / "out") == 1
+    told = capsys.readouterr()
+    assert "ct ->" in told.out and "mr: failed" in told.err
+    assert "its modality is MR, and the model is for CT" in told.err and "--refuse none" in told.err
+    assert run(model, tmp_path / "in", tmp_path / "all", "--refuse", "none") == 0
+    assert run(model, tmp_path / "in", tmp_path / "none", "--refuse", "modality", "body_part") == 1
+    assert "2 failed: ct, mr" in capsys.readouterr().err
+    assert run(model, tmp_path / "in", tmp_path / "no", "--refuse", "colour") == 1
+    assert "refuse is 'colour'; it is one of modality, body_part, plane, pet_units, none." in capsys.readouterr().err

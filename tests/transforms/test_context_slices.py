@@ -46,6 +46,18 @@ def test_nothing_to_stack(shape: tuple[int, ...], context_slices: int) -> None:
     assert torch.equal(stack(image, context_slices), image)
 
 
+@pytest.mark.parametrize("context_slices", [1, 2, 4])
+def test_neighbors_take_no_memory(context_slices: int) -> None:
+    image = MetaTensor(torch.rand(3, 7, 5, 11), meta={"filename_or_obj": "a"})
+    result = stack(image, context_slices)
+    slices = torch.arange(11)
+    offsets = range(-context_slices, context_slices + 1)
+    expected = torch.cat([image.as_tensor()[..., (slices + k).clamp(0, 10)] for k in offsets])
+    assert torch.equal(result.as_tensor(), expected)
+    assert result.meta["filename_or_obj"] == "a"
+    assert result.untyped_storage().nbytes() == 4 * 3 * 7 * 5 * (11 + 2 * context_slices)
+
+
 def test_a_negative_number_is_refused() -> None:
     with pytest.raises(PyrasegError, match="0 or more, got -1"):
         StackContextSlicesd("image", context_slices=-1)

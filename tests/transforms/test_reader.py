@@ -114,7 +114,7 @@ def test_a_projection_has_no_geometry_and_lies_as_displayed(tmp_path: Path) -> N
 def test_arguments_choose_a_series_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "one", PIXELS[:2], SeriesInstanceUID=uid("one"))
     write_series(tmp_path / "two", PIXELS[2:4], SeriesInstanceUID=uid("two"))
-    assert np.array_equal(load(tmp_path, series_uid=uid("two"))[0], PIXELS[2:4].transpose(2, 1, 0))
+    assert np.array_equal(load(tmp_path, series=uid("two"))[0], PIXELS[2:4].transpose(2, 1, 0))
     with pytest.raises(PyrasegError, match="no argument serie_uid"):
         load(tmp_path, serie_uid=uid("two"))
 

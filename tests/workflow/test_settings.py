@@ -30,6 +30,10 @@ def test_all_programs_of_a_task_have_the_same(task: str | None) -> None:
 CHANGES = {
     "class_names": ["background", "kidney", "lesion", "spleen", "liver"],
     "windows": [{"center": 0, "width": 1000}, "soft_tissue", {"center": 90, "width": 180}],
+    "modality": "MR",
+    "body_part": ["HEAD"],
+    "plane": ["coronal"],
+    "pet_units": "stored",
     "spacing": 5,
     "context_slices": 2,
     "encoder": "efficientnet_lite0",  # the same weights with other padding

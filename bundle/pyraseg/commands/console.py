@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "verify": (f"{_OWN}.verify", "verify a model package before its code is run"),
     },
     "Prepare data": {
+        "list": (f"{_OWN}.list_series", "list the series in a folder, what can be chosen in them and what is left out"),
         "datalist": (f"{_OWN}.datalist", "pair images with labels, and split them by patient"),
         "check": (f"{_OWN}.check", "check a split for leaks and changed files"),
         "fingerprint": (f"{_TOOLS}.fingerprint", "measure a data set, and propose settings for its training"),

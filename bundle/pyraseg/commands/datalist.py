@@ -26,6 +26,7 @@ from bundle.pyraseg.datalists import (
     write_link,
     write_split,
 )
+from bundle.pyraseg.labels import DRAWN_ON
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,6 +47,18 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--annotated-csv", type=Path, metavar="FILE",
         help='CSV table of cases in which only some classes were outlined: columns case (or patient) and classes, such '
         'as "liver; spleen"; in cases that it leaves out all were',
+    )  # fmt: skip
+    parser.add_argument(
+        "--series", default="",
+        help="which DICOM series, where there are several: number, description ('portal*') or UID",
+    )  # fmt: skip
+    parser.add_argument(
+        "--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
+        help="which slices of a series with several phases or echoes, such as EchoTime=4.6",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drawn-on", "--drawn_on", choices=DRAWN_ON, default=DRAWN_ON[0],
+        help="what a SEG or RTSTRUCT must share with its series; the list says so of each case (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--merge-duplicates", action="store_true", help="join patients that share an image into one")
     parser.add_argument(
@@ -84,6 +97,9 @@ def main(argv: list[str] | None = None) -> None:
         threshold=options.threshold,
         label_threshold=options.label_threshold,
         unknown_value=options.unknown_value,
+        series=options.series,
+        select=";".join(options.select),
+        drawn_on=options.drawn_on,
     )
     if options.folds is None:
         print(write_split(data, folder, output, **request))

@@ -99,7 +99,8 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
     from bundle.pyraseg.runtime import find_inputs, require_apart
 
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    for item in find_inputs(source, leave_out=target):
+    series = settings.pop("series", "")
+    for item in find_inputs(source, leave_out=target, series=series, select=settings.get("select", "")):
         image = item.get("image")
         parts[isinstance(image, str) and image.lower().endswith(PHOTOGRAPH)].append(item)
     if parts[True] and all("fault" in item for item in parts[False]):
@@ -175,9 +176,12 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     """Segment with an exported model, without PyTorch; return the exit code."""
     from bundle.pyraseg.runtime import main as runtime
 
-    if unknown := settings.keys() - {"threads", "select"}:
-        raise PyrasegError(f"With an ONNX model, the options are --threads and --select, not --{min(unknown)}.")
-    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    if unknown := settings.keys() - {"threads", "series", "select", "refuse"}:
+        raise PyrasegError(
+            f"With an ONNX model, the options are --threads, --series, --select and --refuse, not --{min(unknown)}."
+        )
+    listed = {key: value if isinstance(value, list) else [value] for key, value in settings.items()}
+    words = [word for key, values in listed.items() for word in (f"--{key}", *(map(str, values or ["none"])))]
     return runtime([str(model), str(source), str(target), "--format", outputs or "png", *words])
 
 

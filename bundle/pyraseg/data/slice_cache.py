@@ -13,6 +13,7 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Randomizable
 
 from bundle.pyraseg.core import ITK, PyrasegError, pixel_files, replacing
+from bundle.pyraseg.labels import CASE_OPTIONS
 from bundle.pyraseg.transforms import UNKNOWN, label_files
 
 
@@ -46,7 +47,7 @@ class SliceCache:
         Raises:
             PyrasegError: the item cannot be read, or its image and label differ in size.
         """
-        made = self.transform({key: item[key] for key in ("image", "label")})
+        made = self.transform({key: item[key] for key in ("image", "label", *CASE_OPTIONS) if key in item})
         image, label = np.asarray(made["image"], np.float32), np.asarray(made["label"])
         if image.shape[1:] != label.shape[1:]:
             raise PyrasegError(
@@ -83,8 +84,12 @@ class SliceCache:
 
 
 def state_of_files(item: dict[str, Any]) -> str:
-    """Return a hash of the paths, sizes and times of change of a case's files: it tells when one of them changes."""
+    """Return a hash of the paths, sizes and times of change of a case's files: it tells when one of them changes.
+
+    What the data list says of how they are read counts as well.
+    """
     key = hashlib.sha256(str(item["label"]).encode())  # which file is which class
+    key.update("".join(f"{name}={item[name]}\n" for name in CASE_OPTIONS if item.get(name)).encode())
     for root in (item["image"], *label_files(item["label"])):
         for path in _files_of(Path(root)):
             status = path.stat()

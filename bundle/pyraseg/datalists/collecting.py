@@ -22,8 +22,17 @@ from bundle.pyraseg.datalists.patients import (
     patients_by_pattern,
     patients_from_csv,
 )
-from bundle.pyraseg.dicom import find_series
-from bundle.pyraseg.labels import StructureSet, color_name, colors_in, open_label, read_painted, slicer_segments
+from bundle.pyraseg.dicom import find_header, read_wanted
+from bundle.pyraseg.labels import (
+    DRAWN_ON,
+    StructureSet,
+    color_name,
+    colors_in,
+    open_label,
+    read_painted,
+    slicer_segments,
+    with_options,
+)
 from bundle.pyraseg.transforms import stored_label
 
 #: More values than this are no classes but a blurred mask.
@@ -69,6 +78,9 @@ def collect_cases(
     threshold: float,
     label_threshold: float | None = None,
     unknown_value: int | None = None,
+    series: str = "",
+    select: str = "",
+    drawn_on: str = DRAWN_ON[0],
 ) -> DataList:
     """Find the cases of a data set, whose they are, what they hold, and which are the same.
 
@@ -87,11 +99,21 @@ def collect_cases(
         threshold: correlation from which on two images are nearly the same.
         label_threshold: values of blurred masks from here on are class 1.
         unknown_value: value of pixels that nobody has labeled.
+        series, select, drawn_on: which DICOM series, which slices of each, and what their labels must share with them;
+            the list says so of each case, see `labels.case_options`.
 
     Raises:
         PyrasegError: there are no pairs, patients are not told apart, or a file cannot be read.
     """
-    layout, items = find_pairs(folder, image_pattern=image_pattern, label_pattern=label_pattern)
+    layout, items = find_pairs(
+        folder,
+        image_pattern=image_pattern,
+        label_pattern=label_pattern,
+        series=read_wanted(series),
+        drawn_on=drawn_on,
+    )
+    said = {"series": series, "select": select, "drawn_on": "" if drawn_on == DRAWN_ON[0] else drawn_on}
+    items = [with_options({**said, **item} if _is_dicom(Path(item["image"])) else item) for item in items]
     protect(item[key] for item in items for key in ("image", "label"))
     class_names: dict[int, str] = {}
     stated_unknown = 255 if layout == "Pascal VOC" else None
@@ -112,7 +134,7 @@ def collect_cases(
     elif are_dicom(items):
         known = group_by != "study"
         grouping = "Patient ID, study and frame of reference" if known else "study and frame of reference"
-        headers = [find_series(item["image"], keywords=PATIENT_KEYWORDS).series[0].headers[0] for item in items]
+        headers = [find_header(item["image"], keywords=PATIENT_KEYWORDS) for item in items]
         identities = [Identity.of(header, case) for header, case in zip(headers, cases, strict=True)]
         named = [identity.patient_id for identity in identities] if known else None
     else:

@@ -15,7 +15,7 @@ from bundle.pyraseg.datalists.pairing import pair_by_pattern
 from bundle.pyraseg.datalists.patients import patients_by_pattern
 from bundle.pyraseg.datalists.splitting import SPLITS, random_split, refuse_shared_patients
 from bundle.pyraseg.datalists.voc import is_voc, read_lists
-from bundle.pyraseg.labels import annotated_classes, annotated_names
+from bundle.pyraseg.labels import annotated_classes, annotated_names, choice_text, with_options
 from bundle.pyraseg.transforms import label_files
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,12 @@ def load_cases(
     `dataset_dir` holds a `datalist.json` in MONAI's Decathlon form, whose parts are `training`, `validation` and `test`
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
     path, a label may be {class name: path}, a mask for each class. An item in which only some classes were looked for
-    names them: "annotated": ["liver"]. Without that file it may be a Pascal VOC tree, whose
-    `ImageSets/Segmentation` lists `train.txt`, `val.txt` and `test.txt` are the split. Else images and labels are
-    paired by name and the patients split at random from `seed`. The split is logged with its hash. Cases whose patient
-    nothing tells are patients of their own and carry `"patient_known": False`.
+    names them: "annotated": ["liver"]. Of a DICOM image it may say which series at its path is meant, which slices of
+    it, and what its label must share with it: "series", "select", "drawn_on", see `case_options`.
+    Without that file it may be a Pascal VOC tree, whose `ImageSets/Segmentation` lists `train.txt`, `val.txt` and
+    `test.txt` are the split. Else images and labels are paired by name and the patients split at random from `seed`.
+    The split is logged with its hash. Cases whose patient nothing tells are patients of their own and carry
+    `"patient_known": False`.
 
     Args:
         dataset_dir: folder of the data set.
@@ -119,13 +121,15 @@ def split_hash(cases: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     """
     root = _common_folder([item["image"] for items in cases.values() for item in items])
     lines = [
-        f"{part} {Path(i['image']).relative_to(root).as_posix()}\n" for part, items in cases.items() for i in items
+        f"{part} {Path(i['image']).relative_to(root).as_posix()}{choice_text(i)}\n"
+        for part, items in cases.items()
+        for i in items
     ]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
 
 
 def case_names(cases: Sequence[Mapping[str, Any]], dataset_dir: str | Path) -> list[str]:
-    """Return the path of every case's image below the folder of the data set.
+    """Return the path of every case's image below the folder of the data set, and which series there is meant.
 
     Where a data list names images outside its own folder, as the lists of folds do, paths are below the folder that all
     images share.
@@ -133,7 +137,7 @@ def case_names(cases: Sequence[Mapping[str, Any]], dataset_dir: str | Path) -> l
     root, images = Path(dataset_dir).expanduser().resolve(), [case["image"] for case in cases]
     if not all(Path(image).is_relative_to(root) for image in images):
         root = _common_folder(images)
-    return [Path(image).relative_to(root).as_posix() for image in images]
+    return [f"{Path(case['image']).relative_to(root).as_posix()}{choice_text(case)}" for case in cases]
 
 
 def _common_folder(images: Sequence[str]) -> Path:
@@ -173,7 +177,7 @@ def _case(item: dict, listed: Path) -> dict[str, Any]:
     }
     patient = str("" if item.get("patient") is None else item["patient"]).strip()
     whose = {"patient": patient} if patient else {"patient": image, "patient_known": False}
-    return {**item, **paths, **whose}
+    return with_options({**item, **paths, **whose})
 
 
 def _with_patients(items: list[dict[str, Any]], pattern: str | None) -> list[dict[str, Any]]:

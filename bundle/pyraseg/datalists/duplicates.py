@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError, fill_outside, open_photograph
 from bundle.pyraseg.datalists.volume_copies import Reduced, alike_volumes, copies_among, reduce_volume
+from bundle.pyraseg.dicom import ChosenPath, FoundFile, as_file
 from bundle.pyraseg.transforms import MedicalImageReader
 
 #: Correlation from which on two images count as the same.
@@ -65,7 +66,7 @@ def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOL
     volumes: dict[int, Reduced] = {}
     same: dict[bytes, list[int]] = defaultdict(list)
     for index, path in enumerate(tqdm(images, desc="Comparing images", unit="image", disable=None)):
-        values, affine = _gray(Path(path))
+        values, affine = _gray(as_file(path))
         if values.ndim == 3 and min(values.shape) >= THINNEST:
             volumes[index] = reduce_volume(values, affine)
             same[volumes[index].levels.tobytes()].append(index)
@@ -120,10 +121,10 @@ def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
     return detail / norm if picture.std() > 1e-6 * (abs(picture).max() + 1e-12) else np.zeros_like(detail)
 
 
-def _gray(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _gray(path: Path | ChosenPath | FoundFile) -> tuple[np.ndarray, np.ndarray]:
     """Return the gray values of an image, (W, H) or (W, H, D), of any size, and where they lie, (4, 4)."""
-    if path.name.lower().endswith(PHOTOGRAPH):
-        image = open_photograph(path, draft=(2 * SIZE, 2 * SIZE))
+    if str(path).lower().endswith(PHOTOGRAPH):
+        image = open_photograph(Path(path), draft=(2 * SIZE, 2 * SIZE))
         picture = np.array(image if image.mode[0] in "IF" else image.convert("L"), np.float32)
         fill_outside(picture.T, str(path), axes=2)
         return picture, np.eye(4)
@@ -147,7 +148,7 @@ def _identical(images: Sequence[str | Path], group: Sequence[int]) -> Iterator[t
     reader = MedicalImageReader()
     alike: list[tuple[np.ndarray, int]] = []  # one of each kind
     for index in group:
-        pixels = np.asarray(reader.get_data([Path(images[index])])[0])
+        pixels = np.asarray(reader.get_data([as_file(images[index])])[0])
         first = next((i for known, i in alike if np.array_equal(known, pixels, equal_nan=True)), None)
         if first is None:
             alike.append((pixels, index))

@@ -8,17 +8,22 @@ tells otherwise.
 import json
 import logging
 import os
+import shlex
+from collections.abc import Sequence
 from glob import escape
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists.nnunet import find_nnunet, is_nnunet, require_one_channel
 from bundle.pyraseg.dicom import Scan, Series, find_series
-from bundle.pyraseg.labels import ImageUids, images_of, read_references
+from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
 
 logger = logging.getLogger(__name__)
 
+#: Series that a message lists.
+MOST_LISTED = 4
 #: What the masks of the ISIC challenges are called: the image's name, and this.
 ISIC_MASK = "_segmentation.png"
 #: The layouts that a `dataset.json` describes, in words.
@@ -28,13 +33,18 @@ PARALLEL = tuple((images, labels) for images in ("images", "imagesTr") for label
 
 
 def find_pairs(
-    folder: Path, *, image_pattern: str | None = None, label_pattern: str | None = None
+    folder: Path,
+    *,
+    image_pattern: str | None = None,
+    label_pattern: str | None = None,
+    series: Sequence[str] = (),
+    drawn_on: str = DRAWN_ON[0],
 ) -> tuple[str, list[dict[str, Any]]]:
     """Return the layout of a data set in words, and its items in the order of their names.
 
     Tried in this order, the first that is there: two patterns, a `dataset.json` of nnU-Net or the Decathlon, Pascal
     VOC, the names of the ISIC challenges, parallel folders, DICOM series with SEG or RTSTRUCT objects that refer to
-    them.
+    them. For the last one, `series` and `drawn_on` are as for `pair_dicom`.
 
     Raises:
         PyrasegError: the folder is no folder, one pattern is given without the other, or no image has a label.
@@ -64,7 +74,9 @@ def find_pairs(
             f"{folder} has none of the known layouts: dataset.json, JPEGImages/ and SegmentationClass/, masks "
             f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
         ) from error
-    return "DICOM series with the objects that refer to them", pair_dicom(folder, scan)
+    return "DICOM series with the objects that refer to them", pair_dicom(
+        folder, scan, series=series, drawn_on=drawn_on
+    )
 
 
 def read_dataset_json(listed: Path) -> Any:
@@ -188,23 +200,42 @@ def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> lis
     ]
 
 
-def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, Any]]:
+def pair_dicom(
+    folder: Path, scan: Scan, *, series: Sequence[str] = (), drawn_on: str = DRAWN_ON[0]
+) -> list[dict[str, Any]]:
     """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
-    Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one.
+    Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one;
+    where it shares its folder, its UID stands under "series".
+
+    Args:
+        folder: of the data set.
+        scan: of the folder.
+        series: texts that stand for the series to pair, see `is_meant`; none for all.
+        drawn_on: "frame_of_reference" pairs a label that refers to none of these series with the one that is in its
+            frame of reference.
 
     Raises:
-        PyrasegError: no series has a label; a series has two, or an object two series; or a series shares its folder
-            with another one, so that no path stands for it alone.
+        PyrasegError: no series is meant, or none has a label; a series has two, or an object two series; or a series
+            without a UID shares its folder with another one, so that nothing stands for it alone.
     """
     labels: dict[str, list[Path]] = {}
     homeless = []
-    images = [ImageUids.of_images(series.headers) for series in scan.series]
+    images = [ImageUids.of_images(one.headers) for one in scan.series]
+    meant = {place for place, one in enumerate(scan.series) if not series or one.is_meant(series)}
+    if not meant:
+        listed = "; ".join(map(str, scan.series[:MOST_LISTED])) + " ..." * (len(scan.series) > MOST_LISTED)
+        raise PyrasegError(f"--series {shlex.quote(';'.join(series))} means none of the series in {folder}: {listed}.")
     for path in scan.label_objects:
-        found = images_of(read_references(path), images)
+        references = read_references(path)
+        found = [place for place in images_of(references, images) if place in meant]
+        if not found and drawn_on == "frame_of_reference":
+            frames = references.frames_of_reference
+            found = [place for place in sorted(meant) if frames & images[place].frames_of_reference]
         if len(found) > 1:
             raise PyrasegError(
-                f"{path} refers to {len(found)} of the series in the folder. Keep only the one it was drawn on."
+                f"{path} refers to {len(found)} of the series in the folder. Keep only the one it was drawn on, or "
+                "choose one with --series."
             )
         if found:
             labels.setdefault(scan.series[found[0]].uid, []).append(path)
@@ -220,33 +251,32 @@ def pair_dicom(folder: Path, scan: Scan) -> list[dict[str, Any]]:
             "objects were found, and none refers to one of these series. Put images into images/ and labels into "
             "labels/ under the same names, or give patterns."
         )
-    unlabeled = len(scan.series) - len(labels)
+    unlabeled = len(meant) - len(labels)
     if unlabeled:
-        logger.warning("%d of %d series in %s have no label and are left out", unlabeled, len(scan.series), folder)
+        logger.warning("%d of %d series in %s have no label and are left out", unlabeled, len(meant), folder)
     items = []
-    for series in scan.series:
-        if series.uid in labels:
-            image, found = _path_of(series, scan), labels[series.uid]
+    for one in scan.series:
+        if one.uid in labels:
+            (image, is_alone), found = _path_of(one, scan), labels[one.uid]
             if len(found) > 1:
                 names = ", ".join(str(path) for path in found)
-                raise PyrasegError(f"The series in {image} has {len(found)} labels: {names}. Move all but one away.")
+                raise PyrasegError(f"The series {one} has {len(found)} labels: {names}. Move all but one away.")
             case = image.relative_to(folder).as_posix() if image != folder else image.name
-            case = "_".join(filter(None, [case, series.view]))
-            items.append({"image": str(image), "label": str(found[0]), "patient": case})
+            case = "_".join(filter(None, [case, one.view]))
+            item = {"image": str(image), "label": str(found[0]), "patient": case}
+            items.append(item if is_alone else {**item, "series": one.uid, "patient": f"{case}/{one.called}"})
     return sorted(items, key=lambda item: item["patient"])
 
 
-def _path_of(series: Series, scan: Scan) -> Path:
-    """Return the path that stands for a series alone: its file, or its folder."""
+def _path_of(series: Series, scan: Scan) -> tuple[Path, bool]:
+    """Return the path of a series, its file or its folder, and whether no other series lies there."""
     if len(series.files) == 1:
-        return series.files[0]
-    folders = {path.parent for path in series.files}
-    folder = next(iter(folders))
+        return series.files[0], True
+    folder = Path(commonpath([file.parent for file in series.files]))
     others = [other for other in scan.series if other is not series and any(folder in p.parents for p in other.files)]
-    if len(folders) > 1 or others:
+    if others and not series.has_uid:
         raise PyrasegError(
-            f"The series of {series.files[0]} {'lies in several folders' if len(folders) > 1 else 'shares its folder'}"
-            f"{'' if len(folders) > 1 else f' with {len(others)} other series'}: a data list needs one folder for each "
-            "series. Sort the files into folders by Series Instance UID."
+            f"The series of {series.files[0]} shares its folder with {len(others)} other series, and it has no UID of "
+            "its own that tells it from them. Put its files into a folder of their own."
         )
-    return folder
+    return folder, not others

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.found import Stamp, opened
 from bundle.pyraseg.dicom.geometry import DUPLICATE_DISTANCE, frame_planes
-from bundle.pyraseg.dicom.headers import frame_value, without_notices
+from bundle.pyraseg.dicom.headers import frame_value
 
 LOGGER = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _content(member: Member) -> tuple[str, ...]:
     """Return what copies of an image have in common; of a file that cannot be read, what no other has."""
     place = str(frame_value(member.header, 0, "ImagePositionPatient"))
     try:
-        with opened(member.file, member.stamp) as (stream, _), without_notices():
+        with opened(member.file, member.stamp) as (stream, _):
             dataset = pydicom.dcmread(stream, force=True, specific_tags=list(PIXELS))
             pixels = b"".join(bytes(dataset.get(name) or b"") for name in PIXELS)
     except Exception:  # Damaged files make pydicom raise nearly every type there is; reading the series tells of it.

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.wanted import ChosenPath
 
 #: Size in bytes and time of the last change in ns: what tells a file from one that has replaced it.
 Stamp = tuple[int, int]
@@ -48,9 +49,9 @@ class FoundFile(str):
         return pickle.loads(zlib.decompress(self._packed))
 
 
-def as_file(path: str | os.PathLike) -> Path | FoundFile:
-    """Return what a path is to be opened by: a found file as it is, any other as a `Path`."""
-    return path if isinstance(path, FoundFile) else Path(path).expanduser()
+def as_file(path: str | os.PathLike) -> Path | FoundFile | ChosenPath:
+    """Return what a path is to be opened by: a found file, or one with a choice, as it is, any other as a `Path`."""
+    return path if isinstance(path, FoundFile | ChosenPath) else Path(path).expanduser()
 
 
 def are_found(path: str | os.PathLike | Sequence[str | os.PathLike]) -> bool:

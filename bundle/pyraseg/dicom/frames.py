@@ -2,8 +2,9 @@
 """The frames of one series in the order of their places, from headers alone, or why they cannot stand in one stack."""
 
 import logging
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,28 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import OVERLAP
-from bundle.pyraseg.dicom.found import opened
+from bundle.pyraseg.dicom.differences import PHASES, are_pages, kinds_of
+from bundle.pyraseg.dicom.found import are_found, opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
-from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax
+from bundle.pyraseg.dicom.others import refuse_others
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
-from bundle.pyraseg.dicom.scan import PHASES, Scan, Series, find_series
-from bundle.pyraseg.dicom.selection import ANY, Selection, advice, choices, ignored, read_selection, selected, typed
+from bundle.pyraseg.dicom.scan import Scan, Series, find_series
+from bundle.pyraseg.dicom.selection import (
+    ANY,
+    Selection,
+    SeveralStacks,
+    advice,
+    choices,
+    ignored,
+    read_selection,
+    selected,
+    typed,
+)
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC
+from bundle.pyraseg.dicom.wanted import ChosenPath, read_wanted
 
 LOGGER = logging.getLogger(__name__)
 
@@ -34,50 +48,99 @@ UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEnd
 def arrange_series(
     path: str | Path | Sequence[str | Path],
     *,
-    series_uid: str | None = None,
+    series: object = None,
     select: str | Selection | None = None,
 ) -> tuple[Series, list[Frame], Geometry | None]:
     """Return a series, its frames in order and their geometry, from headers alone; see `series.read_series`."""
+    if isinstance(path, ChosenPath) or (not isinstance(path, str | Path) and len(path) == 1):
+        chosen = path if isinstance(path, ChosenPath) else path[0]
+        if isinstance(chosen, ChosenPath):  # what is said of one case comes before what is said of all
+            series, select = chosen.series or series, chosen.select or select
+    if are_found(path):  # it was chosen when it was found
+        series = None
     select = read_selection(select)
-    series = _choose(find_series(path, keywords=select), series_uid)
-    everything = _frames_of(series)
+    return in_stack(_choose(find_series(path, keywords=select), read_wanted(series)), select)
+
+
+def find_header(path: str | Path, *, keywords: Iterable[str]) -> Dataset:
+    """Return the header of the first file of the series that a path stands for.
+
+    Args:
+        path: of a series; a `ChosenPath` says which one there.
+        keywords: attributes to keep in it.
+
+    Raises:
+        PyrasegError: there is no series, or there are several.
+    """
+    wanted = read_wanted(path.series) if isinstance(path, ChosenPath) else []
+    return _choose(find_series(path, keywords=keywords), wanted).headers[0]
+
+
+def in_stack(
+    series: Series, select: Selection, *, tell: Callable[[str], None] = LOGGER.warning
+) -> tuple[Series, list[Frame], Geometry | None]:
+    """Return a series, those of its frames that are selected, in order, and their geometry.
+
+    Args:
+        series: whose headers have what is selected by.
+        select: see `read_selection`.
+        tell: takes what is odd, in sentences.
+
+    Raises:
+        SeveralStacks: they are more than one stack.
+        PyrasegError: they are none.
+    """
+    everything = _frames_of(series, tell)
     frames = selected(everything, select, series=series)
     _require_uniform(series, frames, select)
-    frames, geometry = _in_order(series, frames, select)
-    _tell_of_empty_places(series, everything, frames, select)
+    frames, geometry = _in_order(series, frames, select, tell)
+    _tell_of_empty_places(series, everything, frames, select, tell)
     if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
-        LOGGER.warning(
-            "Series %s has text burned into its pixels, maybe a name: check the images before you share them", series
-        )
+        tell(f"Series {series} has text burned into its pixels, maybe a name: check the images before you share them")
     return series, frames, geometry
 
 
-def _choose(scan: Scan, series_uid: str | None) -> Series:
-    listed = "; ".join(map(str, scan.series[:MOST_GROUPS]))
-    listed += f"; and {len(scan.series) - MOST_GROUPS} more" * (len(scan.series) > MOST_GROUPS)
-    if series_uid is None:
-        if len(scan.series) > 1:
-            raise PyrasegError(
-                f"{scan.path} holds {len(scan.series)} series: {listed}. Give each a folder of its own; in "
-                "Python, series_uid chooses one."
-            )
-        return scan.series[0]
-    for series in scan.series:
-        if series.uid == series_uid:
-            return series
-    raise PyrasegError(f"{scan.path} holds no series {series_uid}. It holds: {listed}.")
+def _choose(scan: Scan, wanted: Sequence[str]) -> Series:
+    """Return the series that some texts mean, or the only one."""
+    found = [series for series in scan.series if not wanted or series.is_meant(wanted)]
+    if len(found) == 1:
+        return found[0]
+    said = shlex.quote(";".join(wanted))
+    if not found:
+        raise PyrasegError(
+            f"{scan.path} holds no series that --series {said} means. It holds: {_listed(scan.series)}. Give the "
+            "number, the description or the UID of one of them."
+        )
+    meant = f" that --series {said} means" * bool(wanted)
+    raise PyrasegError(
+        f"{scan.path} holds {len(found)} series{meant}: {_listed(found)}. Choose one of them with "
+        f'{_distinct_choice(found)}, in a data list by the same text under "series", or give each a folder of its own.'
+    )
 
 
-def _frames_of(series: Series) -> list[Frame]:
+def _listed(series: Sequence[Series]) -> str:
+    more = f"; and {len(series) - MOST_GROUPS} more" * (len(series) > MOST_GROUPS)
+    return "; ".join(map(str, series[:MOST_GROUPS])) + more
+
+
+def _distinct_choice(series: Sequence[Series]) -> str:
+    """Return what is typed for the first of some series: its number if no other one has it, else its UID."""
+    numbers = [one.number for one in series]
+    text = numbers[0] if numbers[0].isdecimal() and numbers.count(numbers[0]) == 1 else series[0].uid
+    return f"--series {shlex.quote(text)}"
+
+
+def _frames_of(series: Series, tell: Callable[[str], None]) -> list[Frame]:
     frames, polarity = [], {}
     for file, header, stamp in zip(series.files, series.headers, series.stamps, strict=True):
+        refuse_others(file, header)
         _require_possible(file, header)
         if grid_kind(header):  # it could not be unpacked when it was found
-            with opened(file, stamp) as (stream, _), without_notices():
+            with opened(file, stamp) as (stream, _):
                 unpack(header, pydicom.dcmread(stream, force=True, stop_before_pixels=True))
         stated = tuple(plain(header.get(name)) for name in ("PhotometricInterpretation", "PresentationLUTShape"))
         if stated not in polarity:  # asked once for all slices alike, for it may warn
-            polarity[stated] = is_inverted(header)
+            polarity[stated] = is_inverted(header, tell=tell)
         frames += [
             Frame(file, header, index, plane, polarity[stated], stamp)
             for index, plane in enumerate(frame_planes(header))
@@ -106,34 +169,47 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
     name, groups = mixed
     where = f"Series {series} in {series.files[0].parent} mixes {name}"
     if name == "frames of reference" and len(groups) == len(frames):
-        raise PyrasegError(
+        stacks = _by_positions(frames, {**select, "FrameOfReferenceUID": ANY})
+        raise SeveralStacks(
             f"{where}: each of its {len(frames)} slices has one of its own, as an anonymizer makes them. If they are "
-            f"one scan, they can be read by their positions alone, with {typed({'FrameOfReferenceUID': ANY})}."
+            f"one scan, they can be read by their positions alone. {advice(stacks) if stacks else ''}".rstrip(),
+            stacks,
         )
     found = [f"{short(value)} ({len(group)} of {len(frames)}, {names_of(group)})" for value, group in groups.items()]
     listed = "; ".join(found[:MOST_GROUPS]) + (f"; and {len(found) - MOST_GROUPS} more" * (len(found) > MOST_GROUPS))
     stacks = sorted(choices(frames, given=select), key=lambda choice: -len(choice[1]))
-    raise PyrasegError(
+    raise SeveralStacks(
         f"{where}: {listed}. {advice(stacks) + ' Or move' if stacks else 'Move'} the odd files to a folder of their "
-        "own, or read one file alone."
+        "own, or read one file alone.",
+        stacks,
     )
 
 
-def _tell_of_empty_places(series: Series, everything: list[Frame], frames: list[Frame], select: Selection) -> None:
+def _by_positions(frames: list[Frame], alone: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
+    """Return what reads frames by their positions alone: all of them, or a stack where they are several."""
+    one = mixture(frames, ignored=ignored(alone)) is None and len(set(places(frames).tolist())) == len(frames)
+    return [(dict(alone), frames)] if one else choices(frames, given=alone)
+
+
+def _tell_of_empty_places(
+    series: Series, everything: list[Frame], frames: list[Frame], select: Selection, tell: Callable[[str], None]
+) -> None:
     """Warn of a selection that leaves places of the series without a slice."""
     if len(frames) == len(everything) or any(frame.plane is None for frame in everything):
         return
     if mixture(everything, ignored=ignored(select)) is None:
         count = len(set(places(everything).tolist()))
         if len(frames) < count:
-            LOGGER.warning(
-                "Series %s: %s chooses %d slices, and the series has slices in %d places: %d stay empty. Choose by "
-                "another attribute if they belong to the same stack.",
-                series, typed(select), len(frames), count, count - len(frames),
-            )  # fmt: skip
+            tell(
+                f"Series {series}: {typed(select)} chooses {len(frames)} slices, and the series has slices in {count} "
+                f"places: {count - len(frames)} stay empty. Choose by another attribute if they belong to the same "
+                "stack."
+            )
 
 
-def _in_order(series: Series, frames: list[Frame], select: Selection) -> tuple[list[Frame], Geometry | None]:
+def _in_order(
+    series: Series, frames: list[Frame], select: Selection, tell: Callable[[str], None]
+) -> tuple[list[Frame], Geometry | None]:
     """Sort frames along the normal; refuse missing and duplicate positions."""
     missing = [frame for frame in frames if frame.plane is None]
     several_files = len({frame.file for frame in frames}) > 1
@@ -156,15 +232,11 @@ def _in_order(series: Series, frames: list[Frame], select: Selection) -> tuple[l
         steps = np.diff(geometry.distances)
         widest = int(np.argmax(steps))
         gaps = len(geometry.blocks) - 1
-        LOGGER.warning(
-            "Series %s is not evenly spaced: %.3f to %.3f mm, %.3f mm between %s and %s; a slice may be missing%s",
-            series,
-            steps.min(),
-            steps.max(),
-            steps[widest],
-            frames[widest].file,
-            frames[widest + 1].file,
-            f". It has {gaps} gap{'s' * (gaps > 1)}, of which volumes and surfaces count nothing" if gaps else "",
+        counted_out = f". It has {gaps} gap{'s' * (gaps > 1)}, of which volumes and surfaces count nothing"
+        tell(
+            f"Series {series} is not evenly spaced: {steps.min():.3f} to {steps.max():.3f} mm, {steps[widest]:.3f} mm "
+            f"between {frames[widest].file} and {frames[widest + 1].file}; a slice may be missing"
+            f"{counted_out if gaps else ''}"
         )
     return frames, geometry
 
@@ -203,12 +275,17 @@ def _require_distinct(series: Series, frames: list[Frame], select: Selection) ->
         )
     stacks = choices(frames, given=select)
     chosen = [keyword for keyword in PHASES if any(keyword in choice for choice, _ in stacks)]
-    kinds = ", ".join(dict.fromkeys(PHASES[keyword] for keyword in chosen or differing))
+    told = {keyword: {comparable(twin.value(keyword)): twin.value(keyword) for twin in twins} for keyword in differing}
+    kinds = ", ".join(kinds_of({keyword: list(values.values()) for keyword, values in told.items()}, chosen))
+    if len(shared) == 1 and are_pages(
+        {twin.value("ImageType") for twin in twins}, {twin.value("SOPClassUID") for twin in twins}
+    ):
+        kinds = "pages to be read, such as exam summaries or dose reports, and no slices"
     shown = differing[:MOST_GROUPS] or [next(iter(stacks[0][0])) if stacks else "InstanceNumber"]
     values = "; ".join(f"{keyword}: {tally(frame.value(keyword) for frame in frames)}" for keyword in shown)
     what = f"{found}. They are several {kinds or 'stacks, and no attribute says of what'}. They differ in {values}."
     if stacks:
-        raise PyrasegError(f"{what} {advice(stacks)}")
+        raise SeveralStacks(f"{what} {advice(stacks)}", stacks)
     raise PyrasegError(
         f"{what} No choice by up to three attributes fills each place once. Move the files of one stack to a folder of "
         "their own."
@@ -226,7 +303,7 @@ def _are_copies(frames: Sequence[Frame], place: np.ndarray) -> bool:
 
 
 def _stored(frame: Frame) -> np.ndarray:
-    with opened(frame.file, frame.stamp) as (stream, _), without_notices():
+    with opened(frame.file, frame.stamp) as (stream, _):
         dataset = pydicom.dcmread(stream, force=True)
         parse(dataset, PIXEL_GROUPS)
     return stored_values(dataset, frame.header)[frame.index]

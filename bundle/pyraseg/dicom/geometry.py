@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.affines import nearest_slices, slice_widths, unit_normal, voxel_sizes
-from bundle.pyraseg.dicom.headers import file_of, frame_count, functional_group, read_numbers
+from bundle.pyraseg.dicom.headers import file_of, frame_count, functional_group, items_of, read_numbers
 
 COSINE_TOLERANCE = 1e-3  # of a direction cosine: 0.06 degrees
 SPACING_TOLERANCE = 1e-3  # relative, of the pixel spacing
@@ -26,6 +26,18 @@ MOST_PLANES = 4096  # of such a grid
 ON_GRID = 0.01  # mm from its plane of the grid that a slice may be
 SLICE_SHARE, SLICE_FLOOR = 0.1, 0.1  # how far from a slice something still lies on it: of the slice spacing; mm
 PLANE_ATTRIBUTES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+#: All that `frame_planes` looks at.
+PLACE_KEYWORDS = (
+    *PLANE_ATTRIBUTES,
+    "ImageType",
+    "NumberOfFrames",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SliceVector",
+    "DetectorInformationSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
 
 
 @dataclass(frozen=True)
@@ -319,7 +331,8 @@ class RegularGrid:
 def frame_planes(dataset: Dataset) -> list[Plane | None]:
     """Return the plane of every frame; None where position, orientation or pixel spacing is absent.
 
-    Multi-frame objects have them in functional groups; the top level counts for a single frame only.
+    Multi-frame objects have them in functional groups, or as `_reconstructed` ones of nuclear medicine; the top level
+    counts for a single frame only.
 
     Raises:
         PyrasegError: a value is malformed: no numbers, cosines that are not orthonormal, a spacing below zero.
@@ -327,6 +340,8 @@ def frame_planes(dataset: Dataset) -> list[Plane | None]:
     count, where = frame_count(dataset), file_of(dataset)
     groups = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
     planes: list[Plane | None] = []
+    if (reconstructed := _reconstructed(dataset, where)) is not None:
+        return [*reconstructed]
     for frame in range(count):
         top = dataset if count == 1 else Dataset()
         items = [functional_group(dataset, frame, group) or top for group in groups]
@@ -338,9 +353,44 @@ def frame_planes(dataset: Dataset) -> list[Plane | None]:
         _require_orthonormal(orientation, where)
         if min(spacing) <= 0:
             raise PyrasegError(f"{where}: PixelSpacing is {list(spacing)}, not positive. Correct the header.")
-        thickness = (read_numbers(items[2], "SliceThickness", 1, where) or (0.0,))[0]
+        thickness = _thickness(items[2], where)
         planes.append(Plane(position, orientation, spacing, thickness if thickness > 0 else None))  # pyrefly: ignore # counted
     return planes
+
+
+def _reconstructed(dataset: Dataset, where: str) -> list[Plane] | None:
+    """Return the planes of reconstructed slices of nuclear medicine, or None. Such an object tells that of the first.
+
+    The others follow along the normal or, where their spacing is negative, against it (PS3.3 C.8.4.15); which frame is
+    which slice stands in Slice Vector, since each may come several times.
+    """
+    kinds = dataset.get("ImageType") or ()
+    if frame_count(dataset) == 1 or dataset.get("PerFrameFunctionalGroupsSequence") or "RECON" not in str(kinds):
+        return None
+    detectors = items_of(dataset, "DetectorInformationSequence", where)
+    first = detectors[0] if detectors else dataset
+    position = read_numbers(first, "ImagePositionPatient", 3, where)
+    orientation = read_numbers(first, "ImageOrientationPatient", 6, where)
+    spacing = read_numbers(dataset, "PixelSpacing", 2, where)
+    between = read_numbers(dataset, "SpacingBetweenSlices", 1, where)
+    if position is None or orientation is None or spacing is None or between is None or not between[0]:
+        return None
+    _require_orthonormal(orientation, where)
+    count = frame_count(dataset)
+    numbers = read_numbers(dataset, "SliceVector", count, where) or tuple(range(1, count + 1))
+    thickness = _thickness(dataset, where)
+    row, column = np.reshape(orientation, (2, 3))
+    places = np.array(position) + np.outer(np.array(numbers) - 1, between[0] * np.cross(row, column))
+    thick = thickness if thickness > 0 else None
+    return [Plane(tuple(place), orientation, spacing, thick) for place in places.tolist()]  # pyrefly: ignore # counted
+
+
+def _thickness(item: Dataset, where: str) -> float:
+    """Return the slice thickness, 0 where it is unknown: nothing has to be refused for want of it."""
+    try:
+        return (read_numbers(item, "SliceThickness", 1, where) or (0.0,))[0]
+    except PyrasegError:
+        return 0.0
 
 
 def stack_geometry(planes: Sequence[Plane]) -> tuple[Geometry, np.ndarray]:

@@ -16,7 +16,7 @@ from pydicom.uid import MRImageStorage
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.csa import read_csa
-from bundle.pyraseg.dicom.headers import file_of, frame_count, parse, read_numbers
+from bundle.pyraseg.dicom.headers import file_of, frame_count, parse, private_value, read_numbers
 from bundle.pyraseg.dicom.pixels import decode_frames
 
 #: What ImageType says of them.
@@ -131,7 +131,7 @@ def _mosaic(dataset: Dataset, where: str) -> tuple[int, int, np.ndarray]:
     There are as many tiles across as down. The position of the mosaic is that of an image of its size whose center is
     the center of the first slice. Slices follow each other along the normal that the CSA header names.
     """
-    data = _private(dataset, 0x0029, "SIEMENS CSA HEADER", 0x10)
+    data = private_value(dataset, 0x0029, "SIEMENS CSA HEADER", 0x10)
     if not isinstance(data, bytes):
         raise PyrasegError("its CSA header is absent.")
     csa = read_csa(data)
@@ -168,13 +168,13 @@ def _csa_numbers(csa: dict[str, list[str]], name: str, count: int) -> np.ndarray
 
 def _grid(dataset: Dataset, where: str) -> tuple[int, int, np.ndarray]:
     """Return rows and columns of a tile of United Imaging, and where each slice lies, (N, 3) LPS mm."""
-    items = _private(dataset, 0x0065, "Image Private Header", 0x51)
+    items = private_value(dataset, 0x0065, "Image Private Header", 0x51)
     if isinstance(items, bytes):  # an archive that does not know the attribute keeps it as bytes, VR UN (PS3.5 6.2.2)
         items = _items(items)
     if not isinstance(items, Sequence) or not items:
         raise PyrasegError("its sequence of slices (0065,1051) is absent, or cannot be read.")
     positions = [read_numbers(item, "ImagePositionPatient", 3, where) for item in items]
-    stated = _private(dataset, 0x0065, "Image Private Header", 0x50) or len(items)
+    stated = private_value(dataset, 0x0065, "Image Private Header", 0x50) or len(items)
     stated = stated.decode("latin-1").strip() if isinstance(stated, bytes) else str(stated)
     if None in positions or stated != str(len(items)):
         raise PyrasegError(f"of its {stated} slices {len(items) - positions.count(None)} have a position.")
@@ -191,13 +191,3 @@ def _items(data: bytes) -> Sequence | None:
         return sequence
     except Exception:  # Damaged bytes make pydicom raise nearly every type there is.
         return None
-
-
-def _private(dataset: Dataset, group: int, creator: str, element: int) -> object:
-    """Return the value of a private attribute; where no creator is named, of that in the first block."""
-    try:
-        block = dataset.private_block(group, creator)
-        return block[element].value if element in block else None
-    except KeyError:
-        tag = (group, 0x1000 | element)
-        return dataset[tag].value if tag in dataset else None

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look things up in a DICOM header: where a value stands, which file it came from, how it was encoded."""
 
-import logging
-import warnings
-from collections.abc import Container, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -13,6 +10,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom.notices import silence_libraries
+
+silence_libraries()
 
 
 def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
@@ -26,23 +26,6 @@ def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
             value = dataset[tag].value
             for item in value if isinstance(value, Sequence) else ():
                 parse(item)
-
-
-@contextmanager
-def without_notices() -> Generator[None]:
-    """Keep pydicom's notices about odd values from the user: there are several a file, and they quote the values.
-
-    A quoted value may be a patient's name. What keeps a file from being read is raised, not noticed.
-    """
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def file_of(dataset: Dataset) -> str:
@@ -102,6 +85,11 @@ def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | No
     return None
 
 
+#: What has a number for each frame of an image of nuclear medicine (PS3.3 C.8.4.8).
+VECTORS = tuple(
+    f"{name}Vector"
+    for name in ("EnergyWindow", "Detector", "Phase", "Rotation", "RRInterval", "TimeSlot", "Slice", "TimeSlice")
+)
 #: What stands a sequence deeper than in its functional group.
 DEEPER = {"DiffusionGradientOrientation": "DiffusionGradientDirectionSequence"}
 
@@ -115,7 +103,20 @@ def frame_value(dataset: Dataset, frame: int, keyword: str) -> object:
         for element in groups:
             if isinstance(element.value, Sequence) and element.value and keyword in element.value[0]:
                 return element.value[0].get(keyword)
-    return dataset.get(keyword)
+    value = dataset.get(keyword)
+    if keyword in VECTORS and isinstance(value, MultiValue | list) and frame < len(value):
+        return value[frame]
+    return value
+
+
+def private_value(dataset: Dataset, group: int, creator: str, element: int) -> object:
+    """Return the value of a private attribute; where no creator is named, of that in the first block."""
+    try:
+        block = dataset.private_block(group, creator)
+        return block[element].value if element in block else None
+    except KeyError:
+        tag = (group, 0x1000 | element)
+        return dataset[tag].value if tag in dataset else None
 
 
 def read_numbers(item: Dataset, keyword: str, count: int, where: str) -> tuple[float, ...] | None:

@@ -72,24 +72,26 @@ def look_up(values: np.ndarray, first: int, entries: np.ndarray) -> np.ndarray:
     return entries[(np.rint(index) - first).astype(np.intp)]
 
 
-def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0) -> np.ndarray:
+def apply_modality_lut(stored: np.ndarray, dataset: Dataset, frame: int = 0, *, factor: float = 1.0) -> np.ndarray:
     """Turn stored values of one frame, of any shape, into float32 in the units of the modality (PS3.3 C.11.1).
 
     The Modality LUT Sequence, or Rescale Slope and Intercept, come from the Pixel Value Transformation of the frame
-    or of all frames, else from the top level. Absent ones change nothing.
+    or of all frames, else from the top level. Absent ones change nothing. The factor brings them into another unit.
     """
     where = file_of(dataset)
     item = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
     for table in items_of(item, "ModalityLUTSequence", where)[:1]:
         signed = dataset.get("PixelRepresentation") == 1
         first, _, entries = read_table(table, dataset, signed=signed, where=where)
-        return look_up(stored, first, entries).astype(np.float32)
+        return look_up(stored, first, entries).astype(np.float32) * np.float32(factor)
     slope, intercept = read_rescale(dataset, frame)
     try:
         with np.errstate(over="raise"):
             # In float64, so that large stored values (32 bits) lose nothing before the offset is taken away.
             values = np.multiply(stored, slope, dtype=np.float64)
             values += intercept
+            if factor != 1:
+                values *= factor
             return values.astype(np.float32)
     except FloatingPointError as error:
         raise PyrasegError(
@@ -110,12 +112,13 @@ def read_rescale(dataset: Dataset, frame: int = 0) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class VoiWindow:
-    """Hold a window in rescaled units (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    """Hold a window in rescaled units (PS3.3 C.11.2.1.2 and C.11.2.1.3); ``fault`` says why it cannot be used."""
 
     center: float
     width: float
     function: str = "LINEAR"
     explanation: str = ""
+    fault: str = ""
 
     @property
     def ramp(self) -> tuple[float, float]:
@@ -123,7 +126,9 @@ class VoiWindow:
         return (self.center - 0.5, self.width - 1) if self.function == "LINEAR" else (self.center, self.width)
 
     def require_valid(self) -> None:
-        """Raise PyrasegError unless the function is known and the width is allowed: LINEAR >= 1, others > 0."""
+        """Raise PyrasegError unless it was readable, and the width is allowed: LINEAR >= 1, others > 0."""
+        if self.fault:
+            raise PyrasegError(self.fault)
         if self.function not in VOI_FUNCTIONS:
             raise PyrasegError(f"VOI function {self.function!r} is unknown. Use one of {', '.join(VOI_FUNCTIONS)}.")
         if not (self.width >= 1 if self.function == "LINEAR" else self.width > 0):
@@ -147,31 +152,46 @@ class VoiLut:
 def read_voi(dataset: Dataset, frame: int = 0) -> tuple[VoiWindow | VoiLut, ...]:
     """Return the alternative views that a header offers for a frame: lookup tables first, then windows.
 
-    They come from the Frame VOI LUT functional group of the frame or of all frames, else from the top level. Windows
-    are returned as they stand, even those that :func:`apply_voi_lut` must refuse.
-
-    Raises:
-        PyrasegError: a lookup table or a window cannot be read.
+    They come from the Frame VOI LUT functional group of the frame or of all frames, else from the top level. What
+    cannot be read is a window with a fault, which `apply_voi_lut` refuses, as it does windows that are not possible:
+    most tasks use no view of the header. An empty table is none.
     """
     where = file_of(dataset)
-    item = functional_group(dataset, frame, "FrameVOILUTSequence") or dataset
-    signed = _may_be_negative(dataset, frame)
+    try:
+        item = functional_group(dataset, frame, "FrameVOILUTSequence") or dataset
+        tables = [table for table in items_of(item, "VOILUTSequence", where) if _holds_something(table)]
+    except PyrasegError as error:
+        return (VoiWindow(0, 0, fault=str(error)),)
     views: list[VoiWindow | VoiLut] = []
-    for table in items_of(item, "VOILUTSequence", where):
-        first, bits, entries = read_table(table, dataset, signed=signed, where=where)
-        views.append(VoiLut(first, bits, tuple(entries.tolist()), str(table.get("LUTExplanation") or "")))
+    for table in tables:
+        try:
+            first, bits, entries = read_table(table, dataset, signed=_may_be_negative(dataset, frame), where=where)
+            views.append(VoiLut(first, bits, tuple(entries.tolist()), str(table.get("LUTExplanation") or "")))
+        except PyrasegError as error:
+            views.append(VoiWindow(0, 0, fault=str(error)))
+    return (*views, *_windows(item, where))
+
+
+def _holds_something(table: Dataset) -> bool:
+    """Return whether an item of a sequence of tables has a table at all."""
+    return any(table.get(keyword) not in (None, "", b"") for keyword in ("LUTDescriptor", "LUTData"))
+
+
+def _windows(item: Dataset, where: str) -> list[VoiWindow]:
     try:
         centers = [float(v) for v in _values(item, "WindowCenter")]
         widths = [float(v) for v in _values(item, "WindowWidth")]
-    except (TypeError, ValueError) as error:
-        raise PyrasegError(f"{where}: WindowCenter or WindowWidth is not a number. Correct the header.") from error
+    except (TypeError, ValueError):
+        fault = f"{where}: WindowCenter or WindowWidth is not a number. Correct the header."
+        return [VoiWindow(0, 0, fault=fault)]
     if len(centers) != len(widths):
-        raise PyrasegError(f"{where}: {len(centers)} window centers and {len(widths)} widths. Correct the header.")
+        fault = f"{where}: {len(centers)} window centers and {len(widths)} widths. Correct the header."
+        return [VoiWindow(0, 0, fault=fault)]
     names = [str(v) for v in _values(item, "WindowCenterWidthExplanation")]
     names += [""] * (len(centers) - len(names))
     function = str(item.get("VOILUTFunction") or "LINEAR").upper()
     windows = zip(centers, widths, names, strict=False)
-    return (*views, *(VoiWindow(center, width, function, name) for center, width, name in windows))
+    return [VoiWindow(center, width, function, name) for center, width, name in windows]
 
 
 def apply_voi_lut(values: np.ndarray, voi: VoiWindow | VoiLut) -> np.ndarray:

@@ -6,6 +6,7 @@ are read here and in :mod:`~bundle.pyraseg.dicom.luts`, and never applied on the
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from bundle.pyraseg.dicom.headers import (
     is_little_endian,
     read_numbers,
     transfer_syntax,
-    without_notices,
 )
+from bundle.pyraseg.dicom.jpeg12 import register
 from bundle.pyraseg.dicom.luts import look_up, read_descriptor, read_entries
 
 LOGGER = logging.getLogger(__name__)
+register()
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 PIXEL_GROUPS = (0x0028, 0x2050, 0x5200, 0x7FE0)  # all that decoding, rescaling and VOI use
@@ -66,8 +68,7 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
         shift = _bits_below(dataset, syntax)
         if shift:
             options["bits_stored"] = int(dataset.BitsAllocated)
-        with without_notices():
-            decoded, _ = get_decoder(syntax).as_array(dataset, **options)
+        decoded, _ = get_decoder(syntax).as_array(dataset, **options)
         shape = (frame_count(dataset), dataset.Rows, dataset.Columns)
         decoded = decoded.reshape(*shape, *([3] if photometric in COLOR else []))
     except Exception as error:  # The decoders and their plugins raise nearly every type there is.
@@ -138,22 +139,20 @@ def padding_mask(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     return (stored >= low) & (stored <= high)
 
 
-def is_inverted(dataset: Dataset) -> bool:
+def is_inverted(dataset: Dataset, *, tell: Callable[[str], None] = LOGGER.warning) -> bool:
     """Return whether the smallest value is meant to be shown white.
 
     Presentation LUT Shape INVERSE and MONOCHROME1 state the same, single inversion (PS3.3 C.8.11.3.1.2). Where they
-    conflict, Presentation LUT Shape decides, as the more explicit of the two, and a warning is logged.
+    conflict, Presentation LUT Shape decides, as the more explicit of the two, and that is told.
     """
     monochrome1 = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     shape = dataset.get("PresentationLUTShape")
     if shape not in ("IDENTITY", "INVERSE") or dataset.get("PhotometricInterpretation") not in MONOCHROME:
         return monochrome1
     if (shape == "INVERSE") != monochrome1:
-        LOGGER.warning(
-            "%s: PresentationLUTShape %s contradicts %s; the former decides, check the polarity of this image",
-            file_of(dataset),
-            shape,
-            dataset.PhotometricInterpretation,
+        tell(
+            f"{file_of(dataset)}: PresentationLUTShape {shape} contradicts {dataset.PhotometricInterpretation}; the "
+            "former decides, check the polarity of this image"
         )
     return shape == "INVERSE"
 

@@ -2,8 +2,9 @@
 """Find the image series at a path, from headers alone, and count what else lies there."""
 
 import logging
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os.path import commonpath
@@ -11,61 +12,49 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pydicom
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.tag import Tag
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom.apart import IDENTITY, Member, patient_of, told_apart
+from bundle.pyraseg.dicom.apart import Member, patient_of, told_apart
+from bundle.pyraseg.dicom.descriptions import NAMING, description_of, hide_names
+from bundle.pyraseg.dicom.differences import PHASES, SECONDARY_CAPTURE
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
-from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
+from bundle.pyraseg.dicom.private import TAGS, standardize
+from bundle.pyraseg.dicom.uptake import PET_KEYWORDS, PRIVATE_TAGS
 from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC, split_views, view_of
+from bundle.pyraseg.dicom.wanted import ChosenPath, is_meant
 
 LOGGER = logging.getLogger(__name__)
 
 NON_IMAGES = ("SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SEG", "REG", "FID", "DOC")
+LONGEST_NAME = 60  # characters of what a series is called
 SCOUT_TYPES = {"LOCALIZER", "SCOUT"}
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds add a suffix
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 lacks label maps
-#: What may tell stacks apart within one series, the most telling first, and what they then are.
-PHASES = {
-    "AcquisitionNumber": "acquisitions",
-    "FrameAcquisitionNumber": "acquisitions",
-    "EchoTime": "echoes",
-    "EffectiveEchoTime": "echoes",
-    "EchoNumbers": "echoes",
-    "TemporalPositionIdentifier": "times of a dynamic series",
-    "TemporalPositionIndex": "times of a dynamic series",
-    "DiffusionBValue": "b-values",
-    "DiffusionGradientOrientation": "diffusion directions",
-    "ASLContext": "labeled and control images",
-    "ContrastBolusAgent": "contrast phases",
-    "InversionTime": "inversion times",
-    "TriggerTime": "cardiac phases (a cine)",
-    "NominalPercentageOfCardiacPhase": "cardiac phases (a cine)",
-    "FlipAngle": "flip angles",
-    "ImageType": "kinds of image",
-    "FrameType": "kinds of image",
-    "ConvolutionKernel": "reconstructions",
-    "KVP": "tube voltages",
-    "StackID": "stacks",
-    "SeriesNumber": "series",
-    "AcquisitionTime": "times",
-    "ContentTime": "times",
-}
-# All that the scan reads: no name, identity or free description of a patient among it.
+#: Modalities by what the names of their SOP classes have in front of "Image Storage".
+IMPLIED = {
+    "CT": "CT", "MR": "MR", "Positron Emission Tomography": "PT", "PET": "PT", "Nuclear Medicine": "NM",
+    "Ultrasound": "US", "Ultrasound Multi-frame": "US", "Computed Radiography": "CR",
+    "Digital X-Ray": "DX", "Digital Mammography X-Ray": "MG",
+}  # fmt: skip
+# All that the scan keeps: no name or identity of a patient among it, see `hide_names`.
 _HEADER = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality Manufacturer "
-    "ManufacturerModelName BodyPartExamined PatientPosition PresentationIntentType "
+    "ManufacturerModelName BodyPartExamined AnatomicRegionSequence PatientPosition PresentationIntentType "
     "BurnedInAnnotation LossyImageCompression SliceThickness ImagerPixelSpacing RescaleType InstanceNumber "
     "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
-    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
-    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SpacingBetweenSlices "
+    "DetectorInformationSequence SliceVector "
+    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SeriesDescription"
 )
-HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS)
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS, *PET_KEYWORDS.split(), *PRIVATE_TAGS)
 
 
 @dataclass(frozen=True)
@@ -104,11 +93,40 @@ class Series:
             FoundFile.of(file, header, stamp, patient=self.patient, complete=False) for file, header, stamp in members
         ]
 
+    @property
+    def number(self) -> str:
+        """Return the number that scanners give a series of a study, or nothing."""
+        return _first(self.headers, lambda header: str(header.get("SeriesNumber") or "").strip())
+
+    @property
+    def description(self) -> str:
+        """Return what the header calls the series, without names of patients, or nothing."""
+        return _first(self.headers, description_of)
+
+    @property
+    def called(self) -> str:
+        """Return number and description as a part of a file's name: ``5_portal_venous``; or nothing."""
+        text = re.sub(r"[^\w.+-]+", "_", f"{self.number} {self.description}")
+        return re.sub(r"_{2,}", "_", text)[:LONGEST_NAME].strip("._- ")
+
+    def is_meant(self, wanted: Sequence[str]) -> bool:
+        """Return whether the series is one of those that texts stand for, see `wanted.is_meant`."""
+        return is_meant(
+            wanted, uids=(self.uid, self.instance_uid, self.view_of), number=self.number, description=self.description
+        )
+
     def __str__(self) -> str:
         sizes = sorted({f"{header.Rows}x{header.Columns}" for header in self.headers})
         listed = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
         what = " ".join(filter(None, [self.modality or "no modality", self.view.replace("_", " ")]))
-        return f"{self.uid} ({what}, {counted(self.frames, 'image' if self.view_of else 'slice')} of {listed})"
+        what += f", {counted(self.frames, 'image' if self.view_of else 'slice')} of {listed}"
+        called = f", number {self.number}" * bool(self.number) + f', "{self.description}"' * bool(self.description)
+        return f"{self.uid} ({what}{called})"
+
+
+def _first(headers: Sequence[Dataset], text: Callable[[Dataset], str]) -> str:
+    """Return the first text that any of some headers has, or nothing."""
+    return next((found for header in headers if (found := text(header))), "")
 
 
 @dataclass(frozen=True)
@@ -163,7 +181,7 @@ def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[s
     return scan
 
 
-def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Iterable[str] = ()) -> Scan:
+def scan_files(files: Sequence[Path | FoundFile | ChosenPath], *, root: Path, keywords: Iterable[str] = ()) -> Scan:
     """Sort files into series as `find_series` does, which also tells what counts; there may be none.
 
     Args:
@@ -176,7 +194,8 @@ def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Itera
     skipped: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         if isinstance(file, FoundFile) and (file.complete or set(wanted) <= set(HEADER_KEYWORDS)):
-            found, reason = Member(Path(file), file.header, file.stamp, file.patient), ""
+            found, reason = Member(Path(file), _without_names(file.header, wanted), file.stamp, file.patient), ""
+            standardize(found.header)
         else:
             found, reason = _read_header(Path(file), wanted)
         if found is None:
@@ -190,18 +209,19 @@ def scan_files(files: Sequence[Path | FoundFile], *, root: Path, keywords: Itera
     return scan
 
 
-def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
+def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | None, str]:
     """Return the file with its header, or None and the reason to skip it."""
     try:
-        with opened(file) as (stream, stamp), without_notices():
+        with opened(file) as (stream, stamp):
             start = stream.read(132)
             if start[128:] != b"DICM" and not _looks_like_elements(start):
                 return None, "not DICOM"
             stream.seek(0)
-            tags = [*keywords, *IDENTITY]
+            tags = [*map(Tag, (*keywords, *NAMING)), *TAGS]
             header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
             parse(header)
             parse(header.file_meta)
+            standardize(header)
             if grid_kind(header):
                 _unpack(header, stream)
         reason = _reason_to_skip(header)
@@ -210,13 +230,19 @@ def _read_header(file: Path, keywords: list[str]) -> tuple[Member | None, str]:
         _ = int(header.Rows), int(header.Columns), frame_count(header)  # else they would fail later, less clearly
         _series_key(file, header)
         patient = patient_of(header)
-        for keyword in set(IDENTITY) - set(keywords):  # a hash of them is all that is kept
-            if keyword in header:
-                del header[keyword]
-        return Member(file, header, stamp, patient), ""
+        return Member(file, _without_names(header, keywords), stamp, patient), ""
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is; they are counted.
         LOGGER.warning("%s: cannot be read as DICOM (%s)", file, type(error).__name__)
         return None, "unreadable"
+
+
+def _without_names(header: Dataset, keywords: Sequence[str | int]) -> Dataset:
+    """Return a header without names and IDs, in its description too, but for what is asked for: a hash is kept."""
+    hide_names(header)
+    for keyword in set(NAMING).difference(keywords):
+        if keyword in header:
+            del header[keyword]
+    return header
 
 
 def _unpack(header: Dataset, stream: BinaryIO) -> None:
@@ -290,6 +316,14 @@ def _name(path: Path, groups: dict[tuple, list[Member]]) -> tuple[Series, ...]:
 
 def _series(uid: str, instance_uid: str, members: Sequence[Member]) -> Series:
     files, headers, stamps, patients = zip(*members, strict=True)
-    study, modality = (str(headers[0].get(name) or "") for name in ("StudyInstanceUID", "Modality"))
+    study = str(headers[0].get("StudyInstanceUID") or "")
     frames = sum(map(frame_count, headers))
-    return Series(uid, instance_uid, study, modality, files, frames, headers, stamps, patients[0])
+    return Series(uid, instance_uid, study, _modality(headers[0]), files, frames, headers, stamps, patients[0])
+
+
+def _modality(header: Dataset) -> str:
+    """Return the modality, by the SOP class where it is not stated."""
+    if stated := header.get("Modality"):
+        return str(stated)
+    name = UID(str(header.get("SOPClassUID") or ""), validation_mode=IGNORE).name
+    return next((modality for words, modality in IMPLIED.items() if f"{words} Image Storage" in name), "")

@@ -10,9 +10,9 @@ from itertools import combinations
 from pydicom.datadict import keyword_dict
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.dicom.apart import IDENTITY
+from bundle.pyraseg.dicom.descriptions import NAMING
+from bundle.pyraseg.dicom.differences import PHASES
 from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, places, plain, short, tally, text
-from bundle.pyraseg.dicom.scan import PHASES
 
 #: As the value of a keyword: it need not be the same in all slices.
 ANY = "any"
@@ -26,6 +26,18 @@ RANKED = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber", "Di
 MOST_CHOICES = 4
 
 Selection = Mapping[str, object]
+
+
+class SeveralStacks(PyrasegError):
+    """Slices are more than one stack.
+
+    Attributes:
+        choices: selections that were tried, as `read_selection` takes them, each with the number of its slices.
+    """
+
+    def __init__(self, message: str, stacks: Sequence[tuple[Selection, Sequence[Frame]]] = ()) -> None:
+        super().__init__(message)
+        self.choices = [(selection_text(select), len(frames)) for select, frames in stacks]
 
 
 def read_selection(select: str | Sequence[str] | Selection | None) -> dict[str, object]:
@@ -59,9 +71,14 @@ def read_selection(select: str | Sequence[str] | Selection | None) -> dict[str, 
     return dict(select)
 
 
+def selection_text(select: Selection) -> str:
+    """Return a selection as `read_selection` takes it."""
+    return ";".join(f"{keyword}={text(value)}" for keyword, value in select.items())
+
+
 def typed(select: Selection) -> str:
     """Return the option that selects it, as it is typed in a shell."""
-    return "--select " + shlex.quote(";".join(f"{keyword}={text(value)}" for keyword, value in select.items()))
+    return f"--select {shlex.quote(selection_text(select))}"
 
 
 def ignored(select: Selection) -> set[str]:
@@ -82,8 +99,8 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
         meant = tuple(wanted.split("\\")) if isinstance(wanted, str) and "\\" in wanted else wanted
         chosen = [frame for frame in frames if comparable(frame.value(keyword)) == comparable(plain(meant))]
         if not chosen:
-            there = "other values" if keyword in IDENTITY else tally(frame.value(keyword) for frame in frames)
-            wanted = "that value" if keyword in IDENTITY else short(text(wanted))
+            there = "other values" if keyword in NAMING else tally(frame.value(keyword) for frame in frames)
+            wanted = "that value" if keyword in NAMING else short(text(wanted))
             raise PyrasegError(
                 f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}. Correct select or "
                 "leave it out."
@@ -140,6 +157,8 @@ def choices(frames: Sequence[Frame], *, given: Selection) -> list[tuple[dict[str
     def is_stack(chosen: Sequence[Frame]) -> bool:
         if mixture(chosen, ignored=skipped) is not None:
             return False
+        if any(frame.plane is None for frame in chosen):  # projections have no places to fill
+            return all(frame.plane is None for frame in chosen)
         there = len(set(places(chosen).tolist()))
         return there == len(chosen) and (is_mixed or there == count)
 

@@ -4,6 +4,7 @@
 `read_series` reads all slices; `SeriesStream` reads them one by one, in the memory of a few.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from bundle.pyraseg.dicom.frame import Frame, names_of
 from bundle.pyraseg.dicom.frames import arrange_series
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
-from bundle.pyraseg.dicom.headers import frame_count, parse, without_notices
+from bundle.pyraseg.dicom.headers import frame_count, parse
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, padding_mask, to_uint8
+from bundle.pyraseg.dicom.purpose import facts_of
 from bundle.pyraseg.dicom.scan import Series
 from bundle.pyraseg.dicom.selection import Selection
+from bundle.pyraseg.dicom.uptake import Uptake, in_unit, stored_unit, uptake_of
+
+logger = logging.getLogger(__name__)
 
 _SOURCE = (
     "Modality SOPClassUID Manufacturer ManufacturerModelName ConvolutionKernel KVP SliceThickness BodyPartExamined "
@@ -46,14 +51,18 @@ class DicomImage:
         inverted: whether the smallest value is meant to be shown white.
         voi: for each slice, the views that its header offers.
         padding: number of pixels that were padding. They hold the smallest valid rescaled value of the whole series.
-        units: "HU" for CT, else RescaleType, or "".
+        units: "HU" for CT; "SUVbw" for PET, or its Units by name where the header lacks what that needs; else
+            RescaleType, or "".
         photometric: PhotometricInterpretation as stored (``pixels`` is RGB for every color one).
         series_uid, study_uid, frame_of_reference_uid: "" where the files have none.
+        series_number, series_description: what the header calls the series, without names of patients; or "".
         files, frame_numbers, sop_instance_uids: for each slice, its file, its frame in there (from 1), the file's UID
             or "". A multi-frame file is repeated.
         found: for each slice its file with the complete header, where found files were given, else nothing.
         for_processing: PresentationIntentType is FOR PROCESSING, so that ``voi`` and ``inverted`` mean little.
         source: non-identifying attributes of the first slice, by keyword.
+        facts: what a `Purpose` compares.
+        factors: for each slice, what brought its rescaled values into ``units``: 1 but for PET.
     """
 
     pixels: np.ndarray
@@ -65,6 +74,8 @@ class DicomImage:
     modality: str
     photometric: str
     series_uid: str
+    series_number: str
+    series_description: str
     study_uid: str
     frame_of_reference_uid: str
     files: tuple[Path, ...]
@@ -72,14 +83,17 @@ class DicomImage:
     sop_instance_uids: tuple[str, ...]
     for_processing: bool
     source: dict[str, object]
+    facts: dict[str, str]
+    factors: tuple[float, ...]
     found: tuple[FoundFile, ...] = ()
 
 
 def read_series(
     path: str | Path | Sequence[str | Path],
     *,
-    series_uid: str | None = None,
+    series: object = None,
     select: str | Selection | None = None,
+    pet_units: str = "suv",
 ) -> DicomImage:
     """Read a series from a folder, from given files, or from a multi-frame object.
 
@@ -89,12 +103,16 @@ def read_series(
 
     Args:
         path: a folder (searched recursively), a file, or the files of a series, such as `Series.found`: their
-            headers are not read again, and come back complete for those that will refer to them.
-        series_uid: which series to read where there are several (``scan.find_series`` lists them).
+            headers are not read again, and come back complete for those that will refer to them. What a `ChosenPath`
+            says comes before the other arguments.
+        series: which series to read where there are several: its number, its description, as in ``"portal*"``, or its
+            UID, see `wanted.is_meant` (``scan.find_series`` lists them).
         select: what the slices must have where a series holds several phases, echoes or b-values, by DICOM keywords:
             ``"EchoTime=4.6"``, several with a semicolon between them, or a mapping. ``#n`` stands for the n-th value in
             each place, such as ``"TriggerTime=#3"`` of a cine; ``"FrameOfReferenceUID=any"`` believes the positions of
             slices of which each has a frame of reference of its own.
+        pet_units: "suv" makes PET standardized uptake values by body weight, and says why where the header lacks what
+            is needed; "stored" leaves them in the unit that is stored.
 
     Raises:
         PyrasegError: there is no such path or series, or no choice between several; or the series has duplicate or
@@ -106,34 +124,53 @@ def read_series(
     >>> image.pixels.shape, image.units, image.modality
     ((1, 128, 128), 'HU', 'CT')
     """
-    series, frames, geometry = arrange_series(path, series_uid=series_uid, select=select)
-    pixels, voi, padding, found = _load(series, frames, are_found(path))
+    own, frames, geometry = arrange_series(path, series=series, select=select)
+    uptake = _uptake(own, frames, pet_units)
+    pixels, voi, padding, found = _load(own, frames, uptake, are_found(path))
     first = frames[0]
-    rescale_type = str(first.value("RescaleType") or "")
-    if rescale_type in ("", "US"):  # US: unspecified
-        rescale_type = "HU" if series.modality == "CT" else ""
     return DicomImage(
         pixels=pixels,
         geometry=geometry,
         inverted=first.inverted,
         voi=voi,
         padding=padding,
-        units=rescale_type,
-        modality=series.modality,
+        units=uptake.unit,
+        modality=own.modality,
         photometric=str(first.header.get("PhotometricInterpretation") or ""),
-        series_uid=series.instance_uid,
-        study_uid=series.study_uid,
+        series_uid=own.instance_uid,
+        series_number=own.number,
+        series_description=own.description,
+        study_uid=own.study_uid,
         frame_of_reference_uid=str(first.header.get("FrameOfReferenceUID") or ""),
         files=tuple(frame.file for frame in frames),
         frame_numbers=tuple(frame.index + 1 for frame in frames),
         sop_instance_uids=tuple(str(frame.header.get("SOPInstanceUID") or "") for frame in frames),
         for_processing=first.header.get("PresentationIntentType") == "FOR PROCESSING",
         source={name: value for name in _SOURCE.split() if (value := first.value(name)) not in (None, "")},
+        facts=facts_of(first, geometry, modality=own.modality, units=uptake.unit),
+        factors=uptake.factors,
         found=found,
     )
 
 
-def _load(series: Series, frames: list[Frame], keep_headers: bool) -> tuple[np.ndarray, tuple, int, tuple]:
+def _uptake(series: Series, frames: Sequence[Frame], pet_units: str) -> Uptake:
+    """Return the unit of the values of a series, and what brings each frame into it."""
+    if series.modality == "PT":
+        if pet_units == "stored":
+            return stored_unit(frames)
+        uptake = uptake_of(series.headers, frames)
+        if uptake.reason:
+            logger.warning("Series %s: values in %s, no uptake values (SUV): %s.", series, uptake.unit, uptake.reason)
+        return uptake
+    rescale_type = str(frames[0].value("RescaleType") or "")
+    if rescale_type in ("", "US"):  # US: unspecified
+        rescale_type = "HU" if series.modality == "CT" else ""
+    return Uptake(rescale_type, (1.0,) * len(frames))
+
+
+def _load(
+    series: Series, frames: list[Frame], uptake: Uptake, keep_headers: bool
+) -> tuple[np.ndarray, tuple, int, tuple]:
     """Decode every file once, and fill pixels, views per slice, the count of padding, and the files with headers."""
     first, color = frames[0].header, frames[0].is_color
     shape = (len(frames), int(first.Rows), int(first.Columns))
@@ -154,10 +191,10 @@ def _load(series: Series, frames: list[Frame], keep_headers: bool) -> tuple[np.n
             if color:
                 pixels[slot] = to_uint8(decoded[index], dataset)
                 continue
-            pixels[slot] = rescale_frame(decoded[index], dataset, index)
+            pixels[slot] = rescale_frame(decoded[index], dataset, index, uptake.factors[slot])
             padding += int(np.count_nonzero(np.isposinf(pixels[slot])))
             missing += int(np.count_nonzero(np.isnan(pixels[slot])))
-            view = read_voi(dataset, index)
+            view = in_unit(read_voi(dataset, index), uptake.factors[slot])
             views[slot] = seen.setdefault(view, view)
     padding += missing
     if padding == pixels.size:
@@ -183,12 +220,12 @@ def decode_file(frame: Frame, *, keep_header: bool = False) -> tuple[Dataset, np
     return dataset, decoded, found
 
 
-def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarray:
-    """Return the rescaled values of a gray frame, float32.
+def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int, factor: float = 1.0) -> np.ndarray:
+    """Return the rescaled values of a gray frame times a factor, float32.
 
     Padding is infinite until it is known what replaces it; whatever else is not finite is NaN.
     """
-    values = apply_modality_lut(stored, dataset, index)
+    values = apply_modality_lut(stored, dataset, index, factor=factor)
     values[~np.isfinite(values)] = np.nan
     values[padding_mask(stored, dataset)] = np.inf
     return values
@@ -197,7 +234,7 @@ def rescale_frame(stored: np.ndarray, dataset: Dataset, index: int) -> np.ndarra
 def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
     found = None
     try:
-        with opened(frame.file, frame.stamp) as (stream, stamp), without_notices():
+        with opened(frame.file, frame.stamp) as (stream, stamp):
             if keep_header:
                 header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
                 if grid_kind(header):
@@ -223,9 +260,11 @@ class SeriesStream:
     Args:
         path: a folder, a file, or the files of a series.
         select: attributes that the slices must have, see `read_series`.
+        pet_units: what PET is to be in, see `read_series`.
 
     Attributes:
         geometry: where the slices lie, or None.
+        units, facts: see `DicomImage`.
         inverted: whether the smallest value is meant to be shown white.
         for_processing: the images are not meant for display.
         files, frame_numbers: for each slice, its file and its frame there, from 1.
@@ -236,9 +275,18 @@ class SeriesStream:
         PyrasegError: as `read_series`.
     """
 
-    def __init__(self, path: str | Path | Sequence[str | Path], *, select: str | Selection | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path | Sequence[str | Path],
+        *,
+        select: str | Selection | None = None,
+        pet_units: str = "suv",
+    ) -> None:
         self.series, self.frames, self.geometry = arrange_series(path, select=select)
+        self._uptake = _uptake(self.series, self.frames, pet_units)
+        self.units = self._uptake.unit
         first = self.frames[0]
+        self.facts = facts_of(first, self.geometry, modality=self.series.modality, units=self.units)
         self.inverted = first.inverted
         self.is_color = first.is_color
         self.for_processing = first.header.get("PresentationIntentType") == "FOR PROCESSING"
@@ -265,8 +313,8 @@ class SeriesStream:
 
     def views(self) -> Iterator[tuple[VoiWindow | VoiLut, ...]]:
         """Yield what the header offers for each slice to be shown by."""
-        for frame, (_, dataset) in zip(self.frames, self._decoded(), strict=True):
-            yield read_voi(dataset, frame.index)
+        for frame, factor, (_, dataset) in zip(self.frames, self._uptake.factors, self._decoded(), strict=True):
+            yield in_unit(read_voi(dataset, frame.index), factor)
 
     def percentiles(self, percentages: Sequence[float]) -> list[float]:
         """Return percentiles of all slices without padding, as NumPy interpolates them, without holding the slices.
@@ -317,5 +365,8 @@ class SeriesStream:
                 held = frame, decode_file(frame, keep_header=wanted)
             dataset, decoded, found = held[1]
             self.sources[place] = found or self.sources[place]
-            stored = decoded[frame.index]
-            yield to_uint8(stored, dataset) if self.is_color else rescale_frame(stored, dataset, frame.index), dataset
+            stored, factor = decoded[frame.index], self._uptake.factors[place]
+            if self.is_color:
+                yield to_uint8(stored, dataset), dataset
+            else:
+                yield rescale_frame(stored, dataset, frame.index, factor), dataset

@@ -30,10 +30,12 @@ def split_views(members: Sequence[Member]) -> list[list[Member]]:
     """Return the views that files of one series are, or all files together where they may be slices.
 
     Images without a place in the patient are views, but for those of tomography, which have lost it. So are images of
-    `PROJECTIONS` and multi-frame ones of them (tomosynthesis), each with frames of its own; single ones of mammography
-    that are stored as CT are slices. A concatenation is one image in several files.
+    `PROJECTIONS`, those of tomosynthesis each with frames of its own; single ones of mammography that are stored as CT
+    are slices. The files of a whole slide are one picture, and those of a concatenation one image.
     """
-    if str(members[0].header.get("Modality") or "") in TOMOGRAPHIC or not all(_is_view(member) for member in members):
+    if str(members[0].header.get("Modality") or "") in (*TOMOGRAPHIC, "SM") or not all(
+        _is_view(member) for member in members
+    ):
         return [list(members)]
     images: dict[object, list[Member]] = defaultdict(list)
     for member in members:

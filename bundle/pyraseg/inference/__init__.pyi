@@ -5,6 +5,7 @@ from .inferers import SlabInferer as SlabInferer
 from .inputs import InputDataset as InputDataset
 from .inputs import SegmentOne as SegmentOne
 from .inputs import Tally as Tally
+from .inputs import as_batch as as_batch
 from .prediction import SavePredictions as SavePredictions
 from .uncertainty import ReviewList as ReviewList
 from .uncertainty import Uncertainty as Uncertainty

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from ignite.engine import Engine
+from monai.data import MetaTensor, list_data_collate
 from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
@@ -134,6 +135,16 @@ class InputDataset(IterableDataset):
         except Exception as error:
             self.tally.fail(item["name"], error)
             return None
+
+
+def as_batch(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one input as a batch, as `list_data_collate` does, without a copy of its images."""
+    (item,) = items
+    images = {key: value for key, value in item.items() if isinstance(value, MetaTensor)}
+    batch = list_data_collate([{**item, **{key: image[..., :1] for key, image in images.items()}}])
+    for key, image in images.items():
+        batch[key] = image.as_tensor()[None].as_subclass(MetaTensor).copy_meta_from(batch[key])
+    return batch
 
 
 class SegmentOne:

@@ -7,6 +7,10 @@ from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
 from .class_table import values_listed as values_listed
 from .contours import trace_outlines as trace_outlines
+from .of_case import CASE_OPTIONS as CASE_OPTIONS
+from .of_case import case_options as case_options
+from .of_case import choice_text as choice_text
+from .of_case import with_options as with_options
 from .painted import color_name as color_name
 from .painted import colors_in as colors_in
 from .painted import read_painted as read_painted

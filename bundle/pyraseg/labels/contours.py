@@ -31,7 +31,7 @@ def trace_outlines(mask: np.ndarray) -> list[np.ndarray]:
     return [ring[:-1] - 1 for ring in find_contours(padded, 0.5, fully_connected="low")]
 
 
-def trace_polygons(mask: np.ndarray) -> list[np.ndarray]:
+def trace_polygons(mask: np.ndarray, *, most: int | None = None) -> list[np.ndarray]:
     """Return a closed polygon for each connected region of a mask, of its outlines (see `trace_outlines`).
 
     A hole is joined to the outline around it by a keyhole: a channel of no width, there and back, which PS3.3
@@ -39,6 +39,7 @@ def trace_polygons(mask: np.ndarray) -> list[np.ndarray]:
 
     Args:
         mask: (rows, columns) bool.
+        most: vertices of a polygon; a region whose polygon would have more is halved, and its halves in turn.
 
     Returns:
         For each region its vertices (n, 2) as (row, column) in pixels, 0 being the center of the first pixel. The last
@@ -49,8 +50,16 @@ def trace_polygons(mask: np.ndarray) -> list[np.ndarray]:
     polygons = []
     for number in range(1, count + 1):
         rows, columns = boxes[number - 1]
-        rings = trace_outlines(regions[rows, columns] == number)
-        polygons.append(_without_needless(_keyholed(rings)) + np.array([rows.start, columns.start]))
+        region, corner = regions[rows, columns] == number, np.array([rows.start, columns.start])
+        polygon = _without_needless(_keyholed(trace_outlines(region)))
+        if most is None or len(polygon) <= most or region.size == 1:
+            polygons.append(polygon + corner)
+            continue
+        axis = int(np.argmax(region.shape))
+        for half in np.array_split(np.arange(region.shape[axis]), 2):
+            part = np.zeros_like(region)
+            np.moveaxis(part, axis, 0)[half] = np.moveaxis(region, axis, 0)[half]
+            polygons += [piece + corner for piece in trace_polygons(part, most=most)]
     return polygons
 
 

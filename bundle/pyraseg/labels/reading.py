@@ -8,14 +8,13 @@ import numpy as np
 import pydicom
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom import parse, without_notices
+from bundle.pyraseg.dicom import parse
 from bundle.pyraseg.labels.class_table import ClassTable
 from bundle.pyraseg.labels.references import DRAWN_ON, ImageGrid
 from bundle.pyraseg.labels.rtstruct_reader import StructureSet, read_structure_set, structure_set_to_labels
 from bundle.pyraseg.labels.seg_reader import Segmentation, segmentation_to_labels
 
 
-@without_notices()
 def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> Segmentation | StructureSet:
     """Open a DICOM SEG or RTSTRUCT.
 
@@ -45,7 +44,6 @@ def open_label(path: str | os.PathLike, *, fraction: float = 0.5) -> Segmentatio
     raise PyrasegError(f"{path} is {found}. A label is a DICOM SEG or RTSTRUCT, NIfTI, NRRD, MetaImage or PNG.")
 
 
-@without_notices()
 def read_dicom_label(
     path: str | os.PathLike, grid: ImageGrid, table: ClassTable, *, fraction: float = 0.5, drawn_on: str = "series"
 ) -> np.ndarray:

@@ -2,7 +2,7 @@
 """Which image a label belongs to: the one rule, for every user of labels.
 
 The SOP instances that a label refers to decide, else the series, else the frame of reference; what the label or the
-image does not state cannot decide.
+image does not state cannot decide. A label that names a series alone is also taken by the frame of reference.
 """
 
 import logging
@@ -15,7 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom import DicomImage, Geometry
+from bundle.pyraseg.dicom import DicomImage, Geometry, sound_uid
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class ImageUids:
     @classmethod
     def known(cls, *uids: Iterable[str]) -> "ImageUids":
         """Return those of instances, series and frames of reference that are not ""."""
-        return cls(*(frozenset(map(str, group)) - {""} for group in uids))
+        return cls(*(frozenset(map(sound_uid, group)) - {""} for group in uids))
 
     @classmethod
     def of_images(cls, headers: Sequence[Dataset]) -> "ImageUids":
@@ -118,11 +118,17 @@ def read_references(path: str | Path) -> ImageUids:
 
 
 def belongs(label: ImageUids, image: ImageUids) -> tuple[bool | None, str]:
-    """Return whether a label belongs to an image, None where no UID tells, and which attribute of the two decides."""
+    """Return whether a label belongs to an image, None where no UID tells, and which attribute of the two decides.
+
+    A series that the label names and the image is not counts less than a frame of reference that they share: images
+    that are exported anew get another series, and keep that.
+    """
     for kind in _DECIDING:
         named, own = getattr(label, kind), getattr(image, kind)
         if named and own:
-            return not named.isdisjoint(own), kind
+            does = not named.isdisjoint(own)
+            shared = label.frames_of_reference & image.frames_of_reference
+            return (True, "frames_of_reference") if kind == "series" and not does and shared else (does, kind)
     return None, ""
 
 
@@ -156,6 +162,12 @@ def require_reference(where: str, label: ImageUids, image: ImageUids, *, drawn_o
     elsewhere = bool(named and own and named.isdisjoint(own))
     if does and elsewhere:
         LOGGER.warning("%s refers to the image's series, but names another frame of reference", where)
+    if kind == "frames_of_reference" and label.series and image.series and drawn_on == "series":
+        LOGGER.warning(
+            "%s names no image but the series %s, and lies on one of the series %s with the same frame of reference: "
+            "it counts as the same images, exported anew. Look at it if they may be of another phase or sequence",
+            where, _listing(label.series), _listing(image.series),
+        )  # fmt: skip
     if does or does is None:
         return
     if elsewhere:
@@ -174,7 +186,7 @@ def require_reference(where: str, label: ImageUids, image: ImageUids, *, drawn_o
     if drawn_on == "frame_of_reference":
         remedy = "images. No frame of reference that both name tells where the label lies on these"
     else:
-        remedy = 'images, or set drawn_on to "frame_of_reference" where the patient did not move between the two'
+        remedy = "images, or say --drawn_on frame_of_reference where the patient did not move between the two"
     raise PyrasegError(f"{where} was drawn on {found}. Give those {remedy}.")
 
 
@@ -190,7 +202,7 @@ def _listed(label: Dataset) -> frozenset[str]:
 
 def _values(items: Iterable[Dataset], paths: Iterable[tuple[str, ...]], keyword: str) -> frozenset[str]:
     """Return the values of an attribute, "" left out, in the items that sequences lead to."""
-    found = {str(inner.get(keyword) or "") for path in paths for item in items for inner in _items(item, path)}
+    found = {sound_uid(inner.get(keyword)) for path in paths for item in items for inner in _items(item, path)}
     return frozenset(found - {""})
 
 

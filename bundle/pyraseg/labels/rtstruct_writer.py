@@ -12,25 +12,20 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.dicom import Geometry, frame_count, is_unpacked, missing_attributes, values_as_they_are
+from bundle.pyraseg.dicom import (
+    PATIENT_AND_STUDY,
+    Geometry,
+    missing_attributes,
+    reference_to,
+    series_number,
+    sound_sources,
+    state_character_set,
+)
 from bundle.pyraseg.labels.contours import trace_polygons
 
+#: Bytes of a value whose length is told in 16 bits: no Explicit VR has longer decimal strings (PS3.5 7.1.2).
+LONGEST_VALUE = 0xFFFE
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired; PS3.3 C.8.8.5 still names it
-PATIENT_AND_STUDY = (
-    "SpecificCharacterSet",
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "StudyDescription",
-)
 
 
 def write_structure_set(
@@ -50,9 +45,8 @@ def write_structure_set(
 
     Args:
         path: file to write; it appears whole or not at all.
-        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]` or, where there is one
-            multi-frame source, to its frame `frame_numbers[k]`.
-        source_images: headers of the image slices, or of one multi-frame image.
+        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`.
+        source_images: header of the image of each slice; a multi-frame image stands once for each of its slices.
         geometry: where the N slices lie.
         class_names: names of the classes 1, 2, ...
         frame_numbers: of each slice in its file, from 1.
@@ -60,40 +54,41 @@ def write_structure_set(
         algorithm: name and version of the program that segmented.
 
     Raises:
-        PyrasegError: the sources lack UIDs, or a frame of reference.
+        PyrasegError: the sources lack UIDs.
     """
     path = Path(path)
-    first = source_images[0]
-    missing = missing_attributes(source_images, placed=True)
+    missing = missing_attributes(source_images)
     if missing:
         raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
-    with values_as_they_are():
-        dataset = _header(first, algorithm)
-        dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source_images)]
-        images = _images(source_images, frame_numbers)
-        dataset.StructureSetROISequence = []
-        dataset.ROIContourSequence = []
-        dataset.RTROIObservationsSequence = []
-        for value, name in enumerate(class_names, 1):
-            contours = _contours(mask == value, geometry, images)
-            dataset.StructureSetROISequence.append(
-                _item(
-                    ROINumber=value,
-                    ReferencedFrameOfReferenceUID=first.FrameOfReferenceUID,
-                    ROIName=name,
-                    ROIGenerationAlgorithm="AUTOMATIC",
-                    ROIGenerationDescription=" ".join(algorithm)[:64],
-                )
+    sources = sound_sources(source_images)
+    first = sources[0]
+    dataset = _header(first, algorithm)
+    dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(sources)]
+    images = [reference_to(*pair) for pair in zip(sources, frame_numbers, strict=True)]
+    dataset.StructureSetROISequence = []
+    dataset.ROIContourSequence = []
+    dataset.RTROIObservationsSequence = []
+    for value, name in enumerate(class_names, 1):
+        contours = _contours(mask == value, geometry, images)
+        dataset.StructureSetROISequence.append(
+            _item(
+                ROINumber=value,
+                ReferencedFrameOfReferenceUID=first.FrameOfReferenceUID,
+                ROIName=name,
+                ROIGenerationAlgorithm="AUTOMATIC",
+                ROIGenerationDescription=" ".join(algorithm)[:64],
             )
-            roi = _item(ROIDisplayColor=[int(part) for part in colors[value - 1]], ReferencedROINumber=value)
-            if contours:
-                roi.ContourSequence = contours
-            dataset.ROIContourSequence.append(roi)
-            observation = _item(ObservationNumber=value, ReferencedROINumber=value, RTROIInterpretedType="ORGAN")
-            observation.ROIInterpreter = ""
-            dataset.RTROIObservationsSequence.append(observation)
-        with replacing(path) as partial:
-            dataset.save_as(partial, enforce_file_format=True)
+        )
+        roi = _item(ROIDisplayColor=[int(part) for part in colors[value - 1]], ReferencedROINumber=value)
+        if contours:
+            roi.ContourSequence = contours
+        dataset.ROIContourSequence.append(roi)
+        observation = _item(ObservationNumber=value, ReferencedROINumber=value, RTROIInterpretedType="ORGAN")
+        observation.ROIInterpreter = ""
+        dataset.RTROIObservationsSequence.append(observation)
+    state_character_set(dataset)
+    with replacing(path) as partial:
+        dataset.save_as(partial, enforce_file_format=True)
 
 
 def _header(source: Dataset, algorithm: tuple[str, str]) -> FileDataset:
@@ -101,7 +96,7 @@ def _header(source: Dataset, algorithm: tuple[str, str]) -> FileDataset:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, generate_uid()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    for keyword in PATIENT_AND_STUDY:
+    for keyword in ("SpecificCharacterSet", *PATIENT_AND_STUDY):
         if keyword in source:
             dataset[keyword] = source[keyword]
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
@@ -112,7 +107,7 @@ def _header(source: Dataset, algorithm: tuple[str, str]) -> FileDataset:
     dataset.SoftwareVersions = algorithm[1]
     dataset.OperatorsName = ""
     dataset.SeriesInstanceUID = generate_uid()
-    dataset.SeriesNumber, dataset.SeriesDescription = int(source.get("SeriesNumber") or 0) + 200, "Contours"
+    dataset.SeriesNumber, dataset.SeriesDescription = series_number(source, 200), "Contours"
     dataset.FrameOfReferenceUID = source.FrameOfReferenceUID
     dataset.PositionReferenceIndicator = str(source.get("PositionReferenceIndicator") or "")
     dataset.InstanceNumber, dataset.StructureSetLabel = 1, "SEGMENTATION"
@@ -122,7 +117,7 @@ def _header(source: Dataset, algorithm: tuple[str, str]) -> FileDataset:
 
 def _frame_of_reference(sources: Sequence[Dataset]) -> Dataset:
     first = sources[0]
-    images = [_reference(source) for source in sources]
+    images = list({id(source): reference_to(source) for source in sources}.values())
     series = _item(SeriesInstanceUID=first.SeriesInstanceUID, ContourImageSequence=images)
     study = _item(
         ReferencedSOPClassUID=STUDY_COMPONENT,
@@ -132,36 +127,27 @@ def _frame_of_reference(sources: Sequence[Dataset]) -> Dataset:
     return _item(FrameOfReferenceUID=first.FrameOfReferenceUID, RTReferencedStudySequence=[study])
 
 
-def _images(sources: Sequence[Dataset], frame_numbers: Sequence[int]) -> list[Dataset]:
-    """Return the reference to the image of each slice."""
-    if frame_count(sources[0]) == 1:
-        return [_reference(source) for source in sources]
-    if is_unpacked(sources[0]):
-        return [_reference(sources[0]) for _ in frame_numbers]
-    images = [_reference(sources[0]) for _ in frame_numbers]
-    for image, number in zip(images, frame_numbers, strict=True):
-        image.ReferencedFrameNumber = number
-    return images
-
-
-def _reference(source: Dataset) -> Dataset:
-    return _item(ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID)
-
-
 def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -> list[Dataset]:
+    rows, columns = mask.shape[1:]
+    corners = [(column, row, k) for k in (0, len(mask) - 1) for row in (-1, rows) for column in (-1, columns)]
+    longest = max(len(_text(value)) for value in geometry.points(np.array(corners)).ravel())
     result = []
     for k in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
-        for polygon in trace_polygons(mask[k]):
+        for polygon in trace_polygons(mask[k], most=LONGEST_VALUE // (3 * (longest + 1))):
             points = geometry.points(np.column_stack([polygon[:, ::-1], np.full(len(polygon), k)]))
             result.append(
                 _item(
                     ContourImageSequence=[images[k]],
                     ContourGeometricType="CLOSED_PLANAR",
                     NumberOfContourPoints=len(points),
-                    ContourData=[f"{value:.4f}" for value in points.ravel()],
+                    ContourData=[_text(value) for value in points.ravel()],
                 )
             )
     return result
+
+
+def _text(value: float) -> str:
+    return f"{value:.4f}"
 
 
 def _item(**attributes: Any) -> Dataset:

@@ -18,6 +18,7 @@ from bundle.pyraseg.dicom import (
     frame_planes,
     functional_group,
     is_little_endian,
+    sound_uid,
     transfer_syntax,
 )
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
@@ -236,7 +237,7 @@ def _source_slice(frame: SegmentationFrame, grid: ImageGrid, where: str) -> int:
         )
     uid, number = frame.source
     frames = zip(grid.sop_instance_uids, grid.frame_numbers, strict=True)
-    found = [index for index, (one, k) in enumerate(frames) if one == uid and (number in (0, k))]
+    found = [index for index, (one, k) in enumerate(frames) if sound_uid(one) == sound_uid(uid) and (number in (0, k))]
     if len(found) != 1:
         raise PyrasegError(f"{where} was derived from an image that is not the label's. Give the series of that image.")
     return found[0]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a label mask as a DICOM Segmentation (PS3.3 A.51)."""
 
-import copy
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,31 @@ import numpy as np
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import generate_uid
+from pydicom.tag import Tag
+from pydicom.uid import CTImageStorage, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.dicom import (
-    as_single_images,
-    frame_count,
-    frame_planes,
-    is_unpacked,
+    EQUIPMENT,
+    MAY_BE_EMPTY,
+    PATIENT_AND_STUDY,
+    SHARED_UIDS,
+    Plane,
+    file_of,
     missing_attributes,
-    values_as_they_are,
-    with_frames,
-    without_notices,
+    numbered,
+    reference_to,
+    series_number,
+    slice_planes,
+    sound_sources,
+    stack_geometry,
+    state_character_set,
 )
 
+LOGGER = logging.getLogger(__name__)
+
+UNKNOWN_THICKNESS = 1.0  # mm; a segmentation has to state one
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 LESION = Code("52988006", "SCT", "Lesion")
@@ -112,7 +123,6 @@ def _organ(name: str) -> Code:
     return ORGANS[name]
 
 
-@without_notices()  # highdicom's quote the patient's name
 def write_segmentation(
     path: str | os.PathLike,
     mask: np.ndarray,
@@ -127,15 +137,18 @@ def write_segmentation(
 ) -> None:
     """Write a BINARY segmentation whose segment number is the label value.
 
+    What the sources say against the standard does not come into it, see `sound_sources`. Slices without a place in a
+    patient are segmented by reference to their images alone, in their order.
+
     Args:
         path: file to write; it appears whole or not at all.
-        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`, or to a frame of the
-            one multi-frame source.
-        source_images: the image slices, or one multi-frame image.
+        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`.
+        source_images: header of the image of each slice; a multi-frame image stands once for each of its slices, or
+            alone where it has them all.
         classes: what the values 1, 2, ... stand for. Each is described, also where the mask does not hold it
             (segment numbers may have no gaps, PS3.3 C.8.20.4). A mask of zeros writes explicit empty frames.
-        frame_numbers: for each slice the frame of a multi-frame source that it belongs to, from 1; without them slice
-            k belongs to frame k + 1, and each frame has a slice.
+        frame_numbers: for each slice its frame in its image, from 1; without them the frames of an image come one
+            after the other.
         algorithm: name and version of the program that segmented; without it the segments count as manual.
         algorithm_type: "AUTOMATIC", or "SEMIAUTOMATIC" where a person has had a hand in it (PS3.3 C.8.20.2).
         series_description: goes into the header.
@@ -157,99 +170,141 @@ def write_segmentation(
     400
     """
     path = Path(path)
-    source_images = [_without_empty_character_set(dataset) for dataset in source_images]
-    source = source_images[0]
-    _check_sources(path, mask, source_images, len(classes), frame_numbers)
-    has_frames = len(source_images) == 1 and "NumberOfFrames" in source
-    has_frames &= frame_count(source) > 1 or frame_planes(source)[0] is not None
-    is_mosaic = has_frames and is_unpacked(source)
-    if is_mosaic:
-        source_images = as_single_images(source, frame_numbers or range(1, len(mask) + 1))
-    elif has_frames:
-        frame_numbers = list(frame_numbers or range(1, len(mask) + 1))
-        source = with_frames(source, frame_numbers)
-        source_images = [source]
-    entropy = None if deterministic_seed is None else [str(deterministic_seed), source.SOPInstanceUID]
+    if len(source_images) == 1:
+        source_images = [source_images[0]] * len(mask)
+    _check_sources(path, mask, source_images, len(classes))
+    sources = sound_sources(source_images)
+    frame_numbers = frame_numbers or numbered(sources)
+    planes = slice_planes(sources, frame_numbers)
+    first = sources[0]
+    entropy = None if deterministic_seed is None else [str(deterministic_seed), first.SOPInstanceUID]
 
     def uid(role: str) -> str:
         return generate_uid(entropy_srcs=entropy and [*entropy, role])
 
-    with values_as_they_are():
-        try:
-            segmentation = Segmentation(
-                source_images=source_images,
-                pixel_array=mask,
-                segmentation_type="BINARY",
-                segment_descriptions=[
-                    _describe(number, item, algorithm, algorithm_type) for number, item in enumerate(classes, 1)
-                ],
-                series_instance_uid=uid("series"),
-                series_number=int(source.get("SeriesNumber") or 0) + 100,
-                sop_instance_uid=uid("instance"),
-                instance_number=1,
-                manufacturer="Pyraseg",
-                manufacturer_model_name="Pyraseg",
-                software_versions=algorithm[1] if algorithm else "1",
-                device_serial_number="1",
-                content_label="SEGMENTATION",
-                series_description=series_description,
-                omit_empty_frames=bool(mask.any()),
-            )
-        except KeyError as error:
-            if error.args != (source.SOPClassUID,):
-                raise
-            raise PyrasegError(
-                f"Cannot write {path}: the source images are of the SOP class {source.SOPClassUID.name}, which is "
-                "retired or private, so the attributes that a segmentation copies from them are unknown. Convert the "
-                "images."
-            ) from error
-        if is_mosaic:
-            for series in segmentation.ReferencedSeriesSequence:  # which lists the one image once for each tile
-                series.ReferencedInstanceSequence = series.ReferencedInstanceSequence[:1]
-        elif has_frames:
-            _name_frames(segmentation, frame_numbers)
-        if "FrameOfReferenceUID" not in source:  # a projection: which way its rows run is all that may be known
-            segmentation.PatientOrientation = source.get("PatientOrientation", "")
-        if entropy:
-            _fix_identity(segmentation, source, uid("dimensions"))
-        with replacing(path) as partial:
-            segmentation.save_as(partial)
-
-
-def _without_empty_character_set(source: Dataset) -> Dataset:
-    """Return a source that highdicom accepts: an empty Specific Character Set stands for the default one."""
-    if source.get("SpecificCharacterSet", "default"):
-        return source
-    source = copy.deepcopy(source)  # pydicom's shallow copies share their elements
-    del source.SpecificCharacterSet
-    return source
-
-
-def _name_frames(segmentation: Dataset, frame_numbers: Sequence[int]) -> None:
-    """Let each frame refer to that of the whole source: highdicom has seen only the ones with a slice."""
-    references = (
-        reference
-        for group in segmentation.PerFrameFunctionalGroupsSequence
-        for derivation in group.get("DerivationImageSequence", [])
-        for reference in derivation.SourceImageSequence
-        if "ReferencedFrameNumber" in reference  # not of a class of single frames
+    stand_ins = _stand_ins(first, planes, len(mask))
+    segmentation = Segmentation(
+        source_images=stand_ins,
+        pixel_array=mask,
+        segmentation_type="BINARY",
+        segment_descriptions=[
+            _describe(number, item, algorithm, algorithm_type) for number, item in enumerate(classes, 1)
+        ],
+        series_instance_uid=uid("series"),
+        series_number=series_number(first, 100),
+        sop_instance_uid=uid("instance"),
+        instance_number=1,
+        manufacturer="Pyraseg",
+        manufacturer_model_name="Pyraseg",
+        software_versions=algorithm[1] if algorithm else "1",
+        device_serial_number="1",
+        content_label="SEGMENTATION",
+        series_description=series_description,
+        omit_empty_frames=bool(mask.any()),
     )
-    for reference in {id(one): one for one in references}.values():  # the segments of a frame share theirs
-        reference.ReferencedFrameNumber = int(frame_numbers[reference.ReferencedFrameNumber - 1])
+    for keyword in ("SpecificCharacterSet", *PATIENT_AND_STUDY):
+        if keyword in first:
+            segmentation[keyword] = first[keyword]
+    _refer(segmentation, stand_ins, sources, frame_numbers)
+    if planes is None:
+        _drop_places(segmentation, first)
+    if entropy:
+        _fix_identity(segmentation, first, uid("dimensions"))
+    state_character_set(segmentation)
+    with replacing(path) as partial:
+        segmentation.save_as(partial)
 
 
-def _check_sources(
-    path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int, frame_numbers: Sequence[int]
+def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> list[Dataset]:
+    """Return a plain CT image for each slice, in its place or, without one, in its turn.
+
+    A segmentation may refer to any images, but highdicom takes those of some classes only, and neither several
+    multi-frame files nor frames without a place. What it refers to is told afterwards (`_refer`), and so is the
+    patient, of whose name highdicom warns.
+    """
+    placed = planes or [Plane((0, 0, -k), (1, 0, 0, 0, 1, 0), (1, 1), 1) for k in range(count)]
+    stack, _ = stack_geometry(placed)
+    cosines = [_text(value) for value in (*stack.row_cosine, *stack.column_cosine)]  # at right angles exactly
+    thickness = placed[0].slice_thickness or stack.slice_spacing
+    if thickness is None:
+        thickness = UNKNOWN_THICKNESS
+        LOGGER.warning("%s: nothing tells the thickness of its only slice; %g mm stands for it in the segmentation",
+                       file_of(first), thickness)  # fmt: skip
+    result = []
+    for number, plane in enumerate(placed, 1):
+        image = Dataset()
+        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, f"2.25.{number}"
+        for keyword in SHARED_UIDS:
+            setattr(image, keyword, first[keyword].value)
+        for keyword in MAY_BE_EMPTY:
+            setattr(image, keyword, "")
+        image.Rows, image.Columns, image.Modality = first.Rows, first.Columns, "CT"
+        image.ImagePositionPatient = [_text(value) for value in plane.position]
+        image.ImageOrientationPatient = cosines
+        image.PixelSpacing = [_text(value) for value in plane.pixel_spacing]
+        image.SliceThickness = _text(thickness)
+        result.append(image)
+    for keyword in EQUIPMENT:
+        if keyword in first:
+            result[0][keyword] = first[keyword]
+    return result
+
+
+def _text(number: float) -> str:
+    """Return a number in the 16 characters of a decimal string, as exact as they allow."""
+    return format_number_as_ds(float(number) + 0.0)  # which has no sign
+
+
+def _refer(
+    segmentation: Dataset, stand_ins: Sequence[Dataset], sources: Sequence[Dataset], frame_numbers: Sequence[int]
 ) -> None:
-    first = sources[0]
-    missing = missing_attributes(sources, placed=False)
+    """Let a segmentation refer to the images of its slices, not to those that stood in for them."""
+    slices = {str(image.SOPInstanceUID): k for k, image in enumerate(stand_ins)}
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        for derivation in group.get("DerivationImageSequence", []):
+            for reference in derivation.SourceImageSequence:
+                k = slices.get(str(reference.ReferencedSOPInstanceUID))
+                if k is None:
+                    continue  # the segments of a slice share theirs
+                reference.update(reference_to(sources[k], frame_numbers[k]))
+    images = list({id(source): reference_to(source) for source in sources}.values())
+    segmentation.SourceImageSequence = images
+    segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence = images
+
+
+def _drop_places(segmentation: Dataset, first: Dataset) -> None:
+    """Take the places that highdicom was given for slices without one out again; their order takes their part.
+
+    Of a projection it may be known which way its rows run.
+    """
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+    pointers = [index.DimensionIndexPointer for index in segmentation.DimensionIndexSequence]
+    place = pointers.index(Tag("ImagePositionPatient"))
+    index = segmentation.DimensionIndexSequence[place]
+    index.DimensionIndexPointer = Tag("InStackPositionNumber")
+    index.FunctionalGroupPointer = Tag("FrameContentSequence")
+    index.DimensionDescriptionLabel = "In-Stack Position Number"
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        content, number = group.FrameContentSequence[0], 1 - int(group.PlanePositionSequence[0].ImagePositionPatient[2])
+        content.StackID, content.InStackPositionNumber = "1", number
+        values = content.DimensionIndexValues
+        content.DimensionIndexValues = [number if k == place else value for k, value in enumerate(values)]
+        del group.PlanePositionSequence
+    for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator", "DimensionOrganizationType"):
+        if keyword in segmentation:
+            del segmentation[keyword]
+    segmentation.PatientOrientation = first.get("PatientOrientation") or ""
+
+
+def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int) -> None:
+    missing = missing_attributes(sources)
     if missing:
         raise PyrasegError(
             f"Cannot write {path}: the source images have no {', '.join(missing)}, and a segmentation must refer to "
             "them. Write a copy of the series with generated UIDs and use that as the source."
         )
-    frames = len(frame_numbers) or frame_count(first) if len(sources) == 1 else len(sources)
-    expected = (frames, first.Rows, first.Columns)
+    expected = (len(sources), sources[0].Rows, sources[0].Columns)
     if mask.dtype != np.uint8 or mask.shape != expected:
         raise PyrasegError(
             f"Cannot write {path}: the mask is {mask.dtype} {mask.shape}, but the source images need uint8 {expected} "

@@ -5,6 +5,8 @@ from .find import require_apart as require_apart
 from .images import Labels as Labels
 from .images import segment as segment
 from .initializers import require_finite_graph as require_finite_graph
+from .listing import Listing as Listing
+from .listing import list_inputs as list_inputs
 from .model import FORMAT as FORMAT
 from .model import NO_CLASS as NO_CLASS
 from .model import Model as Model

@@ -31,9 +31,15 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         "and highdicom (default: %(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=processors(),
                         help="threads of the network (default: the processors there are, %(default)s)")  # fmt: skip
+    parser.add_argument("--series", default="",
+                        help="segment these DICOM series alone: number, description or UID, such as 'portal*'; several "
+                        "with a semicolon between")  # fmt: skip
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
                         help="what the slices of a series must have where it holds several phases or echoes, such as "
                         "EchoTime=4.6")  # fmt: skip
+    parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
+                        help="in what an image may not differ from those that the model is for: modality, body_part, "
+                        "plane, pet_units, or none; of the rest a line tells (default: modality)")  # fmt: skip
     options = parser.parse_args(argv)
     if options.threads < 1:
         parser.error(f"--threads is 1 or more, not {options.threads}")
@@ -53,17 +59,19 @@ def run(options: argparse.Namespace) -> int:
     require_writable([options.output])
     model = Model(options.model, threads=options.threads)
     write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
+    model.purpose(options.refuse)  # that it can be
     protect([options.model])
-    inputs = find_inputs(options.input, leave_out=options.output)
-    name, version = model.algorithm
     select = read_selection(options.select)
+    inputs = find_inputs(options.input, leave_out=options.output, series=options.series, select=select)
+    name, version = model.algorithm
     print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
     written, failures = set(), []
     for item in inputs:
         try:
             if "fault" in item:
                 raise PyrasegError(item["fault"])
-            path = write(segment(model, item["image"], select=select), options.output / item["name"])
+            labels = segment(model, item["image"], select=select, refuse=options.refuse)
+            path = write(labels, options.output / item["name"])
         except Exception as error:
             failures.append(item["name"])
             print(f"{item['name']}: failed, {describe(error)}", file=sys.stderr, flush=True)
@@ -82,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values of headers
+    logging.getLogger("bundle.pyraseg.runtime.find").setLevel(logging.INFO)  # the table of series
     try:
         with protecting_inputs():
             return 1 if run(options) else 0

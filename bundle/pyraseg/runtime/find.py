@@ -2,8 +2,10 @@
 """Find the images in a folder."""
 
 import logging
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from os.path import abspath, commonpath
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,23 @@ from bundle.pyraseg.core import (
     require_replaceable,
     without_suffix,
 )
-from bundle.pyraseg.dicom import Series, scan_files
+from bundle.pyraseg.dicom import (
+    Scan,
+    Series,
+    read_selection,
+    read_wanted,
+    scan_files,
+    series_facts,
+    series_table,
+)
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
 logger = logging.getLogger(__name__)
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
+#: Series that a message lists.
+MOST_SERIES = 6
 #: What the two files are called in which Analyze, and NIfTI where it wants to, keeps header and voxels.
 PAIR = (".hdr", ".img")
 #: Names of files that often lie beside images and that nobody takes for one. Others that are no DICOM may be damaged.
@@ -38,7 +50,24 @@ SIDECARS = (
 )
 
 
-def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Found:
+    """Hold what lies at a path.
+
+    Attributes:
+        items: what there is to segment, and what is none though it was given, see `find_inputs`.
+        series: of items that are DICOM, by name.
+        skipped: files that are left out, by the reason.
+    """
+
+    items: list[dict[str, Any]]
+    series: dict[str, Series]
+    skipped: dict[str, list[Path]]
+
+
+def find_inputs(
+    path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
+) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
     Every DICOM series, whatever its files are called, is one input, and so is every view where a series holds several
@@ -46,11 +75,14 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
     or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
-    in the log says how many there were. No result of this process replaces one of the inputs from here on.
+    in the log says how many there were. A table in the log has every series, as `pyraseg list` shows it. No result of
+    this process replaces one of the inputs from here on.
 
     Args:
         path: a folder, or one file.
         leave_out: the folder of the results. Below the path it is not searched, lest a second run segments them.
+        series: the DICOM series that are inputs, and nothing else is: numbers, descriptions or UIDs, see `is_meant`.
+        select: which slices of a series are read, for the table.
 
     Returns:
         Items {"image": path, or the files of a series with their headers, which nothing opens for that again, "name":
@@ -70,7 +102,21 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     ...     [sorted(item) for item in find_inputs(folder)]
     [['image', 'name'], ['image', 'name']]
     """
+    found = search(path, leave_out=leave_out, series=series, select=select)
+    if found.series:
+        rows = [(name, series_facts(one, select)) for name, one in found.series.items()]
+        logger.info("Series in %s:\n%s", path, "\n".join(series_table(rows)))
+    return found.items
+
+
+def search(path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None) -> Found:
+    """Find what there is to segment, see `find_inputs`, and what is left out.
+
+    Raises:
+        PyrasegError: see there; or no series is meant.
+    """
     path = Path(path).expanduser()
+    wanted = read_wanted(series)
     if not path.exists():
         raise PyrasegError(f"There is nothing at {path}. Give the folder or file to segment.")
     root = path if path.is_dir() else path.parent
@@ -84,11 +130,21 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
         {"image": str(file), "name": without_suffix(file.relative_to(root).as_posix())} for file in named
     ]
     detached = {abspath(file) for file in _detached_pixels(named)}
-    others = sorted(file for file in set(files).difference(named) if abspath(file) not in detached)
-    scan = scan_files(others, root=root)
+    unnamed = sorted(file for file in set(files).difference(named) if abspath(file) not in detached)
+    scan = scan_files(unnamed, root=root, keywords=read_selection(select))
+    chosen = [one for one in scan.series if not wanted or one.is_meant(wanted)]
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
     sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
-    found += [{"image": series.found, "name": _series_name(series, root)} for series in scan.series]
+    if wanted:
+        _require_meant(chosen, scan, wanted)
+        others = len(scan.series) + len(found) - len(chosen)
+        logger.warning("--series means %d of the inputs in %s; %d others are left out", len(chosen), path, others)
+        found, faulty, entries = [], [], []
+    names = _series_names(scan.series, root)  # of all, so that a series has the same one whatever is chosen
+    meant = {one.uid for one in chosen}
+    found += [
+        {"image": one.found, "name": name} for one, name in zip(scan.series, names, strict=True) if one.uid in meant
+    ]
     found += [
         {"fault": _fault(file, reason), "name": file.relative_to(root).as_posix()}
         for file, reason in faulty
@@ -107,8 +163,7 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         logger.warning("Left out, because they are not images: %s", listed)
     images = sorted((item for item in found if "image" in item), key=_first_file)
-    protect(file for item in images for file in _files_of(item))
-    protect(detached)
+    protect([*named, *detached, *(file for one in scan.series for file in one.files)])
     _name(images)
     if output is not None:
         with protecting_inputs():  # whether a run is open or not
@@ -118,7 +173,16 @@ def find_inputs(path: str | Path, *, leave_out: str | Path | None = None) -> lis
     faults = [item for item in found if "fault" in item]
     for item in faults:  # the books of a run are kept by name
         item["name"] += " (no image)" if item["name"] in names else ""
-    return sorted(images + faults, key=lambda item: item["name"])
+    by_first = {one.files[0].as_posix(): one for one in chosen}
+    members = [(item["name"], by_first.get(_first_file(item))) for item in images if not isinstance(item["image"], str)]
+    skipped = {reason: list(files) for reason, files in scan.skipped_files.items() if reason not in FAULTS}
+    if sidecars:
+        skipped["beside the images"] = sidecars
+    return Found(
+        sorted(images + faults, key=lambda item: item["name"]),
+        {name: one for name, one in sorted(members) if one is not None},
+        skipped,
+    )
 
 
 def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str | Path, *, left_out: Path) -> None:
@@ -225,6 +289,25 @@ def _fault(file: Path, reason: str) -> str:
 def _is_sidecar(file: Path) -> bool:
     """Return whether a file that is no image is called as one that only accompanies images."""
     return file.name.lower().endswith(SIDECARS)
+
+
+def _require_meant(chosen: Sequence[Series], scan: Scan, wanted: Sequence[str]) -> None:
+    if not chosen:
+        listed = "; ".join(map(str, scan.series[:MOST_SERIES])) + " ..." * (len(scan.series) > MOST_SERIES)
+        raise PyrasegError(
+            f"--series {shlex.quote(';'.join(wanted))} means no series in {scan.path}. It holds: {listed or 'none'}. "
+            "Give the number, the description or the UID of one; `pyraseg list` shows them."
+        )
+
+
+def _series_names(series: Sequence[Series], root: Path) -> list[str]:
+    """Name series after their folders or files, and those that share one by their numbers and descriptions, too."""
+    names = [_series_name(one, root) for one in series]
+    shared = Counter(names)
+    return [
+        f"{name}_{one.called}" if shared[name] > 1 and one.called else name
+        for name, one in zip(names, series, strict=True)
+    ]
 
 
 def _series_name(series: Series, root: Path) -> str:

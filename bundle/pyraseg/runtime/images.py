@@ -55,13 +55,20 @@ class Labels:
     frame_numbers: Sequence[int] = ()
 
 
-def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, object] | None = None) -> Labels:
+def segment(
+    model: Model,
+    image: str | Sequence[str],
+    *,
+    select: Mapping[str, object] | None = None,
+    refuse: Sequence[str] | None = None,
+) -> Labels:
     """Return the labels of an image, which are computed when they are taken.
 
     Args:
         model: the graph.
         image: a path, or the files of a DICOM series, as `find_inputs` gives them.
         select: attributes that the slices of a series must have, where it holds several phases or echoes.
+        refuse: in what an image may not differ from those that the model is for, see `Purpose`; None: the modality.
 
     Raises:
         PyrasegError: it cannot be read, or it is no image for this model.
@@ -78,7 +85,9 @@ def segment(model: Model, image: str | Sequence[str], *, select: Mapping[str, ob
         else:
             feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
-    stream = SeriesStream(image, select=select)
+    purpose = model.purpose(refuse)
+    stream = SeriesStream(image, select=select, pet_units=purpose.pet_units)
+    purpose.require(stream.files[0].parent, **stream.facts)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
     origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":

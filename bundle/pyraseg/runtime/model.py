@@ -2,7 +2,7 @@
 """An exported model: the graph, and what it says of itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import Purpose
 from bundle.pyraseg.runtime.initializers import require_finite_graph
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ class Model:
     def recipe(self) -> dict[str, Any]:
         """Return what happens to an image; outside the graph `image_kind`, `context_slices`, `free_windows` matter."""
         return json.loads(self.properties["recipe"])
+
+    def purpose(self, refuse: str | Sequence[str] | None = None) -> Purpose:
+        """Return what images the model is for.
+
+        Args:
+            refuse: see `Purpose`; None: as it has it.
+        """
+        settings = json.loads(self.properties.get("settings", "{}"))
+        said = {name: settings.get(name) for name in ("modality", "body_part", "plane")}
+        pet_units = settings.get("pet_units", "stored")  # as it was when models did not say
+        return Purpose(**said, pet_units=pet_units, **({} if refuse is None else {"refuse": refuse}))
 
     @cached_property
     def class_names(self) -> list[str]:

@@ -2,6 +2,7 @@
 """Load a label onto the grid of its image, by geometry."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,27 @@ class LabelReader:
         self.fraction = fraction
         self.drawn_on = drawn_on
 
-    def read(self, path: LabelPath, image: MetaTensor | DicomImage) -> np.ndarray:
+    def read(self, path: LabelPath, image: MetaTensor | DicomImage, *, drawn_on: str | None = None) -> np.ndarray:
         """Return the label on the grid of a loaded image, (W, H[, D]) uint8.
 
         For a DICOM series as `read_series` returned it, that is the transpose of its pixels (slices, rows, columns).
+
+        Args:
+            path: of the label.
+            image: that it belongs to.
+            drawn_on: for this label alone.
         """
         target = Target.of(image)
-        label = self._read(path, target)
+        label = self._for(drawn_on)._read(path, target)
         return label.reshape(target.shape if isinstance(image, DicomImage) else tuple(image.shape[1:]))
+
+    def _for(self, drawn_on: str | None) -> "LabelReader":
+        """Return the reader of one label, of which something else is said than of all."""
+        if not drawn_on or drawn_on == self.drawn_on:
+            return self
+        other = copy(self)
+        other.drawn_on = drawn_on
+        return other
 
     def _read(self, path: LabelPath, target: Target) -> np.ndarray:
         if isinstance(path, Mapping):
@@ -254,7 +268,7 @@ class LoadLabeld(MapTransform):
     """Load labels as (1, W, H[, D]) uint8 on the voxels of the image that they belong to.
 
     In the place of the names that a data list has under "annotated" it leaves which classes were, (K,) bool; all where
-    there are none. A label with another class is refused.
+    there are none. A label with another class is refused. What it has under "drawn_on" holds for the case alone.
 
     Args:
         keys: labels (a path, a folder, or paths by class names), replaced by the loaded arrays.
@@ -296,7 +310,8 @@ class LoadLabeld(MapTransform):
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        labels = {key: self.load(data[key], data[self.reference]) for key in self.key_iterator(data)}
+        options = {"drawn_on": data.get("drawn_on")}
+        labels = {key: self.load(data[key], data[self.reference], **options) for key in self.key_iterator(data)}
         image = str(data[self.reference].meta.get("filename_or_obj", "it"))
         item = {"image": image, "annotated": data.get("annotated")}
         class_names = self.reader.table.class_names
@@ -306,9 +321,9 @@ class LoadLabeld(MapTransform):
                 refuse_others(np.unique(label), {**item, "label": data[key]}, class_names)
         return {**data, **labels, "annotated": annotated}
 
-    def load(self, path: LabelPath, image: MetaTensor) -> MetaTensor:
+    def load(self, path: LabelPath, image: MetaTensor, *, drawn_on: str | None = None) -> MetaTensor:
         """Return the label at `path` on the grid of `image` (C, W, H[, D])."""
-        label = torch.from_numpy(np.ascontiguousarray(self.reader.read(path, image)))[None]
+        label = torch.from_numpy(np.ascontiguousarray(self.reader.read(path, image, drawn_on=drawn_on)))[None]
         return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": label_files(path)[0]})
 
 

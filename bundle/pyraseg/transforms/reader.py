@@ -15,13 +15,17 @@ from monai.utils import SpaceKeys, ensure_tuple
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, fill_outside, read_photograph, require
 from bundle.pyraseg.dicom import (
     LPS_TO_RAS,
+    ChosenPath,
     DicomImage,
     FoundFile,
     Geometry,
+    Purpose,
     apply_affine,
     as_file,
+    plane_of,
     read_selection,
     read_series,
+    read_wanted,
 )
 from bundle.pyraseg.transforms.itk_formats import read_itk
 from bundle.pyraseg.transforms.nifti import read_nifti
@@ -37,9 +41,10 @@ class MedicalImageReader(ImageReader):
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
     (D, 3) in LPS mm and `slice_thickness`, `voi` (for each slice the windows of the header, as mappings), `inverted`,
     `for_processing`, `modality`, `units`, for each slice its file and its frame there, from 1 (`files`,
-    `frame_numbers`), and what labels refer to: `series_uid`, `frame_of_reference_uid`, and the slices'
-    `sop_instance_uids`. The files of a series that `find_inputs` found keep their complete headers there, so that what
-    is written about them opens none again; MONAI's `LoadImage` hands them on where its `expanduser` is false.
+    `frame_numbers`), what people call the series (`series_number`, `series_description`), and what labels refer to:
+    `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`. The files of a series that
+    `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
+    `LoadImage` hands them on where its `expanduser` is false.
 
     NIfTI, NRRD and MetaImage become (W, H, D), one slice or many, with `affine` in RAS mm and what `read_nifti` and
     `read_itk` found out; none of them has windows or polarity. PNG, JPEG and the like are read by `read_photograph` as
@@ -49,12 +54,12 @@ class MedicalImageReader(ImageReader):
     the smallest value of the image; `padding` in the metadata says how many pixels that are, where there are any.
 
     Args:
-        series_uid: which series to read where a path holds several DICOM series.
+        series: which series to read where a path holds several DICOM series: its number, description or UID, see
+            `read_series`.
         select: which phase, echo or b-value to read where a series holds several, such as "AcquisitionNumber=2"; see
             `read_series`.
-        expected: attributes that a DICOM image should have, such as {"Modality": "CT", "BodyPartExamined": "ABDOMEN"};
-            another value is warned of, for a model may find anything in what it was not trained on. A value that the
-            header lacks is not. Known are `DicomImage.source`'s.
+        purpose: what images the model is for that they are read for; others are refused or told of. Of a volume in
+            another format than DICOM only the plane is known. It also says what unit PET is read in.
         rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
         label: read a label map: take nothing for padding.
@@ -66,30 +71,30 @@ class MedicalImageReader(ImageReader):
     def __init__(
         self,
         *,
-        series_uid: str | None = None,
+        series: Any = None,
         select: str | Mapping[str, Any] | None = None,
-        expected: Mapping[str, str] | None = None,
+        purpose: Purpose | None = None,
         rgb: bool = False,
         label: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series_uid, select, expected, rgb and label"
+            known = "series, select, purpose, rgb and label"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
-        self.series_uid = series_uid
+        self.series = read_wanted(series)
         self.select = read_selection(select)
-        self.expected = dict(expected or {})
+        self.purpose = purpose or Purpose()
         self.rgb = rgb
         self.label = label
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path | FoundFile]:
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path | FoundFile | ChosenPath]:
         """Return the paths alone: `LoadImage` tries other readers, in silence, when `read` raises."""
         return [as_file(path) for path in ensure_tuple(data)]
 
-    def get_data(self, img: Sequence[Path | FoundFile]) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: Sequence[Path | FoundFile | ChosenPath]) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the array and its metadata.
 
         Raises:
@@ -101,8 +106,9 @@ class MedicalImageReader(ImageReader):
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
         name = path.name.lower()
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
-            image = read_series(img, series_uid=self.series_uid, select=self.select)
-            self._warn_of_others(path, image.source)
+            pet_units = self.purpose.pet_units
+            image = read_series(img, series=self.series, select=self.select, pet_units=pet_units)
+            self.purpose.require(path, **image.facts)
             return from_dicom(image, rgb=self.rgb)
         if name.endswith(PHOTOGRAPH):
             return _padded(*from_photograph(path, rgb=self.rgb), path)
@@ -121,12 +127,8 @@ class MedicalImageReader(ImageReader):
         if self.label:
             _require_finite(array, path)
             return array, meta
+        self.purpose.require(path, plane=plane_of(meta["affine"]) if meta.get("oriented", True) else "")
         return _padded(array, meta, path)
-
-    def _warn_of_others(self, path: Path, source: Mapping[str, object]) -> None:
-        for keyword, value in self.expected.items():
-            if (found := source.get(keyword, value)) != value:
-                logger.warning("%s: %s is %s, not %s. Is this the right image?", path, keyword, found, value)
 
 
 def _volume(values: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -181,6 +183,8 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         "files": list(image.found) or [str(file) for file in image.files],
         "frame_numbers": image.frame_numbers,
         "series_uid": image.series_uid,
+        "series_number": image.series_number,
+        "series_description": image.series_description,
         "frame_of_reference_uid": image.frame_of_reference_uid,
         "sop_instance_uids": image.sop_instance_uids,
     }

@@ -55,7 +55,8 @@ class StackContextSlicesd(MapTransform):
     """Give every slice the channels of its neighbors: (C, W, H, D) -> (C * (2 * context_slices + 1), W, H, D).
 
     Channels run from the slice `context_slices` below to the one as far above, each with its own C channels; beyond the
-    first and the last slice, that slice is repeated. With 0 nothing changes.
+    first and the last slice, that slice is repeated. With 0 nothing changes. The result takes the memory of C channels,
+    for the others are views of the same slices: it is there to be read, not to be written to.
 
     >>> volume = torch.tensor([0.0, 1.0, 2.0]).reshape(1, 1, 1, 3)  # three slices of one pixel
     >>> StackContextSlicesd("image", context_slices=1)({"image": volume})["image"][:, 0, 0, 0].tolist()
@@ -75,9 +76,17 @@ class StackContextSlicesd(MapTransform):
         """Return the stacked volume; metadata are kept."""
         if self.context_slices == 0 or image.ndim == 3:
             return image
-        slices = torch.arange(image.shape[-1])
-        offsets = range(-self.context_slices, self.context_slices + 1)
-        return torch.cat([image[..., (slices + k).clamp(0, len(slices) - 1)] for k in offsets], dim=0)
+        channels, width, height, depth = image.shape
+        around = self.context_slices
+        # All channels of a slice, then those of the next: so the neighbors of each slice lie about it in memory, and
+        # the stacked volume is a view.
+        padded = torch.empty((depth + 2 * around, channels, height, width), dtype=image.dtype, device=image.device)
+        for place, slices in enumerate(padded):
+            slices.copy_(image.as_subclass(torch.Tensor)[..., min(max(place - around, 0), depth - 1)].swapaxes(1, 2))
+        plane = height * width
+        shape = (channels * (2 * around + 1), width, height, depth)
+        stacked = padded.as_strided(shape, (plane, 1, width, channels * plane))
+        return stacked.as_subclass(MetaTensor).copy_meta_from(image) if isinstance(image, MetaTensor) else stacked
 
 
 class DropSliceAxisd(MapTransform):

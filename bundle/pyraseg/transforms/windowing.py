@@ -31,6 +31,10 @@ PRESETS: dict[str, tuple[float, float, str]] = {
 }
 
 
+#: Slices that are windowed at a time: in the order that LoadImage makes, so many values of a pixel lie side by side.
+SLAB = 16
+
+
 class Percentiles(NamedTuple):
     """Percentiles of an image between which its window lies, for intensities without a unit, as those of MR."""
 
@@ -114,22 +118,30 @@ class Windowd(MapTransform):
                 'values it windows. An image in color needs a model of photographs (image_kind "photograph"); `pyraseg '
                 "models` lists the included ones, and --model gives one to `pyraseg segment`."
             )
-        # Slice after slice in memory, as DICOM has them and `resize_rasters` wants them: three times as fast as the
-        # order that LoadImage makes, where neighbors in memory lie in different slices.
-        values = torch.as_tensor(image, dtype=torch.float32)[0].swapaxes(0, -1).contiguous().numpy().swapaxes(0, -1)
+        values = torch.as_tensor(image, dtype=torch.float32)[0].numpy()
         padding = int(meta.get("padding", 0))
-        out = np.empty((len(self.windows), *values.shape[::-1]), dtype=np.float32).swapaxes(1, -1)
-        for channel, window in zip(out, self.windows, strict=True):
-            if isinstance(window, VoiWindow | Percentiles):
-                fixed = window if isinstance(window, VoiWindow) else window.window(values, padding=padding)
-                channel[:] = apply_voi_lut(values, fixed)
-            else:
-                apply_header(values, header_items(meta, window, values.shape, place), channel)
+        views = [
+            [window] if isinstance(window, VoiWindow)
+            else [window.window(values, padding=padding)] if isinstance(window, Percentiles)
+            else header_items(meta, window, values.shape, place)
+            for window in self.windows
+        ]  # fmt: skip
+        # Slice after slice in memory, as `resize_rasters` wants them; some at a time, which need little room.
+        stack = np.atleast_3d(values)
+        out = np.empty((len(views), *stack.shape[::-1]), dtype=np.float32)
+        for start in range(0, stack.shape[2], SLAB):
+            slab = np.ascontiguousarray(stack[..., start : start + SLAB].T)
+            for channel, items in zip(out[:, start : start + SLAB], views, strict=True):
+                if len(items) == 1:
+                    channel[:] = apply_voi_lut(slab, items[0])
+                    continue
+                for shown, one, item in zip(channel, slab, items[start : start + SLAB], strict=True):
+                    shown[:] = apply_voi_lut(one, item)
         if meta.get("inverted", False):
             np.subtract(1.0, out, out=out)
         out *= self.high - self.low
         out += self.low
-        out = torch.from_numpy(out)
+        out = torch.from_numpy(out.swapaxes(1, -1).reshape(len(views), *values.shape))
         if not isinstance(image, MetaTensor) or not get_track_meta():
             return out
         meta.pop("voi", None)
@@ -215,12 +227,3 @@ def as_voi(item: VoiWindow | VoiLut | Mapping[str, Any]) -> VoiWindow | VoiLut:
     if not isinstance(item, Mapping):
         return item
     return VoiLut(**item) if "data" in item else VoiWindow(**item)
-
-
-def apply_header(values: np.ndarray, items: Sequence[VoiWindow | VoiLut], out: np.ndarray) -> None:
-    """Write the values through one item for all slices, or one each (last axis), into ``out``."""
-    if len(items) == 1:
-        out[:] = apply_voi_lut(values, items[0])
-        return
-    for k, item in enumerate(items):
-        out[..., k] = apply_voi_lut(values[..., k], item)

@@ -33,20 +33,21 @@ LISTS = {
     "uncertainty_rotations", "uncertainty_flips", "roi_size", "may_differ",
 }  # fmt: skip
 #: One name, or a list of names.
-NAMES = {"outputs"}
+NAMES = {"outputs", "modality", "body_part", "plane", "refuse"}
 #: Files and folders.
 PATHS = {
     "bundle_root", "dataset_dir", "output_dir", "cache_dir", "training_dir", "model_file", "start_from", "onnx_file",
     "trt_file",
 }  # fmt: skip
 TEXTS = PATHS | {
-    "image_pattern", "label_pattern", "patient_pattern", "encoder", "decoder", "mesh_format", "remedy", "note",
+    "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
+    "note", "pet_units",
 }  # fmt: skip
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern", "windows",
-    "previews",
+    "previews", "modality", "body_part", "plane", "refuse",
 }  # fmt: skip
 #: What is to be true of a value, in words, and whether it is.
 Rule = tuple[str, Callable[[Any], bool]]

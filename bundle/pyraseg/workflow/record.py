@@ -14,6 +14,7 @@ import torch
 from bundle.pyraseg.core import PyrasegError, file_digest, load, process_count, processors, write_json
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
+from bundle.pyraseg.labels import choice_text
 from bundle.pyraseg.workflow.config import leaves
 from bundle.pyraseg.workflow.running import bundle_root, running_parser
 
@@ -88,7 +89,10 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
         "revision": revision(Path(bundle_root())),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "config": values,
-        "data": {part: {item["image"]: state_of_files(item) for item in items} for part, items in cases.items()},
+        "data": {
+            part: {f"{item['image']}{choice_text(item)}": state_of_files(item) for item in items}
+            for part, items in cases.items()
+        },
     }
 
 

@@ -60,7 +60,12 @@ def main(argv: list[str] | None = None) -> None:
         raise PyrasegError(f"The data set {options.dataset_dir} has no cases in its part {options.split!r}.")
     load = Compose(
         [
-            LoadImaged("image", reader="bundle.pyraseg.transforms.MedicalImageReader", ensure_channel_first=True),
+            LoadImaged(
+                "image",
+                reader="bundle.pyraseg.transforms.MedicalImageReader",
+                ensure_channel_first=True,
+                expanduser=False,  # a path may say which series is meant
+            ),
             LoadLabeld("label", class_names=options.class_names, mask_value=options.mask_value),
         ]
     )

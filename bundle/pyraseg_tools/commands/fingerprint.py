@@ -84,6 +84,9 @@ def propose(
     if any(part["_target_"] == "RandSpatialCropd" for _, part in components(parser["train#augmentation"])):
         notes.append("no `slice_size`: this config sees patches, whose size is a choice between detail and context.")
         grid.pop("slice_size")
+    modalities = sorted({case.modality for case in training})
+    if all(modalities) and parser["modality"] not in (None, modalities):
+        settings["modality"] = Setting(modalities, "that of the training images")
     if parser["windows"] is not None:
         settings["windows"] = propose_windows(training)
     settings |= grid
@@ -139,7 +142,10 @@ def main(argv: list[str] | None = None) -> None:
         raise PyrasegError(f"{options.output} is there already. Give --output a new folder.")
     require_writable([options.output])
     files, root = config_files(options.tasks)
+    # What a model is for is what a fingerprint is to find out: images of any kind are measured.
     parser = read_config(files, {"bundle_root": verbatim(root), **settings})
+    for name in ("modality", "body_part", "plane"):
+        parser[f"purpose#{name}"] = None
     names = parser.get_parsed_content("class_names")
     load = loader(parser)
     cases = parser.get_parsed_content("cases")

@@ -21,7 +21,7 @@ import bundle.pyraseg_tools
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import patients_by_pattern
-from bundle.pyraseg.dicom import scan_files
+from bundle.pyraseg.dicom import Purpose, read_wanted, scan_files
 from bundle.pyraseg_tools.monai_label import TOKEN, Access, put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
@@ -43,6 +43,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="folder of images and labels, or the DICOMweb address of a PACS")  # fmt: skip
     parser.add_argument("--filter", nargs="+", metavar="KEYWORD=VALUE",
                         help="series of a PACS to serve, such as Modality=CT StudyDate=20260101-")  # fmt: skip
+    parser.add_argument("--series", default="",
+                        help="serve these DICOM series alone: number, description ('portal*') or UID")  # fmt: skip
+    parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
+                        help="in what images may not differ from those that a model is for: modality, body_part, "
+                        "plane, pet_units, or none (default: as the bundles say)")  # fmt: skip
     parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="certificate authority of the hospital")
     parser.add_argument("--allow-http", action="store_true",
                         help="allow images from another machine without encryption")  # fmt: skip
@@ -68,7 +73,11 @@ def main(argv: list[str] | None = None) -> None:
         raise PyrasegError("MONAI Label is not installed here. `make label` installs it in .venv-label.")
     access = Access.of(options, os.environ)
     remote = options.studies.startswith(("http://", "https://"))
-    settings = look_at_pacs(options) if remote else look_at_folder(Path(options.studies), options.patient_pattern)
+    settings = (
+        look_at_pacs(options)
+        if remote
+        else look_at_folder(Path(options.studies), options.patient_pattern, options.series)
+    )
     if listens(options.host, options.port):
         raise PyrasegError(f"Something listens on {options.host}:{options.port} already. Give another --port.")
     options.app_dir = options.app_dir.resolve()
@@ -77,6 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     print(told(access.url, names, options.studies, remote), flush=True)
     print(told_version(version("monailabel")), flush=True)
     studies = options.studies if remote else str(Path(options.studies).resolve())
+    if options.refuse:
+        settings["refuse"] = ",".join(Purpose(refuse=options.refuse).refuse)
     settings["names"] = ",".join(sorted(access.names))
     start = (
         command(options, folders, studies, settings, access.for_uvicorn()),
@@ -111,7 +122,7 @@ def temporary(app: Path) -> Path:
     return app / "temporary"
 
 
-def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str, str]:
+def look_at_folder(folder: Path, patient_pattern: str | None = None, series: str = "") -> dict[str, str]:
     """Return what the app has to know of a folder, after a look that it holds images whose patients are told."""
     if not folder.is_dir():
         raise PyrasegError(f"There is no folder {folder} with images. Correct --studies.")
@@ -126,14 +137,18 @@ def look_at_folder(folder: Path, patient_pattern: str | None = None) -> dict[str
         return {"dicom": "false", "patient_pattern": patient_pattern}
     refuse_pattern(patient_pattern)
     scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
-    count = sum(series.has_uid or bool(series.view_of) for series in scan.series)
+    known = [one for one in scan.series if one.has_uid or one.view_of]
+    wanted = read_wanted(series)
+    count = sum(not wanted or one.is_meant(wanted) for one in known)
+    if known and not count:
+        raise PyrasegError(f"--series {series!r} means none of the {len(known)} DICOM series in {folder}. Correct it.")
     if not count:
         raise PyrasegError(
             f"{folder} holds no image: it must contain {', '.join(patterns)} files, or DICOM series at any depth. "
             "Correct --studies."
         )
     print(f"{count} DICOM series in {folder}")
-    return {"dicom": "true"}
+    return {"dicom": "true"} | ({"series": series} if series else {})
 
 
 def refuse_pattern(patient_pattern: str | None) -> None:
@@ -150,12 +165,14 @@ def look_at_pacs(options: argparse.Namespace) -> dict[str, str]:
         raise PyrasegError("A PACS has many kinds of image. Select one, such as --filter Modality=CT.")
     filters, ca_bundle = parse_filters(options.filter), options.ca_bundle
     client = connect(options.studies, environment=os.environ, ca_bundle=ca_bundle, allow_http=options.allow_http)
-    found = find_series(client, filters)
+    found = find_series(client, filters, series=read_wanted(options.series))
     if not found:
-        raise PyrasegError(f"{options.studies} has no series with {' '.join(options.filter)}. Correct --filter.")
+        also = f" that --series {options.series!r} means" if options.series else ""
+        raise PyrasegError(f"{options.studies} has no series with {' '.join(options.filter)}{also}. Correct --filter.")
     print(f"{len(found)} series in {options.studies}")
     return {
         "filter": json.dumps(filters),
+        **({"series": options.series} if options.series else {}),
         "ca_bundle": str(ca_bundle.resolve()) if ca_bundle else "",
         "allow_http": str(options.allow_http).lower(),
     }

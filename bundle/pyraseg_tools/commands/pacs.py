@@ -35,8 +35,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="certificate authority of the hospital")
     parser.add_argument("--allow-http", action="store_true",
                         help="allow images to another machine without encryption")  # fmt: skip
+    parser.add_argument("--series", default="",
+                        help="of the series found these alone: number, description ('portal*') or UID")  # fmt: skip
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
                         help="select one of several phases or echoes of a series")  # fmt: skip
+    parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
+                        help="in what images may not differ from those that the model is for: modality, body_part, "
+                        "plane, pet_units, or none (default: modality)")  # fmt: skip
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="threads of the network (default: %(default)s)"
     )
@@ -53,19 +58,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     # Behind the arguments, so that --help needs no extra.
-    from bundle.pyraseg.dicom import read_selection
+    from bundle.pyraseg.dicom import read_selection, read_wanted
     from bundle.pyraseg.runtime import Model
     from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
 
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("bundle").setLevel(logging.INFO)  # warnings of other packages quote headers and addresses
-    filters = parse_filters(options.filter)
+    filters, wanted = parse_filters(options.filter), read_wanted(options.series)
     client = connect(options.url, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http)
     model = Model(options.model, threads=options.threads)
+    model.purpose(options.refuse)  # that it can be
     model_hash = hashlib.sha256(options.model.read_bytes()).hexdigest()
     path = options.work_dir / "journal.json"
     if options.dry_run:
-        journal, found = Journal(path, model_hash=model_hash), find_series(client, filters)
+        journal, found = Journal(path, model_hash=model_hash), find_series(client, filters, series=wanted)
         for series in found:
             entry = journal[series.uid]
             state = "due" if entry is None or is_due(series, entry) else entry.status
@@ -78,11 +84,11 @@ def main(argv: list[str] | None = None) -> None:
         if options.retry_failed:
             journal.forget_failures()
         select = read_selection(options.select)
-        worker = Worker(client, model, journal, images, select=select)
+        worker = Worker(client, model, journal, images, select=select, refuse=options.refuse)
         try:
             if options.watch is not None:
-                watch(worker, filters, seconds=options.watch)
-            found = find_series(client, filters)
+                watch(worker, filters, series=wanted, seconds=options.watch)
+            found = find_series(client, filters, series=wanted)
             failures = worker.work_off(found)
         except KeyboardInterrupt:
             sys.exit("Stopped. What was done is remembered.")

@@ -17,7 +17,7 @@ from typing import Any
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.datalists import GROUPINGS
-from bundle.pyraseg.dicom import Scan, find_series
+from bundle.pyraseg.dicom import Scan, find_series, read_selection, read_wanted
 from bundle.pyraseg.labels import DRAWN_ON, open_label
 from bundle.pyraseg.transforms import PRESETS, LabelReader, parse_window
 from bundle.pyraseg_tools.datasets.voc import (
@@ -38,6 +38,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--link", type=Path, help="CSV from pictures to patients and UIDs (default: TARGET_link.csv, next to the tree)"
     )
+    parser.add_argument(
+        "--series", default="", help="convert these series alone: number, description ('portal*') or UID"
+    )
+    parser.add_argument(
+        "--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
+        help="which slices of a series with several phases or echoes, such as EchoTime=4.6",
+    )  # fmt: skip
     labels = parser.add_argument_group("labels")
     labels.add_argument("--class-names", nargs="+", metavar="NAME", default=[], help="all classes, background first")
     labels.add_argument("--images-only", action="store_true", help="write no masks and no split")
@@ -49,7 +56,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     labels.add_argument(
         "--table", metavar="CSV", type=Path,
-        help="columns series (UID, or path below SOURCE) and label, patient, select (AcquisitionNumber=2)",
+        help="columns series (UID, number, description, or path below SOURCE) and label, patient, select "
+        "(AcquisitionNumber=2), drawn_on",
     )  # fmt: skip
     labels.add_argument(
         "--label-names", metavar="JSON", type=Path,
@@ -62,7 +70,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     labels.add_argument("--mask-value", type=int, help="value of class 1 in binary masks, usually 255")
     labels.add_argument("--unknown-value", type=int, help="value of unlabeled pixels; they become 255, as in VOC")
     labels.add_argument(
-        "--drawn-on", choices=DRAWN_ON, default=DRAWN_ON[0],
+        "--drawn-on", "--drawn_on", choices=DRAWN_ON, default=DRAWN_ON[0],
         help="what a SEG or RTSTRUCT of the table must share with its series (default: %(default)s)",
     )  # fmt: skip
     pictures = parser.add_argument_group("pictures")
@@ -167,6 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         labels=label_reader(options),
     )
     table = [] if options.table is None else read_table(options.table)
+    select = read_selection(options.select)
     scan = find_series(source, keywords=KEYWORDS)
     require_classes(options, scan)
     plan = plan_stacks(
@@ -176,6 +185,8 @@ def main(argv: list[str] | None = None) -> None:
         table=table,
         group_by=options.group_by,
         seed=options.seed,
+        series=read_wanted(options.series),
+        select=select,
     )
     skipped = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
     labeled = sum(bool(stack.labels) for stack in plan.stacks)

@@ -22,6 +22,7 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from bundle.pyraseg.core import PyrasegError, keep_memory
+from bundle.pyraseg.dicom import read_wanted
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.monai_label.archives import Archive, FolderArchive, PacsArchive
 from bundle.pyraseg_tools.monai_label.classes import Task
@@ -64,7 +65,7 @@ class LabelApp(MONAILabelApp):
         if self.studies.startswith(("http://", "https://")):
             return self._dicom(self._pacs(), ours)
         if self.conf["dicom"] == "true":
-            return self._dicom(FolderArchive(Path(self.studies)), ours)
+            return self._dicom(FolderArchive(Path(self.studies), series=read_wanted(self.conf.get("series"))), ours)
         return FolderDatastore(
             ours if len(ours) == len(self.bundles) else (),  # what others call their classes is unknown
             self.studies,
@@ -80,6 +81,7 @@ class LabelApp(MONAILabelApp):
         return PacsArchive(
             self.studies,
             json.loads(self.conf["filter"]),
+            series=read_wanted(self.conf.get("series")),
             environment=os.environ,
             ca_bundle=Path(self.conf["ca_bundle"]) if self.conf["ca_bundle"] else None,
             allow_http=self.conf["allow_http"] == "true",

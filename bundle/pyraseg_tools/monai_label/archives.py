@@ -2,7 +2,7 @@
 """Where the DICOM series and their segmentations are: a PACS, or a folder of any depth."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import replacing
-from bundle.pyraseg.dicom import Scan, Series, scan_files, without_notices
+from bundle.pyraseg.dicom import Scan, Series, scan_files
 from bundle.pyraseg.labels import ImageUids
 from bundle.pyraseg_tools.pacs import (
     RemoteLabel,
@@ -54,20 +54,22 @@ class PacsArchive:
     Args:
         url: of its DICOMweb.
         filters: which series.
+        series: of these, the ones that texts stand for, see `is_meant`; none for all.
         access: how it is reached; see `pacs.connection.open_session`.
     """
 
-    def __init__(self, url: str, filters: Mapping[str, str], **access: Any) -> None:
+    def __init__(self, url: str, filters: Mapping[str, str], *, series: Sequence[str] = (), **access: Any) -> None:
         self.client = connect(url, **access)
         self.session = open_session(url, **access)
         self.name = str(self.client.base_url)
         self.filters = filters
+        self.wanted = series
         #: The studies of the series that were found last.
         self.studies: set[str] = set()
         self._known: dict[tuple[str, str], list[RemoteLabel]] = {}
 
     def series(self) -> list[RemoteSeries]:
-        found = find_series(self.client, self.filters)
+        found = find_series(self.client, self.filters, series=self.wanted)
         self.studies = {series.study_uid for series in found}
         return found
 
@@ -91,10 +93,16 @@ class PacsArchive:
 
 
 class FolderArchive:
-    """Series in a folder, whatever their files are called; segmentations are added in its sub-folder `labels`."""
+    """Series in a folder, whatever their files are called; segmentations are added in its sub-folder `labels`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the series.
+        series: the ones that texts stand for, see `is_meant`; none for all.
+    """
+
+    def __init__(self, folder: Path, *, series: Sequence[str] = ()) -> None:
         self.name = str(folder)
+        self.wanted = series
         self.folder = folder
         self._files: dict[Path, int] = {}
         self._scan = Scan(folder, (), {})
@@ -118,6 +126,7 @@ class FolderArchive:
             RemoteSeries(series.study_uid, uid, series.modality, len(series.files), ImageUids.of_images(series.headers))
             for series in self._scanned().series
             if (uid := _image_id(series))  # nothing could refer to another one
+            and (not self.wanted or series.is_meant(self.wanted))
         ]
 
     def labels(self) -> list[RemoteLabel]:
@@ -125,8 +134,7 @@ class FolderArchive:
         states = {file: (file, file.stat().st_mtime_ns) for file in found}
         for file, state in states.items():
             if state not in self._known:  # a header with a group for each frame is long
-                with without_notices():
-                    self._known[state] = label_of(pydicom.dcmread(file, stop_before_pixels=True))
+                self._known[state] = label_of(pydicom.dcmread(file, stop_before_pixels=True))
         self._labels = {self._known[state].uid: file for file, state in states.items()}
         return [self._known[state] for state in states.values()]
 

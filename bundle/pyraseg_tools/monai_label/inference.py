@@ -50,9 +50,11 @@ class QuietInference(BundleInferTask):
 class Inference(QuietInference):
     """Inference of a bundle of ours, by its model or one that a retraining replaced."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, path: str, conf: Mapping[str, str], **options: Any) -> None:
         self._checked: dict[Path, int] = {}
-        super().__init__(*args, **options)
+        super().__init__(path, conf, **options)
+        if refuse := conf.get("refuse"):
+            self.bundle_config["refuse"] = refuse.split(",")
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "model_filename": models(self.bundle_path)}

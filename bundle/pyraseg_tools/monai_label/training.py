@@ -79,5 +79,7 @@ class Training(ForeignTraining):
             "training": overrides["train#dataset#data"],
             "validation": overrides["validate#dataset#data"],
         }
+        if refuse := self.conf.get("refuse"):
+            overrides["refuse"] = refuse.split(",")
         overrides["output_dir"] = f"{self.bundle_path}/runs/{datetime.now():%Y%m%d-%H%M%S}"
         return overrides

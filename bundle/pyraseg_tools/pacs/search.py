@@ -10,12 +10,14 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.dicom import NON_IMAGES, without_notices
+from bundle.pyraseg.dicom import NON_IMAGES, description_of, is_meant
 from bundle.pyraseg.labels import ImageUids, images_of, references_of
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
 
 #: What may be asked for, by the level at which a PACS knows it. Nothing that names a patient: arguments are public.
 OF_STUDIES = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "ModalitiesInStudy")
+#: What is asked for beyond what every PACS answers of a series.
+FIELDS = ["NumberOfSeriesRelatedInstances", "SeriesNumber", "SeriesDescription"]
 OF_SERIES = ("SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "BodyPartExamined")
 
 
@@ -28,6 +30,8 @@ class RemoteSeries:
     modality: str
     instances: int
     uids: ImageUids = field(default=ImageUids(), compare=False, repr=False)
+    number: str = field(default="", compare=False)
+    description: str = field(default="", compare=False, repr=False)
 
 
 def parse_filters(items: Sequence[str]) -> dict[str, str]:
@@ -55,7 +59,9 @@ def parse_filters(items: Sequence[str]) -> dict[str, str]:
     return filters
 
 
-def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[RemoteSeries]:
+def find_series(
+    client: DICOMwebClient, filters: Mapping[str, str], *, series: Sequence[str] = ()
+) -> list[RemoteSeries]:
     """Return the series that match, sorted by UIDs; objects that are no images are left out.
 
     Studies are searched first, and then the series of each, which every server can do.
@@ -63,6 +69,7 @@ def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[Remo
     Args:
         client: of the PACS.
         filters: see `parse_filters`.
+        series: of these, the ones that texts stand for, see `is_meant`; none for all.
 
     Raises:
         PacsError: the PACS does not answer, or not as it should.
@@ -72,10 +79,16 @@ def find_series(client: DICOMwebClient, filters: Mapping[str, str]) -> list[Remo
     found = set()
     with plain_errors(client):
         for study_uid in pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies):
-            search = partial(client.search_for_series, study_uid, fields=["NumberOfSeriesRelatedInstances"])
+            search = partial(client.search_for_series, study_uid, fields=FIELDS)
             for answer in pages(search, "SeriesInstanceUID", search_filters=of_series).values():
                 found.add(_series(client, study_uid, answer))
-    return sorted(series for series in found if series.modality not in NON_IMAGES and _is_wanted(series, filters))
+    return sorted(
+        one
+        for one in found
+        if one.modality not in NON_IMAGES
+        and _is_wanted(one, filters)
+        and (not series or is_meant(series, uids=[one.uid], number=one.number, description=one.description))
+    )
 
 
 def filters_of_studies(filters: Mapping[str, str]) -> dict[str, str]:
@@ -92,7 +105,8 @@ def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSe
     if count is None:  # though PS3.18 Table 10.6.3-4 requires it
         count = len(pages(partial(client.search_for_instances, study_uid, uid), "SOPInstanceUID"))
     modality = str(answer.get("Modality") or "")
-    return RemoteSeries(study_uid, uid, modality, int(count), ImageUids.of_images([answer]))
+    called = {"number": str(answer.get("SeriesNumber") or ""), "description": description_of(answer)}
+    return RemoteSeries(study_uid, uid, modality, int(count), **called, uids=ImageUids.of_images([answer]))
 
 
 def _is_wanted(series: RemoteSeries, filters: Mapping[str, str]) -> bool:
@@ -159,7 +173,7 @@ def read_label_series(client: DICOMwebClient, study_uid: str, series_uid: str) -
     Raises:
         PacsError: the PACS does not answer, or not as it should.
     """
-    with plain_errors(client), without_notices():
+    with plain_errors(client):
         return [label_of(Dataset.from_json(item)) for item in client.retrieve_series_metadata(study_uid, series_uid)]
 
 

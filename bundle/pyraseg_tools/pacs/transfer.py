@@ -11,7 +11,7 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom import read_sources, values_as_they_are, without_notices
+from bundle.pyraseg.dicom import read_sources
 from bundle.pyraseg.labels import ClassTable, ImageGrid, read_dicom_label, references_of
 from bundle.pyraseg.runtime import Labels
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
@@ -28,12 +28,12 @@ def fetch_series(client: DICOMwebClient, series: RemoteSeries, folder: Path) -> 
         PyrasegError: it sends images of another series.
     """
     files = []
-    with plain_errors(client), without_notices():
+    with plain_errors(client):
         for dataset in client.iter_series(series.study_uid, series.uid, media_types=AS_STORED):
             if (dataset.get("StudyInstanceUID"), dataset.get("SeriesInstanceUID")) != (series.study_uid, series.uid):
                 raise PyrasegError("The PACS sends images of another series. It needs repair.")
             files.append(folder / f"{len(files):06d}.dcm")
-            _save(dataset, files[-1])
+            dataset.save_as(files[-1])
     if len(files) != series.instances:
         raise PacsError(f"the PACS lists {series.instances} images and sends {len(files)}: still arriving?")
     return files
@@ -45,7 +45,7 @@ def store(client: DICOMwebClient, dataset: Dataset) -> None:
     Raises:
         PyrasegError: the PACS does not take it.
     """
-    with plain_errors(client), without_notices():
+    with plain_errors(client):
         answer = client.store_instances([dataset], str(dataset.StudyInstanceUID))
     for item in answer.get("FailedSOPSequence") or []:
         raise PyrasegError(f"the PACS does not take the segmentation (reason {int(item.FailureReason):04X}H, PS3.7 C).")
@@ -59,13 +59,8 @@ def holds(client: DICOMwebClient, study_uid: str, series_uid: str, instance_uid:
 
 def fetch_instance(client: DICOMwebClient, study_uid: str, series_uid: str, instance_uid: str, path: Path) -> None:
     """Write one object to a file."""
-    with plain_errors(client), without_notices():
-        _save(client.retrieve_instance(study_uid, series_uid, instance_uid, media_types=AS_STORED), path)
-
-
-def _save(dataset: Dataset, path: Path) -> None:
-    with values_as_they_are():
-        dataset.save_as(path)
+    with plain_errors(client):
+        client.retrieve_instance(study_uid, series_uid, instance_uid, media_types=AS_STORED).save_as(path)
 
 
 #: What names the segments and their codes, and what they refer to.
@@ -103,14 +98,13 @@ def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, 
 
 def grid_of(labels: Labels) -> ImageGrid:
     """Return where the labels of a DICOM series lie."""
-    files = list(dict.fromkeys(labels.files))
-    headers = dict(zip(files, read_sources(files), strict=True))
-    first = headers[files[0]]
+    headers = read_sources(labels.files)
+    first = headers[0]
     return ImageGrid(
         labels.shape,
         labels.geometry,
         series_uid=str(first.SeriesInstanceUID),
         frame_of_reference_uid=str(first.get("FrameOfReferenceUID") or ""),
-        sop_instance_uids=tuple(str(headers[file].SOPInstanceUID) for file in labels.files),
+        sop_instance_uids=tuple(str(header.SOPInstanceUID) for header in headers),
         frame_numbers=tuple(labels.frame_numbers),
     )

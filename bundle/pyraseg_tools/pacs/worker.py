@@ -3,7 +3,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +32,7 @@ class Worker:
         journal: what has been done.
         images: folder for the images of one series at a time.
         select: attributes that the slices of a series must have, where it holds several phases or echoes.
+        refuse: in what images may not differ from those that the model is for, see `Purpose`; None: the modality.
 
     Raises:
         PyrasegError: the model has no code for a class.
@@ -45,12 +46,14 @@ class Worker:
         images: Path,
         *,
         select: Mapping[str, object] | None = None,
+        refuse: Sequence[str] | None = None,
     ) -> None:
         self.client = client
         self.model = model
         self.journal = journal
         self.images = images
         self.select = select
+        self.refuse = refuse
         self._write = seg_writer(model)
 
     def work_off(self, found: Iterable[RemoteSeries]) -> int:
@@ -89,7 +92,7 @@ class Worker:
         with TemporaryDirectory(dir=self.images) as name:
             folder = Path(name)
             files = fetch_series(self.client, series, folder)
-            labels = segment(self.model, [str(file) for file in files], select=self.select)
+            labels = segment(self.model, [str(file) for file in files], select=self.select, refuse=self.refuse)
             mask = np.stack(list(labels.slices))
             sent, returned = self._write(replace(labels, slices=iter(mask)), folder / "sent"), folder / "returned.dcm"
             own = self._store(series, pydicom.dcmread(sent))
@@ -123,7 +126,7 @@ def is_due(series: RemoteSeries, entry: Entry | None) -> bool:
     return entry is None or entry.status == "storing" or entry.instances != series.instances
 
 
-def watch(worker: Worker, filters: Mapping[str, str], *, seconds: float) -> None:
+def watch(worker: Worker, filters: Mapping[str, str], *, series: Sequence[str] = (), seconds: float) -> None:
     """Look for series again and again, and segment those that have stopped growing since the look before.
 
     A PACS that cannot be reached is waited for, but not at the first look: then the address may be wrong.
@@ -135,9 +138,9 @@ def watch(worker: Worker, filters: Mapping[str, str], *, seconds: float) -> None
     before: set[RemoteSeries] | None = None
     while True:
         try:
-            found = find_series(worker.client, filters)
+            found = find_series(worker.client, filters, series=series)
             if before is not None:
-                worker.work_off(series for series in found if series in before)
+                worker.work_off(one for one in found if one in before)
             before = set(found)
         except PacsError as error:
             if before is None:

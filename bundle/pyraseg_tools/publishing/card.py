@@ -13,8 +13,8 @@ import yaml
 from bundle.pyraseg.packaging import BILL, CHANGELOG
 
 
-def first_page(package: str, metadata: Mapping[str, Any]) -> str:
-    """Return the README.md of a package."""
+def first_page(package: str, metadata: Mapping[str, Any], purpose: str) -> str:
+    """Return the README.md of a package, which says in words what images its model is for."""
     front = yaml.safe_dump(front_matter(metadata), sort_keys=False, allow_unicode=True, width=1000)
     return f"""---
 {front}---
@@ -22,6 +22,8 @@ def first_page(package: str, metadata: Mapping[str, Any]) -> str:
 # {metadata["name"]} {metadata["version"]}
 
 {metadata["task"]}: {metadata["description"]}. {metadata["intended_use"]}.
+
+{purpose}
 
 A [MONAI Bundle](https://monai.readthedocs.io/en/stable/bundle_intro.html). [docs/README.md](docs/README.md) is its
 model card, [docs/data_license.txt](docs/data_license.txt) says what its data and its weights may be used for,

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from bundle.pyraseg.core import PROGRAMS, PyrasegError, protect, replacing
+from bundle.pyraseg.dicom import Purpose
 from bundle.pyraseg.packaging import (
     BILL,
     CHANGELOG,
@@ -131,10 +132,15 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     bill = bill_of_materials(root, name=package, version=metadata["version"], model=MODEL, digest=digest)
     files[BILL] = (json.dumps(bill, indent=2) + "\n").encode()
     files["docs/data_license.txt"] = _document(task.license, "what the data and the weights may be used for")
-    files["README.md"] = first_page(package, metadata).encode()
+    files["README.md"] = first_page(package, metadata, str(_purpose(task))).encode()
     files[CHANGELOG] = changelog_page(metadata).encode()
     files["docs/README.md"] = _document(task.card, "the model card")
     return files
+
+
+def _purpose(task: Task) -> Purpose:
+    values = task.settings.values
+    return Purpose(**{name: values[name] for name in ("modality", "body_part", "plane", "pet_units")})
 
 
 def check_tracked(root: Path, paths: Iterable[Path]) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Slice, Stack
-from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, write_slices
-from tests.helpers.dicom_files import CORONAL, SAGITTAL
+from tests.helpers.corpus.writing import ORIGIN, SIZE, describe, header, numbers, planes, uid, write_slices
+from tests.helpers.dicom_files import CORONAL, SAGITTAL, make_image, save
 
 TILT = np.deg2rad(18.5)
 TURN = ((0.36, -0.8, 0.48), (0.48, 0.6, 0.64))  # an exact rotation
@@ -185,6 +185,39 @@ def thick_overlapping(folder: Path) -> list[Stack]:
     return [ct(folder, planes(step=2.0), SliceThickness=5)]
 
 
+def two_zooms(folder: Path) -> list[Stack]:
+    """The same slices in two fields of view."""
+    zoomed = planes(spacing=(0.75, 0.625))
+    return [ct(folder), ct(folder, zoomed, numbers(start=2), first=7, name=lambda k: f"ZOOM{k}")]
+
+
+def with_color(folder: Path) -> list[Stack]:
+    """A picture in color of the volume, with a place, among the slices."""
+    stack = ct(folder)
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    plane = planes(8)[7]
+    own = {
+        **header("CT", "ct", ImageType=["DERIVED", "SECONDARY", "3D"]),
+        **describe(plane),
+        "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB",
+        "PlanarConfiguration": 0,
+        "Rows": 20,
+        "Columns": 24,
+        "InstanceNumber": 99,
+        "SOPInstanceUID": uid("picture"),
+    }
+    save(make_image(pixels.tobytes(), **own), folder / "VRT")
+    return [stack, [Slice(pixels, plane)]]
+
+
+def turned_back(folder: Path) -> list[Stack]:
+    """Half of the images mirrored by a workstation, with their orientation."""
+    where = planes()
+    mirrored = planes(orientation=(-1, 0, 0, 0, 1, 0), origin=np.add(ORIGIN, (0, 0, 18.0)))
+    return [ct(folder, where), ct(folder, mirrored, numbers(start=3), first=7, name=lambda k: f"MIRROR{k}")]
+
+
 def decubitus(folder: Path) -> list[Stack]:
     return [ct(folder, planes(orientation=(0, 1, 0, -1, 0, 0)), PatientPosition="HFDR")]
 
@@ -242,6 +275,30 @@ FORMS = [
         "GE",
         two_sizes,
         refused=("image sizes", "--select"),
+        remedy=remedies.select,
+        happens="refused, with a choice",
+    ),
+    Form(
+        "CT in two fields of view",
+        "Siemens",
+        two_zooms,
+        refused=("pixel spacings", "--select"),
+        remedy=remedies.select,
+        happens="refused, with a choice",
+    ),
+    Form(
+        "CT with a picture in color among the slices",
+        "GE, Canon",
+        with_color,
+        refused=("gray and color", "--select"),
+        remedy=remedies.select,
+        happens="refused, with a choice",
+    ),
+    Form(
+        "CT, half of it mirrored",
+        "workstations",
+        turned_back,
+        refused=("orientations", "--select"),
         remedy=remedies.select,
         happens="refused, with a choice",
     ),

@@ -21,7 +21,6 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.helpers.corpus import remedies
 from tests.helpers.corpus.ct import ct
 from tests.helpers.corpus.form import Form, Slice, Stack, joined
 from tests.helpers.corpus.writing import numbers, planes
@@ -157,18 +156,6 @@ def wide(folder: Path) -> list[Stack]:
     return [ct(folder, stored=stored, BitsStored=32, intercept=0.0)]
 
 
-def floats(folder: Path) -> list[Stack]:
-    """Float Pixel Data of a parametric map, a file a slice."""
-    stored = (numbers() / 7).astype(np.float32)
-    attributes = {
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.30",
-        "BitsStored": None,
-        "RescaleSlope": None,
-        "RescaleIntercept": None,
-    }
-    return [ct(folder, stored=stored, intercept=0.0, **attributes)]
-
-
 def table(folder: Path) -> list[Stack]:
     """A table instead of slope and intercept."""
     entries = (np.arange(4096) * 7 % 5000).astype("<u2")
@@ -186,20 +173,12 @@ FORMS = [
     Form("JPEG-LS", "PACS", encoded(JPEGLSLossless)),
     Form("JPEG 2000", "PACS", encoded(JPEG2000Lossless, WIDE)),
     Form("HTJ2K", "cloud archives", htj2k),
-    Form(
-        "JPEG of 12 bits, lossy",
-        "Philips, older PACS",
-        extended,
-        "refused; converted to uncompressed, read",
-        refused=("JPEG Extended", "uncompressed transfer syntax"),
-        remedy=remedies.uncompressed,
-    ),
+    Form("JPEG of 12 bits, lossy", "Philips, older PACS", extended),
     Form("Several transfer syntaxes in a series", "PACS", several),
     Form("12 bits at the upper end of the word", "older scanners", high_bits),
     Form("Graphics in the unused bits", "GE, older scanners", overlay_bits),
     Form("Negative numbers of 12 bits", "GE, Siemens", twelve_signed),
     Form("8 bits, an odd number of pixels", "all", odd_length),
     Form("32 bits", "dose, research", wide),
-    Form("Float pixels", "parametric maps", floats),
     Form("A table instead of slope and intercept", "some CT", table),
 ]

@@ -8,8 +8,8 @@ import numpy as np
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Stack, joined
-from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, write_frames
-from tests.helpers.dicom_files import item, uid
+from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, uid, write_frames
+from tests.helpers.dicom_files import item
 
 CT, MR, PET = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.130"
 LEGACY_CT, LEGACY_MR, LEGACY_PET = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2.2", "4.4", "128.1"))
@@ -147,6 +147,11 @@ def real_world_values(folder: Path) -> list[Stack]:
     ]
 
 
+def parametric(folder: Path) -> list[Stack]:
+    stored = (numbers() / 7).astype(np.float32)
+    return [enhanced(folder / "IM0001", "1.2.840.10008.5.1.4.1.1.30", "MR", stored=stored, BitsStored=None)]
+
+
 def echo(number: int) -> dict[str, object]:
     return {"MREchoSequence": item(EffectiveEchoTime=(20.0, 80.0)[number])}
 
@@ -184,7 +189,7 @@ def index_alone(folder: Path) -> list[Stack]:
 FORMS = [
     Form("Enhanced CT", "Philips, Canon", one(CT, "CT", intercept=-1024.0)),
     Form("Enhanced CT, from the head down", "Philips", reversed_frames),
-    Form("Enhanced CT in a concatenation of two files", "all", concatenation, has_seg=False),
+    Form("Enhanced CT in a concatenation of two files", "all", concatenation),
     Form("Enhanced MR", "Philips", one(MR, "MR")),
     Form("Enhanced MR, spacing for each frame", "Siemens XA", one(MR, "MR", measures_per_frame=True)),
     Form("Enhanced MR, orientation for all frames", "Canon", one(MR, "MR", orientation_per_frame=False)),
@@ -224,7 +229,7 @@ FORMS = [
         "Siemens XA",
         several(MR, "MR", 2, kind),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("Dixon images",),
         remedy=remedies.select,
     ),
     Form(
@@ -265,4 +270,7 @@ FORMS = [
     Form("Legacy converted enhanced PET", "PACS", one(LEGACY_PET, "PT", slope=[1.5, 2.25, 0.5, 3.0, 1.125, 0.75])),
     Form("Digital breast tomosynthesis", "Hologic, Siemens", one(TOMOSYNTHESIS, "MG")),
     Form("3D angiography", "Siemens, Philips", one(ANGIOGRAPHY_3D, "XA")),
+    Form("Ultrasound volume", "Philips, GE", one("1.2.840.10008.5.1.4.1.1.6.2", "US")),
+    Form("Optical coherence tomography", "Zeiss, Heidelberg", one("1.2.840.10008.5.1.4.1.1.77.1.5.4", "OPT")),
+    Form("Parametric map, float", "research", parametric),
 ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One form in which scanners write images: how to make an example, what lies in it, and what reading it should do."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +94,7 @@ class Form:
         warns: words of the warning that reading it gives.
         refused: words of the message that refuses it, where it is refused; then
         remedy: takes the message literally.
-        has_seg: a SEG of it can be written.
+        options: of `read_series`, where it is read as no other reader does.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Form:
     warns: str = ""
     refused: tuple[str, ...] = ()
     remedy: Remedy | None = None
-    has_seg: bool = True
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name

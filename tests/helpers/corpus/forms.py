@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
-from tests.helpers.corpus import ct, encodings, enhanced, media, mr, nuclear, projections
+from tests.helpers.corpus import ct, encodings, enhanced, media, mr, nuclear, projections, tiles
 from tests.helpers.corpus.form import Form
 
 #: By the heading of their table.
@@ -11,7 +11,8 @@ KINDS: dict[str, list[Form]] = {
     "CT": ct.FORMS,
     "MR": mr.FORMS,
     "Enhanced objects": enhanced.FORMS,
-    "PET": nuclear.FORMS,
+    "Tiles": tiles.FORMS,
+    "Nuclear medicine": nuclear.FORMS,
     "Radiographs, ultrasound, films, photographs": projections.FORMS,
     "Encodings": encodings.FORMS,
     "Media, archives, anonymizers": media.FORMS,

@@ -9,8 +9,7 @@ from pydicom.fileset import FileSet
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.ct import ct
 from tests.helpers.corpus.form import Form, Stack, joined
-from tests.helpers.corpus.writing import SIZE, numbers, planes
-from tests.helpers.dicom_files import uid
+from tests.helpers.corpus.writing import SIZE, numbers, planes, uid
 
 
 def bare(folder: Path) -> list[Stack]:
@@ -139,7 +138,7 @@ def over_folders(folder: Path) -> list[Stack]:
 
 FORMS = [
     Form("No meta header, no suffix", "older archives", bare),
-    Form("No UIDs", "converters", unnamed, has_seg=False),
+    Form("No UIDs", "converters", unnamed),
     Form("Names of files against the order", "all", backwards),
     Form("No image numbers", "anonymizers", no_numbers),
     Form("A medium with a DICOMDIR", "CDs", medium, happens="read; the DICOMDIR is left out"),

@@ -9,8 +9,8 @@ from pydicom import dcmread
 
 from tests.helpers.corpus import remedies
 from tests.helpers.corpus.form import Form, Stack
-from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, write_slices
-from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, uid
+from tests.helpers.corpus.writing import ORIGIN, SIZE, header, numbers, planes, uid, write_slices
+from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL
 
 OBLIQUE = (0.36, -0.8, 0.48, 0.48, 0.6, 0.64)  # an exact rotation
 CHOICE = "refused, with a choice"
@@ -20,7 +20,7 @@ def mr(folder: Path, where=None, stored=None, **options) -> Stack:
     """Write an MR series: 12 bits in 16, unsigned, without a rescale, unless told otherwise."""
     stored = numbers() if stored is None else stored
     where = planes(len(stored)) if where is None else where
-    options = {"BitsStored": 12, "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"], **header("MR", "mr"), **options}
+    options = {"BitsStored": 12, **header("MR", "mr", ImageType=["ORIGINAL", "PRIMARY", "M", "ND"]), **options}
     return write_slices(folder, stored, where, **options)
 
 
@@ -109,6 +109,40 @@ def three_ways(folder: Path) -> list[Stack]:
     return several(own)(folder)
 
 
+def aborted(folder: Path) -> list[Stack]:
+    """A dynamic scan that was ended in its last volume."""
+    stacks = several([{"AcquisitionNumber": t, "TemporalPositionIdentifier": t} for t in (1, 2, 3, 4)])(folder)
+    for file in sorted(folder.glob("MR3_*"))[-2:]:
+        file.unlink()
+    return [*stacks[:3], stacks[3][:4]]
+
+
+def tensor(folder: Path) -> list[Stack]:
+    """Two images without diffusion weighting, and three directions."""
+    plain = [{"DiffusionBValue": 0.0}] * 2
+    weighted = [{"DiffusionBValue": 1000.0, "DiffusionGradientOrientation": np.eye(3)[k].tolist()} for k in range(3)]
+    return several([*plain, *weighted])(folder)
+
+
+def flow(folder: Path) -> list[Stack]:
+    """Magnitude and velocities in three directions, each at four times of the heart."""
+    kinds = [
+        ["ORIGINAL", "PRIMARY", "M", "RETRO"],
+        *(["DERIVED", "PRIMARY", "P", f"V_{way}"] for way in ("AP", "FH", "RL")),
+    ]
+    return several([{"ImageType": kind, "TriggerTime": time} for kind in kinds for time in (0.0, 200.0, 400.0, 600.0)])(
+        folder
+    )
+
+
+def slabs(folder: Path) -> list[Stack]:
+    """Two slabs of an angiography that overlap by two slices, in one series."""
+    low, high = planes(), planes(origin=np.add(ORIGIN, (0, 0, 12.0)))
+    first = mr(folder, low)
+    second = mr(folder, high, numbers(start=1), first=7, name=lambda k: f"HIGH{k}")
+    return [[*first, *second[2:]], [*first[:4], *second]]
+
+
 def radial(folder: Path) -> list[Stack]:
     """Planes around an axis, as of bile ducts and long axes of the heart: no stack."""
     stacks = []
@@ -187,7 +221,7 @@ FORMS = [
         "Siemens, Philips",
         several([{"ImageType": kind} for kind in KINDS]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("Dixon images",),
         remedy=remedies.select,
     ),
     Form(
@@ -195,7 +229,7 @@ FORMS = [
         "Siemens, Philips",
         several([{"ImageType": ["ORIGINAL", "PRIMARY", kind, "ND"]} for kind in "MP"]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("magnitude, phase",),
         remedy=remedies.select,
     ),
     Form(
@@ -211,7 +245,7 @@ FORMS = [
         "Siemens, GE",
         private_b_values,
         CHOICE,
-        refused=("stacks",),
+        refused=("b-values",),
         remedy=remedies.select,
     ),
     Form(
@@ -227,7 +261,7 @@ FORMS = [
         "Siemens",
         several([{"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", kind]} for kind in ("TRACEW", "ADC")]),
         CHOICE,
-        refused=("kinds of image",),
+        refused=("diffusion images and maps",),
         remedy=remedies.select,
     ),
     Form(
@@ -302,6 +336,31 @@ FORMS = [
         refused=("echoes", "flip angles"),
         remedy=remedies.select,
     ),
+    Form(
+        "MR, dynamic, ended in its last volume",
+        "all",
+        aborted,
+        CHOICE,
+        refused=("acquisitions",),
+        remedy=remedies.select,
+    ),
+    Form(
+        "MR, diffusion tensor with two images without weighting",
+        "Philips, GE",
+        tensor,
+        CHOICE,
+        refused=("b-values",),
+        remedy=remedies.select,
+    ),
+    Form(
+        "MR, flow in three directions over the heart beat",
+        "Siemens, GE",
+        flow,
+        CHOICE,
+        refused=("kinds of image",),
+        remedy=remedies.select,
+    ),
+    Form("MR, slabs that overlap", "Siemens", slabs, CHOICE, refused=("2 of the same",), remedy=remedies.select),
     Form(
         "MR, planes around an axis",
         "all",

@@ -93,7 +93,8 @@ def by_highdicom(folder: Path) -> list[Volume]:
     """Return every frame of every object with functional groups, as highdicom rescales it and PS3.3 places it."""
     found = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if "PerFrameFunctionalGroupsSequence" not in pydicom.dcmread(file, stop_before_pixels=True, force=True):
+        dataset = pydicom.dcmread(file, force=True)
+        if "PerFrameFunctionalGroupsSequence" not in dataset or "PixelData" not in dataset:  # it reads no float pixels
             continue
         image = hd.imread(file)
         shared = image.SharedFunctionalGroupsSequence[0]

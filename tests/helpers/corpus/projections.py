@@ -12,8 +12,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
 from tests.helpers.corpus.form import Form, Slice, Stack
-from tests.helpers.corpus.writing import CLASSES, SIZE, header, numbers, write_slices
-from tests.helpers.dicom_files import lut_item, make_image, save, uid
+from tests.helpers.corpus.writing import CLASSES, SIZE, header, numbers, uid, write_slices
+from tests.helpers.dicom_files import lut_item, make_image, save
 
 
 def gray(folder: Path, modality: str, stored: np.ndarray | None = None, **options) -> list[Stack]:
@@ -21,11 +21,8 @@ def gray(folder: Path, modality: str, stored: np.ndarray | None = None, **option
     stored = numbers((1, 30, 25)) if stored is None else stored
     options = {
         "BitsStored": 12,
-        "FrameOfReferenceUID": None,
-        "SliceThickness": None,
         "PatientOrientation": ["L", "F"],
-        "ImageType": ["DERIVED", "PRIMARY"],
-        **header(modality, modality),
+        **header(modality, modality, FrameOfReferenceUID=None, SliceThickness=None, ImageType=["DERIVED", "PRIMARY"]),
         **options,
     }
     stack = write_slices(folder, stored, [None] * len(stored), **options)
@@ -36,8 +33,6 @@ def color(path: Path, pixels: np.ndarray, modality: str, **options: object) -> S
     """Write RGB (rows, columns, 3) or frames of it, as they are, and return it."""
     frames = pixels if pixels.ndim == 4 else pixels[None]
     options = {
-        "FrameOfReferenceUID": None,
-        "SliceThickness": None,
         "SamplesPerPixel": 3,
         "PhotometricInterpretation": "RGB",
         "PlanarConfiguration": 0,
@@ -45,7 +40,7 @@ def color(path: Path, pixels: np.ndarray, modality: str, **options: object) -> S
         "Columns": frames.shape[2],
         "InstanceNumber": 1,
         "SOPInstanceUID": uid(path.name, modality),
-        **header(modality, modality),
+        **header(modality, modality, FrameOfReferenceUID=None, SliceThickness=None),
         **options,
     }
     if len(frames) > 1:
@@ -100,6 +95,25 @@ def for_processing(folder: Path) -> list[Stack]:
         ViewPosition="CC",
         ImageLaterality="L",
     )
+
+
+def mammograms(folder: Path) -> list[Stack]:
+    """Two views of both breasts in one series, of two sizes."""
+    stacks = []
+    for number, (side, view) in enumerate([("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")]):
+        stored = numbers((1, 30 + number // 2, 25), start=number)
+        own = {"ImageLaterality": side, "ViewPosition": view, "first": number + 1, "name": lambda k, n=number: f"MG{n}"}
+        stacks += gray(folder, "MG", stored, PresentationIntentType="FOR PRESENTATION", **own)
+    return stacks
+
+
+def chest(folder: Path) -> list[Stack]:
+    """From the front and from the side, of one size."""
+    stacks = []
+    for number, view in enumerate(("PA", "LL")):
+        own = {"ViewPosition": view, "first": number + 1, "name": lambda k, n=number: f"DX{n}"}
+        stacks += gray(folder, "DX", numbers((1, 30, 25), start=number), **own)
+    return stacks
 
 
 def ultrasound(folder: Path) -> list[Stack]:
@@ -162,10 +176,8 @@ def run(folder: Path, modality: str, **options) -> list[Stack]:
     stored = numbers((5, *SIZE[1:]), bits=8)
     options = {
         "BitsStored": 8,
-        "FrameOfReferenceUID": None,
-        "SliceThickness": None,
         "InstanceNumber": 1,
-        **header(modality, modality),
+        **header(modality, modality, FrameOfReferenceUID=None, SliceThickness=None),
         **options,
     }
     save(make_image(stored, SOPInstanceUID=uid(modality), **options), folder / "RUN")
@@ -181,6 +193,9 @@ FORMS = [
     Form("DX with a table of presentation", "Carestream, Philips", digital),
     Form("DX with an empty table of presentation", "some PACS", empty_table),
     Form("MG, for processing", "Hologic", for_processing, happens="read; it has no window for display"),
+    Form("MG, CC and MLO of both sides in a series", "all", mammograms, happens="four inputs"),
+    Form("DX, PA and lateral in a series", "all", chest, happens="two inputs"),
+    Form("DX with a frame of reference", "GE", lambda folder: gray(folder, "DX", FrameOfReferenceUID=uid("detector"))),
     Form("US, RGB", "GE, Philips", ultrasound),
     Form("US, RGB, colors one after the other", "older scanners", planar),
     Form("US, palette", "older scanners", palette),

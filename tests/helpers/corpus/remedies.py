@@ -6,7 +6,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import gdcm
 import pydicom
 
 
@@ -31,23 +30,6 @@ def file_alone(folder: Path, message: str, work: Path) -> list[tuple[object, dic
     """Read each file alone."""
     assert "read one file alone" in message or "read each file alone" in message, message
     return [(file, {}) for file in sorted(folder.rglob("*")) if file.is_file()]
-
-
-def uncompressed(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
-    """Convert the files to an uncompressed transfer syntax, with GDCM."""
-    assert "convert it to an uncompressed transfer syntax" in message, message
-    for file in folder.iterdir():
-        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-        reader.SetFileName(str(file))
-        assert reader.Read()
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
-        change.SetInput(reader.GetImage())
-        assert change.Change()
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        writer.SetFileName(str(work / file.name))
-        assert writer.Write()
-    return [(work, {})]
 
 
 def remove_copies(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write stacks of images as scanners do: a file a slice, or all frames in one file; return what they mean."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from tests.helpers.corpus.form import Plane, Slice, Stack
-from tests.helpers.dicom_files import AXIAL, item, make_image, save, uid
+from tests.helpers.dicom_files import AXIAL, item, make_image, save
+from tests.helpers.dicom_files import uid as uid_of
 
 SIZE = (6, 20, 24)  # slices, rows, columns
 SPACING = (1.5, 1.25)  # between rows, between columns, mm
@@ -30,6 +33,22 @@ CLASSES = {
     "ES": "1.2.840.10008.5.1.4.1.1.77.1.1",
     "OP": "1.2.840.10008.5.1.4.1.1.77.1.5.1",
 }
+
+
+_WRITTEN_FOR: ContextVar[str] = ContextVar("_WRITTEN_FOR", default="")
+
+
+@contextmanager
+def written_for(name: str) -> Iterator[None]:
+    """Let forms have UIDs of their own by a name, so that several may lie in one folder."""
+    token = _WRITTEN_FOR.set(name)
+    yield
+    _WRITTEN_FOR.reset(token)
+
+
+def uid(*words: object) -> UID:
+    """Return the same UID for the same words."""
+    return uid_of(_WRITTEN_FOR.get(), *words)
 
 
 def numbers(size: Sequence[int] = SIZE, *, bits: int = 12, signed: bool = False, start: int = 0) -> np.ndarray:

@@ -63,6 +63,14 @@ def test_a_submitted_label_costs_no_look_at_the_images_and_a_new_image_does(fold
     assert archive.series()[0].instances == 2
 
 
+@pytest.mark.parametrize(("wanted", "found"), [(["ven*"], ["1.2.3"]), (["7"], ["1.2.3"]), (["8"], []), ([], 2)])
+def test_some_series_are_served(folder, wanted, found):
+    about = {"SeriesInstanceUID": "1.2.3", "SeriesNumber": 7, "SeriesDescription": "Venous"}
+    files.write_series(folder / "other", np.zeros((3, 8, 8), np.int16), **about)
+    served = [series.uid for series in FolderArchive(folder, series=wanted).series()]
+    assert served == found if wanted else len(served) == found
+
+
 def test_series_that_share_a_uid_are_not_served(folder, caplog):
     """No client could tell them apart; other series are, and the log says which stand under one UID."""
     for patient in "AB":

@@ -105,6 +105,16 @@ def test_nothing_found_and_nothing_named(pacs, arguments, tmp_path, capsys, capl
         assert secret not in said.out + said.err + caplog.text + written
 
 
+def test_some_of_the_series_that_are_found(pacs, arguments, tmp_path, capsys):
+    """The PACS cannot be asked for descriptions with * in the middle or for numbers of several: the program looks."""
+    for number, phase in enumerate(("Arterial 1.5", "Portal 1.5", "Portal 5")):
+        own = {"SeriesNumber": number + 2, "SeriesDescription": phase}
+        pacs.add(small_series(tmp_path, f"s{number}", **own))
+    for series, count in (("PORTAL*", 2), ("3", 1), ("2; *l 5", 2), (files.uid("series", "s0"), 1), ("5", 0), ("", 3)):
+        main(arguments("--dry-run", "--series", series))
+        assert f"{count} of {count} series would be segmented" in capsys.readouterr().out
+
+
 def test_done_once(pacs, arguments, tmp_path, capsys):
     pacs.add(small_series(tmp_path, "one"))
     main(arguments("--dry-run"))

@@ -13,7 +13,15 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, file_digest, remove_results, replacing
-from bundle.pyraseg.dicom import complete, copied_names, frame_planes, missing_attributes, read_sources
+from bundle.pyraseg.dicom import (
+    complete,
+    copied_names,
+    missing_attributes,
+    read_sources,
+    slice_planes,
+    sound_sources,
+    unsound_uids,
+)
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
@@ -41,11 +49,12 @@ class Algorithm:
 
 
 class SourceImages:
-    """Return the headers of a prediction's images, once for all writers.
+    """Return the headers of a prediction's images, sound ones, once for all writers.
 
     Args:
-        complete_headers: where images lack the UIDs that a reference is made of, write a copy of the series with
-            generated ones as `<name>_series/` and return that; without it they are refused.
+        complete_headers: where images lack the UIDs that a reference is made of, or have malformed ones, write a copy
+            of the series with generated ones as `<name>_series/` and return that. Without it images that lack one are
+            refused.
     """
 
     def __init__(self, *, complete_headers: bool) -> None:
@@ -54,10 +63,10 @@ class SourceImages:
         self._found: list[Dataset] = []
 
     def __call__(self, prediction: Prediction) -> list[Dataset] | None:
-        """Return one dataset for each slice, or one multi-frame dataset; None where the input is not DICOM.
+        """Return a header for each slice, see `sound_sources`; None where the input is not DICOM.
 
         Raises:
-            PyrasegError: headers are incomplete, or the slices come from several multi-frame files.
+            PyrasegError: headers are incomplete.
         """
         if not prediction.source_files:
             return None
@@ -68,23 +77,25 @@ class SourceImages:
     def _find(self, prediction: Prediction) -> list[Dataset]:
         files = prediction.source_files
         sources = read_sources(files)
-        placed = frame_planes(sources[0])[0] is not None
-        missing = missing_attributes(sources, placed=placed)
-        if not missing:
-            return sources
+        missing = missing_attributes(sources)
+        malformed = unsound_uids(sources) if self.complete_headers else []
+        if not missing and not malformed:
+            return sound_sources(sources)
         copy = prediction.stem.with_name(f"{prediction.stem.name}_series")
         if not self.complete_headers:
             raise PyrasegError(
                 f"its images have no {', '.join(missing)} to be referred to by. With --complete_headers true a copy of "
                 f"the series with generated UIDs is written to {copy.name}/ and referred to; store it with the result."
             )
+        placed = slice_planes(sources, prediction.source_frames) is not None
         remove_results(copy, "|".join(re.escape(name) for name in copied_names(files)))  # the same files come again
         with replacing(copy) as temporary:
             temporary.mkdir()
             sources = complete(files, temporary, placed=placed)
-        logger.warning("%s: no %s; a copy of the series with generated UIDs is in %s",
-                       prediction.name, ", ".join(missing), f"{copy.name}/")  # fmt: skip
-        return sources
+        lacking = [*(f"no {name}" for name in missing), *(f"malformed {name}" for name in malformed)]
+        logger.warning("%s: %s; a copy of the series with generated UIDs is in %s",
+                       prediction.name, ", ".join(lacking), f"{copy.name}/")  # fmt: skip
+        return sound_sources(sources)
 
 
 class SegmentationWriter:

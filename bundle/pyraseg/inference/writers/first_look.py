@@ -33,13 +33,16 @@ class OverlayWriter:
 #: What holds the folder of a table.
 WORK = "segmentation"
 FIELDS = ("case", "class", "value", "voxels", "volume_ml")
+#: What tells which DICOM series an input was, as the reader calls it.
+ORIGIN = ("series_uid", "series_number", "series_description", "modality")
 
 
 class VolumeTable:
     """Write `volumes.csv`: for every input and class the voxels and the volume in ml, zeros included.
 
-    A volume is empty where the input has no patient position or a single DICOM slice. The table of a run replaces
-    that of the run before; it is whole after every input.
+    UID, number, description and modality of a DICOM series stand behind them. A volume is empty where the input
+    has no patient position or a single DICOM slice. The table of a run replaces that of the run before; it is whole
+    after every input.
 
     Args:
         output_dir: folder of the table.
@@ -66,14 +69,15 @@ class VolumeTable:
 
     def __call__(self, prediction: Prediction) -> list[Path]:
         self.rows[prediction.name] = self.measure(prediction)
-        write_csv(self.path, FIELDS, (row for rows in self.rows.values() for row in rows))
+        write_csv(self.path, (*FIELDS, *ORIGIN), (row for rows in self.rows.values() for row in rows))
         return [self.path]
 
     def measure(self, prediction: Prediction) -> list[dict[str, object]]:
         """Return the rows of one input, one for each class but the background."""
         voxels, volumes = prediction.voxels.sum(axis=0), prediction.volumes
+        origin = {name: prediction.original.meta.get(name, "") for name in ORIGIN}
         rows = []
         for value, name in list(enumerate(self.class_names))[1:]:
             volume = "" if volumes is None else f"{volumes[value] / 1000:.4f}"
-            rows.append(dict(zip(FIELDS, (prediction.name, name, value, voxels[value], volume), strict=True)))
+            rows.append(dict(zip(FIELDS, (prediction.name, name, value, voxels[value], volume), strict=True)) | origin)
         return rows

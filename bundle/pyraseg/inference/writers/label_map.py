@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: What a probability of 1 is stored as.
 ONE = 65535
+#: What the header of a NIfTI says where nobody knows the place (codes of 0).
+NOWHERE = {"qform_code": np.array(0), "sform_code": np.array(0)}
 
 
 def on_true_grid(values: np.ndarray, image: MetaTensor, *, empty: float = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,8 +45,15 @@ def on_true_grid(values: np.ndarray, image: MetaTensor, *, empty: float = 0) -> 
     return grid.fill(values, empty=empty), LPS_TO_RAS @ grid.affine
 
 
+def _place(image: MetaTensor) -> Mapping[str, np.ndarray] | None:
+    """Return what the header says of a place: that of the input, nothing where that has none, None for the affine."""
+    return place_of(image) or (NOWHERE if geometry_of(image) is None else None)
+
+
 def write_label_map(labels: MetaTensor, image: MetaTensor, path: Path) -> Path:
     """Write class indices: (1, W, H, D) as NIfTI where the volume lies, (1, W, H) as PNG of the class values.
+
+    Slices that have no place (films, radiographs) come as a NIfTI whose header claims none.
 
     Args:
         labels: class indices, 255 at most, on the input's grid.
@@ -58,7 +67,7 @@ def write_label_map(labels: MetaTensor, image: MetaTensor, path: Path) -> Path:
         PyrasegError: see `on_true_grid`.
     """
     values = np.asarray(labels[0]).astype(np.uint8)
-    return write_grid(*on_true_grid(values, image), path, place=place_of(image), compression=3)
+    return write_grid(*on_true_grid(values, image), path, place=_place(image), compression=3)
 
 
 def write_grid(
@@ -126,7 +135,7 @@ def write_probability(probability: MetaTensor, image: MetaTensor, path: Path) ->
         PyrasegError: see `on_true_grid`.
     """
     stored = np.rint(np.clip(np.asarray(probability.cpu(), np.float32), 0, 1) * ONE).astype(np.uint16)
-    return write_grid(*on_true_grid(stored, image), path, place=place_of(image), slope=1 / ONE, compression=1)
+    return write_grid(*on_true_grid(stored, image), path, place=_place(image), slope=1 / ONE, compression=1)
 
 
 class SaveProbabilities:

@@ -182,7 +182,13 @@ def read_stack(stack: Stack, settings: Settings) -> tuple[DicomImage, MetaTensor
     image = MetaTensor(tensor, meta={**meta, "filename_or_obj": stack.place})
     if not stack.labels or settings.labels is None:
         return source, image, None
-    return source, image, MetaTensor(torch.from_numpy(settings.labels.read(stack.labels[0], source).copy())[None])
+    return (
+        source,
+        image,
+        MetaTensor(
+            torch.from_numpy(settings.labels.read(stack.labels[0], source, drawn_on=stack.drawn_on).copy())[None]
+        ),
+    )
 
 
 def pixel_spacing(image: DicomImage, aspect_ratio: object = None) -> tuple[float, float] | None:
@@ -256,10 +262,10 @@ class _Conversion(Dataset):
 
 
 def _slopes(stack: Stack, source: DicomImage) -> list[float]:
-    """Return Rescale Slope of every slice."""
+    """Return by how much the values of every slice differ where its stored ones differ by 1."""
     header = dict(zip(stack.files, stack.headers, strict=True))
-    frames = zip(source.files, source.frame_numbers, strict=True)
-    return [read_rescale(header[file], number - 1)[0] for file, number in frames]
+    frames = zip(source.files, source.frame_numbers, source.factors, strict=True)
+    return [factor * read_rescale(header[file], number - 1)[0] for file, number, factor in frames]
 
 
 def _image_row(

@@ -14,14 +14,16 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, read_csv, without_suffix
 from bundle.pyraseg.datalists import PATIENT_KEYWORDS, Identity, group_patients
-from bundle.pyraseg.dicom import Scan, Series, frame_planes, read_selection
-from bundle.pyraseg.labels import ImageUids, images_of, read_references
+from bundle.pyraseg.dicom import Scan, Series, frame_planes, is_meant, read_selection
+from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
 
 LOGGER = logging.getLogger(__name__)
 
 #: What the plan and the conversion ask of headers beyond what reading needs. PatientID ends up in the link alone.
 KEYWORDS = (*PATIENT_KEYWORDS, "PixelAspectRatio", "RescaleSlope", "RescaleIntercept")
-COLUMNS = ("series", "label", "patient", "select")
+COLUMNS = ("series", "label", "patient", "select", "drawn_on")
+#: Series that a message lists.
+MOST_LISTED = 4
 _UID = re.compile(r"\d[\d.]*")
 
 
@@ -30,10 +32,13 @@ class Stack:
     """Hold what is read together: a series, or one file of a series of projections, which have no place in common."""
 
     series_uid: str
+    series_number: str
+    series_description: str
     study_uid: str
     files: tuple[Path, ...]
     headers: tuple[Dataset, ...] = field(repr=False)
     select: Mapping[str, object] = field(default_factory=dict)
+    drawn_on: str = ""  # "" for what is said of all
     labels: tuple[Path, ...] = ()  # more than one is an error, of this stack
     stated_patient: str = ""
     patient: str = ""  # p0001
@@ -67,6 +72,8 @@ def plan_stacks(
     table: Sequence[Mapping[str, str]] = (),
     group_by: str = "auto",
     seed: int = 0,
+    series: Sequence[str] = (),
+    select: Mapping[str, object] | None = None,
 ) -> Plan:
     """Plan the conversion of what a scan has found.
 
@@ -81,11 +88,18 @@ def plan_stacks(
         table: what `read_table` returned.
         group_by: how patients are told apart, as for `group_patients`.
         seed: decides in which order patients are numbered.
+        series: texts that stand for the series to convert, see `is_meant`; none for all.
+        select: which slices of a series to read where the table has nothing for it.
 
     Raises:
-        PyrasegError: a row of the table matches nothing, the pattern is no pattern, or patients cannot be told apart.
+        PyrasegError: no series is meant, a row of the table matches nothing, the pattern is no pattern, or patients
+            cannot be told apart.
     """
-    stacks = [stack for series in scan.series for stack in _stacks_of(series)]
+    meant = [one for one in scan.series if not series or one.is_meant(series)]
+    if not meant:
+        listed = "; ".join(map(str, scan.series[:MOST_LISTED])) + " ..." * (len(scan.series) > MOST_LISTED)
+        raise PyrasegError(f"--series {';'.join(series)!r} means none of the series in {scan.path}: {listed}.")
+    stacks = [replace(stack, select=select or {}) for one in meant for stack in _stacks_of(one)]
     stacks, named = _apply_table(stacks, table, scan.path)
     orphans: tuple[Path, ...] = ()
     if with_labels:
@@ -100,11 +114,11 @@ def plan_stacks(
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
-    """Read a CSV with the column `series` and one or more of `label`, `patient` and `select`.
+    """Read a CSV with the column `series` and one or more of `label`, `patient`, `select` and `drawn_on`.
 
-    `series` is a Series Instance UID, or the path of its folder or file in the tree. A label is a path relative to the
-    CSV; an empty one says that there is none. `select` chooses a phase: ``AcquisitionNumber=2``, several with a
-    semicolon between them. Two rows of one series make two stacks of it.
+    `series` is a Series Instance UID, a number or a description, or the path of its folder or file in the tree. A label
+    is a path relative to the CSV; an empty one says that there is none. `select` chooses a phase:
+    ``AcquisitionNumber=2``, several with a semicolon between them. Two rows of one series make two stacks of it.
 
     Raises:
         PyrasegError: the file is absent, no CSV, has another column, or names a label that does not exist.
@@ -130,8 +144,12 @@ def _stacks_of(series: Series) -> list[Stack]:
     """Return a series as one stack, or file by file where no file has a patient position."""
     members = list(zip(series.files, series.headers, strict=True))
     if len(members) == 1 or any(_has_place(header) for header in series.headers):
-        return [Stack(series.view_of or series.uid, series.study_uid, series.files, series.headers)]
-    return [Stack(series.uid, series.study_uid, (file,), (header,)) for file, header in members]
+        return [Stack(*_called(series), series.files, series.headers)]
+    return [Stack(*_called(series), (file,), (header,)) for file, header in members]
+
+
+def _called(series: Series) -> tuple[str, str, str, str]:
+    return series.view_of or series.uid, series.number, series.description, series.study_uid
 
 
 def _has_place(header: Dataset) -> bool:
@@ -147,14 +165,17 @@ def _apply_table(
     """Return the stacks as the table says, and those of them whose label it says."""
     result = {place: [] for place in range(len(stacks))}
     for row in table:
-        places = [place for place, stack in enumerate(stacks) if _is_meant(stack, row["series"], root)]
+        places = [place for place, stack in enumerate(stacks) if _is_named(stack, row["series"], root)]
         uids = {stacks[place].series_uid for place in places}
         if len(uids) != 1:
             found = f"{len(uids)} series, name one by its UID" if uids else "no series"
             raise PyrasegError(f"The table names {row['series']!r}, which is {found} below {root}. Correct the table.")
         for place in places:
             stack = replace(
-                stacks[place], stated_patient=row.get("patient", ""), select=read_selection(row.get("select", ""))
+                stacks[place],
+                stated_patient=row.get("patient", ""),
+                select=read_selection(row.get("select", "")) or stacks[place].select,
+                drawn_on=_drawn_on(row),
             )
             if "label" in row:
                 stack = replace(stack, labels=(Path(row["label"]),) if row["label"] else ())
@@ -163,9 +184,18 @@ def _apply_table(
     return [stack for stack, _ in pairs], [stack for stack, has_label in pairs if has_label]
 
 
-def _is_meant(stack: Stack, series: str, root: Path) -> bool:
+def _is_named(stack: Stack, series: str, root: Path) -> bool:
     path = (root / series).resolve()
-    return series == stack.series_uid or any(path in (file.resolve(), file.resolve().parent) for file in stack.files)
+    if any(path in (file.resolve(), file.resolve().parent) for file in stack.files):
+        return True
+    return is_meant([series], uids=[stack.series_uid], number=stack.series_number, description=stack.series_description)
+
+
+def _drawn_on(row: Mapping[str, str]) -> str:
+    drawn_on = row.get("drawn_on", "")
+    if drawn_on not in ("", *DRAWN_ON):
+        raise PyrasegError(f"The table has {drawn_on!r} under drawn_on; it can be {' or '.join(DRAWN_ON)}.")
+    return drawn_on
 
 
 def _by_reference(objects: Sequence[Path], stacks: Sequence[Stack]) -> tuple[dict[int, list[Path]], tuple[Path, ...]]:

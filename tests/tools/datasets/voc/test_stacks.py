@@ -121,6 +121,21 @@ def test_the_table_says_patient_label_and_phase(tree, tmp_path):
     assert stacks[2].select == {"AcquisitionNumber": "2", "EchoTime": "4.6"}
 
 
+def test_a_series_is_named_as_people_call_it(tree, tmp_path):
+    for file in (tree / "y" / "ct").iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesNumber, dataset.SeriesDescription = 12, "Portal venous"
+        dataset.save_as(file)
+    rows = "series,select,drawn_on\nportal*,EchoTime=2,frame_of_reference\n"
+    first, second = plan(tree, table=read_table(write_table(tmp_path / "t.csv", rows)), select={"EchoTime": "1"}).stacks
+    assert (first.select, first.drawn_on) == ({"EchoTime": "1"}, "")
+    assert (second.series_uid, second.select, second.drawn_on) == (uid("two"), {"EchoTime": "2"}, "frame_of_reference")
+    (chosen,) = plan(tree, series=["12"]).stacks
+    assert chosen.series_uid == uid("two")
+    with pytest.raises(PyrasegError, match="--series 'arterial' means none of the series"):
+        plan(tree, series=["arterial"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -132,6 +147,8 @@ def test_the_table_says_patient_label_and_phase(tree, tmp_path):
         ("series,label\nx/ct,l.nii\n", r"names the label .*l\.nii, which does not exist"),
         ("series,patient\nz/ct,1\n", "The table names 'z/ct', which is no series below"),
         ("series,select\nx/ct,AcquisitionNumber\n", "such as AcquisitionNumber=2"),
+        ("series,drawn_on\nx/ct,study\n", "'study' under drawn_on; it can be series or frame_of_reference"),
+        ("series,patient\n1,P\n", "'1', which is 2 series, name one by its UID"),
     ],
 )
 def test_refused_tables(tree, tmp_path, text, message):

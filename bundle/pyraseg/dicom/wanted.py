@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which series a text means: by its number, its description or its UID; and a path that says which one is meant."""
+
+import re
+from collections.abc import Collection, Sequence
+from os import PathLike
+from typing import Any
+
+
+def read_wanted(series: Any) -> list[str]:
+    """Return the texts that stand for series: one, several with a semicolon between them, or a list of such.
+
+    A number, as a command line may read it, is a text. Nothing stands for every series.
+
+    >>> read_wanted("5; portal*"), read_wanted(5), read_wanted(None)
+    (['5', 'portal*'], ['5'], [])
+    """
+    given = [] if series is None else list(series) if isinstance(series, list | tuple) else [series]
+    return [part for text in given for part in map(str.strip, str(text).split(";")) if part]
+
+
+def is_meant(wanted: Sequence[str], *, uids: Collection[str], number: str, description: str) -> bool:
+    """Return whether a series is one of those that texts stand for.
+
+    A text is the series' UID, its number, or its description, in which * and ? stand for any letters; capitals and
+    the width of spaces do not count.
+
+    >>> is_meant(["portal*"], uids=["1.2.3"], number="5", description="Portal  venous 1.5 mm")
+    True
+    >>> is_meant(["05"], uids=["1.2.3"], number="5", description="")
+    True
+    """
+    text = _folded(description)
+    for one in wanted:
+        parts = re.split(r"([*?])", _folded(one))
+        pattern = "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
+        same_number = one.isdecimal() and number.isdecimal() and int(one) == int(number)
+        if one in uids or same_number or (text and re.fullmatch(pattern, text)):
+            return True
+    return False
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+class ChosenPath(str):
+    """The path of a DICOM series with which of those there is meant, and which slices of it.
+
+    Being a string, it goes where a path goes: through data lists, MONAI's `LoadImage` (with `expanduser` false), and to
+    other processes.
+
+    Attributes:
+        series: as `read_wanted` takes it; "" for the only one.
+        select: as `read_selection` takes it; "" for all its slices.
+    """
+
+    series: str
+    select: str
+
+    def __new__(cls, path: str | PathLike[str], *, series: str = "", select: str = "") -> "ChosenPath":
+        chosen = super().__new__(cls, path if isinstance(path, str) else path.__fspath__())
+        chosen.series, chosen.select = series, select
+        return chosen

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a data list says about how one case is read; it comes before what is said of all cases."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.dicom import ChosenPath, read_selection, read_wanted
+from bundle.pyraseg.labels.references import DRAWN_ON
+
+#: Which of the series at the path of a DICOM image, which slices of it, and what its label must share with it.
+CASE_OPTIONS = ("series", "select", "drawn_on")
+
+
+def case_options(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return what an item of a data list says of how it is read, by option; nothing where it says nothing.
+
+    Raises:
+        PyrasegError: a value is none that the option takes, or the image is no DICOM.
+    """
+    options = {name: _text(item[name]) for name in CASE_OPTIONS if item.get(name) not in (None, "", [], {})}
+    where = f"The case {item['image']}"
+    if options and str(item["image"]).lower().endswith(NIFTI + ITK + PHOTOGRAPH):
+        raise PyrasegError(f"{where} has {next(iter(options))!r}, which is for DICOM, and is none. Leave it out.")
+    try:
+        read_selection(options.get("select"))
+    except PyrasegError as error:
+        raise PyrasegError(f"{where}: {error}") from error
+    if options.get("drawn_on", DRAWN_ON[0]) not in DRAWN_ON:
+        raise PyrasegError(f"{where} has {options['drawn_on']!r} under 'drawn_on'; it can be {' or '.join(DRAWN_ON)}.")
+    return options
+
+
+def with_options(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item whose image is read as its options say, wherever its path goes.
+
+    Raises:
+        PyrasegError: see `case_options`.
+    """
+    options = case_options(item)
+    choice = {name: options[name] for name in ("series", "select") if name in options}
+    kept = {name: value for name, value in item.items() if name not in CASE_OPTIONS}
+    return {**kept, **options, **({"image": ChosenPath(item["image"], **choice)} if choice else {})}
+
+
+def choice_text(item: Mapping[str, Any]) -> str:
+    """Return what tells a case from another one of the same path, to stand behind the path; often nothing.
+
+    >>> choice_text({"image": "study", "series": "5", "select": "EchoTime=4.6"}), choice_text({"image": "study"})
+    (' [5; EchoTime=4.6]', '')
+    """
+    choice = [_text(item[name]) for name in ("series", "select") if item.get(name)]
+    return f" [{'; '.join(choice)}]" if choice else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ";".join(f"{keyword}={value[keyword]}" for keyword in value)
+    return ";".join(read_wanted(value))
