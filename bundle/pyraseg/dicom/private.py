@@ -63,6 +63,8 @@ TAGS = [
 
 def standardize(header: Dataset) -> None:
     """Fill attributes of the standard that a header lacks from private ones, and leave those and malformed ones out."""
+    if not header.keys() & set(TAGS):
+        return
     for private in ATTRIBUTES:
         if private.keyword in header:
             continue
