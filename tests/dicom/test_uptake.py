@@ -275,3 +275,27 @@ def test_values_differ_by_the_slope_times_the_factor(tmp_path):
     pictures = lossless_pictures(MetaTensor(array[None], meta=meta), steps)
     restored = np.stack([restore_values(picture.pixels, picture.mapping) for picture in pictures])
     np.testing.assert_allclose(restored, image.pixels, rtol=1e-6)
+
+
+DAMAGED = {
+    "PatientWeight": (b"70.5", b"7 kg"),
+    "RadionuclideTotalDose": (b"350000000.0", b"350000000.x"),
+    "AcquisitionTime": (b"115001", b"11h501"),
+    "ActualFrameDuration": (b"1800", b"3min"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_value_costs_no_image(tmp_path, name, caplog):
+    """What only uptake values need is no reason to skip a file: it was none before they were known."""
+    before, after = DAMAGED[name]
+    for file in pet(tmp_path, PatientWeight="70.5", AcquisitionTime="115001", ActualFrameDuration="1800"):
+        content = file.read_bytes()
+        assert content.count(before) >= 1
+        file.write_bytes(content.replace(before, after))
+    image = read_series(tmp_path)
+    assert image.pixels.shape == STORED.shape
+    needed = name in ("PatientWeight", "RadionuclideTotalDose")
+    assert image.units == ("BQML" if needed else "SUVbw")
+    assert "cannot be read" not in caplog.text
+    assert (read_series(tmp_path, pet_units="stored").pixels == 5000).all()

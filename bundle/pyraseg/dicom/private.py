@@ -64,7 +64,7 @@ _WANTED = frozenset(TAGS)
 
 def standardize(header: Dataset) -> None:
     """Fill attributes of the standard that a header lacks from private ones, and leave those and malformed ones out."""
-    present = [tag for tag in header.keys() if tag in _WANTED]  # noqa: SIM118  # items would be converted
+    present = header.keys() & _WANTED
     if not present:
         return
     for private in ATTRIBUTES:
