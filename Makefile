@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export OMP_WAIT_POLICY ?= PASSIVE
 INSTALL := python -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: help install train label test test-all lint benchmark clean

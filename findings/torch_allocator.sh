@@ -11,7 +11,8 @@
 # Source: PyTorch 2.13.0 on glibc 2.36 (mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD). The ratio is the machine's: 4 to 7
 #   on the virtual machine where this was written, less on bare metal, and less where the kernel gives huge pages
 #   unasked.
-# Pyraseg: its deployed form runs in ONNX Runtime, which keeps its memory.
+# Pyraseg: says so where its programs begin, unless the user has chosen an allocator (core/process.py). Its deployed form
+#   runs in ONNX Runtime, which keeps its memory by itself.
 set -euo pipefail
 
 packages=(torch==2.13.0 numpy==2.4.6)

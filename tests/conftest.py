@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that every test may use."""
 
+import logging
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -24,6 +25,18 @@ def no_run_open(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_told() -> None:
     """Let each test hear again what is told once in a process."""
     tell.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """Take away what a test has put on the root logger: MONAI's runs in this process leave a stream that is closed."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(before):
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.dicom.series import SeriesStream, read_series
 from bundle.pyraseg.dicom.source import read_sources
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
-from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, refusal, save
+from tests.helpers.dicom_files import AXIAL, CORONAL, SAGITTAL, refusal, save, uid, write_enhanced, write_series
 from tests.helpers.mosaics import MOSAIC, csa_header, make_mosaic, make_uih_grid, write_mosaic
 
 REAL = Path(nibabel.__file__).parent / "nicom" / "tests" / "data"
@@ -153,6 +153,40 @@ def test_what_only_is_called_a_mosaic_is_left_as_it_is(tmp_path):
     dataset = make_mosaic(stack(4), Modality="US", ImageType=MOSAIC)
     save(dataset, tmp_path / "a")
     assert read_series(tmp_path).pixels.shape == (1, 12, 16)
+
+
+def test_an_enhanced_object_that_is_called_a_mosaic_has_frames_of_its_own(tmp_path):
+    slices = stack(4)
+    about = {"Modality": "MR", "ImageType": MOSAIC}
+    write_enhanced(tmp_path / "a", slices, np.arange(4)[:, None] * (0, 0, 2.0), **about)
+    assert np.array_equal(read_series(tmp_path).pixels, slices)
+    write_enhanced(tmp_path / "one", slices[:1], np.zeros((1, 3)), **about)
+    assert np.array_equal(read_series(tmp_path / "one").pixels, slices[:1])
+
+
+def test_a_mosaic_of_syngo_xa_which_has_no_csa_header_is_refused_by_name(tmp_path):
+    dataset = without_privates(make_mosaic(stack(4), SoftwareVersions="syngo MR XA30"))
+    block = dataset.private_block(0x0021, "SIEMENS MR SDI 02", create=True)
+    block.add_new(0x04, "DS", "4.635")
+    save(dataset, tmp_path / "a")
+    message = refusal(tmp_path)
+    assert "a Siemens mosaic" in message
+    assert "enhanced object" in message
+
+
+def test_a_csa_header_whose_creator_was_replaced_is_read(tmp_path):
+    dataset = make_mosaic(stack(4))
+    dataset[0x0029, 0x0010].value = "Anon"
+    save(dataset, tmp_path / "a")
+    assert np.array_equal(read_series(tmp_path).pixels, stack(4))
+
+
+def test_slices_beside_mosaics_of_another_series_are_not_touched(tmp_path):
+    write_mosaic(tmp_path / "mosaic" / "a", stack(4), SeriesInstanceUID=uid("mosaic"))
+    write_series(tmp_path / "slices", stack(5).astype(np.int16), Modality="MR", SeriesInstanceUID=uid("slices"))
+    read = {series.instance_uid: read_series(series.found).pixels for series in find_series(tmp_path).series}
+    assert np.array_equal(read[uid("mosaic")], stack(4))
+    assert np.array_equal(read[uid("slices")], stack(5))
 
 
 def test_a_segmentation_refers_to_the_mosaic_without_frames_it_does_not_have(tmp_path):

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bundle.pyraseg.core import begin_run, mendable, nearest_hint, protect
+from bundle.pyraseg.core import begin_run, keep_memory, mendable, nearest_hint, protect, wait_passively
 
 #: Arguments of commands that say where to write; every other path of a command line is an input.
 WRITTEN = {"output", "output_dir", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
@@ -94,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] not in modules:
         _explain(words, modules)
     name, *words = words
+    keep_memory()
+    wait_passively()
     # LoadImage builds every reader that MONAI knows, although ours are named; one of them tells that it is of no use.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data").setLevel(logging.ERROR)

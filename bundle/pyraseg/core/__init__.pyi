@@ -48,6 +48,10 @@ from .photographs import is_upright as is_upright
 from .photographs import open_photograph as open_photograph
 from .photographs import pixels_of as pixels_of
 from .photographs import read_photograph as read_photograph
+from .process import keep_memory as keep_memory
+from .process import load as load
+from .process import processors as processors
+from .process import wait_passively as wait_passively
 from .settings import ModelSettings as ModelSettings
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look things up in a DICOM header: where a value stands, which file it came from, how it was encoded."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Set
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -26,6 +26,17 @@ def parse(dataset: Dataset, groups: Container[int] | None = None) -> None:
             value = dataset[tag].value
             for item in value if isinstance(value, Sequence) else ():
                 parse(item)
+
+
+def forget_malformed(dataset: Dataset, tags: Set[int]) -> None:
+    """Remove elements that a file can be read without, where their values cannot be parsed."""
+    for tag in dataset.keys() & tags:
+        try:
+            value = dataset[tag].value
+            for item in value if isinstance(value, Sequence) else ():
+                parse(item)
+        except Exception:  # Damaged values make pydicom raise nearly every type there is.
+            del dataset[tag]
 
 
 def file_of(dataset: Dataset) -> str:

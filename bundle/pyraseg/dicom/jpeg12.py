@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import Any
 
-import gdcm
 from pydicom.pixels.decoders import JPEGExtended12BitDecoder
 from pydicom.uid import JPEGExtended12Bit
 
@@ -41,6 +40,8 @@ def decode_frame(src: bytes, runner: Any) -> bytes:
     Raises:
         ValueError: the JPEG is none of 12 bits and of the size that the header has, or it is damaged.
     """
+    import gdcm  # no other encoding needs it here
+
     bits, *size = _frame(src)
     if bits not in DEPTHS or size != [runner.rows, runner.columns, 1] or runner.bits_allocated != 16:
         raise ValueError("The JPEG has other pixels than the header says.")

@@ -59,16 +59,18 @@ TAGS = [
     for block in BLOCKS
     for element in (block, *(block << 8 | part for own in ATTRIBUTES if own.group == group for part in own.elements))
 ]
+_WANTED = frozenset(TAGS)
 
 
 def standardize(header: Dataset) -> None:
     """Fill attributes of the standard that a header lacks from private ones, and leave those and malformed ones out."""
+    present = header.keys() & _WANTED
+    if not present:
+        return
     for private in ATTRIBUTES:
-        if private.keyword in header:
-            continue
-        with suppress(KeyError, IndexError, TypeError, ValueError):
-            block = header.private_block(private.group, private.creator)
-            setattr(header, private.keyword, private.convert(*(block[part].value for part in private.elements)))
-    for tag in TAGS:
-        if tag in header:
-            del header[tag]
+        if private.keyword not in header:
+            with suppress(KeyError, IndexError, TypeError, ValueError):
+                block = header.private_block(private.group, private.creator)
+                setattr(header, private.keyword, private.convert(*(block[part].value for part in private.elements)))
+    for tag in present:
+        del header[tag]

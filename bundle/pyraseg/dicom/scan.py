@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from os.path import commonpath
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,7 @@ import pydicom
 from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
@@ -25,7 +26,7 @@ from bundle.pyraseg.dicom.differences import PHASES, SECONDARY_CAPTURE
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
-from bundle.pyraseg.dicom.headers import frame_count, frame_value, parse
+from bundle.pyraseg.dicom.headers import forget_malformed, frame_count, frame_value, parse
 from bundle.pyraseg.dicom.private import TAGS, standardize
 from bundle.pyraseg.dicom.uptake import PET_KEYWORDS, PRIVATE_TAGS
 from bundle.pyraseg.dicom.views import KEYWORDS as VIEW_KEYWORDS
@@ -55,6 +56,8 @@ _HEADER = (
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SeriesDescription"
 )
 HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS, *PET_KEYWORDS.split(), *PRIVATE_TAGS)
+#: What no file needs to be read.
+DISPENSABLE = frozenset(map(Tag, (*PET_KEYWORDS.split(), *PRIVATE_TAGS, *TAGS)))
 
 
 @dataclass(frozen=True)
@@ -217,8 +220,9 @@ def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | No
             if start[128:] != b"DICM" and not _looks_like_elements(start):
                 return None, "not DICOM"
             stream.seek(0)
-            tags = [*map(Tag, (*keywords, *NAMING)), *TAGS]
+            tags = _tags_of(tuple(keywords))
             header = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=tags)
+            forget_malformed(header, DISPENSABLE)
             parse(header)
             parse(header.file_meta)
             standardize(header)
@@ -234,6 +238,11 @@ def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | No
     except Exception as error:  # Damaged files make pydicom raise nearly every type there is; they are counted.
         LOGGER.warning("%s: cannot be read as DICOM (%s)", file, type(error).__name__)
         return None, "unreadable"
+
+
+@cache
+def _tags_of(keywords: tuple[str | int, ...]) -> list[BaseTag]:
+    return [*map(Tag, (*keywords, *NAMING)), *TAGS]
 
 
 def _without_names(header: Dataset, keywords: Sequence[str | int]) -> Dataset:

@@ -3,11 +3,18 @@
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
-from bundle.pyraseg.core import PyrasegError, describe, protect, protecting_inputs, require_writable
+from bundle.pyraseg.core import (
+    PyrasegError,
+    describe,
+    keep_memory,
+    processors,
+    protect,
+    protecting_inputs,
+    require_writable,
+)
 
 FORMATS = ("png", "nifti", "seg")
 
@@ -22,7 +29,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default="png",
                         help="png: class values, a folder of slices for a series; nifti and seg (DICOM) need nibabel "
                         "and highdicom (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--threads", type=int, default=_processors(),
+    parser.add_argument("--threads", type=int, default=processors(),
                         help="threads of the network (default: the processors there are, %(default)s)")  # fmt: skip
     parser.add_argument("--series", default="",
                         help="segment these DICOM series alone: number, description or UID, such as 'portal*'; several "
@@ -80,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
+    keep_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values of headers
     logging.getLogger("bundle.pyraseg.runtime.find").setLevel(logging.INFO)  # the table of series
@@ -89,11 +97,6 @@ def main(argv: list[str] | None = None) -> int:
     except PyrasegError as error:
         print(f"pyraseg: {error}", file=sys.stderr)
         return 1
-
-
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

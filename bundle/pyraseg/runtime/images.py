@@ -87,7 +87,8 @@ def segment(
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
     purpose = model.purpose(refuse)
     stream = SeriesStream(image, select=select, pet_units=purpose.pet_units)
-    purpose.require(stream.files[0].parent, **stream.facts)
+    files = dict.fromkeys(stream.files)
+    purpose.require(stream.files[0].parent if len(files) > 1 else stream.files[0], **stream.facts)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
     origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":

@@ -108,7 +108,7 @@ class MedicalImageReader(ImageReader):
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
             pet_units = self.purpose.pet_units
             image = read_series(img, series=self.series, select=self.select, pet_units=pet_units)
-            self.purpose.require(path, **image.facts)
+            self.purpose.require(path.parent if len(img) > 1 else path, **image.facts)
             return from_dicom(image, rgb=self.rgb)
         if name.endswith(PHOTOGRAPH):
             return _padded(*from_photograph(path, rgb=self.rgb), path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bundle.pyraseg.core import PyrasegError, file_digest, process_count, write_json
+from bundle.pyraseg.core import PyrasegError, file_digest, load, process_count, processors, write_json
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.labels import choice_text
@@ -47,6 +47,11 @@ def log_environment(*, device: torch.device | str, amp: bool, meta: Mapping[str,
     else:
         hardware = f"{platform.machine()}, {torch.get_num_threads()} threads"
     logger.info("Device %s (%s), precision %s", device, hardware, "mixed (autocast)" if amp else "float32")
+    if (busy := load()) >= processors():
+        logger.warning(
+            "This machine is busy: %.1f processes share its %d processors (OMP_NUM_THREADS=1 costs others least)",
+            busy, processors(),
+        )  # fmt: skip
     versions = {name: version(name) for name in PACKAGES}
     found = ", ".join(f"{name} {number}" for name, number in versions.items())
     logger.info("Python %s, %s", platform.python_version(), found)

@@ -17,7 +17,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from bundle.pyraseg.core import begin_run, first_to_fail, mendable
+from bundle.pyraseg.core import begin_run, first_to_fail, keep_memory, mendable
 from bundle.pyraseg.workflow.config import require_as_typed, require_kind, require_used, require_values
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ def check_config() -> None:
     Raises:
         PyrasegError: see `require_as_typed`, `require_used`, `require_values` and `require_kind`.
     """
+    keep_memory()
     parser = running_parser()
     if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py"):
         require_as_typed(sys.argv[1:])

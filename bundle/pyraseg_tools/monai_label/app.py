@@ -21,7 +21,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.train.bundle import BundleTrainTask
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, keep_memory
 from bundle.pyraseg.dicom import read_wanted
 from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.monai_label.archives import Archive, FolderArchive, PacsArchive
@@ -43,6 +43,7 @@ class LabelApp(MONAILabelApp):
             for name in ("monailabel", "monai.bundle.scripts", "__main__"):
                 logging.getLogger(name).setLevel(logging.WARNING)
         self.bundles = {name: str(Path(app_dir) / "model" / name) for name in conf["models"].split(",")}
+        keep_memory()
         plain_console()  # of a training, which is a process of its own
         super().__init__(app_dir, studies, conf, name="Pyraseg", description="Segmentation by Pyraseg's bundles")
 
