@@ -31,7 +31,7 @@ def write_patient(root, number):
     for phase, name in enumerate(("Arterial", "Portal")):
         own = {
             "SeriesInstanceUID": uid(number, name), "FrameOfReferenceUID": uid(number), "PatientID": f"P{number}",
-            "StudyInstanceUID": uid(number, "study"), "Modality": "MR", "SliceThickness": 1,
+            "StudyInstanceUID": uid(number, "study"), "Modality": "CT", "SliceThickness": 1,
         }  # fmt: skip
         files = write_series(
             root / str(number), (VALUES[phase] + 1000 * number).reshape(6, 8, 9),
