@@ -84,7 +84,8 @@ CASES = {
     "without any date": ({"SeriesDate": None, "AcquisitionDate": None}, 2.0),
     "a nuclide of days, by its date": (
         {"SeriesDate": "20240104", "AcquisitionDate": "20240104", "RadiopharmaceuticalInformationSequence": injection(
-         RadiopharmaceuticalStartDateTime="20240101115000", RadionuclideHalfLife=3 * 86400)}, 2.0),
+         RadiopharmaceuticalStartDateTime="20240101115000", RadiopharmaceuticalStartTime=None,
+         RadionuclideHalfLife=3 * 86400)}, 2.0),
     "GML": ({"Units": "GML", "PatientWeight": None}, 5000.0),
     "GML of body weight": ({"Units": "GML", "SUVType": "BW"}, 5000.0),
     "corrections are not listed": ({"CorrectedImage": None}, 2.0),
@@ -162,7 +163,8 @@ def test_counts_of_philips_in_implicit_files(tmp_path):
     require(tmp_path, 2.0)
 
 
-def test_an_enhanced_object(tmp_path):
+@pytest.mark.parametrize("corrected", ["20240101115000", "20240101125000+0200"])
+def test_an_enhanced_object(tmp_path, corrected):
     """Its dose is in MBq, and it says to which time it was corrected (PS3.3 C.8.22)."""
     rescale = item(RescaleSlope=5, RescaleIntercept=0, RescaleType="US")
     unit = item(CodeValue="Bq/ml", CodingSchemeDesignator="UCUM", CodeMeaning="Bq/ml")
@@ -171,8 +173,9 @@ def test_an_enhanced_object(tmp_path):
         tmp_path / "pet.dcm", STORED, np.arange(3)[:, None] * (0, 0, 1),
         shared={"PixelValueTransformationSequence": rescale, "RealWorldValueMappingSequence": mapping},
         Modality="PT", PatientWeight=70, AttenuationCorrected="YES", DecayCorrected="YES",
-        DecayCorrectionDateTime="20240101115000", RadiopharmaceuticalInformationSequence=injection(
-            RadiopharmaceuticalStartTime=None, RadiopharmaceuticalStartDateTime="20240101100000",
+        DecayCorrectionDateTime=corrected, RadiopharmaceuticalInformationSequence=injection(
+            RadiopharmaceuticalStartTime=None,
+            RadiopharmaceuticalStartDateTime="20240101100000" + ("+0100" if "+" in corrected else ""),
             RadionuclideTotalDose=350),
     )  # fmt: skip
     dataset = dcmread(tmp_path / "pet.dcm")
@@ -199,6 +202,9 @@ LACKING = {
     "not corrected for attenuation": {"CorrectedImage": ["DECY", "SCAT"]},
     "half-lives apart": {"RadiopharmaceuticalInformationSequence": injection(RadiopharmaceuticalStartTime="120000")},
     "on which day": {"RadiopharmaceuticalInformationSequence": injection(RadionuclideHalfLife=3 * 86400)},
+    "two times of the injection": {
+        "RadiopharmaceuticalInformationSequence": injection(RadiopharmaceuticalStartDateTime="20240101110000")
+    },
     "no SeriesTime": {"SeriesTime": None, "AcquisitionTime": None},
 }
 

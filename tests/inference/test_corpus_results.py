@@ -36,6 +36,8 @@ def inputs(form: Form, source: Path, work: Path) -> list[tuple[object, dict]]:
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_results_lie_where_the_images_lie(form: Form, algorithm: Algorithm, tmp_path: Path) -> None:
     for number, (source, options) in enumerate(inputs(form, tmp_path / "in", tmp_path / "work")):
+        if str(source).endswith(".png"):
+            continue  # no object refers to it
         out = tmp_path / str(number)
         out.mkdir()
         prediction, stack = results.predicted(source, out, **options)

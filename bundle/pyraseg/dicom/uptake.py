@@ -215,18 +215,20 @@ class _Scan:
         Raises:
             _Lacking: a time is missing, or the two cannot both be right.
         """
-        own = _moment(frame_value(frame.header, frame.index, "DecayCorrectionDateTime"))
+        stated = str(frame_value(frame.header, frame.index, "DecayCorrectionDateTime") or "")
+        zone = frame.header.get("TimezoneOffsetFromUTC") or "".join(re.findall(r"[+-]\d{4}$", stated))
+        own = _moment(stated, zone=zone)
         corrected = own or self._start(half_life)
         last = corrected if own else max([corrected, *self.acquired])
-        zone = frame.header.get("TimezoneOffsetFromUTC")
         injected = _moment(item.get("RadiopharmaceuticalStartDateTime"), zone=zone)
-        if injected is not None and (own or self.dated) and injected <= last:
-            elapsed = corrected - injected
-            if _is_possible(elapsed, half_life):
-                return elapsed.total_seconds()
-        time = _time(item.get("RadiopharmaceuticalStartTime"))
-        if time is None and injected is not None:
-            time = injected - injected.replace(hour=0, minute=0, second=0, microsecond=0)
+        time, of_day = _time(item.get("RadiopharmaceuticalStartTime")), None
+        if injected is not None:
+            of_day = injected - injected.replace(hour=0, minute=0, second=0, microsecond=0)
+            if time is not None and TIME_TOLERANCE < abs((time - of_day).total_seconds()) < 86400 - TIME_TOLERANCE:
+                raise _Lacking("the header tells of two times of the injection")
+            if (own or self.dated) and injected <= last and _is_possible(corrected - injected, half_life):
+                return (corrected - injected).total_seconds()
+        time = of_day if time is None else time
         if time is None:
             raise _Lacking("the header has no RadiopharmaceuticalStartTime")
         if half_life > LONG_LIVED:

@@ -9,7 +9,7 @@ import pydicom
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import JPEGBaseline8Bit, RLELossless
+from pydicom.uid import MPEG4HP41, JPEGBaseline8Bit, RLELossless
 
 from tests.helpers.corpus.form import Form, Slice, Stack
 from tests.helpers.corpus.writing import CLASSES, SIZE, header, numbers, uid, write_slices
@@ -188,6 +188,35 @@ def photograph(folder: Path) -> list[Stack]:
     return [color(folder / "XC1", painted()[0], "XC")]
 
 
+def slide(folder: Path) -> list[Stack]:
+    """Two tiles of a slide."""
+    tiles = painted(2)
+    own = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.6", "TotalPixelMatrixColumns": 48, "TotalPixelMatrixRows": 32}
+    stack = color(folder / "SM1", tiles, "SM", ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"], **own)
+    return [[one] for one in stack]
+
+
+def video(folder: Path) -> list[Stack]:
+    """MPEG, of which only the header counts here."""
+    stack = color(folder / "ES1", painted(2), "ES", SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.1.1", FrameTime=40)
+    dataset = pydicom.dcmread(folder / "ES1")
+    dataset.PixelData = encapsulate([bytes(200)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = MPEG4HP41
+    dataset.save_as(folder / "ES1")
+    return [[one] for one in stack]
+
+
+def as_png(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
+    """Save what is to be segmented as PNG."""
+    assert "as PNG" in message, message
+    found = []
+    for number, frame in enumerate(painted(2)):
+        found.append((work / f"{number}.png", {}))
+        Image.fromarray(frame).save(work / f"{number}.png")
+    return found
+
+
 FORMS = [
     Form("CR, low values white (MONOCHROME1)", "Fuji, Agfa", inverted, happens="read; a window inverts it once"),
     Form("DX with a table of presentation", "Carestream, Philips", digital),
@@ -206,4 +235,15 @@ FORMS = [
     Form("Endoscope", "Olympus", lambda folder: [color(folder / "ES1", painted()[0], "ES")]),
     Form("Photograph", "dermatoscopes", photograph),
     Form("Photograph of the eye", "Topcon, Zeiss", lambda folder: [color(folder / "OP1", painted()[0], "OP")]),
+    Form(
+        "Whole slide",
+        "Leica, Philips",
+        slide,
+        "refused by its name: save a region as PNG",
+        refused=("whole slide",),
+        remedy=as_png,
+    ),
+    Form(
+        "Video", "Olympus, Storz", video, "refused by its name: save frames as PNG", refused=("video",), remedy=as_png
+    ),
 ]
