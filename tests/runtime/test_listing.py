@@ -169,6 +169,7 @@ def test_descriptions_without_the_words_of_names(tmp_path):
         "Müller^Änne": ("CT of änne MÜLLER, thin", "CT of *** ***, thin"),
         "Li^An": ("Liver scan of An Li", "Liver scan of *** ***"),
         "王^小东": ("王小东 腹部", "*** *** 腹部".replace("*** ***", "******")),
+        "Schmidt^A": ("Schmidts Leber, Schmidt2, Schmal", "*** Leber, ***, Schmal"),
         "": ("portal", "portal"),
     }
     for number, (name, (stored, shown)) in enumerate(cases.items()):

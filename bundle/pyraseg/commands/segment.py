@@ -96,11 +96,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
     """Give photographs to one model and all else to another; return the exit code."""
-    from bundle.pyraseg.runtime import find_inputs, require_apart
+    from bundle.pyraseg.runtime import require_apart, search_inputs
 
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     series = settings.pop("series", "")
-    for item in find_inputs(source, leave_out=target, series=series, select=settings.get("select", "")):
+    select = settings.get("select", "")
+    found = search_inputs(source, leave_out=target, series=series, select=select)
+    if found.series:
+        print("\n".join(found.table(select)), flush=True)
+    for item in found.items:
         image = item.get("image")
         parts[isinstance(image, str) and image.lower().endswith(PHOTOGRAPH)].append(item)
     if parts[True] and all("fault" in item for item in parts[False]):
@@ -120,7 +124,7 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
             failed.append(error)
             continue
         folder = target / model.name if both else target
-        if both:  # find_inputs knows the folder of all results, not that of each model
+        if both:  # the search knows the folder of all results, not that of each model
             require_apart(items, source, folder, left_out=target)
         runs.append((what, items, model, folder))
     for what, items, model, folder in runs:

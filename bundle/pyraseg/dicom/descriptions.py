@@ -17,17 +17,26 @@ NAMING = (
 HIDDEN = "***"
 #: Shorter words of Latin letters and digits are hidden only where they stand alone: Ann is not in "scanner".
 LONG = 4
+#: Words that begin alike are the same name with something behind it: Schmidt, Schmidts, Schmidt2.
+STEM = 5
 
 
 def hide_names(header: Dataset) -> None:
-    """Put a mark in place of every word of a header's description that is one of a name or an ID in the header."""
+    """Put a mark in place of every word of a header's description that is one of a name or an ID in the header.
+
+    What begins as such a word does counts as one: rather a harmless word is hidden than a name shown.
+    """
     text = description_of(header)
-    for word in sorted(set(_words(header)), key=lambda word: (-len(word), word)):
+    if not text:
+        return
+    words = set(_words(header))
+    for stem in sorted({word[:STEM] for word in words if len(word) >= STEM}):
+        text = re.sub(rf"(?<![^\W_]){re.escape(stem)}[^\W_]*", HIDDEN, text, flags=re.IGNORECASE)
+    for word in sorted(words, key=lambda word: (-len(word), word)):
         alone = len(word) < LONG and word.isascii()
         pattern = rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" if alone else re.escape(word)
         text = re.sub(pattern, HIDDEN, text, flags=re.IGNORECASE)
-    if text:
-        header.SeriesDescription = text
+    header.SeriesDescription = text
 
 
 def description_of(header: Dataset) -> str:

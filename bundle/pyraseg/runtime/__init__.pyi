@@ -2,6 +2,7 @@
 from .__main__ import main as main
 from .find import find_inputs as find_inputs
 from .find import require_apart as require_apart
+from .find import search_inputs as search_inputs
 from .images import Labels as Labels
 from .images import segment as segment
 from .initializers import require_finite_graph as require_finite_graph

@@ -64,6 +64,10 @@ class Found:
     series: dict[str, Series]
     skipped: dict[str, list[Path]]
 
+    def table(self, select: Any = None) -> list[str]:
+        """Return the lines of a table of the series, see `series_table`."""
+        return series_table([(name, series_facts(one, select)) for name, one in self.series.items()])
+
 
 def find_inputs(
     path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
@@ -102,14 +106,15 @@ def find_inputs(
     ...     [sorted(item) for item in find_inputs(folder)]
     [['image', 'name'], ['image', 'name']]
     """
-    found = search(path, leave_out=leave_out, series=series, select=select)
+    found = search_inputs(path, leave_out=leave_out, series=series, select=select)
     if found.series:
-        rows = [(name, series_facts(one, select)) for name, one in found.series.items()]
-        logger.info("Series in %s:\n%s", path, "\n".join(series_table(rows)))
+        logger.info("Series in %s:\n%s", path, "\n".join(found.table(select)))
     return found.items
 
 
-def search(path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None) -> Found:
+def search_inputs(
+    path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
+) -> Found:
     """Find what there is to segment, see `find_inputs`, and what is left out.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.dicom import SeriesFacts, series_facts, series_table
-from bundle.pyraseg.runtime.find import search
+from bundle.pyraseg.runtime.find import search_inputs
 
 #: Files of a kind that a line names; JSON has all.
 MOST_NAMED = 3
@@ -64,7 +64,7 @@ def list_inputs(path: str | Path, *, series: Any = None, select: Any = None) -> 
     Raises:
         PyrasegError: as `find_inputs`.
     """
-    found = search(path, series=series, select=select)
+    found = search_inputs(path, series=series, select=select)
     images = [(item["name"], item["image"]) for item in found.items if isinstance(item.get("image"), str)]
     return Listing(
         Path(path),
