@@ -19,7 +19,8 @@ KINDS = {
     "two halves, as after a pause": lambda k: uid("frame", k // 3),
     "every other slice, as of two reconstructions": lambda k: uid("frame", k % 2),
     "one odd slice": lambda k: uid("frame", k == 4),
-    "one an image, and one without any": lambda k: uid("frame", k) if k < 5 else None,
+    "one an image, and the last without any": lambda k: uid("frame", k) if k < 5 else None,
+    "one an image, and the first without any": lambda k: uid("frame", k) if k else None,
 }
 
 

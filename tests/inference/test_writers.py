@@ -26,6 +26,14 @@ def test_a_volume_becomes_nifti_with_its_affine(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["case.v1.nii.gz"]
 
 
+def test_slices_without_a_place_become_nifti_that_claims_none(tmp_path):
+    labels = MetaTensor(torch.randint(0, 3, (1, 5, 4, 3)).float(), meta={"has_geometry": False})
+    read = nib.load(write_label_map(labels, labels, tmp_path / "film"))
+    assert (int(read.header["qform_code"]), int(read.header["sform_code"])) == (0, 0)
+    assert read.header.get_zooms() == (1, 1, 1)
+    np.testing.assert_array_equal(np.asarray(read.dataobj), labels[0].numpy())
+
+
 def test_a_photograph_becomes_png_of_its_own_size(tmp_path):
     labels = torch.zeros(1, 7, 5)
     labels[0, 6, 0] = 2  # top right corner: MONAI's arrays are (W, H)

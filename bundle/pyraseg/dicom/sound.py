@@ -101,8 +101,8 @@ def sound_sources(sources: Sequence[Dataset]) -> list[Dataset]:
     The first one speaks of patient, study and equipment; each has its UIDs and its place. A value that breaks the
     standard is mended where it is plain what was meant (2020.01.01, a fourth group of a name, a lower-case code), and
     left out otherwise; one line in the log names the attributes. A malformed UID becomes one that follows from it
-    (`sound_uid`). Slices that were read as one stack although each has a frame of reference of its own get that of the
-    first; without any they get one that follows from their series.
+    (`sound_uid`). Slices that were read as one stack although each has a frame of reference of its own get the
+    first of these; without any they get one that follows from their series.
 
     Args:
         sources: one for each slice, or one for all; a multi-frame image may stand several times, and does so in what
@@ -123,11 +123,12 @@ def sound_sources(sources: Sequence[Dataset]) -> list[Dataset]:
                 header[name] = source[name]
         if hasattr(source, "filename"):
             header.filename = source.filename
-    if "FrameOfReferenceUID" not in first:
+    frame = next((header.FrameOfReferenceUID for header in found.values() if "FrameOfReferenceUID" in header), None)
+    if frame is None:
         faults["FrameOfReferenceUID"] = "made up"
-        first.FrameOfReferenceUID = generate_uid(entropy_srcs=[first.SeriesInstanceUID, "frame of reference"])
+        frame = generate_uid(entropy_srcs=[first.SeriesInstanceUID, "frame of reference"])
     for header in found.values():
-        header.FrameOfReferenceUID = first.FrameOfReferenceUID
+        header.FrameOfReferenceUID = frame
     _tell(sources[0], faults)
     return [found[id(source)] for source in sources]
 
