@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from monai.bundle import ConfigParser
 
 from bundle.pyraseg.core.errors import PyrasegError
+from bundle.pyraseg.dicom.selection import read_selection
 from bundle.pyraseg.dicom.series import read_series
 from tests.helpers.dicom_files import CORONAL, item, refusal, save, uid, write_enhanced, write_series
 
@@ -199,3 +201,20 @@ def test_what_is_typed_may_name_several(tmp_path):
 def test_no_value_of_a_patient_is_told(tmp_path):
     write_series(tmp_path, STACK)
     assert "There are: other values" in refusal(tmp_path, select="PatientID=X")
+
+
+def test_what_is_typed_reaches_the_reader_through_a_config():
+    """MONAI's parser changes texts with a # in them."""
+    for typed in ("InstanceNumber=#12", "DiffusionBValue=800;InstanceNumber=#2", {"TriggerTime": "#3"}):
+        read = ConfigParser({"select": typed}).get_parsed_content("select")
+        assert read_selection(read) == read_selection(typed)
+    assert read_selection("TriggerTime=#3") == {"TriggerTime": "#3"}
+
+
+def test_a_value_with_a_sign_that_configs_change_is_chosen(tmp_path):
+    kinds = (["ORIGINAL", "PRIMARY", "#1"], ["ORIGINAL", "PRIMARY", "#2"])
+    for number, kind in enumerate(kinds):
+        names = [f"{number}_{k}.dcm" for k in range(len(STACK))]
+        write_series(tmp_path, STACK + number, names=names, ImageType=kind)
+    read = ConfigParser({"select": r"ImageType=ORIGINAL\PRIMARY\#2"}).get_parsed_content("select")
+    np.testing.assert_array_equal(read_series(tmp_path, select=read).pixels, STACK + 1)

@@ -2,6 +2,8 @@
 """All forms of series in one folder, through the real command: label maps lie true, and what is refused is named."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,12 +48,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             stacks[form] = form.write(work / "in" / f"{number:03d}")
     torch.save(ThresholdNetwork().state_dict(), work / "model.pt")
     (work / "threshold.json").write_text(json.dumps(CONFIG))
-    run = monai_bundle(
+    command = [
         "run", "inferring", "--config_file", str([config_files("inference.json"), str(work / "threshold.json")]),
         "--dataset_dir", str(work / "in"), "--output_dir", str(work / "out"), "--model_file", str(work / "model.pt"),
-        "--outputs", "['labels','seg','rtstruct']", "--complete_headers", "True", cwd=work,
-    )  # fmt: skip
-    return SimpleNamespace(work=work, run=run, stacks=stacks, told=run.stdout + run.stderr)
+        "--outputs", "['labels','seg','rtstruct']", "--complete_headers", "True",
+    ]  # fmt: skip
+    run = monai_bundle(*command, cwd=work)
+    return SimpleNamespace(work=work, command=command, run=run, stacks=stacks, told=run.stdout + run.stderr)
 
 
 def results(done: SimpleNamespace, form: Form, suffix: str) -> list[Path]:
@@ -96,6 +99,31 @@ def test_what_is_refused_is_named_and_no_one_else(done: SimpleNamespace) -> None
         if form.refused:
             (line,) = [line for line in said.splitlines() if line.strip().startswith(f"{number:03d}")] or [""]
             assert all(words in line for words in form.refused), (form.name, line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MR, cine, times differ from place to place",
+        "MR, flow in three directions over the heart beat",
+        "MR, diffusion tensor with two images without weighting",
+        "Enhanced MR, told apart by the indices of dimensions alone",
+        "SPECT of a beating heart",
+    ],
+)
+def test_what_is_advised_is_typed(name: str, done: SimpleNamespace) -> None:
+    (form,) = [form for form in FORMS if form.name == name]
+    folder = f"{FORMS.index(form):03d}"
+    told = re.findall(rf"\b{folder}(?:/\w+)?: .*", done.told)
+    options = shlex.split(re.findall(r"--select (?:'[^']*'|\S+)", max(told, key=len))[-1])  # the end lists it in short
+    command = [word.replace(f"{done.work}/in", f"{done.work}/in/{folder}") for word in done.command]
+    command[command.index("--output_dir") + 1] = str(done.work / f"chosen_{folder}")
+    run = monai_bundle(*command, *options, cwd=done.work)
+    assert run.returncode == 0, (options, run.stderr[-300:])
+    (path,) = (done.work / f"chosen_{folder}").rglob("*.nii.gz")
+    truths = [(stack, np.stack([one.values for one in stack]) > THRESHOLD) for stack in done.stacks[form]]
+    assert any(is_true(path, stack, truth) for stack, truth in truths)
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def comparable(value: Any) -> Any:
     try:
         return _number(float(value))
     except (TypeError, ValueError):
-        return str(value).strip().upper() if value is not None else ""
+        return str(value).strip().upper().replace("#", "::") if value is not None else ""  # as MONAI's configs have it
 
 
 def text(value: object) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose one stack of slices where a series holds several: by attributes, as a user types them, and as we advise."""
 
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -68,7 +69,12 @@ def read_selection(select: str | Sequence[str] | Selection | None) -> dict[str, 
                 f"The option select takes DICOM keywords, such as AcquisitionNumber, and {keyword!r} is none."
                 f"{nearest_hint(keyword, keyword_dict)}"
             )
-    return dict(select)
+    return {keyword: _as_typed(value) for keyword, value in select.items()}
+
+
+def _as_typed(value: object) -> object:
+    """Return a value as it was typed: MONAI's configs make "::" of each "#"."""
+    return re.sub(r"^::(?=\d+$)", "#", value) if isinstance(value, str) else value
 
 
 def selection_text(select: Selection) -> str:

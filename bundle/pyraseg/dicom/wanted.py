@@ -27,6 +27,8 @@ def is_meant(wanted: Sequence[str], *, uids: Collection[str], number: str, descr
 
     >>> is_meant(["portal*"], uids=["1.2.3"], number="5", description="Portal  venous 1.5 mm")
     True
+    >>> is_meant(["T2 ::2"], uids=["1.2.3"], number="5", description="T2 #2")
+    True
     >>> is_meant(["05"], uids=["1.2.3"], number="5", description="")
     True
     """
@@ -41,7 +43,7 @@ def is_meant(wanted: Sequence[str], *, uids: Collection[str], number: str, descr
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(text.casefold().replace("#", "::").split())  # as MONAI's configs have what is typed
 
 
 class ChosenPath(str):
