@@ -169,7 +169,7 @@ def test_dicom_by_reference_wherever_the_labels_lie(tmp_path, caplog):
 
 def test_dicom_of_real_files(real_data):
     assert pairs(real_data / "ct_liver_dicom_seg/24x38x3") == {"image": ("image", "seg/label.seg")}
-    with pytest.raises(PyrasegError, match=r"mock_data has 3 labels: .*invalid_reference_rt.dcm, .*rt.dcm"):
+    with pytest.raises(PyrasegError, match=r"has 3 labels: .*invalid_reference_rt.dcm, .*rt.dcm"):
         find_pairs(real_data / "ct_rtstruct/mock_data")
 
 
