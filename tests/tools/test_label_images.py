@@ -68,7 +68,7 @@ CASES = {
     "instances against the series": Case("a", "", "b", "a", accepts="a", finds="a", shared=True),
     "frames before the list": Case("a", "ab", "ab", "a", accepts="a", finds="a", shared=True),
     "series alone": Case("", "", "a", "", accepts="a", finds="a", kinds=("RTSTRUCT",)),
-    "series and frame": Case("", "", "a", "a", accepts="a", finds="a", shared=True),
+    "series and frame": Case("", "", "a", "a", accepts="ab", finds="a", shared=True),  # b as a that was exported anew
     "other images of the series": Case("x", "x", "a", "a", accepts="", finds=""),
     "a made-up frame": Case("a", "a", "a", "x", accepts="a", finds="a"),
     "a made-up frame, and the series": Case("", "", "a", "x", accepts="a", finds="a"),
