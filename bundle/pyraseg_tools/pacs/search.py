@@ -89,9 +89,7 @@ def find_series(
     return sorted(
         one
         for one in found
-        if one.modality not in NON_IMAGES
-        and _is_wanted(one, filters)
-        and (not series or one.is_meant(series))
+        if one.modality not in NON_IMAGES and _is_wanted(one, filters) and (not series or one.is_meant(series))
     )
 
 

@@ -153,10 +153,10 @@ def _stacks_of(series: Series) -> list[Stack]:
     """
     if any(_has_place(header) for header in series.headers):
         return [Stack(*_called(series), series.files, series.headers)]
-    images: dict[object, list[tuple[Path, Dataset]]] = defaultdict(list)
+    images: dict[object, dict[Path, Dataset]] = defaultdict(dict)
     for file, header in zip(series.files, series.headers, strict=True):
-        images[str(header.get("ConcatenationUID") or "") or file].append((file, header))
-    return [Stack(*_called(series), *zip(*members, strict=True)) for members in images.values()]
+        images[str(header.get("ConcatenationUID") or "") or file][file] = header
+    return [Stack(*_called(series), tuple(parts), tuple(parts.values())) for parts in images.values()]
 
 
 def _called(series: Series) -> tuple[str, str, str, str]:
