@@ -193,3 +193,9 @@ def test_every_task_reads_for_its_purpose(program):
     purpose = reader.purpose
     assert purpose.modality == (parser["modality"] or []) and purpose.refuse == ["modality"]
     assert purpose.plane == ([parser["plane"]] if parser["plane"] else [])
+
+
+def test_several_aspects_may_be_one_text():
+    assert Purpose(refuse="modality,plane").refuse == Purpose(refuse=["modality", "plane"]).refuse
+    with pytest.raises(PyrasegError, match=r"'plan'.*The nearest name is 'plane'"):
+        Purpose(refuse=["modality,plan"])

@@ -259,6 +259,7 @@ def test_what_is_typed_may_name_several(tmp_path):
     assert "nowhere do 9 slices of different InstanceNumber lie in one place" in refusal(
         tmp_path, select="InstanceNumber=#9"
     )
+    assert "begin with InstanceNumber=#1" in refusal(tmp_path, select="InstanceNumber=#0")
 
 
 def test_no_value_of_a_patient_is_told(tmp_path):

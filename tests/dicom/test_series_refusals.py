@@ -7,7 +7,8 @@ import pytest
 from pydicom.encaps import encapsulate
 
 from bundle.pyraseg.dicom.scan import find_series
-from tests.helpers.dicom_files import CORONAL, make_image, refusal, save, write_image, write_series
+from bundle.pyraseg.dicom.series import SeriesStream, read_series
+from tests.helpers.dicom_files import CORONAL, lut_item, make_image, refusal, save, write_image, write_series
 
 STACK = np.random.default_rng(0).integers(-1000, 1000, (5, 32, 40), dtype=np.int16)
 
@@ -17,8 +18,7 @@ STACK = np.random.default_rng(0).integers(-1000, 1000, (5, 32, 40), dtype=np.int
 def test_refuses_missing_positions(tmp_path, keyword, lacking):
     write_series(tmp_path, STACK, per_slice=lambda k: {keyword: None} if k in lacking else {})
     message = refusal(tmp_path)
-    assert f"{len(lacking)} of 5 slices lack" in message
-    assert keyword in message
+    assert f"{len(lacking)} of 5 slices lack {keyword} (slice" in message
     assert f"slice_{min(lacking):03d}.dcm" in message
 
 
@@ -111,3 +111,30 @@ def test_refuses_videos_by_name(tmp_path, syntax):
     written["PixelData"].is_undefined_length = True
     written.save_as(tmp_path / "a")
     assert "is a video (MPEG" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("reader", [read_series, SeriesStream])
+@pytest.mark.parametrize("lacking", ["RescaleSlope", "RescaleIntercept"])
+def test_ct_that_states_no_scale_is_told_once(tmp_path, caplog, reader, lacking):
+    write_series(tmp_path, STACK, per_slice=lambda k: {lacking: None} if k else {})
+    reader(tmp_path)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"{len(STACK) - 1} of {len(STACK)} slices" in told and "taken as Hounsfield units" in told
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("scale", [{"RescaleIntercept": -1024}, {"RescaleSlope": 2}])
+def test_slices_of_which_only_some_are_scaled_are_refused(tmp_path, scale, modality):
+    bare = {"RescaleSlope": None, "RescaleIntercept": None}
+    write_series(tmp_path, STACK, per_slice=lambda k: scale if k else bare, Modality=modality)
+    assert "slice_000.dcm) state no RescaleSlope or no RescaleIntercept" in refusal(tmp_path)
+
+
+def test_other_images_need_no_scale_and_a_table_is_one(tmp_path, caplog):
+    bare = {"RescaleSlope": None, "RescaleIntercept": None}
+    write_series(tmp_path / "mr", STACK, **bare, Modality="MR")
+    table = lut_item((2, 0, 16), [0, 1], ModalityLUTType="HU")
+    write_series(tmp_path / "ct", STACK, **bare, ModalityLUTSequence=table)
+    read_series(tmp_path / "mr")
+    read_series(tmp_path / "ct")
+    assert not caplog.records

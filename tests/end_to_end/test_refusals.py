@@ -168,7 +168,7 @@ def write_broken_series(root: Path) -> dict[str, tuple[str, str]]:
 
     return {
         "duplicate": ("with equal pixels and nothing that tells them apart: stored twice?", "copy.dcm"),
-        "unplaced": ("1 of 3 slices lack one of ImagePositionPatient", "slice_001.dcm"),
+        "unplaced": ("1 of 3 slices lack ImagePositionPatient", "slice_001.dcm"),
         "mixed": ("mixes image sizes", "8x20 (1 of 4, small.dcm)"),
         "phases": (
             "AcquisitionNumber: 1 (3), 2 (3). Read one of them with --select AcquisitionNumber=1",

@@ -54,7 +54,7 @@ def test_every_series_with_what_can_be_chosen_and_what_is_left_out(study, capsys
     portal = found["study_5_Portal_venous_1.5"]
     assert portal.items() >= {
         "uid": "1.2.5", "number": "5", "description": "Portal venous 1.5", "modality": "CT", "body_part": "LIVER",
-        "files": 5, "problem": "",
+        "files": names(5), "problem": "",
     }.items()  # fmt: skip
     image = read_series(study, series="1.2.5")
     assert (portal["slices"], portal["rows"], portal["columns"]) == image.pixels.shape
@@ -189,3 +189,33 @@ def test_descriptions_without_the_words_of_names(tmp_path):
     own = {"OtherPatientIDsSequence": [known], "ScheduledPerformingPhysicianName": "Brinkmann^B"}
     write_series(tmp_path / "more", STACK, SeriesDescription="T1 KH471188 Brinkmann", **own)
     assert read_series(tmp_path / "more").series_description == "T1 *** ***"
+
+
+def test_the_files_of_a_series_are_listed_below_its_folder(study, capsys):
+    deeper = study / "echoes" / "deeper"
+    deeper.mkdir()
+    (study / "echoes" / "slice_000.dcm").rename(deeper / "slice_000.dcm")
+    main([str(study / "echoes"), "--json"])
+    (one,) = json.loads(capsys.readouterr().out)["series"]
+    assert one["folder"] == str(study / "echoes")
+    assert one["files"] == ["deeper/slice_000.dcm", *(f"slice_{k:03d}.dcm" for k in range(1, 10))]
+
+
+def test_a_mistyped_option_has_the_nearest_name(study, capsys):
+    with pytest.raises(SystemExit):
+        main([str(study), "--seris=5"])
+    assert "--seris=5. The nearest name is '--series'." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("part", "shown"), [("MEIER ABDOMEN", "*** ABDOMEN"), ("PANCREAS", "PANCREAS")])
+def test_a_body_part_names_no_patient(tmp_path, capsys, part, shown):
+    write_series(tmp_path, STACK, BodyPartExamined=part, PatientName="Meier^Anna", PatientID="PANCREAS-0001")
+    main([str(tmp_path), "--json"])
+    assert json.loads(capsys.readouterr().out)["series"][0]["body_part"] == shown
+
+
+def test_ct_without_a_scale_is_told_in_the_table(tmp_path, capsys):
+    write_series(tmp_path, STACK, RescaleSlope=None, RescaleIntercept=None)
+    main([str(tmp_path)])
+    assert "5 of 5 slices" in (told := capsys.readouterr().out)
+    assert "stored values are taken as Hounsfield units" in told

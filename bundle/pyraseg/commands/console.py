@@ -63,7 +63,12 @@ class _CommandParser(argparse.ArgumentParser):
     """Parse the arguments of a command, and protect the files among its inputs from its results."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found = super().parse_args(args, namespace)
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            mistyped = next((word.partition("=")[0] for word in unknown if word.startswith("--")), None)
+            hint = nearest_hint(mistyped, known) if mistyped else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{hint} All: --help")
         begin_run()
         for name, value in vars(found).items():
             if name not in WRITTEN:

@@ -7,12 +7,22 @@ from collections.abc import Iterator
 
 from pydicom.datadict import dictionary_VR, keyword_dict
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 #: Whose values no description shows: everybody who is named, and the IDs of the patient and of the request.
 NAMING = (
     *sorted(keyword for keyword, tag in keyword_dict.items() if keyword and dictionary_VR(tag) == "PN"),
     *("PatientID", "OtherPatientIDs", "OtherPatientIDsSequence", "PatientBirthDate", "AccessionNumber"),
+)
+#: What is shown of a header, and may have a name within.
+SHOWN = ("SeriesDescription", "BodyPartExamined")
+#: Words that are no names in a body part, even where an ID has them, as in PANCREAS-0001 (PS3.16, Annex L).
+PARTS = (
+    "ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM BLADDER BONE BRAIN BREAST BODY CARDIAC CAROTID CHEST CHESTABDOMEN "
+    "CHESTABDPELVIS CLAVICLE COLON CSPINE EAR ELBOW ESOPHAGUS EXTREMITY EYE FEMUR FINGER FOOT GALLBLADDER HAND HEAD "
+    "HEADNECK HEART HIP KIDNEY KNEE LEG LIVER LSPINE LUNG NECK ORBIT OVARY PANCREAS PELVIS PROSTATE RECTUM SHOULDER "
+    "SKIN SKULL SPINE SPLEEN SSPINE STOMACH TESTIS THIGH THORAX THYROID TSPINE UTERUS WHOLEBODY WRIST"
 )
 #: What stands in the place of such a word.
 HIDDEN = "***"
@@ -33,14 +43,25 @@ def is_personal(keyword: str) -> bool:
 
 
 def hide_names(header: Dataset) -> None:
-    """Put a mark in place of every word of a header's description that is one of a name or an ID in the header.
+    """Put a mark in place of every word of a header's description and body part that is of a name or an ID in it.
 
-    What begins as such a word does counts as one: rather a harmless word is hidden than a name shown.
+    What begins as such a word does counts as one: rather a harmless word is hidden than a name shown. Names of body
+    parts stay in the body part, which models are compared by.
     """
-    text = description_of(header)
-    if not text:
+    if not any(header.get(keyword) for keyword in SHOWN):
         return
     words = {spelling for word in _words(header) for spelling in _spellings(word)}
+    if text := description_of(header):
+        header.SeriesDescription = _hidden(text, words)
+    if part := header.get("BodyPartExamined"):
+        text = " ".join(map(str, part)) if isinstance(part, MultiValue) else str(part)
+        header.BodyPartExamined = re.sub(
+            r"[^\W_]+", lambda found: found[0] if found[0].upper() in PARTS.split() else _hidden(found[0], words), text
+        )
+
+
+def _hidden(text: str, words: set[str]) -> str:
+    """Return a text with a mark in place of some words, and of what begins as they do."""
     beginnings = tuple(word[:STEM].casefold() for word in words if len(word) >= STEM)
     text = re.sub(r"[^\W_]+", lambda found: HIDDEN if _is_spelt(found[0], beginnings) else found[0], text)
     for stem in sorted({word[:STEM] for word in words if len(word) >= STEM}):
@@ -49,7 +70,7 @@ def hide_names(header: Dataset) -> None:
         alone = len(word) < LONG and word.isascii()
         pattern = rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" if alone else re.escape(word)
         text = re.sub(pattern, HIDDEN, text, flags=re.IGNORECASE)
-    header.SeriesDescription = text
+    return text
 
 
 def description_of(header: Dataset) -> str:

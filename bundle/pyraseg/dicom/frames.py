@@ -95,6 +95,7 @@ def in_stack(
     _require_uniform(series, frames, select)
     frames, geometry = _in_order(series, frames, select, tell)
     _tell_of_empty_places(series, everything, frames, select, tell)
+    _require_one_scale(series, frames, tell)
     if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
         tell(f"Series {series} has text burned into its pixels, maybe a name: check the images before you share them")
     return series, frames, geometry
@@ -214,10 +215,12 @@ def _in_order(
     missing = [frame for frame in frames if frame.plane is None]
     several_files = len({frame.file for frame in frames}) > 1
     if missing and (len(missing) < len(frames) or (several_files and series.modality in TOMOGRAPHIC)):
+        counts = {name: sum(frame.value(name) in (None, "") for frame in missing) for name in PLANE_ATTRIBUTES}
+        lacking = [name if count == len(missing) else f"{name} ({count})" for name, count in counts.items() if count]
         raise PyrasegError(
-            f"Series {series}: {len(missing)} of {len(frames)} slices lack one of {', '.join(PLANE_ATTRIBUTES)} "
-            f"({names_of(missing)}), so their place in the stack is unknown. "
-            "Export them again, or read each file alone."
+            f"Series {series}: {len(missing)} of {len(frames)} slices lack {' and '.join(lacking) or 'a plane'} "
+            f"({names_of(missing)}), so their place in the stack is unknown. Export them again with "
+            f"{', '.join(PLANE_ATTRIBUTES)}; only a model of single images can read each file alone."
         )
     if missing:
         numbers = [(frame.value("InstanceNumber"), frame.index) for frame in frames]
@@ -239,6 +242,33 @@ def _in_order(
             f"{counted_out if gaps else ''}"
         )
     return frames, geometry
+
+
+def _require_one_scale(series: Series, frames: list[Frame], tell: Callable[[str], None]) -> None:
+    """Tell of CT whose headers do not say how values are scaled; refuse slices of which only some are scaled."""
+    if frames[0].is_color:
+        return
+    silent, scaled = [], []
+    for frame in frames:
+        slope, intercept = (frame.value(name) for name in ("RescaleSlope", "RescaleIntercept"))
+        if (slope in (None, "") or intercept in (None, "")) and frame.value("ModalityLUTSequence") is None:
+            silent.append(frame)
+        elif (slope, intercept) != (1, 0):
+            scaled.append(frame)
+    lack = (
+        f"Series {series}: {len(silent)} of {len(frames)} slices ({names_of(silent)}) state no RescaleSlope or no "
+        "RescaleIntercept"
+    )
+    if silent and scaled:
+        raise PyrasegError(
+            f"{lack}, and others are scaled by theirs ({names_of(scaled)}), so that their values would not be of one "
+            "unit. Correct the headers, or export the series again."
+        )
+    if silent and series.modality == "CT":
+        tell(
+            f"{lack}: stored values are taken as Hounsfield units, and are wrong where they are none. Correct the "
+            "headers"
+        )
 
 
 def _require_one_numbering(series: Series, frames: list[Frame], geometry: Geometry) -> None:

@@ -4,6 +4,8 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from os.path import commonpath
+from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.core import describe
@@ -21,7 +23,7 @@ class SeriesFacts:
     Attributes:
         uid: that chooses it; `series_uid` is the Series Instance UID, "" where the files have none.
         number, description, modality, body_part: of the header, without names of patients; "" where it has none.
-        folder: that holds its files, and how many they are.
+        folder, files: that holds its files, and their paths in there.
         size: rows, columns and slices of what is read, or of all where nothing is; rows and columns are 0 where they
             differ.
         pixel_spacing: mm between rows and between columns; None where unknown.
@@ -40,7 +42,7 @@ class SeriesFacts:
     modality: str
     body_part: str
     folder: str
-    files: int
+    files: tuple[str, ...]
     size: tuple[int, int, int]
     pixel_spacing: tuple[float, float] | None
     slice_spacing: tuple[float, float] | None
@@ -80,6 +82,7 @@ def series_facts(series: Series, select: str | Selection | None = None) -> Serie
     if not frames and len(sizes) == 1:
         rows, columns = sizes.pop()
     first = series.headers[0]
+    folder = Path(commonpath([file.parent for file in series.files]))
     return SeriesFacts(
         uid=series.uid,
         series_uid=series.instance_uid,
@@ -89,8 +92,8 @@ def series_facts(series: Series, select: str | Selection | None = None) -> Serie
         description=series.description,
         modality=series.modality,
         body_part=str(first.get("BodyPartExamined") or ""),
-        folder=str(series.files[0].parent),
-        files=len(series.files),
+        folder=str(folder),
+        files=tuple(file.relative_to(folder).as_posix() for file in series.files),
         size=(rows, columns, len(frames) if frames else series.frames),
         pixel_spacing=None
         if geometry is None
@@ -152,4 +155,4 @@ def _below(facts: SeriesFacts) -> list[str]:
         return ["is not read as it is, but with one of", *(f"    {line}" for line in typed)] + (
             [f"    and {more} more of this kind"] if more > 0 else []
         )
-    return [f"is not read: {facts.problem}"] if facts.problem else []
+    return [f"is not read: {facts.problem}"] if facts.problem else [f"{note}." for note in facts.notes]

@@ -49,8 +49,8 @@ class Purpose:
             in "Upper Abdomen"; None: any.
         plane: "axial", "coronal", "sagittal" or "oblique", the plane in which slices were acquired; None: any.
         pet_units: what PET is read in: "suv", or "stored" values.
-        refuse: of which of these options an image of another kind is refused; of the rest it is warned of. "none" (or
-            nothing) refuses none.
+        refuse: of which of these options an image of another kind is refused; of the rest it is warned of. Several
+            may be one text, "modality,plane". "none" (or nothing) refuses none.
 
     Raises:
         PyrasegError: something is none of what it can be.
@@ -69,7 +69,7 @@ class Purpose:
         self.body_part = [name.upper() for name in listed(body_part)]
         self.plane = [_known(name, (*PLANES, OBLIQUE), "plane") for name in listed(plane)]
         self.pet_units = _known(pet_units, PET_UNITS, "pet_units")
-        self.refuse = [_known(name, (*ASPECTS, NOTHING), "refuse") for name in listed(refuse)]
+        self.refuse = [_known(name, (*ASPECTS, NOTHING), "refuse") for name in _separate(refuse)]
         if spoken := [name for name in self.modality if name in SPOKEN]:
             raise PyrasegError(f"In DICOM, the modality {spoken[0]} is {SPOKEN[spoken[0]]}: say that.")
 
@@ -120,13 +120,17 @@ class Purpose:
             others = [name for name in self.refuse if name not in (aspect, NOTHING)]
             trained = f"A model for such images is trained with --{aspect} {found}. " if aspect != "pet_units" else ""
             raise PyrasegError(
-                f"{told} Leave it out. {trained}To segment it all the same: --refuse {' '.join(others) or NOTHING}."
+                f"{told} Leave it out. {trained}To segment it all the same: --refuse {','.join(others) or NOTHING}."
             )
 
 
 def listed(value: OneOrMore) -> list[str]:
     """Return one name, several or none as a list."""
     return [value] if isinstance(value, str) else list(value or ())
+
+
+def _separate(value: OneOrMore) -> list[str]:
+    return [name.strip() for text in listed(value) for name in text.split(",")]
 
 
 def facts_of(frame: Frame, geometry: Geometry | None, *, modality: str, units: str) -> dict[str, str]:

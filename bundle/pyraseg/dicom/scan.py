@@ -55,9 +55,11 @@ _HEADER = (
     "DetectorInformationSequence SliceVector "
     "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SeriesDescription"
 )
-HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS, *PET_KEYWORDS.split(), *PRIVATE_TAGS)
+#: Reading the pixels says what is wrong in them.
+_RESCALING = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+HEADER_KEYWORDS = (*PHASES, *_HEADER.split(), *VIEW_KEYWORDS, *_RESCALING, *PET_KEYWORDS.split(), *PRIVATE_TAGS)
 #: What no file needs to be read.
-DISPENSABLE = frozenset(map(Tag, (*PET_KEYWORDS.split(), *PRIVATE_TAGS, *TAGS)))
+DISPENSABLE = frozenset(map(Tag, (*_RESCALING, *PET_KEYWORDS.split(), *PRIVATE_TAGS, *TAGS)))
 
 
 @dataclass(frozen=True)

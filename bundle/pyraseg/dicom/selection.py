@@ -113,6 +113,8 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
             )
         frames = chosen
     for keyword, rank in ranks.items():
+        if rank == 0:
+            raise PyrasegError(f"{keyword}=#0 chooses none: numbers of --select begin with {keyword}=#1, the smallest.")
         if mixture(frames, ignored=ignored(select)) or any(frame.plane is None for frame in frames):
             raise PyrasegError(
                 f"Series {series}: {keyword}=#{rank} counts the slices that lie in one place, and these are not of one "

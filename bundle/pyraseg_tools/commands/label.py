@@ -47,7 +47,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="serve these DICOM series alone: number, description ('portal*') or UID")  # fmt: skip
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
                         help="in what images may not differ from those that a model is for: modality, body_part, "
-                        "plane, pet_units, or none (default: as the bundles say)")  # fmt: skip
+                        "plane, pet_units (commas between several), or none (default: as the bundles say)")  # fmt: skip
     parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="certificate authority of the hospital")
     parser.add_argument("--allow-http", action="store_true",
                         help="allow images from another machine without encryption")  # fmt: skip

@@ -41,7 +41,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="select one of several phases or echoes of a series")  # fmt: skip
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
                         help="in what images may not differ from those that the model is for: modality, body_part, "
-                        "plane, pet_units, or none (default: modality)")  # fmt: skip
+                        "plane, pet_units (commas between several), or none (default: modality)")  # fmt: skip
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="threads of the network (default: %(default)s)"
     )
