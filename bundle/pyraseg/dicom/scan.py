@@ -4,7 +4,7 @@
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -100,13 +100,14 @@ class Series:
 
     @property
     def number(self) -> str:
-        """Return the number that scanners give a series of a study, or nothing."""
-        return _first(self.headers, lambda header: str(header.get("SeriesNumber") or "").strip())
+        """Return the number that scanners give a series of a study, or nothing; a text there might be a name."""
+        stated = (str(header.get("SeriesNumber") or "").strip() for header in self.headers)
+        return next((number for number in stated if re.fullmatch(r"[+-]?[0-9]+(\.0*)?", number, re.ASCII)), "")
 
     @property
     def description(self) -> str:
         """Return what the header calls the series, without names of patients, or nothing."""
-        return _first(self.headers, description_of)
+        return next(filter(None, map(description_of, self.headers)), "")
 
     @property
     def called(self) -> str:
@@ -127,11 +128,6 @@ class Series:
         what += f", {counted(self.frames, 'image' if self.view_of else 'slice')} of {listed}"
         called = f", number {self.number}" * bool(self.number) + f', "{self.description}"' * bool(self.description)
         return f"{self.uid} ({what}{called})"
-
-
-def _first(headers: Sequence[Dataset], text: Callable[[Dataset], str]) -> str:
-    """Return the first text that any of some headers has, or nothing."""
-    return next((found for header in headers if (found := text(header))), "")
 
 
 @dataclass(frozen=True)

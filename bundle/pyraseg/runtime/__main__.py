@@ -39,7 +39,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         "EchoTime=4.6")  # fmt: skip
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
                         help="in what an image may not differ from those that the model is for: modality, body_part, "
-                        "plane, pet_units (commas between several), or none; of the rest a line tells (default: modality)")  # fmt: skip
+                        "plane, pet_units (commas between several), or none; of the rest a line tells (default: "
+                        "modality)")  # fmt: skip
     options = parser.parse_args(argv)
     if options.threads < 1:
         parser.error(f"--threads is 1 or more, not {options.threads}")
