@@ -10,6 +10,7 @@ from .found import FoundFile as FoundFile
 from .found import as_file as as_file
 from .frames import find_header as find_header
 from .geometry import Geometry as Geometry
+from .geometry import NoRegularGrid as NoRegularGrid
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes
 from .geometry import stack_geometry as stack_geometry

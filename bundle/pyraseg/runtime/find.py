@@ -4,7 +4,7 @@
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import abspath, commonpath
 from pathlib import Path
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
+#: Files left out of a kind that a line names; `pyraseg list --json` has all.
+MOST_NAMED = 3
 #: Series that a message lists.
 MOST_SERIES = 6
 #: What the two files are called in which Analyze, and NIfTI where it wants to, keeps header and voxels.
@@ -55,11 +57,13 @@ class Found:
     """Hold what lies at a path.
 
     Attributes:
+        root: the folder that was searched, or that of the only file.
         items: what there is to segment, and what is none though it was given, see `find_inputs`.
         series: of items that are DICOM, by name.
         skipped: files that are left out, by the reason.
     """
 
+    root: Path
     items: list[dict[str, Any]]
     series: dict[str, Series]
     skipped: dict[str, list[Path]]
@@ -67,6 +71,10 @@ class Found:
     def table(self, select: Any = None) -> list[str]:
         """Return the lines of a table of the series, see `series_table`."""
         return series_table([(name, series_facts(one, select)) for name, one in self.series.items()])
+
+    def left_out(self) -> list[str]:
+        """Return the lines that say what is left out, and why."""
+        return skipped_lines(self.skipped, self.root)
 
 
 def find_inputs(
@@ -78,9 +86,9 @@ def find_inputs(
     (`x_L_CC` is the left CC view in the file x); so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
-    or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
-    in the log says how many there were. A table in the log has every series, as `pyraseg list` shows it. No result of
-    this process replaces one of the inputs from here on.
+    or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs, nor
+    are DICOM objects that are no image to segment. The log has a table of the series and what is left out, as
+    `pyraseg list` shows it. No result of this process replaces one of the inputs from here on.
 
     Args:
         path: a folder, or one file.
@@ -109,6 +117,8 @@ def find_inputs(
     found = search_inputs(path, leave_out=leave_out, series=series, select=select)
     if found.series:
         logger.info("Series in %s:\n%s", path, "\n".join(found.table(select)))
+    for line in found.left_out():
+        logger.info("%s", line)
     return found.items
 
 
@@ -163,10 +173,6 @@ def search_inputs(
             raise PyrasegError(f"{path} is no image (found: {', '.join(scan.skipped)}). {known}. Give another file.")
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items()) or "nothing"
         raise PyrasegError(f"{path} holds no image. Found instead: {reasons}. {known}. Give another folder.")
-    if sidecars:
-        kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
-        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("Left out, because they are not images: %s", listed)
     images = sorted((item for item in found if "image" in item), key=_first_file)
     protect([*named, *detached, *(file for one in scan.series for file in one.files)])
     _name(images)
@@ -184,10 +190,21 @@ def search_inputs(
     if sidecars:
         skipped["beside the images"] = sidecars
     return Found(
+        root,
         sorted(images + faults, key=lambda item: item["name"]),
         {name: one for name, one in sorted(members) if one is not None},
         skipped,
     )
+
+
+def skipped_lines(skipped: Mapping[str, Sequence[Path]], root: Path) -> list[str]:
+    """Return a line for each reason to leave files out, with the names of some below a folder."""
+    lines = []
+    for reason, files in skipped.items():
+        more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+        named = ", ".join(file.relative_to(root).as_posix() for file in files[:MOST_NAMED])
+        lines.append(f"left out: {len(files)} {reason} ({named}{more})")
+    return lines
 
 
 def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str | Path, *, left_out: Path) -> None:
