@@ -7,6 +7,7 @@ import shlex
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from bundle.pyraseg.commands.list_series import main
@@ -238,6 +239,8 @@ def test_descriptions_without_the_words_of_names(tmp_path):
         "Li^An": ("Liver scan of An Li", "Liver scan of *** ***"),
         "王^小东": ("王小东 腹部", "*** *** 腹部".replace("*** ***", "******")),
         "Schmidt^A": ("Schmidts Leber, Schmidt2, Schmal", "*** Leber, ***, Schmal"),
+        "Müller^Ø": ("of Mueller, muller, MÜLLERS", "of ***, ***, ***"),
+        "Gonzalez^Å": ("Dr. González, Gómez", "Dr. ***, Gómez"),
         "": ("portal", "portal"),
     }
     for number, (name, (stored, shown)) in enumerate(cases.items()):
@@ -249,3 +252,8 @@ def test_descriptions_without_the_words_of_names(tmp_path):
         tmp_path / "other", STACK, SeriesDescription="asked by Dr. Referrer", ReferringPhysicianName="Referrer^A"
     )
     assert read_series(tmp_path / "other").series_description == "asked by Dr. ***"
+    known = Dataset()
+    known.PatientID = "KH471188"
+    own = {"OtherPatientIDsSequence": [known], "ScheduledPerformingPhysicianName": "Brinkmann^B"}
+    write_series(tmp_path / "more", STACK, SeriesDescription="T1 KH471188 Brinkmann", **own)
+    assert read_series(tmp_path / "more").series_description == "T1 *** ***"

@@ -21,12 +21,12 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.found import Stamp, opened
 from bundle.pyraseg.dicom.geometry import DUPLICATE_DISTANCE, frame_planes
 from bundle.pyraseg.dicom.headers import frame_value
+from bundle.pyraseg.dicom.pixels import PIXEL_KEYWORDS
 
 LOGGER = logging.getLogger(__name__)
 
 #: What tells a patient from another, the most telling first: an attribute counts where those before it are empty.
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate")
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: Slices of one stack overlap by less than this share of their thickness; those of two stacks, mixed, by more.
 OVERLAP = 0.1
 
@@ -122,8 +122,8 @@ def _content(member: Member) -> tuple[str, ...]:
     place = str(frame_value(member.header, 0, "ImagePositionPatient"))
     try:
         with opened(member.file, member.stamp) as (stream, _):
-            dataset = pydicom.dcmread(stream, force=True, specific_tags=list(PIXELS))
-            pixels = b"".join(bytes(dataset.get(name) or b"") for name in PIXELS)
+            dataset = pydicom.dcmread(stream, force=True, specific_tags=list(PIXEL_KEYWORDS))
+            pixels = b"".join(bytes(dataset.get(name) or b"") for name in PIXEL_KEYWORDS)
     except Exception:  # Damaged files make pydicom raise nearly every type there is; reading the series tells of it.
         return (str(member.file),)
     return place, hashlib.sha256(pixels).hexdigest()

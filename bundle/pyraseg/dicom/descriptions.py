@@ -2,16 +2,17 @@
 """What a series is called in its header, without the words there that name somebody."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
+from pydicom.datadict import dictionary_VR, keyword_dict
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
-#: Whose values no description shows: the patient, and everybody else who is named.
+#: Whose values no description shows: everybody who is named, and the IDs of the patient and of the request.
 NAMING = (
-    *("PatientID", "PatientName", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName"),
-    *("PatientMotherBirthName", "ReferringPhysicianName", "ConsultingPhysicianName", "PerformingPhysicianName"),
-    *("OperatorsName", "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "RequestingPhysician"),
-    *("ResponsiblePerson", "AccessionNumber"),
+    *sorted(keyword for keyword, tag in keyword_dict.items() if keyword and dictionary_VR(tag) == "PN"),
+    *("PatientID", "OtherPatientIDs", "OtherPatientIDsSequence", "PatientBirthDate", "AccessionNumber"),
 )
 #: What stands in the place of such a word.
 HIDDEN = "***"
@@ -19,6 +20,16 @@ HIDDEN = "***"
 LONG = 4
 #: Words that begin alike are the same name with something behind it: Schmidt, Schmidts, Schmidt2.
 STEM = 5
+_LETTERS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"}
+    | {"Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "Ø": "Oe", "Å": "Aa", "Æ": "Ae"}
+)
+
+
+def is_personal(keyword: str) -> bool:
+    """Return whether the values of an attribute may say who the patient is, or name somebody."""
+    place = keyword in ("PatientPosition", "PatientOrientation")
+    return keyword in NAMING or "OtherPatient" in keyword or (keyword.startswith("Patient") and not place)
 
 
 def hide_names(header: Dataset) -> None:
@@ -29,7 +40,9 @@ def hide_names(header: Dataset) -> None:
     text = description_of(header)
     if not text:
         return
-    words = set(_words(header))
+    words = {spelling for word in _words(header) for spelling in _spellings(word)}
+    beginnings = tuple(word[:STEM].casefold() for word in words if len(word) >= STEM)
+    text = re.sub(r"[^\W_]+", lambda found: HIDDEN if _is_spelt(found[0], beginnings) else found[0], text)
     for stem in sorted({word[:STEM] for word in words if len(word) >= STEM}):
         text = re.sub(rf"(?<![^\W_]){re.escape(stem)}[^\W_]*", HIDDEN, text, flags=re.IGNORECASE)
     for word in sorted(words, key=lambda word: (-len(word), word)):
@@ -48,6 +61,19 @@ def description_of(header: Dataset) -> str:
 def _words(header: Dataset) -> Iterator[str]:
     """Yield the words of names and IDs; a lone letter is none."""
     for keyword in NAMING:
-        for word in re.split(r"[\W_]+", str(header.get(keyword) or "")):
-            if len(word) > 1 or (word and not word.isascii()):
-                yield word
+        value = header.get(keyword) or ""
+        for text in [item.get("PatientID", "") for item in value] if isinstance(value, Sequence) else [value]:
+            for word in re.split(r"[\W_]+", str(text)):
+                if len(word) > 1 or (word and not word.isascii()):
+                    yield word
+
+
+def _spellings(word: str) -> set[str]:
+    """Return a word as it is, without its accents, and with letters for them as German and Nordic names have."""
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", word) if not unicodedata.combining(letter))
+    return {word, bare, word.translate(_LETTERS)}
+
+
+def _is_spelt(word: str, beginnings: tuple[str, ...]) -> bool:
+    """Return whether a word with accents begins as a name without them."""
+    return not word.isascii() and any(one.casefold().startswith(beginnings) for one in _spellings(word))

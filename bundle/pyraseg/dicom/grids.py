@@ -143,7 +143,7 @@ def _mosaic(dataset: Dataset, where: str) -> tuple[int, int, np.ndarray]:
     direction = _csa_numbers(csa, "SliceNormalVector", 3) @ normal
     if abs(abs(direction) - 1) > 1e-2:
         raise PyrasegError("the slice normal of its CSA header does not stand on its rows and columns.")
-    if any(float(text) > 1 for text in csa.get("ProtocolSliceNumber", [])):
+    if any(text.strip() not in ("", "0", "1") for text in csa.get("ProtocolSliceNumber", [])):
         raise PyrasegError("its slices are numbered backwards, and it is not known in which direction they then lie.")
     between = read_numbers(dataset, "SpacingBetweenSlices", 1, where)
     if count > 1 and (between is None or between[0] <= 0):

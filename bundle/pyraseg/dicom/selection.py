@@ -11,7 +11,7 @@ from itertools import combinations
 from pydicom.datadict import keyword_dict
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.dicom.descriptions import NAMING
+from bundle.pyraseg.dicom.descriptions import is_personal
 from bundle.pyraseg.dicom.differences import PHASES
 from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, places, plain, short, tally, text
 
@@ -116,8 +116,8 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
         meant = comparable(plain(_parted(wanted)))
         chosen = [frame for frame in frames if comparable(frame.value(keyword)) == meant]
         if not chosen:
-            there = "other values" if keyword in NAMING else tally(frame.value(keyword) for frame in frames)
-            wanted = "that value" if keyword in NAMING else short(text(wanted))
+            there = "other values" if is_personal(keyword) else tally(frame.value(keyword) for frame in frames)
+            wanted = "that value" if is_personal(keyword) else short(text(wanted))
             raise PyrasegError(
                 f"Series {series}: no slice has {keyword} = {wanted}. There are: {there}. Correct select or "
                 "leave it out."

@@ -25,6 +25,7 @@ from bundle.pyraseg.dicom.found import FoundFile, opened
 from bundle.pyraseg.dicom.geometry import Plane, frame_planes
 from bundle.pyraseg.dicom.grids import grid_kind, unpack
 from bundle.pyraseg.dicom.headers import transfer_syntax
+from bundle.pyraseg.dicom.pixels import PIXEL_KEYWORDS
 from bundle.pyraseg.dicom.sound import sound_uid
 
 #: What a reference to an image is made of (PS3.3 Table 10-11), its study and its series.
@@ -130,7 +131,9 @@ def complete(files: Sequence[str | Path], folder: Path, *, placed: bool) -> list
             meta.TransferSyntaxUID = syntax
         dataset.file_meta = meta
         dataset.save_as(folder / name, enforce_file_format=True)
-        del dataset.PixelData
+        for keyword in PIXEL_KEYWORDS:
+            if keyword in dataset:
+                del dataset[keyword]
         if grid_kind(dataset):
             unpack(dataset, dataset)
         headers[file] = dataset
