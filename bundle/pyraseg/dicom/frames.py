@@ -173,9 +173,9 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
     where = f"Series {series} in {series.files[0].parent} mixes {name}"
     if name == "frames of reference" and len(groups) == len(frames):
         stacks = _by_positions(series, frames, {**select, "FrameOfReferenceUID": ANY})
-        then = f"they can be read by their positions alone. {advice(stacks)}"
-        if not stacks:
-            then = "their positions do not tell it. Move the files of each stack to a folder of their own."
+        then = "their positions do not tell it. Move the files of each stack to a folder of their own."
+        if stacks:
+            then = f"they can be read by their positions alone. {advice(stacks)}"
         raise SeveralStacks(
             f"{where}: each of its {len(frames)} slices has one of its own, as an anonymizer makes them. If they are "
             f"one scan, {then}",
