@@ -75,6 +75,16 @@ def test_one_case_alone(study, series, select):
     np.testing.assert_array_equal(loaded["label"][0], MASK.T)
 
 
+def test_several_values_of_one_case_are_a_list_or_as_dicom_writes_them(study):
+    for file in (study / "0").glob("Portal*"):
+        dataset = pydicom.dcmread(file)
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "MP"[int(dataset.EchoTime) - 1]]
+        dataset.save_as(file)
+    for select in ({"ImageType": ["ORIGINAL", "PRIMARY", "P"]}, r"ImageType=ORIGINAL\PRIMARY\P"):
+        (case,) = load_cases(listed(study, **{**PORTAL, "select": select}))["training"]
+        np.testing.assert_array_equal(loading()(dict(case))["image"][0], VALUES[1, 1].T)
+
+
 def test_of_all_cases_and_of_one_the_one_counts(study):
     everything = loading(series="5", select="EchoTime=1", drawn_on="frame_of_reference")
     (plain,) = load_cases(listed(study))["training"]

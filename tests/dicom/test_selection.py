@@ -125,6 +125,69 @@ def test_what_is_advised_reads_one_whole_stack(tmp_path: Path, form: str) -> Non
     np.testing.assert_array_equal(read_series(tmp_path, select=in_python).pixels, stacks[0])
 
 
+NUMBERED = {
+    "TriggerTime": lambda phase, k: {"TriggerTime": round(phase * (700 + 7 * k) / 3, 3)},
+    "InstanceNumber": lambda phase, k: {},
+}
+
+
+@pytest.mark.parametrize("keyword", NUMBERED)
+@pytest.mark.parametrize("gone", ["file", "number"])
+def test_a_rank_is_neither_advised_nor_taken_where_places_hold_different_numbers(tmp_path, keyword, gone):
+    """The second of two slices is of the third phase where the second phase lacks its slice."""
+    pixels = phases(tmp_path, 3, NUMBERED[keyword])
+    np.testing.assert_array_equal(read_series(tmp_path, select=f"{keyword}=#2").pixels, pixels[1])
+    if gone == "file":
+        (tmp_path / "1_2").unlink()
+    else:
+        dataset = pydicom.dcmread(tmp_path / "1_2")
+        delattr(dataset, keyword)
+        save(dataset, tmp_path / "1_2")
+    assert f"{keyword}=#" not in refusal(tmp_path)
+    message = refusal(tmp_path, select=f"{keyword}=#2")
+    held = "2 slices" if gone == "file" else f"3 slices, of which {keyword} numbers 2"
+    assert f"5 of 6 hold 3 slices, but there are {held} at 0\\0\\6 (0_2, " in message and "Add the slices" in message
+
+
+def test_a_rank_counts_among_what_else_is_selected(tmp_path):
+    """A slice that is missing from one b-value leaves the ranks of the other one as they are."""
+    pixels = phases(tmp_path, 4, lambda phase, k: {"DiffusionBValue": 500.0 * (phase // 2 + 1)})
+    (tmp_path / "0_2").unlink()
+    chosen = read_series(tmp_path, select="InstanceNumber=#2;DiffusionBValue=1000")
+    np.testing.assert_array_equal(chosen.pixels, pixels[3])
+    assert "would mix stacks" in refusal(tmp_path, select="DiffusionBValue=500;InstanceNumber=#2")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "times"),
+    [
+        ("AcquisitionTime", ("093000.12", "093000.14")),
+        ("AcquisitionTime", ("000001.000001", "000001.000002")),
+        ("ContentTime", ("235959.999998", "235959.999999")),
+        ("AcquisitionDateTime", ("20260101093000.120001", "20260101093000.120002")),
+    ],
+)
+def test_times_are_told_apart_by_all_their_digits(tmp_path, keyword, times):
+    pixels = phases(tmp_path, 2, lambda phase, k: {keyword: times[phase], "InstanceNumber": 1})
+    for phase, time in enumerate(times):
+        np.testing.assert_array_equal(read_series(tmp_path, select=f"{keyword}={time}").pixels, pixels[phase])
+    if keyword != "AcquisitionDateTime":
+        assert f"--select {keyword}={times[0]} (6 slices) or --select {keyword}={times[1]} (6 " in refusal(tmp_path)
+
+
+def test_a_time_is_typed_with_or_without_zeros(tmp_path):
+    pixels = phases(tmp_path, 2, lambda phase, k: {"AcquisitionTime": ("093000.120000", "093000.14")[phase]})
+    for typed in ("093000.12", "93000.12", 93000.12):
+        np.testing.assert_array_equal(read_series(tmp_path, select={"AcquisitionTime": typed}).pixels, pixels[0])
+
+
+def test_a_list_given_in_python_is_advised_as_it_is_typed(tmp_path):
+    pixels = phases(tmp_path, *FORMS["magnitude and phase of two echoes"][:2])
+    given = {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}
+    advised = shlex.split(refusal(tmp_path, select=given).partition("Read one of them with ")[2])[1]
+    np.testing.assert_array_equal(read_series(tmp_path, select=advised).pixels, pixels[1])
+
+
 def test_a_choice_that_leaves_places_empty_says_so(tmp_path, caplog):
     phases(tmp_path, 3, FORMS["acquisitions of which one lasts for a second more"][1])
     assert len(read_series(tmp_path, select="AcquisitionTime=085803").pixels) == 5

@@ -35,6 +35,7 @@ from .scan import Series as Series
 from .scan import find_series as find_series
 from .scan import scan_files as scan_files
 from .selection import read_selection as read_selection
+from .selection import selection_text as selection_text
 from .series import DicomImage as DicomImage
 from .series import SeriesStream as SeriesStream
 from .series import read_series as read_series

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One frame before its pixels are read, its values in words, and what several lack to be one stack."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from bundle.pyraseg.dicom.pixels import MONOCHROME
 LONGEST, MOST = 48, 12
 #: Of longer lists, as of a time for each slice, so many values are enough.
 SOME = 4
+#: A time of day, with or without its date, and other long numbers that are texts: all their digits count.
+_LONG = re.compile(r"([0-9]{6,})(?:\.([0-9]*))?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +100,13 @@ def places(frames: Sequence[Frame]) -> np.ndarray:
 
 
 def plain(value: Any) -> Any:
-    """Turn a header value into plain Python: str, int, float, tuple or None."""
+    """Turn a header value into plain Python: str, int, float, tuple or None. A text of digits, as a time, stays one."""
     if isinstance(value, MultiValue | list | tuple):
         return tuple(plain(v) for v in value)
     if isinstance(value, bool | type(None)):
         return value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, float):
         return float(value)
     if isinstance(value, int):
@@ -113,9 +118,16 @@ def plain(value: Any) -> Any:
 
 
 def comparable(value: Any) -> Any:
-    """Make equal what a user would call equal: 2, 2.0 and "2"; ("A", "B") and ["A", "B"]; ("A",) and "A"."""
+    """Make equal what a user would call equal: 2, 2.0 and "2"; ("A", "B") and ["A", "B"]; ("A",) and "A".
+
+    >>> comparable("093000.120") == comparable("093000.12"), comparable("093000.12") == comparable("093000.14")
+    (True, False)
+    """
     if isinstance(value, tuple):
         return comparable(value[0]) if len(value) == 1 else tuple(comparable(v) for v in value)
+    if isinstance(value, str) and (time := _LONG.fullmatch(value.strip())):
+        whole, fraction = time[1].lstrip("0") or "0", (time[2] or "").rstrip("0")
+        return f"{whole}.{fraction}" if fraction else whole
     try:
         return _number(float(value))
     except (TypeError, ValueError):
@@ -124,14 +136,14 @@ def comparable(value: Any) -> Any:
 
 def text(value: object) -> str:
     """Return a value as a user types it to choose it."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "\\".join(map(text, value))
     return "none" if value in (None, "") else _number(value) if isinstance(value, float) else str(value)
 
 
 def _number(value: float) -> str:
     """Return a number in digits that tell it apart: rounding of 32 bits is none, a time of day has more."""
-    return f"{value:.6g}" if abs(value) < 1e5 else f"{value:.12g}"
+    return f"{value:.6g}" if abs(value) < 1e4 else f"{value:.12g}"
 
 
 def short(value: str) -> str:

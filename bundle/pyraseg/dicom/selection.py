@@ -13,7 +13,7 @@ from pydicom.datadict import keyword_dict
 from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.descriptions import is_personal
 from bundle.pyraseg.dicom.differences import PHASES
-from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, places, plain, short, tally, text
+from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, names_of, places, plain, short, tally, text
 
 #: As the value of a keyword: it need not be the same in all slices.
 ANY = "any"
@@ -107,7 +107,7 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
     """Return the frames that have what is selected; of a value ``#n`` those that come n-th in their place.
 
     Raises:
-        PyrasegError: there is none, or the frames have no places to count in.
+        PyrasegError: there is none, or the frames have no places to count in, or these hold different numbers of them.
     """
     ranks = {keyword: int(str(value)[1:]) for keyword, value in select.items() if _is_rank(value)}
     for keyword, wanted in select.items():
@@ -130,6 +130,13 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
                 f"stack. Select a stack first, in the form 'KEYWORD=VALUE;{keyword}=#{rank}'."
             )
         numbered = _ranks(frames, keyword)
+        if uneven := _uneven_places(frames, numbered):
+            raise PyrasegError(
+                f"Series {series}: {keyword}=#{rank} counts the slices that lie in one place, and the places hold "
+                f"different numbers of them, so that it would mix stacks: {_told_places(uneven, numbered, keyword)}. "
+                "Add the slices that are missing, select by a value, or move the files of one stack to a folder of "
+                "their own."
+            )
         frames = [frame for frame in frames if numbered.get(frame) == rank]
         if not frames:
             raise PyrasegError(
@@ -164,6 +171,36 @@ def _ranks(frames: Sequence[Frame], keyword: str) -> dict[Frame, int]:
         if len({value for value, _ in members}) == len(members)
         for rank, (_, frame) in enumerate(sorted(members, key=lambda member: member[0]), 1)
     }
+
+
+def _uneven_places(frames: Sequence[Frame], numbered: Mapping[Frame, int]) -> list[list[Frame]]:
+    """Return the frames of each place, those with the fewest first; nothing where all hold, and number, as many."""
+    by_place: dict[int, list[Frame]] = defaultdict(list)
+    for frame, place in zip(frames, places(frames), strict=True):
+        by_place[int(place)].append(frame)
+
+    def count(members: Sequence[Frame]) -> tuple[int, int]:
+        return len(members), sum(frame in numbered for frame in members)
+
+    found = sorted((by_place[place] for place in sorted(by_place)), key=count)
+    return found if found and count(found[0]) != count(found[-1]) else []
+
+
+def _told_places(uneven: Sequence[Sequence[Frame]], numbered: Mapping[Frame, int], keyword: str) -> str:
+    """Return in words what the places hold, the shortest of them with their files."""
+
+    def held(members: Sequence[Frame]) -> str:
+        count, known = len(members), sum(frame in numbered for frame in members)
+        return counted(count, "slice") + (f", of which {keyword} numbers {known}" if known < count else "")
+
+    most = held(uneven[-1])
+    less = [members for members in uneven if held(members) != most]
+    listed = "; ".join(
+        f"{held(members)} at {text(members[0].value('ImagePositionPatient'))} ({names_of(members)})"
+        for members in less[:MOST_CHOICES]
+    )
+    more = f"; and {len(less) - MOST_CHOICES} more" * (len(less) > MOST_CHOICES)
+    return f"{len(uneven) - len(less)} of {len(uneven)} hold {most}, but there are {listed}{more}"
 
 
 def choices(
@@ -215,7 +252,10 @@ Candidates = Iterator[tuple[dict[str, object], list[Frame]]]
 def _candidates(
     frames: Sequence[Frame], values: Mapping[str, Sequence[object]], differing: Collection[str], *, ranks: bool
 ) -> list[Callable[[], Candidates]]:
-    """Return the kinds of selections to try. What a rank chooses is of one kind: numbers need not go by kinds."""
+    """Return the kinds of selections to try.
+
+    What a rank chooses is of one kind: numbers need not go by kinds. Where a slice is missing, a rank mixes stacks.
+    """
     number_of = {frame: number for number, frame in enumerate(frames)}
     kinds = [values[keyword] for keyword in differing if keyword not in RANKED]
 
@@ -244,6 +284,8 @@ def _candidates(
     def by_rank(among: Sequence[Frame] = frames) -> Candidates:
         for keyword in RANKED:
             numbered = _ranks(among, keyword)
+            if _uneven_places(among, numbered):
+                continue
             for rank in range(1, max(numbered.values(), default=0) + 1):
                 chosen = [frame for frame in among if numbered.get(frame) == rank]
                 if are_alike(chosen):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
-from bundle.pyraseg.dicom import ChosenPath, read_selection, read_wanted
+from bundle.pyraseg.dicom import ChosenPath, read_selection, read_wanted, selection_text
 from bundle.pyraseg.labels.references import DRAWN_ON
 
 #: Which of the series at the path of a DICOM image, which slices of it, and what its label must share with it.
@@ -55,5 +55,5 @@ def choice_text(item: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ";".join(f"{keyword}={value[keyword]}" for keyword in value)
+        return selection_text(value)
     return ";".join(read_wanted(value))
