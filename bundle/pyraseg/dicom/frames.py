@@ -36,7 +36,7 @@ from bundle.pyraseg.dicom.selection import (
     typed,
 )
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC
-from bundle.pyraseg.dicom.wanted import ChosenPath, read_wanted
+from bundle.pyraseg.dicom.wanted import ChosenPath, read_wanted, those_meant
 
 LOGGER = logging.getLogger(__name__)
 
@@ -105,16 +105,10 @@ def in_stack(
 
 def _choose(scan: Scan, wanted: Sequence[str]) -> Series:
     """Return the series that some texts mean, or the only one."""
-    found = [series for series in scan.series if not wanted or series.is_meant(wanted)]
+    found = those_meant(scan.series, wanted, scan.path)
     if len(found) == 1:
         return found[0]
-    said = shlex.quote(";".join(wanted))
-    if not found:
-        raise PyrasegError(
-            f"{scan.path} holds no series that --series {said} means. It holds: {_listed(scan.series)}. Give the "
-            "number, the description or the UID of one of them."
-        )
-    meant = f" that --series {said} means" * bool(wanted)
+    meant = f" that --series {shlex.quote(';'.join(wanted))} means" * bool(wanted)
     raise PyrasegError(
         f"{scan.path} holds {len(found)} series{meant}: {_listed(found)}. Choose one of them with "
         f'{_distinct_choice(found)}, in a data list by the same text under "series", or give each a folder of its own.'

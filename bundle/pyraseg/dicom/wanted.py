@@ -2,9 +2,24 @@
 """Which series a text means: by its number, its description or its UID; and a path that says which one is meant."""
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from bundle.pyraseg.core import PyrasegError
+
+MOST_LISTED = 6  # series that a message lists
+
+
+class Named(Protocol):
+    """What a text may stand for: a series of files, or of a PACS."""
+
+    def is_meant(self, wanted: Sequence[str]) -> bool:
+        """Return whether it is one of those that texts stand for."""
+
+
+NamedSeries = TypeVar("NamedSeries", bound=Named)
 
 
 def read_wanted(series: Any) -> list[str]:
@@ -40,6 +55,23 @@ def is_meant(wanted: Sequence[str], *, uids: Collection[str], number: str, descr
         if one in uids or same_number or (text and re.fullmatch(pattern, text)):
             return True
     return False
+
+
+def those_meant(series: Sequence[NamedSeries], wanted: Sequence[str], where: str | PathLike[str]) -> list[NamedSeries]:
+    """Return those of some series that texts stand for; all where there is no text.
+
+    Raises:
+        PyrasegError: the texts stand for none of the series, which lie `where` says.
+    """
+    found = [one for one in series if not wanted or one.is_meant(wanted)]
+    if wanted and not found:
+        more = f"; and {len(series) - MOST_LISTED} more" * (len(series) > MOST_LISTED)
+        listed = "; ".join(map(str, series[:MOST_LISTED])) + more
+        raise PyrasegError(
+            f"--series {shlex.quote(';'.join(wanted))} means none of the series in {where}: {listed or 'it has none'}. "
+            "Give the number, the description or the UID of one; `pyraseg list` shows them."
+        )
+    return found
 
 
 def _folded(text: str) -> str:

@@ -2,7 +2,6 @@
 """Find the images in a folder."""
 
 import logging
-import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +21,13 @@ from bundle.pyraseg.core import (
     without_suffix,
 )
 from bundle.pyraseg.dicom import (
-    Scan,
     Series,
     read_selection,
     read_wanted,
     scan_files,
     series_facts,
     series_table,
+    those_meant,
 )
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
@@ -36,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
-#: Series that a message lists.
-MOST_SERIES = 6
 #: What the two files are called in which Analyze, and NIfTI where it wants to, keeps header and voxels.
 PAIR = (".hdr", ".img")
 #: Names of files that often lie beside images and that nobody takes for one. Others that are no DICOM may be damaged.
@@ -137,11 +134,10 @@ def search_inputs(
     detached = {abspath(file) for file in _detached_pixels(named)}
     unnamed = sorted(file for file in set(files).difference(named) if abspath(file) not in detached)
     scan = scan_files(unnamed, root=root, keywords=read_selection(select))
-    chosen = [one for one in scan.series if not wanted or one.is_meant(wanted)]
+    chosen = those_meant(scan.series, wanted, scan.path)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
     sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
     if wanted:
-        _require_meant(chosen, scan, wanted)
         others = len(scan.series) + len(found) - len(chosen)
         logger.warning("--series means %d of the inputs in %s; %d others are left out", len(chosen), path, others)
         faulty, entries = [], []
@@ -295,15 +291,6 @@ def _fault(file: Path, reason: str) -> str:
 def _is_sidecar(file: Path) -> bool:
     """Return whether a file that is no image is called as one that only accompanies images."""
     return file.name.lower().endswith(SIDECARS)
-
-
-def _require_meant(chosen: Sequence[Series], scan: Scan, wanted: Sequence[str]) -> None:
-    if not chosen:
-        listed = "; ".join(map(str, scan.series[:MOST_SERIES])) + " ..." * (len(scan.series) > MOST_SERIES)
-        raise PyrasegError(
-            f"--series {shlex.quote(';'.join(wanted))} means no series in {scan.path}. It holds: {listed or 'none'}. "
-            "Give the number, the description or the UID of one; `pyraseg list` shows them."
-        )
 
 
 def _series_names(series: Sequence[Series], root: Path) -> list[str]:
