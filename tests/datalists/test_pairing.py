@@ -213,12 +213,26 @@ def test_series_that_share_a_folder_are_told_by_their_uid(tmp_path):
 def test_one_series_of_several_is_paired(tmp_path):
     own = {"SeriesNumber": 7, "SeriesDescription": "Portal", "FrameOfReferenceUID": uid("one", "FrameOfReferenceUID")}
     write_seg(tmp_path / "seg.dcm", share_folder(tmp_path, **own))
-    with pytest.raises(PyrasegError, match="none with a label"):  # it was drawn on the other one
+    refusal = "none with a label: 1 SEG or RTSTRUCT objects refer to other series"
+    with pytest.raises(PyrasegError, match=refusal):
         find_pairs(tmp_path, series=["portal"])
     with pytest.raises(PyrasegError, match="--series arterial means none of the series"):
         find_pairs(tmp_path, series=["arterial"])
     (item,) = collect_cases(tmp_path, threshold=0.9, series="7", drawn_on="frame_of_reference").items
     assert (item["series"], item["drawn_on"]) == (uid("two", "SeriesInstanceUID"), "frame_of_reference")
+
+
+def test_a_label_of_a_series_that_is_left_out_is_told_from_one_of_no_series(tmp_path, caplog):
+    write_seg(tmp_path / "seg_1.dcm", write_study(tmp_path / "a", "one"))
+    write_seg(tmp_path / "seg_2.dcm", write_study(tmp_path / "b", "two"))
+    write_seg(tmp_path / "seg_3.dcm", write_study(tmp_path / "c", "three"))
+    shutil.rmtree(tmp_path / "c")
+    (item,) = find_pairs(tmp_path, series=[uid("one", "SeriesInstanceUID")])[1]
+    assert item["label"] == str(tmp_path / "seg_1.dcm")
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("refer to no series" in text and text.endswith("seg_3.dcm") for text in told) == 1
+    assert sum("1 SEG or RTSTRUCT objects refer to series that --series leaves out" in t for t in told) == 1
+    assert not any("no series" in text and "seg_2.dcm" in text for text in told)
 
 
 def test_series_without_a_uid_that_share_a_folder_are_refused(tmp_path):

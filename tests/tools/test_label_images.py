@@ -229,6 +229,26 @@ def test_a_pacs_tells_series_alone(made: tuple, case: Case) -> None:
     assert "".join(name for name in "ab" if found[uid("series", name)]) == "".join(sorted({*case.series} - {"x"}))
 
 
+@pytest.mark.parametrize(("case", "kind"), TABLE)
+def test_a_choice_of_series_lays_no_label_on_another_one(made: tuple, case: Case, kind: str, tmp_path: Path) -> None:
+    """A label that belongs to a series which --series hides is found for none of those that it shows."""
+    for series in find_series(tmp_path).series:
+        name, chosen = series.files[0].parent.name, [series.uid]
+        finds = "".join({*case.finds} & {name})
+        plan = plan_stacks(find_series(tmp_path, keywords=KEYWORDS), series=chosen)
+        assert [(stack.folder.name, bool(stack.labels)) for stack in plan.stacks] == [(name, bool(finds))]
+        assert (plan.orphans == ()) == bool(case.finds)  # one of a hidden series is of a series, too
+        if finds:
+            assert [Path(found["image"]).name for found in find_pairs(tmp_path, series=chosen)[1]] == [name]
+        else:
+            with pytest.raises(PyrasegError, match="none with a label"):
+                find_pairs(tmp_path, series=chosen)
+        if kind == "SEG" and "SeriesInstanceUID" not in case.lacks:
+            archive = FolderArchive(tmp_path, series=chosen)
+            found = labels_by_series(archive.series(), archive.labels(), others=archive.others)
+            assert {uid_: bool(labels) for uid_, labels in found.items()} == {uid("series", name): bool(finds)}
+
+
 @pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
 @pytest.mark.parametrize(("name", "accepts"), [("images elsewhere in the frame", "a"), ("images elsewhere", "")])
 def test_a_label_of_other_images_in_the_same_frame(name: str, accepts: str, kind: str, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def pair_dicom(
             without a UID shares its folder with another one, so that nothing stands for it alone.
     """
     labels: dict[str, list[Path]] = {}
-    homeless = []
+    homeless, left_out = [], []
     images = [ImageUids.of_images(one.headers) for one in scan.series]
     meant = {place for place, one in enumerate(scan.series) if not series or one.is_meant(series)}
     if not meant:
@@ -228,7 +228,8 @@ def pair_dicom(
         raise PyrasegError(f"--series {shlex.quote(';'.join(series))} means none of the series in {folder}: {listed}.")
     for path in scan.label_objects:
         references = read_references(path)
-        found = [place for place in images_of(references, images) if place in meant]
+        drawn = images_of(references, images)
+        found = [place for place in drawn if place in meant]
         if not found and drawn_on == "frame_of_reference":
             frames = references.frames_of_reference
             found = [place for place in sorted(meant) if frames & images[place].frames_of_reference]
@@ -240,10 +241,21 @@ def pair_dicom(
         if found:
             labels.setdefault(scan.series[found[0]].uid, []).append(path)
         else:
-            homeless.append(path)
+            (left_out if drawn else homeless).append(path)
     if homeless:
         logger.warning(
             "%d SEG or RTSTRUCT objects refer to no series in the folder, such as %s", len(homeless), homeless[0]
+        )
+    if left_out:
+        logger.warning(
+            "%d SEG or RTSTRUCT objects refer to series that --series leaves out, such as %s; they are left out, too",
+            len(left_out), left_out[0],
+        )  # fmt: skip
+    if not labels and left_out:
+        raise PyrasegError(
+            f"{folder} has {len(meant)} series that --series {shlex.quote(';'.join(series))} means, but none with a "
+            f"label: {len(left_out)} SEG or RTSTRUCT objects refer to other series, such as {left_out[0]}. Choose "
+            "those with --series, or say --drawn_on frame_of_reference where the patient did not move between the two."
         )
     if not labels:
         raise PyrasegError(

@@ -4,7 +4,7 @@
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os.path import abspath, commonpath
 from pathlib import Path
@@ -144,20 +144,20 @@ def search_inputs(
         _require_meant(chosen, scan, wanted)
         others = len(scan.series) + len(found) - len(chosen)
         logger.warning("--series means %d of the inputs in %s; %d others are left out", len(chosen), path, others)
-        found, faulty, entries = [], [], []
-    names = _series_names(scan.series, root)  # of all, so that a series has the same one whatever is chosen
-    meant = {one.uid for one in chosen}
-    found += [
-        {"image": one.found, "name": name} for one, name in zip(scan.series, names, strict=True) if one.uid in meant
-    ]
-    found += [
+        faulty, entries = [], []
+    series_names = _series_names(scan.series, root)
+    found += [{"image": one.found, "name": name} for one, name in zip(scan.series, series_names, strict=True)]
+    images = sorted(found, key=_first_file)
+    meant = {one.files[0].as_posix() for one in chosen} if wanted else set(map(_first_file, images))
+    images = _named_apart(images, meant)  # all are named, so that each has the same name whatever is chosen
+    faults = [
         {"fault": _fault(file, reason), "name": file.relative_to(root).as_posix()}
         for file, reason in faulty
         if file not in sidecars
     ]
     empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
-    found += [{"fault": "is an empty folder", "name": folder.relative_to(root).as_posix()} for folder in empty]
-    if not any("image" in item for item in found):
+    faults += [{"fault": "is an empty folder", "name": folder.relative_to(root).as_posix()} for folder in empty]
+    if not images:
         known = "Images are DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF and WebP"
         if path.is_file():
             raise PyrasegError(f"{path} is no image (found: {', '.join(scan.skipped)}). {known}. Give another file.")
@@ -167,15 +167,12 @@ def search_inputs(
         kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         logger.warning("Left out, because they are not images: %s", listed)
-    images = sorted((item for item in found if "image" in item), key=_first_file)
     protect([*named, *detached, *(file for one in scan.series for file in one.files)])
-    _name(images)
     if output is not None:
         with protecting_inputs():  # whether a run is open or not
             protect(detached)
             require_apart(images, path, output, left_out=output)
     names = {item["name"] for item in images}
-    faults = [item for item in found if "fault" in item]
     for item in faults:  # the books of a run are kept by name
         item["name"] += " (no image)" if item["name"] in names else ""
     by_first = {one.files[0].as_posix(): one for one in chosen}
@@ -245,10 +242,14 @@ def _first_file(item: dict[str, Any]) -> str:
     return _files_of(item)[0].as_posix()
 
 
-def _name(images: list[dict[str, Any]]) -> None:
-    """Give every input a name of its own, and log the names that are not theirs."""
+def _named_apart(images: list[dict[str, Any]], meant: Collection[str]) -> list[dict[str, Any]]:
+    """Give every input a name of its own; return those whose first file is meant, and log names that are not theirs."""
     own = [item["name"] for item in images]
+    kept = []
     for item, name in zip(images, distinct_names(own), strict=True):
+        if _first_file(item) not in meant:
+            continue
+        kept.append({**item, "name": name})
         if name != item["name"]:
             logger.warning(
                 "Results of %s are called %s, since %s would stand for more than one input",
@@ -256,7 +257,7 @@ def _name(images: list[dict[str, Any]]) -> None:
                 name,
                 item["name"],
             )
-            item["name"] = name
+    return kept
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -28,9 +28,15 @@ from bundle.pyraseg_tools.pacs import (
 
 
 class Archive(Protocol):
-    """What a label server asks of the place where images are. `name` is what it is called, for people."""
+    """What a label server asks of the place where images are.
+
+    Attributes:
+        name: what it is called, for people.
+        others: the images beside the series that were found last, to which a label may belong instead.
+    """
 
     name: str
+    others: list[ImageUids]
 
     def series(self) -> list[RemoteSeries]:
         """Return the series to label."""
@@ -66,12 +72,15 @@ class PacsArchive:
         self.wanted = series
         #: The studies of the series that were found last.
         self.studies: set[str] = set()
+        self.others: list[ImageUids] = []
         self._known: dict[tuple[str, str], list[RemoteLabel]] = {}
 
     def series(self) -> list[RemoteSeries]:
-        found = find_series(self.client, self.filters, series=self.wanted)
-        self.studies = {series.study_uid for series in found}
-        return found
+        found = find_series(self.client, self.filters)
+        served = [series for series in found if not self.wanted or series.is_meant(self.wanted)]
+        self.others = [series.uids for series in found if series not in served]
+        self.studies = {series.study_uid for series in served}
+        return served
 
     def labels(self) -> list[RemoteLabel]:
         labels = []
@@ -104,6 +113,7 @@ class FolderArchive:
         self.name = str(folder)
         self.wanted = series
         self.folder = folder
+        self.others: list[ImageUids] = []
         self._files: dict[Path, int] = {}
         self._scan = Scan(folder, (), {})
         self._known: dict[tuple[Path, int], RemoteLabel] = {}
@@ -122,12 +132,14 @@ class FolderArchive:
         return self._scan
 
     def series(self) -> list[RemoteSeries]:
-        return [
-            RemoteSeries(series.study_uid, uid, series.modality, len(series.files), ImageUids.of_images(series.headers))
-            for series in self._scanned().series
-            if (uid := _image_id(series))  # nothing could refer to another one
-            and (not self.wanted or series.is_meant(self.wanted))
-        ]
+        served, self.others = [], []
+        for series in self._scanned().series:
+            uid, uids = _image_id(series), ImageUids.of_images(series.headers)
+            if uid and (not self.wanted or series.is_meant(self.wanted)):  # no client could call one without a UID
+                served.append(RemoteSeries(series.study_uid, uid, series.modality, len(series.files), uids))
+            else:
+                self.others.append(uids)
+        return served
 
     def labels(self) -> list[RemoteLabel]:
         found = [*self._scanned().skipped_files.get("SEG object", ()), *(self.folder / "labels").glob("*.dcm")]

@@ -83,7 +83,8 @@ class DicomDatastore(Datastore):
             self._series = {one.uid: one for one in found if UID.fullmatch(one.uid) and one not in self._unusable}
             labels = [label for label in self.archive.labels() if UID.fullmatch(label.uid)]
             self._labels = sorted(labels, key=lambda label: (label.written, label.uid), reverse=True)
-            self._labels_by_image = labels_by_series(list(self._series.values()), self._labels)
+            # All that were found count, of which some cannot be used: a label of such a one belongs to no other
+            self._labels_by_image = labels_by_series(found, self._labels, others=self.archive.others)
             self._looked = time.monotonic()
 
     def _listed(self, image_id: str) -> RemoteSeries:

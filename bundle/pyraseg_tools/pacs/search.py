@@ -33,6 +33,10 @@ class RemoteSeries:
     number: str = field(default="", compare=False)
     description: str = field(default="", compare=False, repr=False)
 
+    def is_meant(self, wanted: Sequence[str]) -> bool:
+        """Return whether the series is one of those that texts stand for, see `dicom.is_meant`."""
+        return is_meant(wanted, uids=[self.uid], number=self.number, description=self.description)
+
 
 def parse_filters(items: Sequence[str]) -> dict[str, str]:
     """Return filters from texts KEYWORD=VALUE; a value is as QIDO-RS has it, `20260101-` for one.
@@ -85,9 +89,7 @@ def find_series(
     return sorted(
         one
         for one in found
-        if one.modality not in NON_IMAGES
-        and _is_wanted(one, filters)
-        and (not series or is_meant(series, uids=[one.uid], number=one.number, description=one.description))
+        if one.modality not in NON_IMAGES and _is_wanted(one, filters) and (not series or one.is_meant(series))
     )
 
 
@@ -177,12 +179,22 @@ def read_label_series(client: DICOMwebClient, study_uid: str, series_uid: str) -
         return [label_of(Dataset.from_json(item)) for item in client.retrieve_series_metadata(study_uid, series_uid)]
 
 
-def labels_by_series(series: Sequence[RemoteSeries], labels: Iterable[RemoteLabel]) -> dict[str, list[RemoteLabel]]:
-    """Return the labels of each series, by its UID; those of none of them are left out."""
+def labels_by_series(
+    series: Sequence[RemoteSeries], labels: Iterable[RemoteLabel], *, others: Sequence[ImageUids] = ()
+) -> dict[str, list[RemoteLabel]]:
+    """Return the labels of each series, by its UID; those of none of them are left out.
+
+    Args:
+        series: that may have labels.
+        labels: of these series and others.
+        others: images beside the series, left out by a choice, to which a label may belong instead.
+    """
     found: dict[str, list[RemoteLabel]] = {one.uid: [] for one in series}
+    images = [*(one.uids for one in series), *others]
     for label in labels:
-        for place in images_of(label.references, [one.uids for one in series]):
-            found[series[place].uid].append(label)
+        for place in images_of(label.references, images):
+            if place < len(series):
+                found[series[place].uid].append(label)
     return found
 
 

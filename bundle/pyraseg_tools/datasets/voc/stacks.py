@@ -99,16 +99,22 @@ def plan_stacks(
     if not meant:
         listed = "; ".join(map(str, scan.series[:MOST_LISTED])) + " ..." * (len(scan.series) > MOST_LISTED)
         raise PyrasegError(f"--series {';'.join(series)!r} means none of the series in {scan.path}: {listed}.")
-    stacks = [replace(stack, select=select or {}) for one in meant for stack in _stacks_of(one)]
-    stacks, named = _apply_table(stacks, table, scan.path)
+    split = {place: _stacks_of(one) for place, one in enumerate(scan.series)}
     orphans: tuple[Path, ...] = ()
+    if with_labels:  # against all series: a label of one that is left out belongs to no other
+        split, orphans = _by_reference(scan.label_objects, split)
+    stacks = [
+        replace(stack, select=select or {})
+        for place, one in enumerate(scan.series)
+        if one in meant
+        for stack in split[place]
+    ]
+    stacks, named = _apply_table(stacks, table, scan.path)
     if with_labels:
-        referring, orphans = _by_reference(scan.label_objects, stacks)
         given = {label for stack in named for label in stack.labels}
         orphans = tuple(path for path in orphans if path.resolve() not in given)
         stacks = [
-            stack if stack in named else replace(stack, labels=_labels_of(stack, referring[place], label_pattern))
-            for place, stack in enumerate(stacks)
+            stack if stack in named else replace(stack, labels=_labels_of(stack, label_pattern)) for stack in stacks
         ]
     return Plan(_named(stacks, group_by, seed), orphans, scan.skipped_files.get("unreadable", ()))
 
@@ -141,11 +147,16 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 
 def _stacks_of(series: Series) -> list[Stack]:
-    """Return a series as one stack, or file by file where no file has a patient position."""
-    members = list(zip(series.files, series.headers, strict=True))
-    if len(members) == 1 or any(_has_place(header) for header in series.headers):
+    """Return a series as one stack, or file by file where no file has a patient position.
+
+    The files of a concatenation are one image (PS3.3 C.7.6.16.1.3), and so stay together.
+    """
+    if any(_has_place(header) for header in series.headers):
         return [Stack(*_called(series), series.files, series.headers)]
-    return [Stack(*_called(series), (file,), (header,)) for file, header in members]
+    images: dict[object, dict[Path, Dataset]] = defaultdict(dict)
+    for file, header in zip(series.files, series.headers, strict=True):
+        images[str(header.get("ConcatenationUID") or "") or file][file] = header
+    return [Stack(*_called(series), tuple(parts), tuple(parts.values())) for parts in images.values()]
 
 
 def _called(series: Series) -> tuple[str, str, str, str]:
@@ -198,9 +209,11 @@ def _drawn_on(row: Mapping[str, str]) -> str:
     return drawn_on
 
 
-def _by_reference(objects: Sequence[Path], stacks: Sequence[Stack]) -> tuple[dict[int, list[Path]], tuple[Path, ...]]:
-    """Return the label objects of each stack, by its place in the list, and those that refer to none."""
-    images = [ImageUids.of_images(stack.headers) for stack in stacks]
+def _by_reference(
+    objects: Sequence[Path], stacks: Mapping[int, Sequence[Stack]]
+) -> tuple[dict[int, list[Stack]], tuple[Path, ...]]:
+    """Return the stacks of each series with the label objects that refer to them, and those that refer to none."""
+    images = [ImageUids.of_images(stack.headers) for of_series in stacks.values() for stack in of_series]
     referring, orphans = defaultdict(list), []
     for path in objects:
         places = images_of(read_references(path), images)
@@ -208,12 +221,16 @@ def _by_reference(objects: Sequence[Path], stacks: Sequence[Stack]) -> tuple[dic
             referring[place].append(path)
         if not places:
             orphans.append(path)
-    return referring, tuple(orphans)
+    labels = (tuple(referring[place]) for place in range(len(images)))
+    labeled = {
+        series: [replace(stack, labels=next(labels)) for stack in of_series] for series, of_series in stacks.items()
+    }
+    return labeled, tuple(orphans)
 
 
-def _labels_of(stack: Stack, referring: Sequence[Path], pattern: str | None) -> tuple[Path, ...]:
+def _labels_of(stack: Stack, pattern: str | None) -> tuple[Path, ...]:
     path = None if pattern is None else _fill(pattern, stack)
-    return (*referring, path) if path and path.exists() and path not in referring else tuple(referring)
+    return (*stack.labels, path) if path and path.exists() and path not in stack.labels else stack.labels
 
 
 def _fill(pattern: str, stack: Stack) -> Path | None:

@@ -103,6 +103,17 @@ def test_projections_of_one_series_stand_alone(tmp_path):
     assert [stack.labels for stack in plan(tmp_path, label_pattern="{stem}.png").stacks] == [(), (tmp_path / "1.png",)]
 
 
+@pytest.mark.parametrize("modality", ["XA", "MR"])
+def test_a_concatenation_without_a_place_is_one_stack(tmp_path, modality):
+    """Its parts are one image (PS3.3 C.7.6.16.1.3); what stands beside it in the series is another one."""
+    for number in range(3):
+        part = {"ConcatenationUID": uid("concatenation"), "InConcatenationNumber": number + 1} if number < 2 else {}
+        write_image(tmp_path / f"{number}.dcm", np.zeros((2, 8, 6), np.uint16), SOPInstanceUID=uid("part", number),
+                    Modality=modality, FrameOfReferenceUID=None, PatientID="A", **part)  # fmt: skip
+    found = [tuple(file.name for file in stack.files) for stack in plan(tmp_path).stacks]
+    assert sorted(found) == [("0.dcm", "1.dcm"), ("2.dcm",)]
+
+
 # --- the table ---
 
 
