@@ -54,7 +54,7 @@ def test_a_pattern_tells_the_patients_of_files_and_of_nothing_else(tmp_path, cap
     with pytest.raises(PyrasegError, match="DICOM series are grouped by Patient ID"):
         look_at_folder(tmp_path / "series", "^(.+)_[ab]$")
     assert look_at_folder(tmp_path / "series") == {"dicom": "true"}
-    with pytest.raises(PyrasegError, match="--series 'portal;9' means none of the series in .*series: .*CT, "):
+    with pytest.raises(PyrasegError, match=r"--series 'portal;9' means none of the series in .*series: .*CT, "):
         look_at_folder(tmp_path / "series", series="portal; 9")
 
 
