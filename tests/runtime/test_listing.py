@@ -120,6 +120,12 @@ def test_what_no_series_is_called_is_refused_with_what_there_is(study, series):
         assert f"--series {shlex.quote(series)}" in message and 'number 5, "Portal venous 1.5"' in message
 
 
+def test_each_of_several_texts_means_a_series(study):
+    with pytest.raises(PyrasegError, match=r"--series 7 means none of the series"):
+        find_inputs(study, series="5; 7")
+    assert read_series(study, series="5; 7").series_uid == "1.2.5"  # one of several, as each case has its own
+
+
 def test_the_advice_of_a_folder_with_several_series_is_right(study):
     with pytest.raises(PyrasegError) as caught:
         read_series(study)

@@ -105,7 +105,7 @@ def in_stack(
 
 def _choose(scan: Scan, wanted: Sequence[str]) -> Series:
     """Return the series that some texts mean, or the only one."""
-    found = those_meant(scan.series, wanted, scan.path)
+    found = those_meant(scan.series, wanted, scan.path, any_of=True)
     if len(found) == 1:
         return found[0]
     meant = f" that --series {shlex.quote(';'.join(wanted))} means" * bool(wanted)

@@ -57,21 +57,30 @@ def is_meant(wanted: Sequence[str], *, uids: Collection[str], number: str, descr
     return False
 
 
-def those_meant(series: Sequence[NamedSeries], wanted: Sequence[str], where: str | PathLike[str]) -> list[NamedSeries]:
+def those_meant(
+    series: Sequence[NamedSeries], wanted: Sequence[str], where: str | PathLike[str], *, any_of: bool = False
+) -> list[NamedSeries]:
     """Return those of some series that texts stand for; all where there is no text.
 
+    Args:
+        series: to choose from.
+        wanted: the texts.
+        where: they lie, for messages.
+        any_of: one text that stands for a series is enough, as where each case has its own of several.
+
     Raises:
-        PyrasegError: the texts stand for none of the series, which lie `where` says.
+        PyrasegError: a text stands for none of the series; with `any_of`, all do.
     """
-    found = [one for one in series if not wanted or one.is_meant(wanted)]
-    if wanted and not found:
+    missed = [one for one in wanted if not any(own.is_meant([one]) for own in series)]
+    if missed and (not any_of or len(missed) == len(wanted)):
         more = f"; and {len(series) - MOST_LISTED} more" * (len(series) > MOST_LISTED)
         listed = "; ".join(map(str, series[:MOST_LISTED])) + more
         raise PyrasegError(
-            f"--series {shlex.quote(';'.join(wanted))} means none of the series in {where}: {listed or 'it has none'}. "
-            "Give the number, the description or the UID of one; `pyraseg list` shows them."
+            f"--series {shlex.quote(';'.join(missed))} means none of the series in {where}: {listed or 'it has none'}. "
+            "Give the number, the description (* stands for a semicolon in it) or the UID of one; `pyraseg list` shows "
+            "them."
         )
-    return found
+    return [one for one in series if not wanted or one.is_meant(wanted)]
 
 
 def _folded(text: str) -> str:
