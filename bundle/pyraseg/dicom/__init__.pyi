@@ -59,3 +59,4 @@ from .source import slice_planes as slice_planes
 from .wanted import ChosenPath as ChosenPath
 from .wanted import is_meant as is_meant
 from .wanted import read_wanted as read_wanted
+from .wanted import those_meant as those_meant

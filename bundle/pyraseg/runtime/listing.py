@@ -59,7 +59,7 @@ class Listing:
 
 
 def list_inputs(path: str | Path, *, series: Any = None, select: Any = None) -> Listing:
-    """Return what `find_inputs` finds at a path, with what can be known of it without its pixels.
+    """Return what `find_inputs` finds at a path, with what `series_facts` tells of its series.
 
     Raises:
         PyrasegError: as `find_inputs`.
