@@ -54,6 +54,8 @@ def test_a_pattern_tells_the_patients_of_files_and_of_nothing_else(tmp_path, cap
     with pytest.raises(PyrasegError, match="DICOM series are grouped by Patient ID"):
         look_at_folder(tmp_path / "series", "^(.+)_[ab]$")
     assert look_at_folder(tmp_path / "series") == {"dicom": "true"}
+    with pytest.raises(PyrasegError, match=r"--series 'portal;9' means none of the series in .*series: .*CT, "):
+        look_at_folder(tmp_path / "series", series="portal; 9")
 
 
 def test_a_folder_without_images_is_told(tmp_path):

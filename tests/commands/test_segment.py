@@ -15,6 +15,7 @@ from bundle.pyraseg.core import ModelSettings, PyrasegError
 from bundle.pyraseg.workflow import read_config
 from bundle.pyraseg_tools.datasets import write_photograph_study
 from tests.helpers.commands import ROOT
+from tests.helpers.dicom_files import write_image
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def untrained(path: Path) -> Path:
 def test_a_photograph_and_nothing_else(drawn, capsys):
     assert main(["segment", str(drawn), "out"]) == 0
     said = capsys.readouterr().out
+    assert "left out" not in said
     assert "the model dermoscopy" in said and "Trained on: ISIC 2017" in said and "Not for diagnosis" in said
     truth = drawn.parents[1] / "masks" / f"{drawn.stem}_segmentation.png"
     assert dice(Path("out", f"{drawn.stem}.png"), truth) > 0.8
@@ -61,9 +63,12 @@ def test_a_photograph_and_nothing_else(drawn, capsys):
 
 def test_both_kinds_in_a_folder(drawn, capsys):
     volume(drawn.parent)
+    for k in range(4):  # headers of slices without pixels, which the search cannot take for an image
+        write_image(drawn.parent / "ct" / f"{k}.dcm", np.zeros((8, 8), np.int16), Rows=None, Columns=None)
     untrained(Path("models", "model.pt"))
     assert main(["segment", str(drawn.parent), "out", "--outputs", "labels"]) == 0
     said = capsys.readouterr().out
+    assert "left out: 4 CT object without an image (ct/0.dcm, ct/1.dcm, ct/2.dcm and 1 more)" in said
     assert "Photographs (1)" in said and "Series and volumes (1)" in said and "trained here" in said
     assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {
         f"dermoscopy/{drawn.stem}.png", "model/made_up.nii.gz",

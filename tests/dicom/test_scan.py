@@ -84,4 +84,4 @@ def test_refuses_several_series_without_a_choice(tmp_path):
     assert '1.2.4 (CT, 2 slices of 32x40, "***")' in message
     assert "--series 1.2.3" in message
     assert len(read_series(tmp_path, series="1.2.4").pixels) == 2
-    assert "no series that --series 1.2.5 means" in refusal(tmp_path, series="1.2.5")
+    assert "--series 1.2.5 means none of the series in" in refusal(tmp_path, series="1.2.5")

@@ -46,15 +46,17 @@ def test_what_is_no_image_is_named_with_its_fault(folder):
 
 
 def test_files_that_accompany_images_are_counted_once_and_no_inputs(folder, caplog):
+    caplog.set_level("INFO")
     items = find_inputs(folder)
     assert not {"notes.txt", "more.JSON", "Thumbs.db", "README"} & {item["name"] for item in items}
-    (told,) = [record.getMessage() for record in caplog.records if "not images" in record.getMessage()]
-    assert told.endswith("because they are not images: 1 .db, 1 .json, 1 .txt, 1 README")
+    (told,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert told == "left out: 4 beside the images (README, Thumbs.db, more.JSON and 1 more)"
 
 
 def test_an_image_is_one_whatever_it_is_called(tmp_path, caplog):
     write_image(tmp_path / "slice.txt", np.zeros((8, 6), np.int16), SeriesInstanceUID=uid("text"))
-    assert [item["name"] for item in find_inputs(tmp_path)] == ["slice.txt"] and "not images" not in caplog.text
+    caplog.set_level("INFO")
+    assert [item["name"] for item in find_inputs(tmp_path)] == ["slice.txt"] and "left out" not in caplog.text
 
 
 def test_a_broken_input_stops_no_other(folder):

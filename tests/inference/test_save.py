@@ -14,6 +14,7 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError, mendable
+from bundle.pyraseg.dicom.geometry import NoRegularGrid
 from bundle.pyraseg.inference.inputs import InputDataset, SegmentOne, Tally, describe
 from bundle.pyraseg.inference.prediction import Prediction, SavePredictions
 from bundle.pyraseg.inference.writers.first_look import WORK, VolumeTable
@@ -70,13 +71,41 @@ def test_a_writer_that_fails_stops_no_other(tmp_path, caplog):
         if prediction.name == "d":
             raise ZeroDivisionError("Secret^Name")
 
+    caplog.set_level("INFO")
     tally = run(tmp_path, {"odd": refuse, "labels": LabelMapWriter(), "also": refuse}, network=lambda images: images)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.png", "d.png"]
     assert tally.failures["b"] == ["no odd, also: this one not"]
     assert list(tally.failures) == ["b", "d"]
+    assert "4 of 4 inputs segmented, 2 of them without an output that was asked for" in caplog.text
+    with pytest.raises(PyrasegError, match="2 of 4 inputs were segmented, but lack an output:\n  b: no odd, also: "):
+        tally.require_all()
     (reason,) = tally.failures["d"]
     assert reason.startswith("no odd, also: an unexpected ZeroDivisionError at test_save.py:")
     assert "Secret" not in caplog.text
+
+
+def test_the_books_are_true_of_slices_on_no_grid_and_keep_all_of_an_advice(tmp_path, caplog):
+    """With a DICOM SEG nothing is lacking; without one the message ends with what to do, however long it is."""
+    advice = f"{'apart ' * 100}DICOM SEG has: ask for that."
+
+    def no_grid(prediction: Prediction) -> None:
+        raise NoRegularGrid(advice)
+
+    def seg(prediction: Prediction) -> list[Path]:
+        path = prediction.stem.with_name(f"{prediction.name}_seg.dcm")
+        path.touch()
+        return [path]
+
+    caplog.set_level("INFO")
+    tally = run(tmp_path, {"labels": no_grid, "seg": seg}, network=lambda images: images)
+    tally.require_all()
+    assert "a -> a_seg.dcm (no labels: its slices are on no regular grid" in caplog.text
+    assert "4 of 4 inputs segmented (" in caplog.text
+    tally = run(tmp_path, {"labels": no_grid, "overlay": seg}, network=lambda images: images)
+    with pytest.raises(PyrasegError, match=r"4 of 4 inputs were segmented, but lack an output:") as told:
+        tally.require_all()
+    assert str(told.value).count(advice) == 4
+    assert "4 of 4 inputs segmented, 4 of them without" in caplog.text
 
 
 def test_writing_goes_on_while_the_next_input_is_segmented(tmp_path):

@@ -120,6 +120,12 @@ def test_what_no_series_is_called_is_refused_with_what_there_is(study, series):
         assert f"--series {shlex.quote(series)}" in message and 'number 5, "Portal venous 1.5"' in message
 
 
+def test_each_of_several_texts_means_a_series(study):
+    with pytest.raises(PyrasegError, match=r"--series 7 means none of the series"):
+        find_inputs(study, series="5; 7")
+    assert read_series(study, series="5; 7").series_uid == "1.2.5"  # one of several, as each case has its own
+
+
 def test_the_advice_of_a_folder_with_several_series_is_right(study):
     with pytest.raises(PyrasegError) as caught:
         read_series(study)
@@ -148,7 +154,17 @@ def test_series_that_are_called_alike_get_numbers(tmp_path):
     for number in (1, 2):
         own = {"SeriesInstanceUID": f"1.2.{number}", "SeriesNumber": 3, "SeriesDescription": "a/b: \\ ü *"}
         write_series(tmp_path / "x", STACK, names=names(number), **own)
-    assert [item["name"] for item in find_inputs(tmp_path)] == ["x_3_a_b_ü_1", "x_3_a_b_ü_2"]
+    expected = ["x_3_a_b_ü_1", "x_3_a_b_ü_2"]
+    assert [item["name"] for item in find_inputs(tmp_path)] == expected
+    chosen = [find_inputs(tmp_path, series=f"1.2.{number}") for number in (1, 2)]
+    assert [item["name"] for (item,) in chosen] == expected  # lest the results of one replace the other's
+
+
+def test_a_name_that_an_image_of_another_format_has_is_not_taken_either(tmp_path):
+    write_series(tmp_path / "x", STACK, SeriesInstanceUID="1.2.1")
+    (tmp_path / "x.nii.gz").touch()
+    (series,) = (item for item in find_inputs(tmp_path) if not isinstance(item["image"], str))
+    assert find_inputs(tmp_path, series="1.2.1")[0]["name"] == series["name"] != "x"
 
 
 def test_one_that_cannot_be_read_keeps_no_other_from_being_listed(tmp_path):
@@ -163,6 +179,64 @@ def test_one_that_cannot_be_read_keeps_no_other_from_being_listed(tmp_path):
     assert "mixes pixel spacings" in problems["mixed"] and "ImagePositionPatient" in problems["odd"]
     assert found.files == [("photo", str(tmp_path / "photo.png"))]
     assert [name for name, _ in found.faults] == ["broken.dcm"]
+
+
+def two_in_each_place(folder, **changes):
+    """Write ten slices in five places, of which nothing but what is given tells two stacks."""
+    write_series(folder, np.concatenate([STACK, STACK + 9]), per_slice=lambda k: {
+        "ImagePositionPatient": [0, 0, 3 * (k % 5)], **{name: values[k // 5] for name, values in changes.items()},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "agents",
+    [("OMNI; 350", "none; 0"), ("KVP=1;KVP=2", "a;"), ("#1", "#2"), ("::1", "::2"), (["A", ""], ["B", ""])],
+    ids=lambda agents: str(agents[0]),
+)
+def test_values_that_cannot_be_typed_are_no_choices(tmp_path, agents):
+    two_in_each_place(tmp_path / "odd", ContrastBolusAgent=agents, SeriesInstanceUID=("1.2.1", "1.2.1"))
+    write_series(tmp_path / "fine", STACK, SeriesInstanceUID="1.2.2")
+    assert len(find_inputs(tmp_path)) == 2
+    (_, fine), (_, odd) = list_inputs(tmp_path).series
+    assert fine.problem == "" and "contrast phases" in odd.problem
+    assert len(odd.choices) == 2  # by the numbers of the images
+    for select, count in odd.choices:
+        assert len(read_series(tmp_path / "odd", select=select).pixels) == count == 5
+
+
+def test_a_choice_that_is_refused_keeps_no_other_series_from_being_listed(tmp_path):
+    """What Python selects by need not be possible to type."""
+    two_in_each_place(tmp_path / "odd", EchoTime=(2.3, 4.6), ContrastBolusAgent=("OMNI; 350",) * 2)
+    write_series(tmp_path / "fine", STACK, SeriesInstanceUID="1.2.2", ContrastBolusAgent="OMNI; 350")
+    (_, fine), (_, odd) = list_inputs(tmp_path, select={"ContrastBolusAgent": "OMNI; 350"}).series
+    assert fine.problem == "" and fine.size == (32, 40, 5)
+    assert "several echoes" in odd.problem and "The option select is" in odd.problem and odd.choices == ()
+
+
+@pytest.mark.parametrize("kind", ["a frame of reference for each", "two acquisitions of two patients each"])
+def test_choices_of_several_patients_are_not_offered(tmp_path, kind):
+    """Two patients without a name, between whose slices lie half a thickness, each of them numbered from 1."""
+    for patient in range(2):
+        for acquisition in range(1 if "frame" in kind else 2):
+            write_series(
+                tmp_path / "odd", STACK + patient, names=[f"{patient}{acquisition}{k}" for k in range(5)],
+                origin=(0, 0, 1.5 * patient), slice_step=3, SliceThickness=3, AcquisitionNumber=acquisition,
+                PatientID=None, PatientName=None, per_slice=lambda k, patient=patient: (
+                    {"FrameOfReferenceUID": uid(patient, k)} if "frame" in kind else {}),
+            )  # fmt: skip
+    write_series(tmp_path / "fine", STACK, SeriesInstanceUID="1.2.2")
+    assert len(find_inputs(tmp_path)) == 2
+    found = dict(list_inputs(tmp_path).series)
+    assert found["fine"].problem == ""
+    assert found["odd"].choices == ()
+    assert "--select" not in found["odd"].problem and "Move the files of" in found["odd"].problem
+
+
+def test_slices_of_a_tomography_without_places_are_no_choice(tmp_path):
+    for width in (40, 20):
+        write_series(tmp_path, STACK[:, :, :width], names=[f"{width}{k}" for k in range(5)], ImagePositionPatient=None)
+    ((_, facts),) = list_inputs(tmp_path).series
+    assert "image sizes" in facts.problem and facts.choices == ()
 
 
 def test_descriptions_without_the_words_of_names(tmp_path):

@@ -206,12 +206,13 @@ def test_a_dicom_segmentation(name, models, tmp_path):
 # --- a folder of everything, and what goes wrong ---
 
 
-def test_a_folder_of_everything(models, tmp_path, capsys):
+def test_a_folder_of_everything(models, tmp_path, capsys, caplog):
     root = tmp_path / "in"
     for case in "ab":
         series(root / case / "ct", SeriesInstanceUID=uid(case), PatientName="ZEBRA^STRIPED", PatientID="ZEBRA")
     (root / "lost.dcm").write_text("not an image")
     (root / "none").mkdir()
+    write_image(root / "a" / "scout.dcm", gray()[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     Image.new("RGB", (30, 20)).save(root / "p.jpg")
     nib.save(nib.Nifti1Image(gray(), np.eye(4)), root / "n.nii.gz")
     own = {"SeriesInstanceUID": uid("cut"), "PatientName": "ZEBRA^STRIPED"}
@@ -225,9 +226,10 @@ def test_a_folder_of_everything(models, tmp_path, capsys):
     ]
     assert not [path for path in root.rglob(".*")]  # nothing half-written is left
     assert "2 of 7 inputs segmented, written to" in told.out
+    assert "left out: 1 localizer (a/scout.dcm)" in caplog.text
     assert told.err.splitlines()[-1] == "pyraseg: 5 failed: cut, lost.dcm, n, none, p"
     for name, reason in [
-        ("cut", "cannot be decoded"), ("n", "The full bundle reads NIfTI"), ("none", "is an empty folder"),
+        ("cut", "is 300 bytes shorter"), ("n", "The full bundle reads NIfTI"), ("none", "is an empty folder"),
         ("lost.dcm", "is not DICOM"), ("p", "no patient position"),
     ]:  # fmt: skip
         assert any(line.startswith(f"{name}: failed, ") and reason in line for line in told.err.splitlines())

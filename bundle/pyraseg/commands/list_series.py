@@ -5,7 +5,8 @@ pyraseg list studies
 
 Each series has a line with the name of its results, its modality, number, description, body part, size, spacing and
 UID. Below it stands which phases, echoes or stacks can be chosen with --select, and why a series is not read. Headers
-alone are read. Programs that take --series choose a series by its number, its description ('portal*') or its UID.
+are read, and pixels only where slices in one place seem to be stored twice. Programs that take --series choose a series
+by its number, its description ('portal*') or its UID.
 
 Names and IDs of patients and physicians are not shown: their words in a description are replaced by ***.
 """

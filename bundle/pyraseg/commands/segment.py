@@ -104,6 +104,8 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
     found = search_inputs(source, leave_out=target, series=series, select=select)
     if found.series:
         print("\n".join(found.table(select)), flush=True)
+    if found.skipped:
+        print("\n".join(found.left_out()), flush=True)
     for item in found.items:
         image = item.get("image")
         parts[isinstance(image, str) and image.lower().endswith(PHOTOGRAPH)].append(item)

@@ -17,13 +17,11 @@ from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists.nnunet import find_nnunet, is_nnunet, require_one_channel
-from bundle.pyraseg.dicom import Scan, Series, find_series
+from bundle.pyraseg.dicom import Scan, Series, find_series, those_meant
 from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
 
 logger = logging.getLogger(__name__)
 
-#: Series that a message lists.
-MOST_LISTED = 4
 #: What the masks of the ISIC challenges are called: the image's name, and this.
 ISIC_MASK = "_segmentation.png"
 #: The layouts that a `dataset.json` describes, in words.
@@ -222,10 +220,8 @@ def pair_dicom(
     labels: dict[str, list[Path]] = {}
     homeless, left_out = [], []
     images = [ImageUids.of_images(one.headers) for one in scan.series]
-    meant = {place for place, one in enumerate(scan.series) if not series or one.is_meant(series)}
-    if not meant:
-        listed = "; ".join(map(str, scan.series[:MOST_LISTED])) + " ..." * (len(scan.series) > MOST_LISTED)
-        raise PyrasegError(f"--series {shlex.quote(';'.join(series))} means none of the series in {folder}: {listed}.")
+    chosen = those_meant(scan.series, series, folder)
+    meant = {place for place, one in enumerate(scan.series) if one in chosen}
     for path in scan.label_objects:
         references = read_references(path)
         drawn = images_of(references, images)

@@ -10,6 +10,7 @@ from .found import FoundFile as FoundFile
 from .found import as_file as as_file
 from .frames import find_header as find_header
 from .geometry import Geometry as Geometry
+from .geometry import NoRegularGrid as NoRegularGrid
 from .geometry import Plane as Plane
 from .geometry import frame_planes as frame_planes
 from .geometry import stack_geometry as stack_geometry
@@ -58,3 +59,4 @@ from .source import slice_planes as slice_planes
 from .wanted import ChosenPath as ChosenPath
 from .wanted import is_meant as is_meant
 from .wanted import read_wanted as read_wanted
+from .wanted import those_meant as those_meant

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames of one series in the order of their places, from headers alone, or why they cannot stand in one stack."""
+"""The frames of one series in the order of their places, by their headers, or why they cannot stand in one stack."""
 
 import logging
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from bundle.pyraseg.dicom.selection import (
     typed,
 )
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC
-from bundle.pyraseg.dicom.wanted import ChosenPath, read_wanted
+from bundle.pyraseg.dicom.wanted import ChosenPath, read_wanted, those_meant
 
 LOGGER = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def arrange_series(
     series: object = None,
     select: str | Selection | None = None,
 ) -> tuple[Series, list[Frame], Geometry | None]:
-    """Return a series, its frames in order and their geometry, from headers alone; see `series.read_series`."""
+    """Return a series, its frames in order and their geometry, by their headers; see `series.read_series`."""
     if isinstance(path, ChosenPath) or (not isinstance(path, str | Path) and len(path) == 1):
         chosen = path if isinstance(path, ChosenPath) else path[0]
         if isinstance(chosen, ChosenPath):  # what is said of one case comes before what is said of all
@@ -81,6 +82,8 @@ def in_stack(
 ) -> tuple[Series, list[Frame], Geometry | None]:
     """Return a series, those of its frames that are selected, in order, and their geometry.
 
+    Pixels are decoded only where slices in one place seem to be stored twice, and then of some of them.
+
     Args:
         series: whose headers have what is selected by.
         select: see `read_selection`.
@@ -103,16 +106,10 @@ def in_stack(
 
 def _choose(scan: Scan, wanted: Sequence[str]) -> Series:
     """Return the series that some texts mean, or the only one."""
-    found = [series for series in scan.series if not wanted or series.is_meant(wanted)]
+    found = those_meant(scan.series, wanted, scan.path, any_of=True)
     if len(found) == 1:
         return found[0]
-    said = shlex.quote(";".join(wanted))
-    if not found:
-        raise PyrasegError(
-            f"{scan.path} holds no series that --series {said} means. It holds: {_listed(scan.series)}. Give the "
-            "number, the description or the UID of one of them."
-        )
-    meant = f" that --series {said} means" * bool(wanted)
+    meant = f" that --series {shlex.quote(';'.join(wanted))} means" * bool(wanted)
     raise PyrasegError(
         f"{scan.path} holds {len(found)} series{meant}: {_listed(found)}. Choose one of them with "
         f'{_distinct_choice(found)}, in a data list by the same text under "series", or give each a folder of its own.'
@@ -170,15 +167,20 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
     name, groups = mixed
     where = f"Series {series} in {series.files[0].parent} mixes {name}"
     if name == "frames of reference" and len(groups) == len(frames):
-        stacks = _by_positions(frames, {**select, "FrameOfReferenceUID": ANY})
+        stacks = _by_positions(series, frames, {**select, "FrameOfReferenceUID": ANY})
+        then = "their positions do not tell it. Move the files of each stack to a folder of their own."
+        if stacks:
+            then = f"they can be read by their positions alone. {advice(stacks)}"
         raise SeveralStacks(
             f"{where}: each of its {len(frames)} slices has one of its own, as an anonymizer makes them. If they are "
-            f"one scan, they can be read by their positions alone. {advice(stacks) if stacks else ''}".rstrip(),
+            f"one scan, {then}",
             stacks,
         )
     found = [f"{short(value)} ({len(group)} of {len(frames)}, {names_of(group)})" for value, group in groups.items()]
     listed = "; ".join(found[:MOST_GROUPS]) + (f"; and {len(found) - MOST_GROUPS} more" * (len(found) > MOST_GROUPS))
-    stacks = sorted(choices(frames, given=select), key=lambda choice: -len(choice[1]))
+    stacks = sorted(
+        choices(frames, given=select, is_read=partial(_is_read, series, select)), key=lambda choice: -len(choice[1])
+    )
     raise SeveralStacks(
         f"{where}: {listed}. {advice(stacks) + ' Or move' if stacks else 'Move'} the odd files to a folder of their "
         "own, or read one file alone.",
@@ -186,10 +188,20 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
     )
 
 
-def _by_positions(frames: list[Frame], alone: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
+def _is_read(series: Series, select: Selection, frames: Sequence[Frame]) -> bool:
+    """Return whether frames that were chosen from a series to be one stack are read as one."""
+    try:
+        _in_order(series, list(frames), select, lambda _: None)
+    except PyrasegError:
+        return False
+    return True
+
+
+def _by_positions(series: Series, frames: list[Frame], alone: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
     """Return what reads frames by their positions alone: all of them, or a stack where they are several."""
+    is_read = partial(_is_read, series, alone)
     one = mixture(frames, ignored=ignored(alone)) is None and len(set(places(frames).tolist())) == len(frames)
-    return [(dict(alone), frames)] if one else choices(frames, given=alone)
+    return [(dict(alone), frames)] if one and is_read(frames) else choices(frames, given=alone, is_read=is_read)
 
 
 def _tell_of_empty_places(
@@ -303,7 +315,7 @@ def _require_distinct(series: Series, frames: list[Frame], select: Selection) ->
         raise PyrasegError(
             f"{found}, with equal pixels and nothing that tells them apart: stored twice? Remove the copies."
         )
-    stacks = choices(frames, given=select)
+    stacks = choices(frames, given=select, is_read=partial(_is_read, series, select))
     chosen = [keyword for keyword in PHASES if any(keyword in choice for choice, _ in stacks)]
     told = {keyword: {comparable(twin.value(keyword)): twin.value(keyword) for twin in twins} for keyword in differing}
     kinds = ", ".join(kinds_of({keyword: list(values.values()) for keyword, values in told.items()}, chosen))
@@ -317,8 +329,8 @@ def _require_distinct(series: Series, frames: list[Frame], select: Selection) ->
     if stacks:
         raise SeveralStacks(f"{what} {advice(stacks)}", stacks)
     raise PyrasegError(
-        f"{what} No choice by up to three attributes fills each place once. Move the files of one stack to a folder of "
-        "their own."
+        f"{what} No choice that can be typed, of up to three attributes, reads one stack that fills all places. Move "
+        "the files of one stack to a folder of their own."
     )
 
 

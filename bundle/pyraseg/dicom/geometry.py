@@ -40,6 +40,10 @@ PLACE_KEYWORDS = (
 )
 
 
+class NoRegularGrid(PyrasegError):
+    """Say that no regular grid has a plane at each slice, so that a format that stores the place of each is needed."""
+
+
 @dataclass(frozen=True)
 class Plane:
     """Hold where one frame lies (PS3.3 C.7.6.2.1.1): position of the first pixel's center, direction cosines, spacing.
@@ -223,14 +227,14 @@ class Geometry:
         for, and each plane shows the slice that it lies within; in a gap it shows none.
 
         Raises:
-            PyrasegError: no grid that is not excessively fine has all slices on its planes.
+            NoRegularGrid: no grid that is not excessively fine has all slices on its planes.
         """
         if self.is_evenly_spaced:
             return RegularGrid(self.affine, np.arange(len(self)), np.arange(len(self)))
         line = self.positions[-1] - self.positions[0]
         along = (self.positions - self.positions[0]) @ line / np.linalg.norm(line)
         aside = self.positions - self.positions[0] - np.outer(along, line / np.linalg.norm(line))
-        refusal = PyrasegError(
+        refusal = NoRegularGrid(
             f"its slices lie {self.gaps.min():.3f} to {self.gaps.max():.3f} mm apart, not on any regular grid, and "
             "NIfTI has no other. DICOM SEG has: ask for that."
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell what a series is and what of it can be read, from headers alone."""
+"""Tell what a series is and what of it can be read, from headers, and from the pixels of what may be copies."""
 
 import shlex
 from collections.abc import Sequence
@@ -70,13 +70,15 @@ def series_facts(series: Series, select: str | Selection | None = None) -> Serie
     problem, choices = "", []
     frames, geometry = None, None
     try:
-        _, frames, geometry = in_stack(series, chosen, tell=notes.append)
-    except SeveralStacks as error:
-        problem, choices = str(error), error.choices
-        if choices:  # spacing and size are those of the first one, which was tried
-            _, frames, geometry = in_stack(series, read_selection(choices[0][0]), tell=lambda _: None)
+        try:
+            _, frames, geometry = in_stack(series, chosen, tell=notes.append)
+        except SeveralStacks as error:
+            problem, choices = str(error), error.choices
+            if choices:  # spacing and size are those of the first one
+                _, frames, geometry = in_stack(series, read_selection(choices[0][0]), tell=lambda _: None)
     except Exception as error:  # reading the series tells of it; no fault of one keeps others from being listed
-        problem = describe(error)
+        why = describe(error)
+        problem, choices = f"{problem} The first of these choices is not read: {why}" if problem else why, []
     sizes = {(int(header.Rows), int(header.Columns)) for header in series.headers}
     rows, columns = (int(frames[0].header.Rows), int(frames[0].header.Columns)) if frames else (0, 0)
     if not frames and len(sizes) == 1:

@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, get_decoder
-from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RLELossless
+from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from bundle.pyraseg.core import PyrasegError, tell
 from bundle.pyraseg.dicom.headers import (
@@ -39,6 +51,7 @@ PLUGINS = {
     JPEG2000: "pylibjpeg",
     JPEG2000Lossless: "pylibjpeg",
 }
+UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian)
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -72,17 +85,39 @@ def decode_frames(dataset: Dataset) -> np.ndarray:
         shape = (frame_count(dataset), dataset.Rows, dataset.Columns)
         decoded = decoded.reshape(*shape, *([3] if photometric in COLOR else []))
     except Exception as error:  # The decoders and their plugins raise nearly every type there is.
+        if lacking := _missing_bytes(dataset, syntax):
+            raise PyrasegError(
+                f"{where}: the pixel data is {lacking} bytes shorter than {dataset.Rows} x {dataset.Columns} pixels of "
+                f"{frame_count(dataset)} frame(s) need ({syntax.name}): the file was cut short, or its header "
+                "is wrong. Fetch it again from where it comes from."
+            ) from error
         name = syntax.name if syntax else "unknown"
-        raise PyrasegError(
-            f"{where}: the pixel data cannot be decoded (transfer syntax {name}). The file is damaged, or no installed "
-            "decoder knows this encoding. Export it again, or convert it to an uncompressed transfer syntax."
-        ) from error
+        cause = (
+            "The file is damaged, or no installed decoder knows this encoding. Export it again, or convert it to an "
+        )
+        cause += "uncompressed transfer syntax."
+        if syntax in UNCOMPRESSED:
+            cause = (
+                "It is not compressed, but its header does not describe it, or the file is damaged. Export it again."
+            )
+        raise PyrasegError(f"{where}: the pixel data cannot be decoded (transfer syntax {name}). {cause}") from error
     decoded = decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
     if shift:
         decoded = _from_upper_bits(decoded, shift, dataset)
     if photometric == "PALETTE COLOR":
         return _expand_palette(decoded, dataset, where)
     return _ybr_to_rgb(decoded, int(dataset.BitsStored)) if deep_ybr else decoded
+
+
+def _missing_bytes(dataset: Dataset, syntax: UID) -> int:
+    """Return how many bytes of the pixels that are not compressed are missing, 0 where that is not what is wrong."""
+    if syntax not in UNCOMPRESSED:
+        return 0
+    length = max(len(dataset.get(keyword) or b"") for keyword in PIXEL_KEYWORDS)
+    try:
+        return max(get_expected_length(dataset) - length, 0)
+    except Exception:  # the attributes that tell are missing or wrong themselves, of which the caller tells
+        return 0
 
 
 def _bits_below(dataset: Dataset, syntax: UID) -> int:

@@ -176,8 +176,10 @@ def find_series(path: str | Path | Sequence[str | Path], *, keywords: Iterable[s
     if not files:
         raise PyrasegError(f"{path} is an empty folder. Give the folder of a DICOM series or a DICOM file.")
     scan = scan_files(files, root=path, keywords=keywords)
+    found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
+    if found:
+        LOGGER.info("%s: skipped %s", path, found)
     if not scan.series:
-        found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
         raise PyrasegError(f"{path} holds no image that can be read. Found instead: {found}. Check the path.")
     return scan
 
@@ -203,11 +205,7 @@ def scan_files(files: Sequence[Path | FoundFile | ChosenPath], *, root: Path, ke
             skipped[reason].append(Path(file))
         else:
             groups[_series_key(found.file, found.header)].append(found)
-    scan = Scan(root, _name(root, groups), {reason: tuple(names) for reason, names in sorted(skipped.items())})
-    if skipped:
-        found = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items())
-        LOGGER.info("%s: skipped %s", root, found)
-    return scan
+    return Scan(root, _name(root, groups), {reason: tuple(names) for reason, names in sorted(skipped.items())})
 
 
 def _read_header(file: Path, keywords: Sequence[str | int]) -> tuple[Member | None, str]:

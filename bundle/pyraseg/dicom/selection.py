@@ -87,6 +87,17 @@ def typed(select: Selection) -> str:
     return f"--select {shlex.quote(selection_text(select))}"
 
 
+def can_be_typed(select: Selection) -> bool:
+    """Return whether the text of a selection means its values: no semicolon parts one, and none counts as ``#n``."""
+    try:
+        read = read_selection(selection_text(select))
+    except PyrasegError:
+        return False
+    return read.keys() == select.keys() and not any(
+        _is_rank(value) or comparable(_parted(value)) != comparable(select[keyword]) for keyword, value in read.items()
+    )
+
+
 def ignored(select: Selection) -> set[str]:
     """Return which of `frame.FACTS` do not count with a selection."""
     return {IGNORABLE[keyword] for keyword, value in select.items() if value == ANY and keyword in IGNORABLE}
@@ -102,8 +113,8 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
     for keyword, wanted in select.items():
         if keyword in ranks or (keyword in IGNORABLE and wanted == ANY):
             continue
-        meant = tuple(wanted.split("\\")) if isinstance(wanted, str) and "\\" in wanted else wanted
-        chosen = [frame for frame in frames if comparable(frame.value(keyword)) == comparable(plain(meant))]
+        meant = comparable(plain(_parted(wanted)))
+        chosen = [frame for frame in frames if comparable(frame.value(keyword)) == meant]
         if not chosen:
             there = "other values" if is_personal(keyword) else tally(frame.value(keyword) for frame in frames)
             wanted = "that value" if is_personal(keyword) else short(text(wanted))
@@ -135,6 +146,11 @@ def selected(frames: list[Frame], select: Selection, *, series: object) -> list[
                 f"{keyword}=#{rank} chooses none. Give a smaller number, or select by a value."
             )
     return frames
+
+
+def _parted(value: object) -> object:
+    """Return a value as the header has it: of several, typed with backslashes between them, all."""
+    return tuple(value.split("\\")) if isinstance(value, str) and "\\" in value else value
 
 
 def _is_rank(value: object) -> bool:
@@ -189,11 +205,18 @@ def _told_places(uneven: Sequence[Sequence[Frame]], numbered: Mapping[Frame, int
     return f"{len(uneven) - len(less)} of {len(uneven)} hold {most}, but there are {listed}{more}"
 
 
-def choices(frames: Sequence[Frame], *, given: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
+def choices(
+    frames: Sequence[Frame], *, given: Selection, is_read: Callable[[Sequence[Frame]], bool]
+) -> list[tuple[dict[str, object], list[Frame]]]:
     """Return selections, beyond a given one, that were tried: what they choose is one stack and fills all its places.
 
     Those by one attribute come first, then those by two, by rank, by one and a rank, and by three; of these the first
     kind that reaches every frame is returned, or the one that reaches most. No frame is chosen twice in vain.
+
+    Args:
+        frames: that are several stacks.
+        given: the selection that chose them.
+        is_read: tells of one stack whether reading takes it.
     """
     skipped = ignored(given)
     is_mixed = mixture(frames, ignored=skipped) is not None
@@ -203,9 +226,9 @@ def choices(frames: Sequence[Frame], *, given: Selection) -> list[tuple[dict[str
         if mixture(chosen, ignored=skipped) is not None:
             return False
         if any(frame.plane is None for frame in chosen):  # projections have no places to fill
-            return all(frame.plane is None for frame in chosen)
+            return all(frame.plane is None for frame in chosen) and is_read(chosen)
         there = len(set(places(chosen).tolist()))
-        return there == len(chosen) and (is_mixed or there == count)
+        return there == len(chosen) and (is_mixed or there == count) and is_read(chosen)
 
     values = {keyword: [frame.value(keyword) for frame in frames] for keyword in (*PHASES, *(MIXED * is_mixed))}
     kinds = {keyword: len(set(map(comparable, column))) for keyword, column in values.items()}
@@ -247,9 +270,9 @@ def _candidates(
         for number in range(len(frames)):
             groups[tuple(comparable(values[keyword][number]) for keyword in keywords)].append(number)
         for key in sorted(groups, key=lambda key: groups[key][0]):
-            if all(part != "" for part in key):  # nothing is typed to choose what lacks a value
-                numbers = groups[key]
-                chosen = {keyword: values[keyword][numbers[0]] for keyword in keywords}
+            numbers = groups[key]
+            chosen = {keyword: values[keyword][numbers[0]] for keyword in keywords}
+            if can_be_typed(chosen):  # nothing is typed to choose what lacks a value
                 yield chosen, [frames[number] for number in numbers]
 
     def by_one() -> Candidates:

@@ -2,9 +2,24 @@
 """Which series a text means: by its number, its description or its UID; and a path that says which one is meant."""
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from bundle.pyraseg.core import PyrasegError
+
+MOST_LISTED = 6  # series that a message lists
+
+
+class Named(Protocol):
+    """What a text may stand for: a series of files, or of a PACS."""
+
+    def is_meant(self, wanted: Sequence[str]) -> bool:
+        """Return whether it is one of those that texts stand for."""
+
+
+NamedSeries = TypeVar("NamedSeries", bound=Named)
 
 
 def read_wanted(series: Any) -> list[str]:
@@ -40,6 +55,32 @@ def is_meant(wanted: Sequence[str], *, uids: Collection[str], number: str, descr
         if one in uids or same_number or (text and re.fullmatch(pattern, text)):
             return True
     return False
+
+
+def those_meant(
+    series: Sequence[NamedSeries], wanted: Sequence[str], where: str | PathLike[str], *, any_of: bool = False
+) -> list[NamedSeries]:
+    """Return those of some series that texts stand for; all where there is no text.
+
+    Args:
+        series: to choose from.
+        wanted: the texts.
+        where: they lie, for messages.
+        any_of: one text that stands for a series is enough, as where each case has its own of several.
+
+    Raises:
+        PyrasegError: a text stands for none of the series; with `any_of`, all do.
+    """
+    missed = [one for one in wanted if not any(own.is_meant([one]) for own in series)]
+    if missed and (not any_of or len(missed) == len(wanted)):
+        more = f"; and {len(series) - MOST_LISTED} more" * (len(series) > MOST_LISTED)
+        listed = "; ".join(map(str, series[:MOST_LISTED])) + more
+        raise PyrasegError(
+            f"--series {shlex.quote(';'.join(missed))} means none of the series in {where}: {listed or 'it has none'}. "
+            "Give the number, the description (* stands for a semicolon in it) or the UID of one; `pyraseg list` shows "
+            "them."
+        )
+    return [one for one in series if not wanted or one.is_meant(wanted)]
 
 
 def _folded(text: str) -> str:

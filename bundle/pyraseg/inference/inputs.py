@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from textwrap import shorten
 from threading import RLock
 from time import monotonic
 from typing import Any
@@ -20,9 +19,6 @@ from bundle.pyraseg.core import describe as describe_any
 from bundle.pyraseg.inference.inferers import is_out_of_memory
 
 logger = logging.getLogger(__name__)
-
-#: Characters of a reason in the list of all failures, which the log has told before.
-LONGEST = 400
 
 
 class Tally:
@@ -54,13 +50,16 @@ class Tally:
         with self._lock:
             for name, files in list(self._done.items()):
                 for path in sorted(path for path in files if not path.exists()):
+                    files.discard(path)
                     self.fail(name, f"{path} was written and is gone.")
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
-            failed = f", {len(self.failures)} failed" if self.failures else ""
-            good = len(self._done.keys() - self.failures.keys())
-            logger.info("%d of %d inputs segmented%s (%s)", good, len(self.names), failed, self._rate())
+            lacking, failed = self._with_failures()
+            told = f", {len(lacking)} of them without an output that was asked for" if lacking else ""
+            told += f", {len(failed)} failed" if failed else ""
+            good = len(self._done.keys() - set(failed))
+            logger.info("%d of %d inputs segmented%s (%s)", good, len(self.names), told, self._rate())
 
     def done(self, name: str, files: Iterable[Path] = ()) -> None:
         """Count an input that nothing more is going to happen to, with the files of its results."""
@@ -79,14 +78,24 @@ class Tally:
             self.done(name)
 
     def require_all(self) -> None:
-        """Raise PyrasegError if any input failed; the message names each, and what the log tells in full in short."""
-        if self.failures:
-            told = {name: " ".join(reasons) for name, reasons in sorted(self.failures.items())}
-            listed = "\n  ".join(
-                f"{name}: {shorten(reason, LONGEST, placeholder=' ...')}" for name, reason in told.items()
-            )
-            others = ", the others were segmented" if len(self.failures) < len(self.names) else ""
-            raise PyrasegError(f"{len(self.failures)} of {len(self.names)} inputs failed{others}:\n  {listed}")
+        """Raise PyrasegError if any input failed or lacks an output; the message names each, with what to do."""
+        lacking, failed = self._with_failures()
+        parts = []
+        if failed:
+            others = ", the others were segmented" if len(failed) < len(self.names) else ""
+            parts.append((f"{len(failed)} of {len(self.names)} inputs failed{others}", failed))
+        if lacking:
+            parts.append((f"{len(lacking)} of {len(self.names)} inputs were segmented, but lack an output", lacking))
+        if parts:
+            lines = []
+            for head, names in parts:
+                lines += [f"{head}:", *(f"  {name}: {' '.join(self.failures[name])}" for name in names)]
+            raise PyrasegError("\n".join(lines))
+
+    def _with_failures(self) -> tuple[list[str], list[str]]:
+        """Return the names of inputs with failures that have results all the same, and of those that have none."""
+        lacking = [name for name in sorted(self.failures) if self._done.get(name)]
+        return lacking, [name for name in sorted(self.failures) if not self._done.get(name)]
 
     def _rate(self) -> str:
         minutes = (monotonic() - self._began) / 60

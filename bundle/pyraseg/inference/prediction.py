@@ -14,8 +14,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
-from bundle.pyraseg.core import PyrasegError, at_failure, nearest_hint
-from bundle.pyraseg.dicom import Geometry
+from bundle.pyraseg.core import PyrasegError, at_failure, mendable, nearest_hint
+from bundle.pyraseg.dicom import Geometry, NoRegularGrid
 from bundle.pyraseg.inference.inputs import Tally, describe
 from bundle.pyraseg.transforms import geometry_of
 
@@ -95,6 +95,8 @@ class Table(Protocol):
 
 #: The writers of `configs/inference.json`; a config may have its own besides.
 OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
+#: The output that has the place of every slice, whether they lie on a grid or not.
+EVERY_SLICE = "seg"
 
 
 class SavePredictions:
@@ -170,25 +172,31 @@ class SavePredictions:
 
     def write(self, prediction: Prediction) -> None:
         """Write one prediction in every way that was asked for."""
-        written, without, failures = [], [], defaultdict(list)
+        written: dict[str, list[Path]] = {}
+        without, off_grid, failures = [], [], defaultdict(list)
         for kind, writer in self.writers.items():
             try:
                 paths = writer(prediction)
             except Exception as error:
+                off_grid += [kind] if isinstance(mendable(error), NoRegularGrid) else []
                 failures[describe(error)].append(kind)
                 continue
             if paths is None:
                 without.append(kind)
             else:
-                written += paths
+                written[kind] = paths
+        files = [path for paths in written.values() for path in paths]
         note = f" (no {', '.join(without)}: not for an input of this kind)" if without else ""
-        listed = ", ".join(path.relative_to(self.output_dir).as_posix() for path in written)
+        if off_grid and written.get(EVERY_SLICE):  # the result is there, where each slice lies
+            note += f" (no {', '.join(off_grid)}: its slices are on no regular grid; DICOM SEG has them as they lie)"
+            failures = {reason: kinds for reason, kinds in failures.items() if set(kinds) - set(off_grid)}
+        listed = ", ".join(path.relative_to(self.output_dir).as_posix() for path in files)
         logger.info("%s -> %s%s", prediction.name, listed or "nothing", note)
         if without and len(without) == len(self.writers):
             self.tally.fail(prediction.name, f"{', '.join(without)}: not for an input of this kind. Add other outputs.")
         for reason, kinds in failures.items():
             self.tally.fail(prediction.name, f"no {', '.join(kinds)}: {reason}")
-        self.tally.done(prediction.name, written)
+        self.tally.done(prediction.name, files)
 
 
 def _count(labels: np.ndarray) -> np.ndarray:

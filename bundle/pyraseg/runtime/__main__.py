@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values of headers
-    logging.getLogger("bundle.pyraseg.runtime.find").setLevel(logging.INFO)  # the table of series
+    logging.getLogger("bundle.pyraseg.runtime.find").setLevel(logging.INFO)  # the table of series, and what is left out
     try:
         with protecting_inputs():
             return 1 if run(options) else 0

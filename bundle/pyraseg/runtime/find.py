@@ -2,9 +2,8 @@
 """Find the images in a folder."""
 
 import logging
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import abspath, commonpath
 from pathlib import Path
@@ -22,13 +21,13 @@ from bundle.pyraseg.core import (
     without_suffix,
 )
 from bundle.pyraseg.dicom import (
-    Scan,
     Series,
     read_selection,
     read_wanted,
     scan_files,
     series_facts,
     series_table,
+    those_meant,
 )
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
@@ -36,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: What scan_files says of files that it cannot use. Scouts, reports and the like are left out without complaint.
 FAULTS = ("not DICOM", "unreadable")
-#: Series that a message lists.
-MOST_SERIES = 6
+#: Files left out of a kind that a line names; `pyraseg list --json` has all.
+MOST_NAMED = 3
 #: What the two files are called in which Analyze, and NIfTI where it wants to, keeps header and voxels.
 PAIR = (".hdr", ".img")
 #: Names of files that often lie beside images and that nobody takes for one. Others that are no DICOM may be damaged.
@@ -55,11 +54,13 @@ class Found:
     """Hold what lies at a path.
 
     Attributes:
+        root: the folder that was searched, or that of the only file.
         items: what there is to segment, and what is none though it was given, see `find_inputs`.
         series: of items that are DICOM, by name.
         skipped: files that are left out, by the reason.
     """
 
+    root: Path
     items: list[dict[str, Any]]
     series: dict[str, Series]
     skipped: dict[str, list[Path]]
@@ -67,6 +68,10 @@ class Found:
     def table(self, select: Any = None) -> list[str]:
         """Return the lines of a table of the series, see `series_table`."""
         return series_table([(name, series_facts(one, select)) for name, one in self.series.items()])
+
+    def left_out(self) -> list[str]:
+        """Return the lines that say what is left out, and why."""
+        return skipped_lines(self.skipped, self.root)
 
 
 def find_inputs(
@@ -78,9 +83,9 @@ def find_inputs(
     (`x_L_CC` is the left CC view in the file x); so is every NIfTI, NRRD, MetaImage, PNG, JPEG,
     BMP or TIFF file. Files that are none of these, and folders without any file, are inputs with a `fault`: they were
     given, so they are to be named. Hidden files and folders are left out, and so are the pixels that a header of NRRD
-    or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs; a line
-    in the log says how many there were. A table in the log has every series, as `pyraseg list` shows it. No result of
-    this process replaces one of the inputs from here on.
+    or MetaImage names as a file of its own. Notes, tables and the like beside images (`SIDECARS`) are no inputs, nor
+    are DICOM objects that are no image to segment. The log has a table of the series and what is left out, as
+    `pyraseg list` shows it. No result of this process replaces one of the inputs from here on.
 
     Args:
         path: a folder, or one file.
@@ -109,6 +114,8 @@ def find_inputs(
     found = search_inputs(path, leave_out=leave_out, series=series, select=select)
     if found.series:
         logger.info("Series in %s:\n%s", path, "\n".join(found.table(select)))
+    for line in found.left_out():
+        logger.info("%s", line)
     return found.items
 
 
@@ -137,45 +144,37 @@ def search_inputs(
     detached = {abspath(file) for file in _detached_pixels(named)}
     unnamed = sorted(file for file in set(files).difference(named) if abspath(file) not in detached)
     scan = scan_files(unnamed, root=root, keywords=read_selection(select))
-    chosen = [one for one in scan.series if not wanted or one.is_meant(wanted)]
+    chosen = those_meant(scan.series, wanted, scan.path)
     faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
     sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
     if wanted:
-        _require_meant(chosen, scan, wanted)
         others = len(scan.series) + len(found) - len(chosen)
         logger.warning("--series means %d of the inputs in %s; %d others are left out", len(chosen), path, others)
-        found, faulty, entries = [], [], []
-    names = _series_names(scan.series, root)  # of all, so that a series has the same one whatever is chosen
-    meant = {one.uid for one in chosen}
-    found += [
-        {"image": one.found, "name": name} for one, name in zip(scan.series, names, strict=True) if one.uid in meant
-    ]
-    found += [
+        faulty, entries = [], []
+    series_names = _series_names(scan.series, root)
+    found += [{"image": one.found, "name": name} for one, name in zip(scan.series, series_names, strict=True)]
+    images = sorted(found, key=_first_file)
+    meant = {one.files[0].as_posix() for one in chosen} if wanted else set(map(_first_file, images))
+    images = _named_apart(images, meant)  # all are named, so that each has the same name whatever is chosen
+    faults = [
         {"fault": _fault(file, reason), "name": file.relative_to(root).as_posix()}
         for file, reason in faulty
         if file not in sidecars
     ]
     empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
-    found += [{"fault": "is an empty folder", "name": folder.relative_to(root).as_posix()} for folder in empty]
-    if not any("image" in item for item in found):
+    faults += [{"fault": "is an empty folder", "name": folder.relative_to(root).as_posix()} for folder in empty]
+    if not images:
         known = "Images are DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF and WebP"
         if path.is_file():
             raise PyrasegError(f"{path} is no image (found: {', '.join(scan.skipped)}). {known}. Give another file.")
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items()) or "nothing"
         raise PyrasegError(f"{path} holds no image. Found instead: {reasons}. {known}. Give another folder.")
-    if sidecars:
-        kinds = Counter(file.suffix.lower() or file.name for file in sidecars)
-        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("Left out, because they are not images: %s", listed)
-    images = sorted((item for item in found if "image" in item), key=_first_file)
     protect([*named, *detached, *(file for one in scan.series for file in one.files)])
-    _name(images)
     if output is not None:
         with protecting_inputs():  # whether a run is open or not
             protect(detached)
             require_apart(images, path, output, left_out=output)
     names = {item["name"] for item in images}
-    faults = [item for item in found if "fault" in item]
     for item in faults:  # the books of a run are kept by name
         item["name"] += " (no image)" if item["name"] in names else ""
     by_first = {one.files[0].as_posix(): one for one in chosen}
@@ -184,10 +183,21 @@ def search_inputs(
     if sidecars:
         skipped["beside the images"] = sidecars
     return Found(
+        root,
         sorted(images + faults, key=lambda item: item["name"]),
         {name: one for name, one in sorted(members) if one is not None},
         skipped,
     )
+
+
+def skipped_lines(skipped: Mapping[str, Sequence[Path]], root: Path) -> list[str]:
+    """Return a line for each reason to leave files out, with the names of some below a folder."""
+    lines = []
+    for reason, files in skipped.items():
+        more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+        named = ", ".join(file.relative_to(root).as_posix() for file in files[:MOST_NAMED])
+        lines.append(f"left out: {len(files)} {reason} ({named}{more})")
+    return lines
 
 
 def require_apart(items: Iterable[dict[str, Any]], path: str | Path, output: str | Path, *, left_out: Path) -> None:
@@ -245,10 +255,14 @@ def _first_file(item: dict[str, Any]) -> str:
     return _files_of(item)[0].as_posix()
 
 
-def _name(images: list[dict[str, Any]]) -> None:
-    """Give every input a name of its own, and log the names that are not theirs."""
+def _named_apart(images: list[dict[str, Any]], meant: Collection[str]) -> list[dict[str, Any]]:
+    """Give every input a name of its own; return those whose first file is meant, and log names that are not theirs."""
     own = [item["name"] for item in images]
+    kept = []
     for item, name in zip(images, distinct_names(own), strict=True):
+        if _first_file(item) not in meant:
+            continue
+        kept.append({**item, "name": name})
         if name != item["name"]:
             logger.warning(
                 "Results of %s are called %s, since %s would stand for more than one input",
@@ -256,7 +270,7 @@ def _name(images: list[dict[str, Any]]) -> None:
                 name,
                 item["name"],
             )
-            item["name"] = name
+    return kept
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -294,15 +308,6 @@ def _fault(file: Path, reason: str) -> str:
 def _is_sidecar(file: Path) -> bool:
     """Return whether a file that is no image is called as one that only accompanies images."""
     return file.name.lower().endswith(SIDECARS)
-
-
-def _require_meant(chosen: Sequence[Series], scan: Scan, wanted: Sequence[str]) -> None:
-    if not chosen:
-        listed = "; ".join(map(str, scan.series[:MOST_SERIES])) + " ..." * (len(scan.series) > MOST_SERIES)
-        raise PyrasegError(
-            f"--series {shlex.quote(';'.join(wanted))} means no series in {scan.path}. It holds: {listed or 'none'}. "
-            "Give the number, the description or the UID of one; `pyraseg list` shows them."
-        )
 
 
 def _series_names(series: Sequence[Series], root: Path) -> list[str]:

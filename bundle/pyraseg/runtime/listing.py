@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.dicom import SeriesFacts, series_facts, series_table
-from bundle.pyraseg.runtime.find import search_inputs
+from bundle.pyraseg.runtime.find import search_inputs, skipped_lines
 
-#: Files of a kind that a line names; JSON has all.
-MOST_NAMED = 3
 #: Images of other formats that the table lists.
 MOST_FILES = 20
 
@@ -20,6 +18,7 @@ class Listing:
 
     Attributes:
         path: that was searched.
+        root: the same, or the folder of the only file.
         series: name of the results and facts of every DICOM series.
         files: name of the results and path of every other image.
         faults: files and folders that are no image, with what is wrong, by name.
@@ -27,6 +26,7 @@ class Listing:
     """
 
     path: Path
+    root: Path
     series: list[tuple[str, SeriesFacts]]
     files: list[tuple[str, str]]
     faults: list[tuple[str, str]]
@@ -44,7 +44,7 @@ class Listing:
             more = len(self.files) - MOST_FILES
             lines += [f"and {more} more, which --json lists"] if more > 0 else []
         left = [f"{name}: not read, {fault}" for name, fault in self.faults]
-        left += [f"left out: {len(files)} {reason} ({_named(files)})" for reason, files in self.skipped.items()]
+        left += skipped_lines(self.skipped, self.root)
         return [*lines, "", *left] if left else lines
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Listing:
 
 
 def list_inputs(path: str | Path, *, series: Any = None, select: Any = None) -> Listing:
-    """Return what `find_inputs` finds at a path, with what can be known of it without its pixels.
+    """Return what `find_inputs` finds at a path, with what `series_facts` tells of its series.
 
     Raises:
         PyrasegError: as `find_inputs`.
@@ -68,13 +68,9 @@ def list_inputs(path: str | Path, *, series: Any = None, select: Any = None) -> 
     images = [(item["name"], item["image"]) for item in found.items if isinstance(item.get("image"), str)]
     return Listing(
         Path(path),
+        found.root,
         [(name, series_facts(one, select)) for name, one in found.series.items()],
         images,
         [(item["name"], item["fault"]) for item in found.items if "fault" in item],
         found.skipped,
     )
-
-
-def _named(files: list[Path]) -> str:
-    more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
-    return ", ".join(file.name for file in files[:MOST_NAMED]) + more

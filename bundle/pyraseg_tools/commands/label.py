@@ -21,7 +21,7 @@ import bundle.pyraseg_tools
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import patients_by_pattern
-from bundle.pyraseg.dicom import Purpose, read_wanted, scan_files
+from bundle.pyraseg.dicom import Purpose, read_wanted, scan_files, those_meant
 from bundle.pyraseg_tools.monai_label import TOKEN, Access, put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
@@ -138,16 +138,12 @@ def look_at_folder(folder: Path, patient_pattern: str | None = None, series: str
     refuse_pattern(patient_pattern)
     scan = scan_files(sorted(file for file in folder.rglob("*") if file.is_file()), root=folder)
     known = [one for one in scan.series if one.has_uid or one.view_of]
-    wanted = read_wanted(series)
-    count = sum(not wanted or one.is_meant(wanted) for one in known)
-    if known and not count:
-        raise PyrasegError(f"--series {series!r} means none of the {len(known)} DICOM series in {folder}. Correct it.")
-    if not count:
+    if not known:
         raise PyrasegError(
             f"{folder} holds no image: it must contain {', '.join(patterns)} files, or DICOM series at any depth. "
             "Correct --studies."
         )
-    print(f"{count} DICOM series in {folder}")
+    print(f"{len(those_meant(known, read_wanted(series), folder))} DICOM series in {folder}")
     return {"dicom": "true"} | ({"series": series} if series else {})
 
 

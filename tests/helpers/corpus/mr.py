@@ -140,7 +140,7 @@ def slabs(folder: Path) -> list[Stack]:
     low, high = planes(), planes(origin=np.add(ORIGIN, (0, 0, 12.0)))
     first = mr(folder, low)
     second = mr(folder, high, numbers(start=1), first=7, name=lambda k: f"HIGH{k}")
-    return [[*first, *second[2:]], [*first[:4], *second]]
+    return [first, second]
 
 
 def radial(folder: Path) -> list[Stack]:
@@ -364,9 +364,9 @@ FORMS = [
         "MR, slabs that overlap",
         "Siemens",
         slabs,
-        CHOICE,
+        "refused, until each slab has a folder of its own",
         refused=("12 slices lie in 10 places",),
-        remedy=remedies.select,
+        remedy=remedies.stack_each,
     ),
     Form(
         "MR, planes around an axis",

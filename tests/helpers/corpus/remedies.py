@@ -26,6 +26,22 @@ def folder_each(folder: Path, message: str, work: Path) -> list[tuple[object, di
     return [(own, {}) for own in sorted(work.iterdir())]
 
 
+def stack_each(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
+    """Give each stack a folder of its own: in the order of the image numbers, one begins where a place comes again."""
+    assert "Move the files of one stack to a folder of their own" in message, message
+    files = sorted(folder.iterdir(), key=lambda file: pydicom.dcmread(file, stop_before_pixels=True).InstanceNumber)
+    stacks, seen = [], set()
+    for file in files:
+        place = tuple(pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient)
+        if not stacks or place in seen:
+            stacks.append(work / str(len(stacks)))
+            stacks[-1].mkdir()
+            seen.clear()
+        seen.add(place)
+        shutil.copy(file, stacks[-1])
+    return [(own, {}) for own in stacks]
+
+
 def file_alone(folder: Path, message: str, work: Path) -> list[tuple[object, dict]]:
     """Read each file alone."""
     assert "read one file alone" in message or "read each file alone" in message, message

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, read_csv, without_suffix
 from bundle.pyraseg.datalists import PATIENT_KEYWORDS, Identity, group_patients
-from bundle.pyraseg.dicom import Scan, Series, frame_planes, is_meant, read_selection
+from bundle.pyraseg.dicom import Scan, Series, frame_planes, is_meant, read_selection, those_meant
 from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
 
 LOGGER = logging.getLogger(__name__)
@@ -22,8 +22,6 @@ LOGGER = logging.getLogger(__name__)
 #: What the plan and the conversion ask of headers beyond what reading needs. PatientID ends up in the link alone.
 KEYWORDS = (*PATIENT_KEYWORDS, "PixelAspectRatio", "RescaleSlope", "RescaleIntercept")
 COLUMNS = ("series", "label", "patient", "select", "drawn_on")
-#: Series that a message lists.
-MOST_LISTED = 4
 _UID = re.compile(r"\d[\d.]*")
 
 
@@ -95,10 +93,7 @@ def plan_stacks(
         PyrasegError: no series is meant, a row of the table matches nothing, the pattern is no pattern, or patients
             cannot be told apart.
     """
-    meant = [one for one in scan.series if not series or one.is_meant(series)]
-    if not meant:
-        listed = "; ".join(map(str, scan.series[:MOST_LISTED])) + " ..." * (len(scan.series) > MOST_LISTED)
-        raise PyrasegError(f"--series {';'.join(series)!r} means none of the series in {scan.path}: {listed}.")
+    meant = those_meant(scan.series, series, scan.path)
     split = {place: _stacks_of(one) for place, one in enumerate(scan.series)}
     orphans: tuple[Path, ...] = ()
     if with_labels:  # against all series: a label of one that is left out belongs to no other

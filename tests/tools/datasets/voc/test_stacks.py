@@ -143,7 +143,7 @@ def test_a_series_is_named_as_people_call_it(tree, tmp_path):
     assert (second.series_uid, second.select, second.drawn_on) == (uid("two"), {"EchoTime": "2"}, "frame_of_reference")
     (chosen,) = plan(tree, series=["12"]).stacks
     assert chosen.series_uid == uid("two")
-    with pytest.raises(PyrasegError, match="--series 'arterial' means none of the series"):
+    with pytest.raises(PyrasegError, match="--series arterial means none of the series"):
         plan(tree, series=["arterial"])
 
 
