@@ -186,7 +186,8 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
         raise PyrasegError(
             f"With an ONNX model, the options are --threads, --series, --select and --refuse, not --{min(unknown)}."
         )
-    listed = {key: value if isinstance(value, list) else [value] for key, value in settings.items()}
+    typed = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in settings.items()}
+    listed = {key: value if isinstance(value, list) else [value] for key, value in typed.items()}
     words = [word for key, values in listed.items() for word in (f"--{key}", *(map(str, values or ["none"])))]
     return runtime([str(model), str(source), str(target), "--format", outputs or "png", *words])
 
