@@ -10,8 +10,10 @@ photographs are segmented with the included skin lesion model. Everything else i
 None is for diagnosis.
 
 --model takes the NAME of an included model; a FILE of weights (give --task if its name is not that of its task); a
-FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first. Every
-other option is a key of the configs, such as `--device cuda`.
+FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first.
+
+Every other option is a key of the configs: `--series 'portal*'` chooses a series and `--select EchoTime=4.6` its slices
+(`pyraseg list IN` shows both), `--refuse none` takes images of another modality, `--device cuda` runs on a GPU.
 `python -m monai.bundle run inferring --config_file configs/inference.json` does the same.
 """
 
