@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
+from .distillation import DistillationLoss as DistillationLoss
+from .distillation import TaughtTarget as TaughtTarget
 from .encoders import expected_normalization as expected_normalization
 from .heads import PyramidBottleneck as PyramidBottleneck
 from .losses import DiceCELoss as DiceCELoss

@@ -103,6 +103,17 @@ class UndividedEncoder(nn.Module):
         return self.extractor(image)[self.first :]
 
 
+class PatchStem(nn.Sequential):
+    """Look at patches of 8 x 8 pixels, 4 apart, by one convolution: (B, in_channels, H, W) -> (B, out, H / 4, W / 4)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size=8, stride=FIRST_STRIDE, padding=2, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU6(),
+        )
+
+
 class EvenSameConv2d(nn.Conv2d):
     """TensorFlow's "SAME" convolution for sides that its stride divides, where its padding is a constant.
 
@@ -147,6 +158,7 @@ def build_encoder(
     pretrained: bool | str | Path = True,
     output_stride: int = 16,
     depth: int | None = None,
+    patch_stem: bool = False,
 ) -> Encoder | UndividedEncoder:
     """Build an encoder that returns its feature maps from fine to coarse, the first at stride 4.
 
@@ -160,6 +172,8 @@ def build_encoder(
         output_stride: input pixels to one pixel of the coarsest map; 8, 16 or 32. Later stages are dilated instead of
             strided.
         depth: how many stages to keep: 2 stops at stride 8, 3 at stride 16; None keeps all.
+        patch_stem: whether one new convolution takes the place of all layers above stride 4, see `PatchStem`: most of
+            an image's pixels pass through them, so that they take a third of a light encoder's time.
 
     Returns:
         A network with `channels` and `strides` of its maps, `stem` and `stages`; see `Encoder`. The few encoders of
@@ -171,6 +185,8 @@ def build_encoder(
     """
     if output_stride not in (8, 16, 32):
         raise PyrasegError(f"`output_stride` is 8, 16 or 32, not {output_stride}.")
+    if spatial_dims == 3 and patch_stem:
+        raise PyrasegError("`patch_stem` is for 2-D encoders. Leave it out.")
     if spatial_dims == 3:
         return _volume_encoder(
             name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride, depth=depth
@@ -190,7 +206,10 @@ def build_encoder(
             logger.info("The tensors of %s were matched to those of %s in order.", pretrained, name)
             if name in TORCHVISION_EPS:
                 change_batch_norm_eps(extractor, TORCHVISION_EPS[name])
-    return _tried(_divide(extractor, depth=depth), name, in_channels=in_channels)
+    encoder = _divide(extractor, depth=depth)
+    if patch_stem:
+        encoder = _with_patch_stem(encoder, name, in_channels=in_channels)
+    return _tried(encoder, name, in_channels=in_channels)
 
 
 def _extractor(name: str, *, in_channels: int, download: bool, output_stride: int) -> nn.Module:
@@ -231,6 +250,22 @@ def _divide(extractor: Any, *, depth: int | None) -> Encoder | UndividedEncoder:
     info = extractor.feature_info
     ends = [end.replace(".", "_") for end in info.module_name()]
     return Encoder(modules, ends=ends, channels=info.channels(), strides=info.reduction(), depth=depth)
+
+
+def _with_patch_stem(encoder: Encoder | UndividedEncoder, name: str, *, in_channels: int) -> Encoder:
+    """Replace an encoder's stem, and the block of its first stage that reaches stride 4, by a `PatchStem`.
+
+    Raises:
+        PyrasegError: the first stage is no row of blocks whose first one alone changes the map's size.
+    """
+    first = encoder.stages[0] if isinstance(encoder, Encoder) else None
+    blocks = [] if first is None else list(first.children())
+    rest = list(blocks[0].children())[1:] if len(blocks) == 1 and isinstance(blocks[0], nn.Sequential) else []
+    if not rest:
+        raise PyrasegError(f"{name} has no blocks at stride 4 behind its first one. Leave `patch_stem` out.")
+    encoder.stem = nn.Sequential(OrderedDict(patches=PatchStem(in_channels, encoder.channels[0])))  # pyrefly: ignore # it has channels
+    encoder.stages[0] = nn.Sequential(OrderedDict((f"block_{i}", block) for i, block in enumerate(rest, start=1)))  # pyrefly: ignore # as above
+    return encoder  # pyrefly: ignore # an `Encoder`, or it had no blocks
 
 
 def _tried(encoder: Encoder | UndividedEncoder, name: str, *, in_channels: int) -> Encoder | UndividedEncoder:

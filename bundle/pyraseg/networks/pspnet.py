@@ -11,7 +11,7 @@ from bundle.pyraseg.networks.heads import PlainHead, SkipHead
 from bundle.pyraseg.networks.pyramid import PyramidPooling
 from bundle.pyraseg.networks.segmentation import SegmentationNetwork
 
-#: Strides of the maps that the skips of `decoder="fpn"` reach, from coarse to fine.
+#: Strides of the maps that the skips of `decoder="fpn"` may reach, from coarse to fine.
 SKIP_STRIDES = (16, 8, 4)
 
 
@@ -25,11 +25,13 @@ class PSPNet(SegmentationNetwork):
         encoder: timm's name of the encoder; in 3-D "efficientnet_b0" or "resnet50".
         pretrained: False, True, or the path of a weights file (see `build_encoder`).
         output_stride: input pixels to one pixel of the map that the pyramid pools: 8, 16 or 32.
+        patch_stem: whether one convolution takes the place of the encoder's layers above stride 4, see `build_encoder`.
         depth: stages of the encoder to keep; 2 stops at stride 8, as the fastest networks of this name do, and loses
             what the deeper stages know. None keeps all.
         pool_sizes: bins along each side, one entry a level of the pyramid.
-        decoder: "plain" classifies the pooled map, as the original does; "fpn" carries it down to stride 4 first,
-            through light lateral connections to the encoder's finer maps, and so follows boundaries.
+        decoder: "plain" classifies the pooled map, as the original does; "fpn" carries it down to `decoder_stride`
+            first, through light lateral connections to the encoder's finer maps, and so follows boundaries.
+        decoder_stride: stride of the finest map that "fpn" goes down to: 4, or 8 or 16 for a faster network.
         bottleneck: channels between pyramid and classifier. (The paper has 512, which most of the time goes into.)
         auxiliary: whether the encoder's last but one map has a head of its own; the network then returns
             [logits, auxiliary logits] in training mode, which `monai.losses.DeepSupervisionLoss` weights.
@@ -59,8 +61,10 @@ class PSPNet(SegmentationNetwork):
         pretrained: bool | str | Path = True,
         output_stride: int = 16,
         depth: int | None = None,
+        patch_stem: bool = False,
         pool_sizes: Sequence[int] = (1, 3, 5, 7),
         decoder: str = "plain",
+        decoder_stride: int = SKIP_STRIDES[-1],
         bottleneck: int = 128,
         auxiliary: bool = False,
         norm: str | tuple = "batch",
@@ -68,6 +72,8 @@ class PSPNet(SegmentationNetwork):
     ) -> None:
         if decoder not in ("plain", "fpn"):
             raise PyrasegError(f"PSPNet has the decoders 'plain' and 'fpn', not {decoder!r}.")
+        if decoder_stride not in SKIP_STRIDES:
+            raise PyrasegError(f"`decoder_stride` is 4, 8 or 16, not {decoder_stride}.")
         super().__init__(
             spatial_dims=spatial_dims,
             in_channels=in_channels,
@@ -76,6 +82,7 @@ class PSPNet(SegmentationNetwork):
             pretrained=pretrained,
             output_stride=output_stride,
             depth=depth,
+            patch_stem=patch_stem,
             auxiliary=auxiliary,
             norm=norm,
             dropout=dropout,
@@ -84,7 +91,7 @@ class PSPNet(SegmentationNetwork):
         self.pyramid = PyramidPooling(channels[-1], pool_sizes=pool_sizes, norm=norm, spatial_dims=spatial_dims)
         sizes = (channels[-1], self.pyramid.width * len(self.pyramid.pool_sizes), out_channels)
         options = {"bottleneck": bottleneck, "norm": norm, "dropout": dropout, "spatial_dims": spatial_dims}
-        self.skips = self.skip_indices(SKIP_STRIDES) if decoder == "fpn" else []
+        self.skips = self.skip_indices([stride for stride in SKIP_STRIDES if stride >= decoder_stride]) if decoder == "fpn" else []
         if decoder == "fpn":
             self.head = SkipHead(*sizes, skip_channels=[channels[index] for index in self.skips], **options)
         else:

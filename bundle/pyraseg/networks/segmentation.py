@@ -3,7 +3,7 @@
 own, sizes, and an auxiliary head."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -144,7 +144,7 @@ class SegmentationNetwork(PartwiseNetwork):
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
         out_channels: classes, background included.
-        encoder, pretrained, output_stride, depth: see `build_encoder`.
+        encoder, pretrained, output_stride, depth, patch_stem: see `build_encoder`.
         auxiliary: whether the last but one map of the encoder has a head of its own, the part `auxiliary`.
         norm: normalization behind the encoder, in MONAI's notation.
         dropout: share of the channels in front of a classifier that are dropped in training.
@@ -163,6 +163,7 @@ class SegmentationNetwork(PartwiseNetwork):
         auxiliary: bool,
         norm: str | tuple,
         dropout: float,
+        patch_stem: bool = False,
     ) -> None:
         super().__init__()
         self.dropout = dropout  # MONAI Label switches on uncertainty scoring by this attribute
@@ -173,6 +174,7 @@ class SegmentationNetwork(PartwiseNetwork):
             pretrained=pretrained,
             output_stride=output_stride,
             depth=depth,
+            patch_stem=patch_stem,
         )
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:
@@ -195,7 +197,7 @@ class SegmentationNetwork(PartwiseNetwork):
                 return [logits, enlarge(self.auxiliary(maps[-2]), padded, image)]  # pyrefly: ignore # see above
         return logits
 
-    def skip_indices(self, strides: tuple[int, ...]) -> list[int]:
+    def skip_indices(self, strides: Sequence[int]) -> list[int]:
         """Return where the encoder's maps of these strides are, those finer than its last one."""
         finer = {stride: index for index, stride in enumerate(self.encoder.strides[:-1])}  # the deepest of each stride
         return [finer[stride] for stride in strides if stride in finer and stride < self.encoder.strides[-1]]

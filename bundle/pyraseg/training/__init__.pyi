@@ -23,5 +23,7 @@ from .samplers import StagedSampler as StagedSampler
 from .samplers import require_batch as require_batch
 from .stages import StageHandler as StageHandler
 from .stages import StagePlan as StagePlan
+from .teacher import load_teacher as load_teacher
+from .teacher import take_over as take_over
 from .validation import EarlyStopping as EarlyStopping
 from .validation import ValidationHandler as ValidationHandler

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bundle.pyraseg.core import PyrasegError, process_rank
-from bundle.pyraseg.networks import DiceFocalLoss, PartialTarget
+from bundle.pyraseg.networks import DiceFocalLoss, PartialTarget, TaughtTarget
 from bundle.pyraseg.transforms import set_strength, split_at_random
 
 logger = logging.getLogger(__name__)
@@ -33,33 +33,43 @@ class AugmentBatch:
     Args:
         augmentation: the dataset's; what it does before its first random transform was done when the slice was loaded.
         loss: that the label is for, told apart where some samples were annotated for some of the classes only.
+        teacher: network whose logits for the augmented images go with the label, see `DistillationLoss`.
 
     Returns:
         Image (B, C, W, H) and label (B, 1, W, H) on the device; in place of the label a `PartialTarget` where a sample
-        was not annotated for all classes.
+        was not annotated for all classes, and a `TaughtTarget` of either where there is a teacher.
 
     Raises:
         PyrasegError: there is such a sample, and the loss cannot leave classes out.
     """
 
-    def __init__(self, augmentation: Compose, *, loss: Any = None) -> None:
+    def __init__(self, augmentation: Compose, *, loss: Any = None, teacher: nn.Module | None = None) -> None:
         _, self.augmentation = split_at_random(augmentation)
         self.loss = loss
+        self.teacher = teacher
 
     def __call__(
         self, batch: dict[str, torch.Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | PartialTarget]:
+    ) -> tuple[torch.Tensor, torch.Tensor | PartialTarget | TaughtTarget]:
         image, label = self._augment(batch, *default_prepare_batch(batch, device, non_blocking, **kwargs))
+        target = self._target(batch, label, non_blocking)
+        if self.teacher is None:
+            return image, target
+        with torch.no_grad():
+            return image, TaughtTarget(target, self.teacher(image.to(memory_format=torch.channels_last)))
+
+    def _target(self, batch: dict[str, torch.Tensor], label: torch.Tensor, non_blocking: bool) -> Any:
+        """Return the label, and with it what each sample was annotated for where that is not all."""
         annotated = batch.get("annotated")
         if annotated is None or annotated.all():
-            return image, label
+            return label
         if not isinstance(self.loss, DiceFocalLoss):
             raise PyrasegError(
                 "Some cases of the data list were annotated for some of the classes only, and the loss "
                 f"{type(self.loss).__name__} would take the others for background. Use DiceFocalLoss or DiceCELoss of "
                 "bundle.pyraseg.networks, or a class derived from them."
             )
-        return image, PartialTarget(label, annotated.to(label.device, non_blocking=non_blocking))
+        return PartialTarget(label, annotated.to(label.device, non_blocking=non_blocking))
 
     def _augment(
         self, batch: dict[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor

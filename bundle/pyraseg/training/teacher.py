@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model that teaches another one: see `DistillationLoss`."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.networks.utils import copy_model_state
+from torch import nn
+
+from bundle.pyraseg.core import ModelSettings, PyrasegError, protect
+from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet
+from bundle.pyraseg.training.checkpoints import read_model
+
+logger = logging.getLogger(__name__)
+
+#: Networks that the settings of weights are enough to build.
+NETWORKS = {network.__name__: network for network in (PSPNet, DeepLabV3Plus)}
+#: Begin of the names of settings that are of the network alone: a student has its own.
+OF_NETWORK = "network"
+
+
+def load_teacher(
+    path: str | Path | None,
+    *,
+    settings: ModelSettings,
+    in_channels: int,
+    out_channels: int,
+    device: str | torch.device,
+) -> nn.Module | None:
+    """Return a trained model as a teacher, in evaluation mode; its network may be another than the student's.
+
+    It is built from the settings that lie in its weights, which have to be those of the student's training in all but
+    the network: the same classes, windows, spacing and sizes.
+
+    Args:
+        path: file of weights, such as a bundle's `models/model.pt`; None: nobody teaches.
+        settings: of the training.
+        in_channels, out_channels: of the student.
+        device: where it computes.
+
+    Raises:
+        PyrasegError: there is no file, it does not say what it was trained with, it was trained with other settings, or
+            its network is none of this bundle's.
+    """
+    if path is None:
+        return None
+    weights, trained = read_model(path, remedy="Correct distill_from.")
+    protect([Path(path)])
+    if trained is None:
+        raise PyrasegError(
+            f"{path} does not say what it was trained with, so its network cannot be built. Give distill_from weights "
+            "that a training of this version wrote."
+        )
+    shown = {name: value for name, value in settings.values.items() if not _is_of_network(name)}
+    replace(settings, values=shown, may_differ=[name for name in settings.may_differ if name in shown]).require(
+        trained, f"The teacher {path}"
+    )
+    network = _build(path, trained, in_channels=in_channels, out_channels=out_channels)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise PyrasegError(
+            f"The weights of the teacher {path} do not fit the network of their own settings. Train it again, or give "
+            "another distill_from."
+        ) from error
+    logger.info("The training distills %s", path)
+    return network.requires_grad_(False).eval().to(device=device, memory_format=torch.channels_last)
+
+
+def take_over(teacher: nn.Module | None, *, networks: Sequence[nn.Module]) -> None:
+    """Begin with the teacher's weights wherever a student has tensors of the same names and shapes.
+
+    Args:
+        teacher: what `load_teacher` returned.
+        networks: of one definition, such as the trained one and the average of its weights.
+    """
+    if teacher is None:
+        return
+    weights = teacher.state_dict()
+    for network in networks:
+        own = network.state_dict()
+        same = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+        copy_model_state(network, same)
+    logger.info("%d of the student's %d tensors begin as the teacher's", len(same), len(own))
+
+
+def _is_of_network(name: str) -> bool:
+    return name == OF_NETWORK or name.startswith(f"{OF_NETWORK}.")
+
+
+def _build(path: str | Path, trained: Mapping[str, Any], *, in_channels: int, out_channels: int) -> nn.Module:
+    name = trained.get(OF_NETWORK)
+    if name not in NETWORKS:
+        raise PyrasegError(
+            f"The teacher {path} is a network {name!r}, and those that can teach are {', '.join(NETWORKS)}."
+        )
+    prefix = f"{OF_NETWORK}."
+    arguments = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
+    channels = {"in_channels": in_channels, "out_channels": out_channels}
+    try:
+        return NETWORKS[name](**arguments, **channels, pretrained=False)
+    except TypeError as error:
+        raise PyrasegError(f"The network of the teacher {path} has settings that are unknown here: {error}.") from error
