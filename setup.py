@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 SHIPPED = Path("bundle", "pyraseg", "shipped")
 PATTERNS = ("configs/*.json", "configs/logging.conf", "models/*.pt", "docs/data_licenses/*.txt")
 #: What trainings leave in models/, which is no part of the project.
-SHIPPED_MODELS = ("dermoscopy.pt", "phantom.pt")
+SHIPPED_MODELS = ("dermoscopy.pt", "dermoscopy_fast.pt", "phantom.pt")
 
 
 class BuildWithConfigs(build_py):

@@ -1,28 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latency against Dice: the trained networks of `benchmarks.dermoscopy` in eager PyTorch, in ONNX Runtime and in int8.
+"""Latency against Dice: networks on one encoder in eager PyTorch, in ONNX Runtime and OpenVINO, in float and in int8.
 
-Each network is exported and quantized alike, and its Dice measured on the validation part in both forms. Latency is one
-photograph; all calls alternate in one process. At 512 x 512 the bundle's default is timed against the network of
+Each network is exported and quantized alike. The Dice of both forms is that of the validation part, and that of the
+distilled network, in int8, of the test part too, beside the default in float. A network of `benchmarks.dermoscopy`
+whose weights are not in the folder of work keeps the Dice of the report that is replaced; its latency does not depend
+on its weights. Latency is one photograph; all calls take turns, with the C library's allocator as users of PyTorch have
+it and with the setting that programs of Pyraseg make. At 512 x 512 the bundle's networks are timed against the one of
 torchvision that recipes for slow processors propose, in eager PyTorch as they run it. Run
-``python -m benchmarks.dermoscopy.deployment --dataset-dir DIR`` after ``python -m benchmarks.dermoscopy networks``.
+``python -m benchmarks.dermoscopy.deployment --dataset-dir DIR``, after ``python -m benchmarks.dermoscopy networks`` to
+measure every Dice anew.
 """
 
 import argparse
+import importlib.util
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import onnx
 import torch
 from monai.bundle import ConfigParser
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks.dermoscopy.latency import RESULTS, build
+from benchmarks.allocators import ALLOCATORS, Calls, interleaved_in_both
+from benchmarks.dermoscopy.latency import RESULTS, build, example
 from benchmarks.dermoscopy.networks import NETWORKS, OURS
 from benchmarks.dermoscopy.tables import SHIPPED
 from benchmarks.dermoscopy.trials import CONFIGS, Trial, versions
@@ -31,27 +38,50 @@ from benchmarks.networks import (
     check_export,
     eager_call,
     export,
-    interleaved,
     onnx_call,
     others,
     processor,
     summary,
 )
-from bundle.pyraseg.commands import training_images
-from bundle.pyraseg.core import task_files
+from bundle.pyraseg.commands import on_openvino, training_images
+from bundle.pyraseg.core import PyrasegError, task_files
 from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
+from bundle.pyraseg.evaluation import count_overlap, difference_interval, mean_interval, ratios
 from bundle.pyraseg.training import read_model
 from bundle.pyraseg.workflow import plain_console, read_config
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 PICTURE = CONFIGS.parent / "docs" / "images" / "dermoscopy_front.png"
 PAGE = CONFIGS.parent / "docs" / "int8.md"
+MODELS = CONFIGS.parent / "models"
 SIZE, LARGE = 256, 512
-FORMS = ("eager", "onnxruntime", "int8")
+#: The network of `configs/dermoscopy_fast.json`, distilled from the default one, and where its weights are.
+DISTILLED = "PSPNet fast, distilled"
+INCLUDED = {DISTILLED: MODELS / "dermoscopy_fast.pt"}
+DEFAULT = MODELS / "dermoscopy.pt"
+EAGER, FLOAT, INT8 = "eager", "ONNX Runtime float", "ONNX Runtime int8"
+#: Forms of a network: what computes, the file, and the precision that OpenVINO is told.
+FORMS = {
+    FLOAT: ("float", None),
+    INT8: ("int8", None),
+    "OpenVINO bfloat16": ("float", "bf16"),
+    "OpenVINO int8": ("int8", "f32"),
+}
+
+
+def make(name: str) -> nn.Module:
+    """Return a network by its name, with random weights."""
+    if name == PEER:
+        return others()[PEER]
+    if name in INCLUDED:
+        parser = read_config(task_files(CONFIGS, "train", "dermoscopy_fast"))
+        parser.update({"pretrained": False})
+        return parser.get_parsed_content("network_def").to(memory_format=torch.channels_last).eval()
+    return build(name)
 
 
 class Candidates:
-    """Make the forms of every trained network, in a folder.
+    """Make the forms of every network, in a folder.
 
     Args:
         config: of the training, with the data's folder.
@@ -66,88 +96,150 @@ class Candidates:
         cases, preprocessing = (config.get_parsed_content(key) for key in ("cases", "train#preprocessing"))
         self.images = training_images(cases["training"], preprocessing, 64)
         self.shown = torch.from_numpy(self.images[0]).to(memory_format=torch.channels_last)
-        self.networks: dict[str, nn.Module] = {}
-        self.files: dict[tuple[str, str], Path] = {}
+        self.files: dict[str, dict[str, Path]] = {}
 
-    def add(self, name: str, *, every: int) -> dict[str, Any]:
-        """Export, quantize and judge a network on every n-th validation case; return its Dice in both forms."""
-        trial = Trial("networks", name, NETWORKS[name], 0)
-        weights = self.work / trial.folder / "model.pt"
-        network, remedy = build(name), "Run python -m benchmarks.dermoscopy networks first."
-        network.load_state_dict(read_model(weights, remedy=remedy)[0])
-        self.networks[name] = network.eval()
-        stem = self.folder / Path(trial.folder).name
-        paths = {form: stem.with_name(f"{stem.name}.{form}.onnx") for form in FORMS[1:]}
-        export(network, self.shown, paths["onnxruntime"], dynamic=name in OURS)
-        check_export(network, self.shown, paths["onnxruntime"], name)
-        onnx.save(onnx.load(paths["onnxruntime"]), paths["onnxruntime"])  # with its weights, in one file
-        found = quantize(paths["onnxruntime"], self.images, self.images[:16])
+    def weights(self, name: str) -> Path:
+        if name in INCLUDED:
+            return INCLUDED[name]
+        return self.work / Trial("networks", name, NETWORKS[name], 0).folder / "model.pt"
+
+    def add(self, name: str) -> list[str]:
+        """Export and quantize a network, with its trained weights if they are there; return the layers in float."""
+        network = make(name)
+        if self.weights(name).is_file():
+            network.load_state_dict(read_model(self.weights(name))[0])
+        stem = self.folder / name.replace(" ", "_")
+        paths = {form: stem.with_name(f"{stem.name}.{form}.onnx") for form in ("float", "int8")}
+        export(network, self.shown, paths["float"], dynamic=name in (*OURS, DISTILLED))
+        check_export(network, self.shown, paths["float"], name)
+        onnx.save(onnx.load(paths["float"]), paths["float"])  # with its weights, in one file
+        found = quantize(paths["float"], self.images, self.images[:16])
         onnx.save(found.model, paths["int8"])
+        self.files[name] = paths
+        return list(found.in_float)
+
+    def judge(self, name: str, *, every: int) -> dict[str, Any]:
+        """Return the Dice of a network on every n-th validation case, in float and in int8."""
         data = self.config.get_parsed_content("validate#dataset")
         verdict = judge(
             (data[index] for index in tqdm(range(0, len(data), every), desc=name, unit="case", disable=None)),
-            tuple(OnnxNetwork(path, threads=1, settings=None, remedy="") for path in paths.values()),
+            tuple(OnnxNetwork(path, threads=1, settings=None, remedy="") for path in self.files[name].values()),
             *(self.config.get_parsed_content(f"validate#{key}") for key in ("inferer", "postprocessing")),
             self.config["class_names"],
         )
-        self.files |= {(name, form): path for form, path in paths.items()}
-        return vars(verdict) | {"passed": verdict.passed, "layers_in_float": list(found.in_float)}
+        return vars(verdict) | {"passed": verdict.passed}
 
-    def time(self, names: list[str], *, size: int, threads: int, repeats: int, others: dict[str, nn.Module]) -> dict:
-        """Return medians and quartiles in ms of every network and form, and of others in eager PyTorch."""
-        torch.set_num_threads(threads)
-        image = torch.randn(1, 3, size, size).to(memory_format=torch.channels_last)
-        calls: dict[str, Callable[[], object]] = {
-            f"{name}, eager": eager_call(network, image.contiguous()) for name, network in others.items()
+    def test(self, *, every: int) -> dict[str, Any]:
+        """Return the Dice of the distilled network in int8 and of the default in float on every n-th test case."""
+        default = build(SHIPPED)
+        default.load_state_dict(read_model(DEFAULT)[0])
+        networks = {
+            "default, float": default,
+            f"{DISTILLED}, int8": OnnxNetwork(self.files[DISTILLED]["int8"], threads=1, settings=None, remedy=""),
         }
-        for name in names:
-            calls[f"{name}, eager"] = eager_call(self.networks[name], image)
-            calls |= {f"{name}, {form}": onnx_call(self.files[name, form], image, threads) for form in FORMS[1:]}
-        timings = interleaved(calls, repeats=repeats, what=f"{size} x {size}, {threads} threads")
-        return {"size": size, "threads": threads, **summary(timings)}
+        data, inferer, postprocessing = (
+            self.config.get_parsed_content(f"validate#{key}") for key in ("dataset", "inferer", "postprocessing")
+        )
+        cases = self.config.get_parsed_content("cases")["test"][::every]
+        scores: dict[str, list[float]] = {name: [] for name in networks}
+        for case in tqdm(cases, desc="test", unit="case", disable=None):
+            item = data.transform(case)
+            for name, network in networks.items():
+                with torch.no_grad():
+                    logits = inferer(item["image"][None], network)[0]
+                result = postprocessing({**item, "pred": logits})
+                counts = count_overlap(result["pred"], result["truth"], len(self.config["class_names"]))
+                scores[name].append(float(ratios(counts)[0, 0]))
+        first, second = (np.array(of_one) for of_one in scores.values())
+        return {
+            "cases": len(cases),
+            "dice": {name: vars(mean_interval(of_one)) for name, of_one in scores.items()},
+            "difference": vars(difference_interval(second, first)),
+        }
+
+
+def calls_of(files: dict[str, dict[str, Path]], eager: Sequence[str], size: int, threads: int) -> Calls:
+    """Return a call of every network and form, in the process that times them."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    image = example(size)
+    calls: Calls = {f"{name}, {EAGER}": eager_call(make(name), image) for name in eager}
+    for name, paths in files.items():
+        for form, (file, precision) in FORMS.items():
+            if precision is None:
+                calls[f"{name}, {form}"] = onnx_call(paths[file], image, threads)
+            elif importlib.util.find_spec("openvino"):
+                calls[f"{name}, {form}"] = on_openvino(paths[file], threads, (1, size, size), precision)
+    return calls
+
+
+def medians(report: dict[str, Any], size: int, allocator: str) -> dict[int, dict[str, float]]:
+    """Return the medians in ms at a size, by number of threads."""
+    rows = (row for row in report["rows"] if (row["size"], row["allocator"]) == (size, allocator))
+    return {row["threads"]: row["median_ms"] for row in rows}
+
+
+def fastest(of: dict[str, float], name: str, *, int8: bool) -> float:
+    """Return the least time of a network among what computes it in int8, or in float or bfloat16."""
+    return min(value for key, value in of.items() if key.rpartition(", ")[0] == name and key.endswith("int8") == int8)
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Draw Dice against latency on one thread: ours round, others square; int8 filled."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), dpi=110)
-    medians = report["rows"][0]["median_ms"]
-    for number, (name, found) in enumerate(report["dice"].items()):
-        marker, color = ("o" if name in OURS else "s"), f"C{number}"
-        points = [(medians[f"{name}, onnxruntime"], found["before"]), (medians[f"{name}, int8"], found["after"])]
-        axes.plot(*zip(*points, strict=True), color=color, linewidth=0.8)
-        for (x, y), filled in zip(points, (False, True), strict=True):
-            axes.scatter(x, y, marker=marker, s=50, edgecolors=color, facecolors=color if filled else "white", zorder=3)
-        axes.plot([], [], marker, color=color, label=name)
-    axes.set(xscale="log", xlabel="ms a photograph of 256 x 256, ONNX Runtime, one thread", ylabel="Dice, validation")
-    ticks = [4, 6, 10, 20, 30]
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set_title("Round: Pyraseg. Square: segmentation_models.pytorch. Filled: int8", fontsize=9)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    """Draw Dice against latency at one and two threads: ours round, others square; int8 filled."""
+    figure, panels = plt.subplots(1, 2, figsize=(12, 4.4), dpi=110, sharey=True)
+    for axes, (threads, of) in zip(panels, medians(report, SIZE, "kept").items(), strict=True):
+        for number, (name, found) in enumerate(report["dice"].items()):
+            marker, color = ("o" if name in (*OURS, DISTILLED) else "s"), f"C{number}"
+            forms = ((False, found["before"]), (True, found["after"]))
+            points = [(fastest(of, name, int8=int8), dice) for int8, dice in forms]
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=0.8)
+            for (x, y), filled in zip(points, (False, True), strict=True):
+                face = color if filled else "white"
+                axes.scatter(x, y, marker=marker, s=50, edgecolors=color, facecolors=face, zorder=3)
+            axes.plot([], [], marker, color=color, label=name)
+        axes.set(xscale="log", xlabel=f"ms a photograph of {SIZE} x {SIZE}, {threads} thread{'s' * (threads > 1)}")
+        ticks = [2, 4, 6, 10, 20, 30]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("Dice, validation")
+    panels[0].set_title("Round: Pyraseg. Square: segmentation_models.pytorch. Filled: int8", fontsize=9)
+    panels[1].legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     figure.savefig(path)
 
 
 def table(report: dict[str, Any]) -> str:
     """Return Dice and latency of every network, and the times against torchvision's, in Markdown."""
-    small = {row["threads"]: row["median_ms"] for row in report["rows"] if row["size"] == SIZE}
-    large = {row["threads"]: row["median_ms"] for row in report["rows"] if row["size"] == LARGE}
-    times = [f"{form}, {threads} thread{'s' * (threads > 1)}" for threads in small for form in FORMS]
-    lines = [f"Milliseconds a photograph of {SIZE} x {SIZE}, {report['processor']}:", ""]
-    lines += ["| network | Dice, float | Dice, int8 | same class | " + " | ".join(times) + " |"]
+    small = medians(report, SIZE, "kept")
+    forms = list(dict.fromkeys(name.rpartition(", ")[2] for of in small.values() for name in of))
+    times = [(form, threads) for threads in small for form in forms]
+    head = [f"{form}, {threads} thread{'s' * (threads > 1)}" for form, threads in times]
+    lines = [f"Milliseconds a photograph of {SIZE} x {SIZE}, {report['processor']}, {ALLOCATORS['kept']}:", ""]
+    lines += ["| network | Dice, float | Dice, int8 | same class | " + " | ".join(head) + " |"]
     lines += ["|---" * (4 + len(times)) + "|"]
     for name, found in sorted(report["dice"].items(), key=lambda item: -item[1]["after"]):
         passed = "" if found["passed"] else ", refused"
         cells = [name, f"{found['before']:.4f}", f"{found['after']:.4f}{passed}", f"{found['agreement']:.2%}"]
-        cells += [f"{medians[f'{name}, {form}']:.1f}" for medians in small.values() for form in FORMS]
+        cells += [f"{small[threads][f'{name}, {form}']:.1f}" for form, threads in times]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", f"At {LARGE} x {LARGE}, against torchvision's DeepLabV3 on MobileNetV3 in eager PyTorch:", ""]
-    lines += ["| | " + " | ".join(f"{threads} thread{'s' * (threads > 1)}" for threads in large) + " |"]
-    lines += ["|---" * (1 + len(large)) + "|"]
+    large = {
+        (threads, allocator): of
+        for allocator in ALLOCATORS
+        for threads, of in medians(report, LARGE, allocator).items()
+    }
+    head = [f"{threads} thread{'s' * (threads > 1)}, {ALLOCATORS[allocator]}" for threads, allocator in large]
+    lines += ["| | " + " | ".join(head) + " |", "|---" * (1 + len(large)) + "|"]
     for name in next(iter(large.values())):
-        peer = f"{PEER}, eager"
-        cells = [f"{medians[name]:.1f} ms, {medians[peer] / medians[name]:.1f}x" for medians in large.values()]
+        cells = [f"{of[name]:.1f} ms, {of[f'{PEER}, {EAGER}'] / of[name]:.1f}x" for of in large.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    test = report["test"]
+    shown = {name: "{mean:.4f} [{low:.4f}, {high:.4f}]".format(**of) for name, of in test["dice"].items()}
+    difference = "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**test["difference"])
+    lines += ["", f"Dice on the {test['cases']} photographs of the test part: "]
+    lines[-1] += (
+        ", ".join(f"{name} {value}" for name, value in shown.items()) + f"; the second minus the first {difference}."
+    )
     return "\n".join(lines)
 
 
@@ -168,14 +260,33 @@ def main() -> None:
     options = {"dataset_dir": str(given.dataset_dir), "pretrained": False}
     config = read_config(task_files(CONFIGS, "train", "dermoscopy"), options)
     report: dict[str, Any] = {"processor": processor(), "versions": versions(), "repeats": given.repeats}
+    before = json.loads(given.output.read_text(encoding="utf-8")) if given.output.is_file() else {"dice": {}}
     with tempfile.TemporaryDirectory() as folder:
         candidates = Candidates(config, given.work, Path(folder))
-        report["dice"] = {name: candidates.add(name, every=given.every) for name in NETWORKS}
-        recipe = {PEER: others()[PEER]}
+        report["dice"] = {}
+        for name in (*INCLUDED, *NETWORKS):
+            in_float = candidates.add(name)
+            if candidates.weights(name).is_file():
+                found = candidates.judge(name, every=given.every) | {"layers_in_float": in_float}
+                report["dice"][name] = found | {"weights": "measured in this run"}
+            elif name in before["dice"]:
+                report["dice"][name] = before["dice"][name] | {"weights": "not here: Dice of an earlier run"}
+            else:
+                raise PyrasegError(
+                    f"There are no weights of {name}. Run python -m benchmarks.dermoscopy networks first."
+                )
+        report["test"] = candidates.test(every=given.every)
+        ours = {name: candidates.files[name] for name in (SHIPPED, DISTILLED)}
         report["rows"] = [
-            candidates.time(names, size=size, threads=threads, repeats=given.repeats, others=extra)
-            for size, names, extra in ((SIZE, list(NETWORKS), {}), (LARGE, [SHIPPED], recipe))
+            {"size": size, "threads": threads, "allocator": allocator, **summary(found)}
+            for size, files, eager in (
+                (SIZE, candidates.files, list(candidates.files)),
+                (LARGE, ours, [PEER, *ours]),
+            )
             for threads in (1, 2)
+            for allocator, found in interleaved_in_both(
+                calls_of, files, eager, size, threads, repeats=given.repeats, what=f"{size}, {threads} threads"
+            ).items()
         ]
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -183,7 +294,7 @@ def main() -> None:
     page = given.page.read_text(encoding="utf-8")
     given.page.write_text(replace_between_markers(page, "front", table(report)), encoding="utf-8")
     for row in report["rows"]:
-        print(f"{row['size']} x {row['size']}, {row['threads']} threads")
+        print(f"{row['size']} x {row['size']}, {row['threads']} threads, {ALLOCATORS[row['allocator']]}")
         for name, median in row["median_ms"].items():
             print(f"  {name:60} {median:8.1f} ms")
     print(f"Written to {given.output} and {given.picture}")

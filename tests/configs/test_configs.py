@@ -113,8 +113,10 @@ def test_a_task_is_a_base_and_its_overlays(task):
     for program, name in (("train", "train"), ("evaluate", "evaluate"), ("inference", "infer")):
         files = PROGRAMS[name if task is None else f"{name} {task}"]
         assert [path.name for path in task_files(CONFIGS, program, task)] == files
-    parts = ["metadata.json"] if task is None else ["metadata.json", f"{task}_metadata.json"]
-    assert [path.name for path in task_files(CONFIGS, "metadata", task)] == parts
+    parts = [] if task is None else [f"{task}_metadata.json"]
+    if task == "dermoscopy_fast":
+        parts = ["dermoscopy_metadata.json", *parts]
+    assert [path.name for path in task_files(CONFIGS, "metadata", task)] == ["metadata.json", *parts]
 
 
 def test_an_unknown_output_is_told_the_writers_of_the_config():
@@ -133,7 +135,10 @@ def test_who_lacks_a_model_is_told_how_to_train_it():
         )
 
 
-KINDS = {"chest_xray": "projection", **dict.fromkeys(("dermoscopy", "retina", "ultrasound", "voc"), "photograph")}
+KINDS = {
+    "chest_xray": "projection",
+    **dict.fromkeys(("dermoscopy", "dermoscopy_fast", "retina", "ultrasound", "voc"), "photograph"),
+}
 
 
 @programs
@@ -164,7 +169,9 @@ def test_only_dermoscopy_is_scored_as_in_isic():
     thresholds = {
         task: merged(PROGRAMS[f"evaluate {task}"]).get_parsed_content("jaccard_threshold") for task in OVERLAYS
     }
-    assert thresholds.pop("dermoscopy") == 0.65 and set(thresholds.values()) == {None}
+    assert thresholds.pop("dermoscopy") == thresholds.pop("dermoscopy_fast") == 0.65 and set(thresholds.values()) == {
+        None
+    }
 
 
 # --- form ---

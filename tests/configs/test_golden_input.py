@@ -100,6 +100,7 @@ def spleen_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, obj
 CASES = {
     "train": ct_case,
     "train dermoscopy": photograph,
+    "train dermoscopy_fast": photograph,
     "train chest_xray": gray_photograph,
     "train hippocampus": mr_case,
     "train retina": magnified_photograph,

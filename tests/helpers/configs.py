@@ -8,16 +8,30 @@ from tests.helpers.commands import ROOT
 
 CONFIGS = ROOT / "configs"
 #: Tasks beside the default one: each is an overlay on train.json and one on inference.json.
-OVERLAYS = ("dermoscopy", "chest_xray", "hippocampus", "retina", "lung_ct", "spleen", "ultrasound", "voc")
+OVERLAYS = (
+    "dermoscopy",
+    "dermoscopy_fast",
+    "chest_xray",
+    "hippocampus",
+    "retina",
+    "lung_ct",
+    "spleen",
+    "ultrasound",
+    "voc",
+)
 #: Those of 2-D images, which share the overlay of photographs.
-PHOTOGRAPHS = ("dermoscopy", "chest_xray", "retina", "ultrasound", "voc")
+PHOTOGRAPHS = ("dermoscopy", "dermoscopy_fast", "chest_xray", "retina", "ultrasound", "voc")
 
 
 def stack(program: str, task: str) -> list[str]:
-    """Return the files of a task: a base, the overlay of photographs where it is of 2-D images, and its own."""
+    """Return the files of a task: a base, the overlay of photographs where it is of 2-D images, and its own.
+
+    A faster form of a task stands on it.
+    """
     base, suffix = ("inference.json", "_inference") if program == "infer" else ("train.json", "")
     shared = [f"photographs{suffix}.json"] if task in PHOTOGRAPHS else []
-    return [base, *shared, f"{task}{suffix}.json"]
+    of_base = [f"{task.removesuffix('_fast')}{suffix}.json"] if task.endswith("_fast") else []
+    return [base, *shared, *of_base, f"{task}{suffix}.json"]
 
 
 #: What is run, and the files it is made of: a base, then overlays.

@@ -2,6 +2,7 @@
 from .console import COMMANDS as COMMANDS
 from .console import command_parser as command_parser
 from .console import main as main
+from .pick_form import on_openvino as on_openvino
 from .places import config_files as config_files
 from .places import home as home
 from .quantize import training_images as training_images

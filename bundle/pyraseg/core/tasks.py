@@ -45,11 +45,15 @@ def task_files(folder: Path, program: str, task: str | None) -> list[Path]:
 
 
 def overlays(folder: Path, program: str, task: str) -> list[str]:
-    """Return the names of what a task lays over the base: that of 2-D images, if it is about them, and its own."""
-    own = folder / f"{task}.json"
-    if program != "metadata" and own.is_file() and "image_kind" in json.loads(own.read_text(encoding="utf-8")):
-        return [PHOTOGRAPHS, task]
-    return [task]
+    """Return the names of what a task lays over the base: that of 2-D images, if it is about them, and its own.
+
+    A task that is another form of one begins with its name and stands on it: `dermoscopy_fast` on `dermoscopy`.
+    """
+    names = [name for name in task_names(folder) if f"{task}_".startswith(f"{name}_")]
+    names = [*names, task] if task not in names else names  # sorted: the shorter stands first
+    own = (folder / f"{name}.json" for name in names)
+    of_images = any("image_kind" in json.loads(file.read_text(encoding="utf-8")) for file in own if file.is_file())
+    return [PHOTOGRAPHS, *names] if of_images and program != "metadata" else names
 
 
 def how_to_train(model_file: str | Path, bundle_root: str | Path) -> str:

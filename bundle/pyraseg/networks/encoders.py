@@ -104,7 +104,10 @@ class UndividedEncoder(nn.Module):
 
 
 class PatchStem(nn.Sequential):
-    """Look at patches of 8 x 8 pixels, 4 apart, by one convolution: (B, in_channels, H, W) -> (B, out, H / 4, W / 4)."""
+    """Look at patches of 8 x 8 pixels, 4 apart, by one convolution.
+
+    Shapes: (B, in_channels, H, W), sides multiples of 4 -> (B, out_channels, H / 4, W / 4).
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(

@@ -91,7 +91,8 @@ class PSPNet(SegmentationNetwork):
         self.pyramid = PyramidPooling(channels[-1], pool_sizes=pool_sizes, norm=norm, spatial_dims=spatial_dims)
         sizes = (channels[-1], self.pyramid.width * len(self.pyramid.pool_sizes), out_channels)
         options = {"bottleneck": bottleneck, "norm": norm, "dropout": dropout, "spatial_dims": spatial_dims}
-        self.skips = self.skip_indices([stride for stride in SKIP_STRIDES if stride >= decoder_stride]) if decoder == "fpn" else []
+        reached = [stride for stride in SKIP_STRIDES if stride >= decoder_stride]
+        self.skips = self.skip_indices(reached) if decoder == "fpn" else []
         if decoder == "fpn":
             self.head = SkipHead(*sizes, skip_channels=[channels[index] for index in self.skips], **options)
         else:

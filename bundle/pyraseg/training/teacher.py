@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.networks.utils import copy_model_state
 from torch import nn
 
 from bundle.pyraseg.core import ModelSettings, PyrasegError, protect
@@ -68,7 +67,8 @@ def load_teacher(
             "another distill_from."
         ) from error
     logger.info("The training distills %s", path)
-    return network.requires_grad_(False).eval().to(device=device, memory_format=torch.channels_last)
+    network = network.requires_grad_(False).eval()
+    return network.to(device=device, memory_format=torch.channels_last)  # pyrefly: ignore # its stub has no such keyword
 
 
 def take_over(teacher: nn.Module | None, *, networks: Sequence[nn.Module]) -> None:
@@ -80,11 +80,10 @@ def take_over(teacher: nn.Module | None, *, networks: Sequence[nn.Module]) -> No
     """
     if teacher is None:
         return
-    weights = teacher.state_dict()
+    own, theirs = networks[0].state_dict(), teacher.state_dict()
+    same = {name: value for name, value in theirs.items() if name in own and own[name].shape == value.shape}
     for network in networks:
-        own = network.state_dict()
-        same = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-        copy_model_state(network, same)
+        network.load_state_dict(same, strict=False)
     logger.info("%d of the student's %d tensors begin as the teacher's", len(same), len(own))
 
 

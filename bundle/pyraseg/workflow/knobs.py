@@ -10,9 +10,9 @@ from typing import Any
 #: Whole numbers, and the least value of each.
 COUNTS = {
     "epochs": 1, "rounds": 1, "local_epochs": 1, "batch_size": 1, "accumulation_steps": 1, "samples_per_epoch": 1,
-    "val_interval": 1, "patience": 1, "resamples": 1, "threads": 1, "bottleneck": 1, "output_stride": 1, "decoder_stride": 1,
-    "context_slices": 0, "num_workers": 0, "seed": 0, "previews": 0, "min_size": 0, "mask_value": 0,
-    "uncertainty_dropout": 0,
+    "val_interval": 1, "patience": 1, "resamples": 1, "threads": 1, "bottleneck": 1, "output_stride": 1,
+    "decoder_stride": 1, "context_slices": 0, "num_workers": 0, "seed": 0, "previews": 0, "min_size": 0,
+    "mask_value": 0, "uncertainty_dropout": 0,
 }  # fmt: skip
 #: Other numbers from a least to a largest value, both allowed.
 NUMBERS = {
@@ -23,7 +23,7 @@ NUMBERS = {
 }  # fmt: skip
 POSITIVE = {"distill_temperature", "spacing", "max_grad_norm", "learning_rate", "encoder_learning_rate"}
 SWITCHES = {
-    "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "pretrained", "report", "resume",
+    "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "patch_stem", "pretrained", "report", "resume",
     "save_probabilities",
 }  # fmt: skip
 #: Lists of whole numbers from 1 on.
@@ -36,8 +36,8 @@ LISTS = {
 NAMES = {"outputs", "modality", "body_part", "plane", "refuse"}
 #: Files and folders.
 PATHS = {
-    "bundle_root", "dataset_dir", "output_dir", "cache_dir", "training_dir", "model_file", "start_from", "distill_from", "onnx_file",
-    "trt_file",
+    "bundle_root", "dataset_dir", "output_dir", "cache_dir", "training_dir", "model_file", "start_from", "distill_from",
+    "onnx_file", "trt_file",
 }  # fmt: skip
 TEXTS = PATHS | {
     "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
@@ -46,8 +46,8 @@ TEXTS = PATHS | {
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
-    "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern", "windows",
-    "previews", "modality", "body_part", "plane", "refuse",
+    "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
+    "windows", "previews", "modality", "body_part", "plane", "refuse",
 }  # fmt: skip
 #: What is to be true of a value, in words, and whether it is.
 Rule = tuple[str, Callable[[Any], bool]]

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import DEFAULT_TASK, PROGRAMS, ModelSettings, PyrasegError, task_files, task_names
+from bundle.pyraseg.core import DEFAULT_TASK, PROGRAMS, ModelSettings, PyrasegError, overlays, task_files, task_names
 from bundle.pyraseg.packaging import MODEL
 from bundle.pyraseg.workflow import merge_files, read_config
 
@@ -33,7 +33,8 @@ class Task:
     @property
     def license(self) -> Path:
         """What the data, and the weights made from them, may be used for."""
-        return self.root / "docs" / "data_licenses" / f"{self.name}.txt"
+        names = [self.name] if self.overlay is None else overlays(self.root / "configs", "metadata", self.name)
+        return self.root / "docs" / "data_licenses" / f"{names[0]}.txt"  # a form of a task has the data of that task
 
     @property
     def model(self) -> Path:
@@ -53,6 +54,8 @@ class Task:
             config["weights"] = {} if own is None else {MODEL: own}
             return config
         config["model_file"] = f"$@bundle_root + '/{MODEL}'"
+        if "distill_from" in config:
+            config["distill_from"] = None  # a package holds one model, and goes on from that
         if isinstance(config.get("dataset_dir"), dict):  # which the repository writes itself; here it has to be there
             config["dataset_dir"] = config["dataset_dir"]["folder"]
         if program == "evaluate":
