@@ -184,3 +184,46 @@ def test_without_a_network_both_other_ways_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(PyrasegError, match=r"could not be downloaded.*tf_efficientnet_lite0.*package.*weights file"):
         build_encoder("resnet18", pretrained=True)
+
+
+# --- a stem of patches ---
+
+
+def test_a_patch_stem_leaves_the_deeper_stages_as_they_are():
+    plain = build_encoder(PACKAGED_ENCODER, output_stride=32).eval()
+    fast = build_encoder(PACKAGED_ENCODER, output_stride=32, patch_stem=True).eval()
+    assert (fast.channels, fast.strides) == (plain.channels, plain.strides)
+    image = torch.randn(1, 3, 96, 64)
+    stem = fast.stem(image)
+    assert stem.shape == (1, 24, 24, 16)
+    with torch.no_grad():
+        found = plain.stages[0].blocks_1[1:](stem)  # what is left of the first stage, with its pretrained weights
+        torch.testing.assert_close(fast(image)[0], found)
+        torch.testing.assert_close(fast(image)[3], plain.stages[3](plain.stages[2](plain.stages[1](found))))
+
+
+def test_a_patch_sees_what_lies_around_its_place():
+    """Position (i, j) of the stem's map sees rows 4 i - 2 to 4 i + 5: around the 4 pixels that it stands for."""
+    stem = build_encoder(PACKAGED_ENCODER, pretrained=False, patch_stem=True).stem
+    image = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    stem.eval().patches[0](image)[0, :, 5, 7].sum().backward()
+    rows, columns = (torch.nonzero(image.grad[0].abs().sum(dim=(0, axis))).flatten().tolist() for axis in (2, 1))
+    assert rows == list(range(18, 26)) and columns == list(range(26, 34))
+
+
+def test_a_patch_stem_is_refused_where_it_cannot_be():
+    for options in ({"name": "efficientnet_b0", "spatial_dims": 3, "in_channels": 1}, {"name": "vgg11"}):
+        with pytest.raises(PyrasegError, match="`patch_stem`"):
+            build_encoder(pretrained=False, patch_stem=True, output_stride=32, **options)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet18", 2), ("mobilenetv3_large_100", 1)])
+def test_blocks_that_do_not_stride_stay_behind_a_patch_stem(name, blocks):
+    """The stem of a ResNet reaches stride 4 by itself; MobileNetV3 strides in the first of two blocks."""
+    plain, fast = (build_encoder(name, pretrained=False, output_stride=32, patch_stem=patch) for patch in (False, True))
+    assert (
+        sum(1 for part in fast.stages[0].modules() if type(part).__name__ in ("BasicBlock", "InvertedResidual"))
+        == blocks
+    )
+    image = torch.zeros(2, 3, 64, 96)
+    assert [each.shape for each in fast(image)] == [each.shape for each in plain(image)]

@@ -49,6 +49,14 @@ class TestBig(NetworkTests):
         return build(*request.param)
 
 
+class TestFast(NetworkTests):
+    """The design of the `_fast` tasks."""
+
+    @pytest.fixture(scope="class")
+    def network(self):
+        return build("tf_efficientnet_lite0", "fpn", output_stride=32, patch_stem=True, decoder_stride=8)
+
+
 def test_torch_export_of_one_pair():
     """The others are slow: every symbolic size costs the exporter seconds."""
     check_torch_export(build("resnet18", "deeplab").eval())

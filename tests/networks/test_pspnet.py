@@ -21,6 +21,8 @@ def build(head: str, **options):
 def test_options_are_refused():
     with pytest.raises(PyrasegError, match="'plain' and 'fpn'"):
         PSPNet(decoder="unet")
+    with pytest.raises(PyrasegError, match="`decoder_stride` is 4, 8 or 16, not 2"):
+        PSPNet(decoder="fpn", decoder_stride=2)
     with pytest.raises(PyrasegError, match="2 or 3, not 4"):
         PSPNet(spatial_dims=4)
     with pytest.raises(PyrasegError, match="Raise `depth`"):
@@ -37,6 +39,9 @@ def test_options_are_refused():
         ("plain", {"depth": 2}, 8),
         ("fpn", {}, 16),
         ("fpn", {"output_stride": 32}, 16),
+        ("fpn", {"output_stride": 32, "decoder_stride": 8}, 8),
+        ("fpn", {"decoder_stride": 8}, 8),
+        ("fpn", {"output_stride": 32, "decoder_stride": 16}, 4),
         ("deeplab", {}, 16),
         ("deeplab", {"output_stride": 8}, 16),
     ],

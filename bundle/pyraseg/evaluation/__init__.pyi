@@ -13,6 +13,7 @@ from .cases import CaseScorer as CaseScorer
 from .scores import CaseOverlap as CaseOverlap
 from .scores import count_overlap as count_overlap
 from .scores import mean_dice as mean_dice
+from .scores import ratios as ratios
 from .scores import summarize as summarize
 from .table import FORMAT as FORMAT
 from .table import CaseTable as CaseTable

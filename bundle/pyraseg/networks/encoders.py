@@ -256,19 +256,26 @@ def _divide(extractor: Any, *, depth: int | None) -> Encoder | UndividedEncoder:
 
 
 def _with_patch_stem(encoder: Encoder | UndividedEncoder, name: str, *, in_channels: int) -> Encoder:
-    """Replace an encoder's stem, and the block of its first stage that reaches stride 4, by a `PatchStem`.
+    """Replace an encoder's layers down to stride 4 by a `PatchStem`: the stem, and the block that strides behind it.
 
     Raises:
-        PyrasegError: the first stage is no row of blocks whose first one alone changes the map's size.
+        PyrasegError: the first stage is no row of blocks, or has none behind the one that strides.
     """
-    first = encoder.stages[0] if isinstance(encoder, Encoder) else None
-    blocks = [] if first is None else list(first.children())
-    rest = list(blocks[0].children())[1:] if len(blocks) == 1 and isinstance(blocks[0], nn.Sequential) else []
-    if not rest:
-        raise PyrasegError(f"{name} has no blocks at stride 4 behind its first one. Leave `patch_stem` out.")
-    encoder.stem = nn.Sequential(OrderedDict(patches=PatchStem(in_channels, encoder.channels[0])))  # pyrefly: ignore # it has channels
-    encoder.stages[0] = nn.Sequential(OrderedDict((f"block_{i}", block) for i, block in enumerate(rest, start=1)))  # pyrefly: ignore # as above
-    return encoder  # pyrefly: ignore # an `Encoder`, or it had no blocks
+    remedy = f"{name} has no row of blocks at stride 4 that could stay. Leave `patch_stem` out."
+    if not isinstance(encoder, Encoder):
+        raise PyrasegError(remedy)
+    (first, *others) = encoder.stages[0].children()
+    with torch.no_grad():
+        finest = encoder.eval().stem(torch.zeros(1, in_channels, 32, 32))
+    strides = finest.shape[-1] > 32 // FIRST_STRIDE
+    if others or not isinstance(first, nn.Sequential) or len(first) < 2:
+        raise PyrasegError(remedy)
+    channels = encoder.channels[0] if strides else finest.shape[1]
+    encoder.stem = nn.Sequential(OrderedDict(patches=PatchStem(in_channels, channels)))
+    if strides:
+        kept = list(first.named_children())[1:]
+        encoder.stages[0] = nn.Sequential(OrderedDict((f"block_{key}", block) for key, block in kept))
+    return encoder
 
 
 def _tried(encoder: Encoder | UndividedEncoder, name: str, *, in_channels: int) -> Encoder | UndividedEncoder:
