@@ -4,8 +4,8 @@
 The series is a phantom patient, the model the included one. From files to files: finding and reading DICOM,
 preprocessing, network, labels on the series' grid and what is written: of the bundle NIfTI, picture and table, as
 `inferring` does by default, of the torch-free runtime NIfTI; without the start of Python and the loading of the
-model. The network alone: the inferer on the preprocessed series, all windows and batches included; of the runtime, the
-exported network on slices of the same size. With ``--old`` an earlier revision, in a checkout with an environment of its own,
+model. The network alone: the inferer on the preprocessed series, all windows and batches included; of the runtime,
+the exported network on slices of the same size. With ``--old`` an earlier revision, in a checkout with its own .venv,
 runs beside this one. All alternate in one run, each in a process of its own, so that none has what another one set.
 
 ``python -m benchmarks.whole_series --old ../bfbc4b6`` from the repository root; ``--help`` has the rest.
@@ -28,10 +28,12 @@ import numpy as np
 
 from benchmarks.dermoscopy.trials import versions
 from benchmarks.networks import processor
+from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 from bundle.pyraseg_tools.datasets.phantom import phantom_case, write_series
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "benchmarks" / "whole_series_worker.py"
+PAGE = ROOT / "docs" / "inference.md"
 RESULTS = ROOT / "benchmarks" / "results" / "whole_series.json"
 SLICES, SIDE = 100, 512
 PATIENT = 0  # of seed 2024: its slices are upright and as wide as `SIDE`
@@ -174,6 +176,29 @@ def told(row: dict[str, Any]) -> str:
     return text.format(**row)
 
 
+def table(report: dict[str, Any]) -> str:
+    """Return the rows of a report as Markdown."""
+    compared = f" | {report['old']} | times as fast" if "old" in report else ""
+    lines = [
+        f"| | pixel spacing | input of the network | the network alone | files to files | ratio{compared} |",
+        "|---|---|---|---|---|---|" + "---|---|" * ("old" in report),
+    ]
+    for row in report["rows"]:
+        _, width, height, depth = row["network_grid"]
+        median = row["median_s"]
+        cells = [
+            row["program"],
+            f"{row['spacing_mm']:g} mm",
+            f"{depth} slices of {width} x {height}",
+            *(f"{median[f'new_{name}']:.2f} s" for name in ("network", "files_to_files")),
+            f"{row['files_to_files_per_network']:.2f}",
+        ]
+        if "old" in report:
+            cells += [f"{median['old_files_to_files']:.2f} s", f"{row['times_as_fast']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, help="checkout of the revision to compare with, with its .venv")
@@ -197,6 +222,9 @@ def main() -> None:
         options = {"repeats": given.repeats, "threads": given.threads, "work": work}
         report["rows"] = [row for spacing in spacings for row in timed(spacing, **options)]
     given.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if given.output == RESULTS:
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(replace_between_markers(page, "whole series", table(report)), encoding="utf-8")
     print(f"Written to {given.output}")
 
 

@@ -102,12 +102,12 @@ def draw_views(
     volume = original.ndim == 4
     known = truth != UNKNOWN  # elsewhere nobody can say that the prediction is wrong: nothing is scored there either
     truth, prediction = (torch.where(known, labels, 0).to(torch.uint8).cpu() for labels in (truth, prediction))
-    order = rank_slices(np.asarray(prediction)[0], np.asarray(truth)[0])[:most] if volume else [None]
-    image = at_window(original, windows, slices=order if volume else None)
-    maps = [labels[..., order] if volume else labels for labels in (truth, prediction)]
+    slices = rank_slices(np.asarray(prediction)[0], np.asarray(truth)[0])[:most] if volume else None
+    image = at_window(original, windows, slices=slices)
+    maps = [truth, prediction] if slices is None else [labels[..., slices] for labels in (truth, prediction)]
     views, used = [], 0
-    for place, index in enumerate(order):
-        view = _view(*display(image, maps, index=place if volume else None))
+    for place, index in [(None, None)] if slices is None else enumerate(slices):
+        view = _view(*display(image, maps, index=place))
         used += sum(len(text) for text in (view["image"], *view["truth"].values(), *view["prediction"].values()))
         if views and used > room:
             break

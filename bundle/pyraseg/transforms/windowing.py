@@ -152,15 +152,14 @@ class Windowd(MapTransform):
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter
             list(pool.map(fill, range(0, stack.shape[2], SLAB)))
-        out = torch.from_numpy(
-            out.swapaxes(1, -1).reshape(len(views), *values.shape[:2], *stack.shape[2:][: values.ndim - 2])
-        )
+        shape = len(views), *values.shape[:2], *stack.shape[2 : values.ndim]
+        windowed = torch.from_numpy(out.swapaxes(1, -1).reshape(shape))
         if not isinstance(image, MetaTensor) or not get_track_meta():
-            return out
+            return windowed
         meta.pop("voi", None)
         meta.pop("padding", None)
         meta["inverted"] = False
-        return MetaTensor(out, meta=meta, applied_operations=image.applied_operations)
+        return MetaTensor(windowed, meta=meta, applied_operations=image.applied_operations)
 
 
 def parse_window(item: str | Mapping[str, Any]) -> Window:
