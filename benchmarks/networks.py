@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time our networks beside those of other libraries: eager, in ONNX Runtime, and a training step.
 
-All networks have two classes and random weights, and all calls alternate in one process, so that whatever else the
-machine does hits every network alike. Ours are exported with dynamic batch, height and width, as they are delivered;
-the others with the fixed size, which is the best that all of them can. Every exported network is compared with its
-eager form before it is timed. Run ``python -m benchmarks.networks`` from the repository root, on an idle machine; the
-others come with ``pip install -e ".[benchmark]"``.
+All networks have two classes and random weights. All calls take turns, in one process with the C library's allocator
+as users of PyTorch have it and in one with the setting that programs of Pyraseg make: so whatever else the machine does
+hits every network alike, and both are stated for all. Ours are exported with dynamic batch, height and width, as they
+are delivered; the others with the fixed size, which is the best that all of them can. Every exported network is
+compared with its eager form before it is timed. Run ``python -m benchmarks.networks`` from the repository root, on an
+idle machine; the others come with ``pip install -e ".[benchmark]"``.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from monai.networks.nets import FlexibleUNet, UNet
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.allocators import ALLOCATORS, Calls, interleaved_in_both
 from bundle.pyraseg.networks import DeepLabV3Plus, DiceFocalLoss, PSPNet, PyramidBottleneck, import_with_torchvision
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
@@ -195,21 +197,43 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(options: argparse.Namespace) -> list[dict]:
-    """Return medians and quartiles in ms of every network, for every mode and number of threads."""
-    generator = torch.Generator().manual_seed(0)
+def chosen(options: argparse.Namespace) -> dict[str, nn.Module]:
+    """Return the networks that are wanted."""
     torch.manual_seed(0)
     memory_format = getattr(torch, options.memory_format)
-    image = torch.randn(1, 3, options.size, options.size, generator=generator).to(memory_format=memory_format)
-    sides = (options.batch_size, 3, options.train_size, options.train_size)
-    batch = torch.randn(sides, generator=generator).to(memory_format=memory_format)
-    label = torch.randint(0, 2, (sides[0], 1, *sides[2:]), generator=generator, dtype=torch.uint8)
-    own = ours()
-    networks = {
+    return {
         name: network.to(memory_format=memory_format).eval()
-        for name, network in (own | others()).items()
+        for name, network in (ours() | others()).items()
         if not options.only or any(part in name for part in options.only)
     }
+
+
+def random_images(options: argparse.Namespace, count: int, side: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 3, side, side, generator=generator)
+    return images.to(memory_format=getattr(torch, options.memory_format))
+
+
+def calls_of(options: argparse.Namespace, mode: str, threads: int, paths: dict[str, Path]) -> Calls:
+    """Return a call of every network, in the process that times them."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if mode == "onnxruntime":
+        image = random_images(options, 1, options.size)
+        return {name: onnx_call(path, image, threads) for name, path in paths.items()}
+    networks = chosen(options)
+    if mode == "eager":
+        image = random_images(options, 1, options.size)
+        return {name: eager_call(network, image) for name, network in networks.items()}
+    batch = random_images(options, options.batch_size, options.train_size)
+    label = torch.randint(0, 2, (len(batch), 1, *batch.shape[2:]), dtype=torch.uint8)
+    return {name: training_call(network, batch, label) for name, network in networks.items()}
+
+
+def measure(options: argparse.Namespace) -> list[dict]:
+    """Return medians and quartiles in ms of every network, for every mode, number of threads and allocator."""
+    networks, own = chosen(options), ours()
+    image = random_images(options, 1, options.size)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{index}.onnx" for index, name in enumerate(networks)}
@@ -218,20 +242,14 @@ def measure(options: argparse.Namespace) -> list[dict]:
                 export(network, image, paths[name], dynamic=name in own)
                 check_export(network, image, paths[name], name)
         for threads in options.threads:
-            torch.set_num_threads(threads)
             for mode in options.modes:
-                calls: dict[str, Callable[[], object]] = {}
-                for name, network in networks.items():
-                    if mode == "eager":
-                        calls[name] = eager_call(network, image)
-                    elif mode == "onnxruntime":
-                        calls[name] = onnx_call(paths[name], image, threads)
-                    else:
-                        calls[name] = training_call(network, batch, label)
                 repeats = math.ceil(options.repeats / 3) if mode == "training" else options.repeats
-                timings = interleaved(calls, repeats=repeats, what=f"{mode}, {threads} threads")
-                rows.append({"mode": mode, "threads": threads, "repeats": repeats, **summary(timings)})
-                show(rows[-1])
+                what = f"{mode}, {threads} threads"
+                timings = interleaved_in_both(calls_of, options, mode, threads, paths, repeats=repeats, what=what)
+                for allocator, found in timings.items():
+                    row = {"mode": mode, "threads": threads, "allocator": allocator, "repeats": repeats}
+                    rows.append(row | summary(found))
+                    show(rows[-1])
     return rows
 
 
@@ -248,7 +266,9 @@ def summary(timings: dict[str, list[float]]) -> dict[str, dict]:
 def show(row: dict) -> None:
     """Print the medians of one mode, with the peer's time over each."""
     medians, quartiles = row["median_ms"], row["quartiles_ms"]
-    print(f"\n{row['mode']}, {row['threads']} thread(s), median of {row['repeats']} [quartiles] ms; {PEER} over each")
+    way = ALLOCATORS[row["allocator"]]
+    print(f"\n{row['mode']}, {row['threads']} thread(s), {way}: median of {row['repeats']} [quartiles] ms")
+    print(f"  and {PEER} over each")
     for name, median in sorted(medians.items(), key=lambda item: item[1]):
         low, high = quartiles[name]
         ratio = f"{medians[PEER] / median:6.2f}" if PEER in medians else ""
@@ -256,29 +276,36 @@ def show(row: dict) -> None:
 
 
 def compare(rows: list[dict]) -> list[dict]:
-    """Return what was asked for beside what was measured."""
+    """Return what was asked for beside what was measured, with each allocator."""
     found = []
     for slow, fast, mode, threads, wanted in COMPARISONS:
         for row in rows:
             medians = row["median_ms"]
             if (row["mode"], row["threads"]) == (mode, threads) and slow in medians and fast in medians:
                 ratio = round(medians[slow] / medians[fast], 2)
-                found.append(
-                    {"slower": slow, "faster": fast, "mode": mode, "threads": threads, "ratio": ratio, "wanted": wanted}
-                )
+                where = {"mode": mode, "threads": threads, "allocator": row["allocator"]}
+                found.append({"slower": slow, "faster": fast, **where, "ratio": ratio, "wanted": wanted})
     return found
 
 
 def speed_table(report: dict) -> str:
-    """Return the medians of a report as Markdown, one line a network, each with its ratio to the peer's."""
-    rows = {
-        f"{row['mode']}, {row['threads']} thread{'s' * (row['threads'] > 1)}": row["median_ms"]
-        for row in report["results"]
-    }
-    lines = ["| network | " + " | ".join(rows) + " |", "|---" * (1 + len(rows)) + "|"]
-    first = rows.get("onnxruntime, 1 thread") or next(iter(rows.values()))
+    """Return the medians of a report as Markdown: a table an allocator, a line a network, with its ratio to the peer's.
+
+    With either allocator the ratio is to the peer with the same one.
+    """
+    tables = []
+    for allocator, way in ALLOCATORS.items():
+        rows = [row for row in report["results"] if row["allocator"] == allocator]
+        tables += [f"With {way} (`{allocator}`):", _table(rows)] if rows else []
+    return "\n\n".join(tables)
+
+
+def _table(rows: list[dict]) -> str:
+    medians = {f"{row['mode']}, {row['threads']} thread{'s' * (row['threads'] > 1)}": row["median_ms"] for row in rows}
+    lines = ["| network | " + " | ".join(medians) + " |", "|---" * (1 + len(medians)) + "|"]
+    first = medians.get("onnxruntime, 1 thread") or next(iter(medians.values()))
     for name in sorted(first, key=first.get):
-        cells = (f"{medians[name]:.0f} ms ({medians[PEER] / medians[name]:.2f})" for medians in rows.values())
+        cells = (f"{column[name]:.0f} ms ({column[PEER] / column[name]:.2f})" for column in medians.values())
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -304,8 +331,8 @@ def main() -> None:
     report |= {"versions": versions, "processor": processor(), "results": rows, "comparisons": compare(rows)}
     for line in report["comparisons"]:
         print(
-            f"{line['mode']}, {line['threads']} thread(s): {line['faster']} is {line['ratio']} times as fast as "
-            f"{line['slower']} (wanted: {line['wanted']})"
+            f"{line['mode']}, {line['threads']} thread(s), {ALLOCATORS[line['allocator']]}: {line['faster']} is "
+            f"{line['ratio']} times as fast as {line['slower']} (wanted: {line['wanted']})"
         )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=2) + "\n")

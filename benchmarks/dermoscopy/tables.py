@@ -10,11 +10,13 @@ import argparse
 import csv
 import json
 import statistics
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.allocators import ALLOCATORS
 from benchmarks.dermoscopy.latency import MODES, RESULTS
 from benchmarks.dermoscopy.networks import OURS
 from bundle.pyraseg.core import PyrasegError
@@ -91,12 +93,14 @@ def networks_table(results: Path, part: str) -> str:
     of_name = {record["name"]: record for record in records(results, "networks") if record["seed"] == 0}
     latency_file = results / "latency.json"
     latency = json.loads(latency_file.read_text(encoding="utf-8")) if latency_file.is_file() else None
-    head = ["network", "parameters", "s an epoch", *(f"{mode} ms" for mode in MODES), "Jaccard", "Dice"]
+    ways = [(mode, way) for mode, way in product(MODES, ALLOCATORS) if latency and way in latency[mode]]
+    timed = [f"{mode} ms, allocator {way}" for mode, way in ways]
+    head = ["network", "parameters", "s an epoch", *timed, "Jaccard", "Dice"]
     lines = [f"{compared['cases']} cases.", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, means in sorted(compared["means"].items(), key=lambda item: -item[1]["jaccard"]["mean"]):
         record = of_name[name.partition(", seed")[0]]
         cells = [name, f"{record['parameters'] / 1e6:.2f} M", f"{record['median_seconds_per_epoch']:.0f}"]
-        cells += [f"{latency[mode]['median_ms'][record['name']]:.1f}" if latency else "" for mode in MODES]
+        cells += [f"{latency[mode][way]['median_ms'][record['name']]:.1f}" for mode, way in ways]
         cells += [interval_text(means[figure]) for figure in FIGURES]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
