@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
 from .encoders import expected_normalization as expected_normalization
+from .folding import fold_batch_norm as fold_batch_norm
 from .heads import PyramidBottleneck as PyramidBottleneck
 from .losses import DiceCELoss as DiceCELoss
 from .losses import DiceFocalLoss as DiceFocalLoss
