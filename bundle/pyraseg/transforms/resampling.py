@@ -29,8 +29,10 @@ def resize_rasters(images: torch.Tensor, size: tuple[int, int], **options: Any) 
     if images.ndim == 3:
         return F.interpolate(images.mT[None].float(), size, **options)[0].mT
     slices = images.permute(0, 3, 2, 1)
-    resized = torch.empty((*slices.shape[:2], *size), device=images.device)
     at_a_time = max(1, BAND // max(1, slices[:, 0].numel()))
+    if at_a_time >= slices.shape[1]:
+        return F.interpolate(slices.float(), size, **options).permute(0, 3, 2, 1)
+    resized = torch.empty((*slices.shape[:2], *size), device=images.device)
     for some, place in zip(slices.split(at_a_time, dim=1), resized.split(at_a_time, dim=1), strict=True):
         place.copy_(F.interpolate(some.float(), size, **options))
     return resized.permute(0, 3, 2, 1)
