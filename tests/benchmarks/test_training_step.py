@@ -58,7 +58,7 @@ def test_what_was_asked_for_is_checked():
         check(report(old=0.75, distance=0.01))
     with pytest.raises(PyrasegError, match=r"2\.00 times .* asked for 2\.2"):
         check(report(old=1.0, distance=0.01) | {"instructions": "AMX, AVX512-BF16"})
-    with pytest.raises(PyrasegError, match="losses 0.02 apart"):
+    with pytest.raises(PyrasegError, match=r"losses 0\.02 apart"):
         check(report(old=0.8, distance=0.02))
 
 
