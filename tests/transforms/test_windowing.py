@@ -158,6 +158,18 @@ def test_header_windows_vary_by_slice() -> None:
     assert window("header:1", volume(3, voi=voi)).unique().tolist() == [0.5]
 
 
+def test_some_slices_are_those_of_the_whole() -> None:
+    values = torch.rand(1, 5, 4, 40, generator=torch.Generator().manual_seed(0)) * 300 - 100
+    voi = [({"center": float(place), "width": 50.0},) for place in range(40)]
+    image = MetaTensor(values, meta={"voi": voi, "inverted": True})
+    chain = Windowd("image", windows=["header", "soft_tissue", {"percentiles": [5, 90]}], output_range=(-1, 1))
+    whole = chain.apply(image)
+    assert torch.equal(chain.apply(image, slices=[33, 2, 3]), whole[..., [33, 2, 3]])
+    for place in (2, 33):  # each by its own window, upside down
+        expected = 1 - ((values[0, ..., place] - (place - 0.5 - 24.5)) / 49).clamp(0, 1) * 2
+        torch.testing.assert_close(whole[0, ..., place].as_tensor(), expected, atol=1e-5, rtol=0)
+
+
 def test_header_lookup_table() -> None:
     # Values 10, 11, 12, 13 map to 0, 51, 204, 255 of 8 bits; outside, the ends hold.
     data = image([-5, 10, 11, 12, 99], voi=[(VoiLut(10, 8, (0, 51, 204, 255)),)])

@@ -9,12 +9,14 @@ from pydicom.datadict import dictionary_VR, keyword_dict
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
 #: Whose values no description shows: everybody who is named, and the IDs of the patient and of the request.
 NAMING = (
     *sorted(keyword for keyword, tag in keyword_dict.items() if keyword and dictionary_VR(tag) == "PN"),
     *("PatientID", "OtherPatientIDs", "OtherPatientIDsSequence", "PatientBirthDate", "AccessionNumber"),
 )
+NAMING_TAGS = frozenset(map(Tag, NAMING))
 #: What is shown of a header, and may have a name within.
 SHOWN = ("SeriesDescription", "BodyPartExamined")
 #: Words that are no names in a body part, even where an ID has them, as in PANCREAS-0001 (PS3.16, Annex L).
@@ -81,8 +83,8 @@ def description_of(header: Dataset) -> str:
 
 def _words(header: Dataset) -> Iterator[str]:
     """Yield the words of names and IDs; a lone letter is none."""
-    for keyword in NAMING:
-        value = header.get(keyword) or ""
+    for tag in header.keys() & NAMING_TAGS:
+        value = header[tag].value or ""
         for text in [item.get("PatientID", "") for item in value] if isinstance(value, Sequence) else [value]:
             for word in re.split(r"[\W_]+", str(text)):
                 if len(word) > 1 or (word and not word.isascii()):

@@ -21,7 +21,7 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import Member, patient_of, told_apart
-from bundle.pyraseg.dicom.descriptions import NAMING, description_of, hide_names
+from bundle.pyraseg.dicom.descriptions import NAMING, NAMING_TAGS, description_of, hide_names
 from bundle.pyraseg.dicom.differences import PHASES, SECONDARY_CAPTURE
 from bundle.pyraseg.dicom.found import FoundFile, Stamp, as_file, opened
 from bundle.pyraseg.dicom.frame import counted
@@ -241,12 +241,16 @@ def _tags_of(keywords: tuple[str | int, ...]) -> list[BaseTag]:
     return [*map(Tag, (*keywords, *NAMING)), *TAGS]
 
 
+@cache
+def _dropped(keywords: tuple[str | int, ...]) -> frozenset[BaseTag]:
+    return NAMING_TAGS.difference(map(Tag, keywords))
+
+
 def _without_names(header: Dataset, keywords: Sequence[str | int]) -> Dataset:
     """Return a header without names and IDs, in its description too, but for what is asked for: a hash is kept."""
     hide_names(header)
-    for keyword in set(NAMING).difference(keywords):
-        if keyword in header:
-            del header[keyword]
+    for tag in header.keys() & _dropped(tuple(keywords)):
+        del header[tag]
     return header
 
 

@@ -7,6 +7,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,9 @@ _SOURCE = (
     "PatientPosition Laterality ViewPosition ImageType EchoTime PresentationIntentType PixelSpacing ImagerPixelSpacing "
     "BurnedInAnnotation LossyImageCompression"
 )
+
+#: The lowest tag of pixels, Float Pixel Data.
+_PIXELS = 0x7FE00008
 
 
 @dataclass(eq=False)
@@ -235,13 +239,12 @@ def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
     found = None
     try:
         with opened(frame.file, frame.stamp) as (stream, stamp):
+            dataset = pydicom.dcmread(stream, force=True)
             if keep_header:
-                header = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+                header = _without_pixels(dataset)
                 if grid_kind(header):
                     unpack(header, header)
                 found = FoundFile.of(frame.file, header, stamp, patient=patient_of(header), complete=True)
-                stream.seek(0)
-            dataset = pydicom.dcmread(stream, force=True)
             parse(dataset, PIXEL_GROUPS)
         return dataset, found
     except PyrasegError:
@@ -250,6 +253,13 @@ def _read(frame: Frame, keep_header: bool) -> tuple[Dataset, FoundFile | None]:
         raise PyrasegError(
             f"{frame.file}: cannot be read to its end: it is damaged or truncated. Export it again."
         ) from error
+
+
+def _without_pixels(dataset: Dataset) -> Dataset:
+    """Return the header of a file that was just read: as pydicom has it, nothing is converted."""
+    header = copy(dataset)
+    header._dict = {tag: element for tag, element in dataset._dict.items() if tag < _PIXELS}
+    return header
 
 
 class SeriesStream:

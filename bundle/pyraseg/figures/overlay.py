@@ -69,8 +69,9 @@ def color_of(labels: np.ndarray) -> np.ndarray:
 
 def telling_slices(labels: np.ndarray, most: int = 4) -> list[int]:
     """Return the slices of (W, H, D) that show each class largest, in order; the middle one where nothing was found."""
-    areas = [(labels == value).sum(axis=(0, 1)) for value in np.unique(labels[labels > 0])]
-    return sorted({int(area.argmax()) for area in areas[:most]}) or [labels.shape[-1] // 2]
+    areas = np.stack([np.bincount(plane[plane > 0].astype(int), minlength=256) for plane in labels.T])  # (D, values)
+    found = np.flatnonzero(areas.any(axis=0))[:most]
+    return sorted(set(areas[:, found].argmax(axis=0).tolist())) or [labels.shape[-1] // 2]
 
 
 def draw(
@@ -94,21 +95,31 @@ def draw(
         RGB picture: a row a slice, with original, truth where it is known, prediction and overlay as columns.
     """
     maps = [*([] if truth is None else [truth]), labels]
-    slices = telling_slices(np.asarray(maps[0][0])) if original.ndim == 4 else [None]
-    image = at_window(original, windows)
-    displayed = [display(image, maps, index=index) for index in slices]
+    if original.ndim == 4:
+        slices = telling_slices(np.asarray(maps[0][0]))
+        maps = [classes[..., slices] for classes in maps]
+        image, places = at_window(original, windows, slices=slices), list(range(len(slices)))
+    else:
+        image, places = at_window(original, windows), [None]
+    displayed = [display(image, maps, index=place) for place in places]
     rows = [np.concatenate(_row(*view), axis=1) for view in displayed]
     found = np.unique(np.concatenate([classes.ravel() for _, shown, _ in displayed for classes in shown]))
     captions = ["original", *([] if truth is None else ["truth"]), "prediction", "overlay"]
     return _captioned(Image.fromarray(np.concatenate(rows)), captions, class_names, found)
 
 
-def at_window(original: MetaTensor, windows: Sequence | None) -> MetaTensor:
-    """Return an image through the first of its windows (as for `Windowd`), 0 to 255; None where it needs none."""
+def at_window(original: MetaTensor, windows: Sequence | None, *, slices: Sequence[int] | None = None) -> MetaTensor:
+    """Return an image, or some slices of a volume, through the first of its windows, 0 to 255.
+
+    Args:
+        original: the image, (C, W, H[, D]).
+        windows: as for `Windowd`; None where the image needs none.
+        slices: their indices; None: the whole image.
+    """
     if windows is None:
-        return original
+        return original if slices is None else original[..., list(slices)]
     first = windows if isinstance(windows, str | dict) else windows[0]
-    return Windowd("image", windows=first, output_range=(0, 255))({"image": original})["image"]
+    return Windowd("image", windows=first, output_range=(0, 255)).apply(original, slices=slices)
 
 
 def display(

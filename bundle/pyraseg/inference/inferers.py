@@ -108,6 +108,8 @@ class _Frugal:
 PER_SLICE = (RequireFinited, Activationsd)
 #: Bytes of logits that there are at a time.
 SLAB = 1 << 27
+#: Slices that become labels at a time: what is computed of them on the grid of the input stays in a processor's cache.
+AT_A_TIME = 8
 
 
 class SlabInferer(Inferer):
@@ -151,40 +153,43 @@ class SlabInferer(Inferer):
         if not self.by_slab:
             return self.inferer(inputs, network, *args, **kwargs)
 
-        def labels_of(image: MetaTensor) -> MetaTensor:
-            logits = self.inferer(image[None], network, *args, **kwargs)[0]
-            with torch.autocast(image.device.type, enabled=False):
-                return self.to_labels({self.invert.keys[0]: logits, self.invert.orig_key: image})[self.invert.keys[0]]
+        def logits_of(image: MetaTensor) -> torch.Tensor:
+            return self.inferer(image[None], network, *args, **kwargs)[0]
 
-        return list_data_collate([self._labels(image, labels_of) for image in decollate_batch(inputs)])
+        labels = [self._labels(image, logits_of) for image in decollate_batch(inputs)]
+        like = list_data_collate([one[..., :1] for one in labels])
+        return _stacked([one.as_tensor() for one in labels]).as_subclass(MetaTensor).copy_meta_from(like)
 
-    def _labels(self, image: MetaTensor, labels_of: Callable[[MetaTensor], MetaTensor]) -> MetaTensor:
-        if image.ndim == 3:
-            return labels_of(image)
-        depth = image.shape[3]
-        slices = max(1, SLAB // (4 * self.classes * image.shape[1] * image.shape[2]))
-        batch = _batch_size(self.inferer)
-        slices -= slices % batch if slices > batch else 0  # whole batches: the network computes the very same
-        # The number of each slice, on the grid of the input: where it lies there, and whether slices stay apart.
-        probe = torch.arange(depth, dtype=torch.float32, device=image.device).expand(1, *image.shape[1:])
-        numbers = self.invert.inverted(probe, image) if slices < depth else None
-        if numbers is None or numbers.shape[-1] != depth:
-            return labels_of(image)
-        planes = numbers[0].as_tensor()
-        order = planes[0, 0].round()
-        if max((planes.amax((0, 1)) - order).max(), (order - planes.amin((0, 1))).max()) > 0.01:
-            return labels_of(image)
-        labels = torch.zeros(numbers.shape, dtype=torch.uint8)
-        meta = numbers.meta
-        del numbers, planes, probe
-        for start in range(0, depth, slices):
-            there = ((order >= start) & (order < start + slices)).nonzero()[:, 0]
-            # Without the other metadata, such as headers, which `Invertd` would copy for each slab and class.
-            named = {key: image.meta[key] for key in ("affine", "filename_or_obj") if key in image.meta}
-            slab = MetaTensor(image.as_tensor()[..., start : start + slices], meta=named)
-            slab.applied_operations = image.applied_operations
-            labels[..., there.cpu()] = labels_of(slab).as_tensor()
-        return MetaTensor(labels, meta=meta)
+    def _labels(self, image: MetaTensor, logits_of: Callable[[MetaTensor], torch.Tensor]) -> MetaTensor:
+        # Without the other metadata, such as headers, which `Invertd` would copy for each slab and class.
+        named = {key: image.meta[key] for key in ("affine", "filename_or_obj") if key in image.meta}
+        whole = MetaTensor(image.as_tensor(), meta=named)
+        whole.applied_operations = image.applied_operations
+        placed = self.invert.slice_order(whole) if image.ndim == 4 else None
+        if placed is None:
+            return self._classes(logits_of(whole), whole)
+        size, affine, order = placed
+        labels = torch.zeros(*reversed(size), dtype=torch.uint8)  # slice after slice in memory
+        fitting = max(1, SLAB // (4 * self.classes * image.shape[1] * image.shape[2]))
+        slices = min(_batch_size(self.inferer), fitting)  # of a whole batch, the network computes the very same
+        for start in range(0, image.shape[3], slices):
+            slab = whole[..., start : start + slices]
+            logits = logits_of(slab)
+            for first in range(0, slab.shape[3], AT_A_TIME):
+                few = slice(first, first + AT_A_TIME)
+                found = self._classes(logits[..., few], slab[..., few])[0].as_tensor()
+                there = (order >= start + first) & (order < start + first + found.shape[2])
+                labels[there] = found.permute(2, 1, 0)
+        return MetaTensor(labels.permute(2, 1, 0)[None], meta={**named, "affine": torch.as_tensor(affine)})
+
+    def _classes(self, logits: torch.Tensor, image: MetaTensor) -> MetaTensor:
+        with torch.autocast(image.device.type, enabled=False):
+            return self.to_labels({self.invert.keys[0]: logits, self.invert.orig_key: image})[self.invert.keys[0]]
+
+
+def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Return tensors as a batch; one keeps its memory, and the order in it."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
 
 
 def _batch_size(inferer: Inferer) -> int:

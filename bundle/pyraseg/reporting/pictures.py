@@ -99,13 +99,15 @@ def draw_views(
         or None), `size` [width, height], `image` (WebP in base64), `truth` and `prediction` (SVG paths by class index);
         `predicted`: voxels by class index, by which a reader sees that scores are of the same prediction.
     """
-    image, volume = at_window(original, windows), original.ndim == 4
+    volume = original.ndim == 4
     known = truth != UNKNOWN  # elsewhere nobody can say that the prediction is wrong: nothing is scored there either
     truth, prediction = (torch.where(known, labels, 0).to(torch.uint8).cpu() for labels in (truth, prediction))
-    order = rank_slices(np.asarray(prediction)[0], np.asarray(truth)[0])[:most] if volume else [None]
+    slices = rank_slices(np.asarray(prediction)[0], np.asarray(truth)[0])[:most] if volume else None
+    image = at_window(original, windows, slices=slices)
+    maps = [truth, prediction] if slices is None else [labels[..., slices] for labels in (truth, prediction)]
     views, used = [], 0
-    for index in order:
-        view = _view(*display(image, [truth, prediction], index=index))
+    for place, index in [(None, None)] if slices is None else enumerate(slices):
+        view = _view(*display(image, maps, index=place))
         used += sum(len(text) for text in (view["image"], *view["truth"].values(), *view["prediction"].values()))
         if views and used > room:
             break

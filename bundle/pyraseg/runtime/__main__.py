@@ -51,7 +51,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Segment everything, say so, and return how many inputs failed."""
-    from bundle.pyraseg.dicom import read_selection
     from bundle.pyraseg.runtime.find import find_inputs
     from bundle.pyraseg.runtime.images import segment
     from bundle.pyraseg.runtime.model import Model
@@ -60,9 +59,10 @@ def run(options: argparse.Namespace) -> int:
     require_writable([options.output])
     model = Model(options.model, threads=options.threads)
     write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
-    model.purpose(options.refuse)  # that it can be
+    if options.refuse is not None:
+        model.purpose(options.refuse)  # that it can be
     protect([options.model])
-    select = read_selection(options.select)
+    select = _selection(options.select)
     inputs = find_inputs(options.input, leave_out=options.output, series=options.series, select=select)
     name, version = model.algorithm
     print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
@@ -84,6 +84,15 @@ def run(options: argparse.Namespace) -> int:
     if failures:
         print(f"pyraseg: {len(failures)} failed: {', '.join(failures)}", file=sys.stderr)
     return len(failures)
+
+
+def _selection(words: list[str]) -> dict[str, object]:
+    """Return what slices must have; where nothing is said, pydicom is not loaded for it."""
+    if not words:
+        return {}
+    from bundle.pyraseg.dicom import read_selection
+
+    return dict(read_selection(words))
 
 
 def main(argv: list[str] | None = None) -> int:

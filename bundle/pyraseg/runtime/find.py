@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import abspath, commonpath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundle.pyraseg.core import (
     ITK,
@@ -20,16 +20,11 @@ from bundle.pyraseg.core import (
     require_replaceable,
     without_suffix,
 )
-from bundle.pyraseg.dicom import (
-    Series,
-    read_selection,
-    read_wanted,
-    scan_files,
-    series_facts,
-    series_table,
-    those_meant,
-)
+from bundle.pyraseg.dicom import read_wanted, those_meant
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
+
+if TYPE_CHECKING:
+    from bundle.pyraseg.dicom import Series
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +57,13 @@ class Found:
 
     root: Path
     items: list[dict[str, Any]]
-    series: dict[str, Series]
+    series: dict[str, "Series"]
     skipped: dict[str, list[Path]]
 
     def table(self, select: Any = None) -> list[str]:
         """Return the lines of a table of the series, see `series_table`."""
+        from bundle.pyraseg.dicom import series_facts, series_table
+
         return series_table([(name, series_facts(one, select)) for name, one in self.series.items()])
 
     def left_out(self) -> list[str]:
@@ -143,16 +140,16 @@ def search_inputs(
     ]
     detached = {abspath(file) for file in _detached_pixels(named)}
     unnamed = sorted(file for file in set(files).difference(named) if abspath(file) not in detached)
-    scan = scan_files(unnamed, root=root, keywords=read_selection(select))
-    chosen = those_meant(scan.series, wanted, scan.path)
-    faulty = [(file, reason) for reason in FAULTS for file in scan.skipped_files.get(reason, ())]
+    stacks, unused = _scanned(unnamed, root, select)
+    chosen = those_meant(stacks, wanted, root)
+    faulty = [(file, reason) for reason in FAULTS for file in unused.get(reason, ())]
     sidecars = [file for file, reason in faulty if reason == "not DICOM" and _is_sidecar(file)]
     if wanted:
-        others = len(scan.series) + len(found) - len(chosen)
+        others = len(stacks) + len(found) - len(chosen)
         logger.warning("--series means %d of the inputs in %s; %d others are left out", len(chosen), path, others)
         faulty, entries = [], []
-    series_names = _series_names(scan.series, root)
-    found += [{"image": one.found, "name": name} for one, name in zip(scan.series, series_names, strict=True)]
+    series_names = _series_names(stacks, root)
+    found += [{"image": one.found, "name": name} for one, name in zip(stacks, series_names, strict=True)]
     images = sorted(found, key=_first_file)
     meant = {one.files[0].as_posix() for one in chosen} if wanted else set(map(_first_file, images))
     images = _named_apart(images, meant)  # all are named, so that each has the same name whatever is chosen
@@ -166,10 +163,10 @@ def search_inputs(
     if not images:
         known = "Images are DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF and WebP"
         if path.is_file():
-            raise PyrasegError(f"{path} is no image (found: {', '.join(scan.skipped)}). {known}. Give another file.")
-        reasons = ", ".join(f"{count} {reason}" for reason, count in scan.skipped.items()) or "nothing"
+            raise PyrasegError(f"{path} is no image (found: {', '.join(unused)}). {known}. Give another file.")
+        reasons = ", ".join(f"{len(names)} {reason}" for reason, names in unused.items()) or "nothing"
         raise PyrasegError(f"{path} holds no image. Found instead: {reasons}. {known}. Give another folder.")
-    protect([*named, *detached, *(file for one in scan.series for file in one.files)])
+    protect([*named, *detached, *(file for one in stacks for file in one.files)])
     if output is not None:
         with protecting_inputs():  # whether a run is open or not
             protect(detached)
@@ -179,7 +176,7 @@ def search_inputs(
         item["name"] += " (no image)" if item["name"] in names else ""
     by_first = {one.files[0].as_posix(): one for one in chosen}
     members = [(item["name"], by_first.get(_first_file(item))) for item in images if not isinstance(item["image"], str)]
-    skipped = {reason: list(files) for reason, files in scan.skipped_files.items() if reason not in FAULTS}
+    skipped = {reason: list(files) for reason, files in unused.items() if reason not in FAULTS}
     if sidecars:
         skipped["beside the images"] = sidecars
     return Found(
@@ -188,6 +185,16 @@ def search_inputs(
         {name: one for name, one in sorted(members) if one is not None},
         skipped,
     )
+
+
+def _scanned(files: Sequence[Path], root: Path, select: Any) -> tuple[Sequence["Series"], Mapping[str, Sequence[Path]]]:
+    """Return the DICOM series among files, and what is none by the reason; without a file, pydicom is not loaded."""
+    if not files:
+        return (), {}
+    from bundle.pyraseg.dicom import read_selection, scan_files
+
+    scan = scan_files(files, root=root, keywords=read_selection(select))
+    return scan.series, scan.skipped_files
 
 
 def skipped_lines(skipped: Mapping[str, Sequence[Path]], root: Path) -> list[str]:
@@ -310,7 +317,7 @@ def _is_sidecar(file: Path) -> bool:
     return file.name.lower().endswith(SIDECARS)
 
 
-def _series_names(series: Sequence[Series], root: Path) -> list[str]:
+def _series_names(series: Sequence["Series"], root: Path) -> list[str]:
     """Name series after their folders or files, and those that share one by their numbers and descriptions, too."""
     names = [_series_name(one, root) for one in series]
     shared = Counter(names)
@@ -320,7 +327,7 @@ def _series_names(series: Sequence[Series], root: Path) -> list[str]:
     ]
 
 
-def _series_name(series: Series, root: Path) -> str:
+def _series_name(series: "Series", root: Path) -> str:
     """Name a series after its folder, a lone file after itself, and one of several views after what it is, too."""
     first = series.files[0].relative_to(root)
     if len(series.files) == 1 or series.view_of:

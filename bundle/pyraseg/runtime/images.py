@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,16 +19,10 @@ from bundle.pyraseg.core import (
     read_photograph,
     valid_percentiles,
 )
-from bundle.pyraseg.dicom import (
-    LPS_TO_RAS,
-    Geometry,
-    SeriesStream,
-    VoiLut,
-    VoiWindow,
-    resampled_size,
-    slice_orientation,
-)
 from bundle.pyraseg.runtime.model import Model
+
+if TYPE_CHECKING:  # for a photograph, pydicom is not loaded
+    from bundle.pyraseg.dicom import Geometry, SeriesStream, VoiLut, VoiWindow
 
 T = TypeVar("T")
 Feed = dict[str, np.ndarray]
@@ -50,7 +44,7 @@ class Labels:
 
     slices: Iterator[np.ndarray]
     shape: tuple[int, int, int]
-    geometry: Geometry | None = None
+    geometry: "Geometry | None" = None
     files: Sequence[str] = ()
     frame_numbers: Sequence[int] = ()
 
@@ -85,6 +79,8 @@ def segment(
         else:
             feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
         return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
+    from bundle.pyraseg.dicom import SeriesStream
+
     purpose = model.purpose(refuse)
     stream = SeriesStream(image, select=select, pet_units=purpose.pet_units)
     files = dict.fromkeys(stream.files)
@@ -113,7 +109,7 @@ def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
-def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = None, *, padding: int = 0) -> Feed:
+def _projection(model: Model, pixels: np.ndarray, stream: "SeriesStream | None" = None, *, padding: int = 0) -> Feed:
     if pixels.ndim != 2:
         file = stream.files[0] if stream else "It"
         raise PyrasegError(f"{file} is an image in color, and the model is for radiographs. {FOR_COLOR}")
@@ -125,8 +121,10 @@ def _projection(model: Model, pixels: np.ndarray, stream: SeriesStream | None = 
     return feed
 
 
-def _volume(model: Model, stream: SeriesStream) -> Iterator[np.ndarray]:
+def _volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
     """Yield the labels of each slice, in the order and the orientation of the series."""
+    from bundle.pyraseg.dicom import LPS_TO_RAS, resampled_size, slice_orientation
+
     if stream.is_color:
         raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
     if stream.geometry is None:
@@ -169,7 +167,7 @@ def with_neighbors(slices: Iterable[T], count: int) -> Iterator[list[T]]:
             yield list(window)
 
 
-def _edges(windows: Sequence[Mapping[str, Any]], stream: SeriesStream) -> Iterator[list[tuple[float, float]]]:
+def _edges(windows: Sequence[Mapping[str, Any]], stream: "SeriesStream") -> Iterator[list[tuple[float, float]]]:
     """Yield black and white of the windows that are not fixed, for each slice."""
     by_percentiles = {
         number: tuple(stream.percentiles(window["percentiles"]))
@@ -204,8 +202,10 @@ def _widened(black: float, white: float) -> tuple[float, float]:
     return (black, white) if white > black else (black - 0.5, white + 0.5)
 
 
-def _header_edges(views: Sequence[VoiWindow | VoiLut], window: Mapping[str, Any], file: Path) -> tuple[float, float]:
+def _header_edges(views: "Sequence[VoiWindow | VoiLut]", window: Mapping[str, Any], file: Path) -> tuple[float, float]:
     """Return black and white of a header's window (PS3.3 C.11.2.1.2)."""
+    from bundle.pyraseg.dicom import VoiLut
+
     index = window["header"]
     if len(views) <= index:
         raise PyrasegError(f"{file} has {len(views)} windows in its header, and the model needs {index + 1}.")

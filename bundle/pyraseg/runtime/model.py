@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.dicom import Purpose
 from bundle.pyraseg.runtime.initializers import require_finite_graph
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+    from bundle.pyraseg.dicom import Purpose
 
 #: Version of the metadata that this runtime understands.
 FORMAT = "1"
@@ -49,12 +50,14 @@ class Model:
         """Return what happens to an image; outside the graph `image_kind`, `context_slices`, `free_windows` matter."""
         return json.loads(self.properties["recipe"])
 
-    def purpose(self, refuse: str | Sequence[str] | None = None) -> Purpose:
+    def purpose(self, refuse: str | Sequence[str] | None = None) -> "Purpose":
         """Return what images the model is for.
 
         Args:
             refuse: see `Purpose`; None: as it has it.
         """
+        from bundle.pyraseg.dicom import Purpose
+
         settings = json.loads(self.properties.get("settings", "{}"))
         said = {name: settings.get(name) for name in ("modality", "body_part", "plane")}
         pet_units = settings.get("pet_units", "stored")  # as it was when models did not say

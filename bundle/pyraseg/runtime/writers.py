@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, remove_results, replacing
-from bundle.pyraseg.dicom import LPS_TO_RAS
 from bundle.pyraseg.runtime.images import Labels
 from bundle.pyraseg.runtime.model import Model
 
@@ -50,6 +49,7 @@ def nifti_writer() -> Writer:
         import nibabel as nib
     except ImportError as error:
         raise PyrasegError("NIfTI needs nibabel: pip install nibabel, or write --format png.") from error
+    from bundle.pyraseg.dicom import LPS_TO_RAS
 
     def write(labels: Labels, stem: Path) -> Path:
         if labels.geometry is None:

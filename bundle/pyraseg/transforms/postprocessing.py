@@ -132,6 +132,27 @@ class RequireFinited(MapTransform):
         return dict(data)
 
 
+#: Probability by which a class must stay below the background to be nowhere above it between pixels: interpolated
+#: values of up to 1 are rounded by less than a tenth of it.
+FAR_BELOW = 1e-5
+#: Values on the grid of the input up to which several classes are brought there at a time.
+FEW = 1 << 24
+
+
+def _steps(image: MetaTensor) -> list[str]:
+    return [step["class"] for step in image.applied_operations]
+
+
+def keeps_slices(image: MetaTensor) -> bool:
+    """Return whether the preprocessing of a volume only turned its slices and resized each by shares of its pixels."""
+    return image.ndim == 4 and _steps(image) in (["OrientSlices"], ["OrientSlices", "ResampleSlices"])
+
+
+def _size_before(image: MetaTensor) -> tuple[int, int]:
+    width, height, *_ = image.applied_operations[0][TraceKeys.ORIG_SIZE]
+    return width, height
+
+
 class InvertArgmaxd(MapTransform):
     """Bring class probabilities back onto the grid of the input, linearly, and keep the index of the largest.
 
@@ -165,24 +186,69 @@ class InvertArgmaxd(MapTransform):
     def inverted(self, values: Tensor, image: MetaTensor) -> MetaTensor:
         """Return values (1, W', H'[, D']) on the grid that an image had before the preprocessing."""
         key = self.keys[0]
-        return self.invert({key: MetaTensor(values), self.orig_key: image})[key]
+        values = MetaTensor(values.as_subclass(Tensor))  # without metadata, which would be copied
+        return self.invert({key: values, self.orig_key: image})[key]
+
+    def slice_order(self, image: MetaTensor) -> tuple[Sequence[int], Any, Tensor] | None:
+        """Return where the slices of a preprocessed volume come to lie on the grid of the input.
+
+        Args:
+            image: (C, W', H', D').
+
+        Returns:
+            The size (W, H, D) and the affine of that grid, and (D,): which slice of the image each slice there is. None
+            where slices are added or mixed.
+        """
+        depth, steps = image.shape[3], image.applied_operations
+        numbers = torch.arange(depth, dtype=torch.float32)
+        if keeps_slices(image):
+            small = MetaTensor(numbers.reshape(1, 1, 1, depth), affine=image.affine)
+            small.applied_operations = [{**step, TraceKeys.ORIG_SIZE: (1, 1, depth)} for step in steps]
+            order = self.inverted(small.as_tensor(), small).as_tensor()[0, 0, 0]
+            return (
+                (*_size_before(image), depth),
+                steps[0][TraceKeys.EXTRA_INFO]["original_affine"],
+                order.round().long(),
+            )
+        placed = self.inverted(numbers.to(image.device).expand(1, *image.shape[1:]), image)
+        if placed.shape[-1] != depth:
+            return None
+        planes = placed[0].as_tensor()
+        order = planes[0, 0].round()
+        if max((planes.amax((0, 1)) - order).max(), (order - planes.amin((0, 1))).max()) > 0.01:
+            return None
+        return placed.shape[1:], placed.affine, order.long().cpu()
 
     def labels(self, data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
         """Return the class indices for one key; of equal probabilities the first class counts, as for an argmax."""
         probabilities, image = data[key], data[self.orig_key]
-        if probabilities.ndim == 3 and [step["class"] for step in image.applied_operations] == ["ResizePhotograph"]:
+        if probabilities.ndim == 3 and _steps(image) == ["ResizePhotograph"]:
             return _labels_in_bands(probabilities, image)
 
+        classes = list(range(1, len(probabilities)))
+        if keeps_slices(image):  # what is far below the background at all pixels is so between them
+            near = (probabilities[1:] >= probabilities[:1] - FAR_BELOW).flatten(1).any(dim=1)
+            classes = [index for index in classes if near[index - 1]]
+        if not classes:
+            labels = torch.zeros((1, probabilities.shape[3], *_size_before(image)[::-1]), dtype=torch.uint8).mT
+            affine = image.applied_operations[0][TraceKeys.EXTRA_INFO]["original_affine"]
+            return MetaTensor(labels.movedim(1, 3), meta={**image.meta, "affine": torch.as_tensor(affine)})
         first = self.inverted(probabilities[:1], image)
         largest = first.as_tensor().clone()
         labels = torch.zeros_like(largest, dtype=torch.uint8)
-        others = (self.inverted(values, image).as_tensor() for values in probabilities[1:].split(1))
+        at_a_time = max(1, FEW // first.numel())
+        groups = [classes[start : start + at_a_time] for start in range(0, len(classes), at_a_time)]
+        others = (
+            (index, values[None])
+            for group in groups
+            for index, values in zip(group, self.inverted(probabilities[group], image).as_tensor(), strict=True)
+        )
         return MetaTensor(_largest(largest, others, labels).cpu(), meta=first.meta)
 
 
-def _largest(largest: Tensor, others: Iterable[Tensor], labels: Tensor) -> Tensor:
+def _largest(largest: Tensor, others: Iterable[tuple[int, Tensor]], labels: Tensor) -> Tensor:
     """Write into labels, zeros, the number of the other that is larger than all before; `largest` is used up."""
-    for index, probability in enumerate(others, start=1):
+    for index, probability in others:
         labels.masked_fill_(probability > largest, index)
         torch.maximum(largest, probability, out=largest)
     return labels
@@ -196,7 +262,7 @@ def _labels_in_bands(probabilities: Tensor, image: MetaTensor) -> MetaTensor:
     for columns, band in enlarge_photograph(values, (height, width)):
         first, *others = band.split(1)
         found = torch.zeros_like(first, dtype=torch.uint8)
-        labels[:, columns] = _largest(first.clone(), others, found).cpu()
+        labels[:, columns] = _largest(first.clone(), enumerate(others, start=1), found).cpu()
     affine = image.affine @ torch.as_tensor(to_affine_nd(3, scale_affine(image.shape[1:], (width, height))))
     return MetaTensor(labels, meta={**image.meta, "affine": affine})
 

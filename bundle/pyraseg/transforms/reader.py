@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import ImageReader, MetaTensor
 from monai.utils import SpaceKeys, ensure_tuple
 
@@ -94,8 +95,10 @@ class MedicalImageReader(ImageReader):
         """Return the paths alone: `LoadImage` tries other readers, in silence, when `read` raises."""
         return [as_file(path) for path in ensure_tuple(data)]
 
-    def get_data(self, img: Sequence[Path | FoundFile | ChosenPath]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the array and its metadata.
+    def get_data(
+        self, img: Sequence[Path | FoundFile | ChosenPath]
+    ) -> tuple[np.ndarray | torch.Tensor, dict[str, Any]]:
+        """Return the array, of DICOM as a tensor, and its metadata.
 
         Raises:
             PyrasegError: a path that does not exist, a file that cannot be read, values that are not finite inside the
@@ -109,7 +112,8 @@ class MedicalImageReader(ImageReader):
             pet_units = self.purpose.pet_units
             image = read_series(img, series=self.series, select=self.select, pet_units=pet_units)
             self.purpose.require(path.parent if len(img) > 1 else path, **image.facts)
-            return from_dicom(image, rgb=self.rgb)
+            array, meta = from_dicom(image, rgb=self.rgb)
+            return torch.from_numpy(array), meta  # of an array, LoadImage would change the order in memory
         if name.endswith(PHOTOGRAPH):
             return _padded(*from_photograph(path, rgb=self.rgb), path)
         if name.endswith(ITK):
@@ -167,7 +171,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
     """Return the array and the metadata of a series that has been read, as `MedicalImageReader` describes them."""
     pixels = as_rgb(image.pixels, inverted=image.inverted, name=str(image.files[0])) if rgb else image.pixels
     color = pixels.ndim == 4
-    array = np.ascontiguousarray(np.moveaxis(pixels, (0, 1, 2), (2, 1, 0)))
+    array = np.moveaxis(pixels, (0, 1, 2), (2, 1, 0))  # in memory, slices still lie one after the other
     meta = {
         "affine": LPS_TO_RAS.copy(),  # without a geometry: as displayed, in pixels
         "has_geometry": image.geometry is not None,

@@ -2,6 +2,7 @@
 """Turn rescaled units (HU) into one channel per window, with the polarity of the display."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ PRESETS: dict[str, tuple[float, float, str]] = {
 }
 
 
-#: Slices that are windowed at a time: in the order that LoadImage makes, so many values of a pixel lie side by side.
+#: Slices that are windowed at a time: where an array has them last, so many values of a pixel lie side by side.
 SLAB = 16
 
 
@@ -107,8 +108,13 @@ class Windowd(MapTransform):
             d[key] = self.apply(d[key])
         return d
 
-    def apply(self, image: NdarrayOrTensor) -> torch.Tensor:
-        """Return the windowed image; the argument and its metadata are left alone."""
+    def apply(self, image: NdarrayOrTensor, *, slices: Sequence[int] | None = None) -> torch.Tensor:
+        """Return the windowed image, or some of its slices; the argument and its metadata are left alone.
+
+        Args:
+            image: (1, W, H[, D]).
+            slices: of a volume, which are wanted, by their index; None: all. The windows are those of the whole image.
+        """
         meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
         place = f" of {meta['filename_or_obj']}" if "filename_or_obj" in meta else ""
         if image.ndim not in (3, 4) or image.shape[0] != 1:
@@ -126,28 +132,34 @@ class Windowd(MapTransform):
             else header_items(meta, window, values.shape, place)
             for window in self.windows
         ]  # fmt: skip
-        # Slice after slice in memory, as `resize_rasters` wants them; some at a time, which need little room.
         stack = np.atleast_3d(values)
+        if slices is not None:
+            stack = stack[..., slices]
+            views = [items if len(items) == 1 else [items[index] for index in slices] for items in views]
+        # Slice after slice in memory, as `resize_rasters` wants them; some at a time, which need little room.
         out = np.empty((len(views), *stack.shape[::-1]), dtype=np.float32)
-        for start in range(0, stack.shape[2], SLAB):
+
+        def fill(start: int) -> None:
             slab = np.ascontiguousarray(stack[..., start : start + SLAB].T)
             for channel, items in zip(out[:, start : start + SLAB], views, strict=True):
-                if len(items) == 1:
-                    channel[:] = apply_voi_lut(slab, items[0])
-                    continue
-                for shown, one, item in zip(channel, slab, items[start : start + SLAB], strict=True):
+                own = items * len(slab) if len(items) == 1 else items[start : start + SLAB]
+                for shown, one, item in zip(channel, slab, own, strict=True):  # in turn, while it is in the cache
                     shown[:] = apply_voi_lut(one, item)
-        if meta.get("inverted", False):
-            np.subtract(1.0, out, out=out)
-        out *= self.high - self.low
-        out += self.low
-        out = torch.from_numpy(out.swapaxes(1, -1).reshape(len(views), *values.shape))
+                    if meta.get("inverted", False):
+                        np.subtract(1.0, shown, out=shown)
+                    shown *= self.high - self.low
+                    shown += self.low
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter
+            list(pool.map(fill, range(0, stack.shape[2], SLAB)))
+        shape = len(views), *values.shape[:2], *stack.shape[2 : values.ndim]
+        windowed = torch.from_numpy(out.swapaxes(1, -1).reshape(shape))
         if not isinstance(image, MetaTensor) or not get_track_meta():
-            return out
+            return windowed
         meta.pop("voi", None)
         meta.pop("padding", None)
         meta["inverted"] = False
-        return MetaTensor(out, meta=meta, applied_operations=image.applied_operations)
+        return MetaTensor(windowed, meta=meta, applied_operations=image.applied_operations)
 
 
 def parse_window(item: str | Mapping[str, Any]) -> Window:
