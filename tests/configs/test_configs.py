@@ -228,7 +228,7 @@ def deterministic_image_steps(transforms: list[dict[str, Any]]) -> list[dict[str
     steps = []
     for transform in transforms:
         keys = [transform["keys"]] if isinstance(transform["keys"], str) else transform["keys"]
-        if "image" not in keys or transform["_target_"] == "CopyItemsd":
+        if "image" not in keys or transform["_target_"].endswith(".KeepOriginald"):
             continue
         step = {
             name: value[keys.index("image")] if isinstance(value, list) and len(value) == len(keys) > 1 else value

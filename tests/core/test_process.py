@@ -39,6 +39,38 @@ def test_freed_memory_is_used_again():
     assert said == "True" and int(faults) < 100  # of 122,000 pages of 4 KB
 
 
+WORKERS = """
+import resource
+import torch
+from torch.utils.data import DataLoader, Dataset
+from bundle.pyraseg.core import keep_memory
+
+class Faults(Dataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(50_000_000, dtype=torch.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if __name__ == "__main__":
+    print(keep_memory())
+    loader = DataLoader(Faults(), num_workers=1, multiprocessing_context="fork")
+    print(list(loader)[-1].item())
+"""
+
+
+@glibc
+def test_forked_data_workers_keep_their_memory(tmp_path):
+    script = tmp_path / "loading.py"
+    script.write_text(WORKERS, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
+    said, faults = done.stdout.split()
+    assert said == "True" and int(faults) < 20_000  # of 122,000 pages of 4 KB
+
+
 @glibc
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_what_the_user_has_set_stays(name):

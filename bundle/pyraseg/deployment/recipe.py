@@ -13,6 +13,7 @@ from bundle.pyraseg.inference import FlipInferer, FrugalInferer
 from bundle.pyraseg.transforms import (
     DropSliceAxisd,
     InvertArgmaxd,
+    KeepOriginald,
     OrientSlicesd,
     Percentiles,
     RequireFinited,
@@ -24,7 +25,7 @@ from bundle.pyraseg.transforms import (
     Windowd,
 )
 
-#: The transforms behind `LoadImaged` (`CopyItemsd` aside) that make a kind of image what its network expects.
+#: The transforms behind `LoadImaged` (`KeepOriginald` aside) that make a kind of image what its network expects.
 CHAINS = {
     "volume": (Windowd, OrientSlicesd, ResampleSlicesd, StackContextSlicesd),
     "projection": (DropSliceAxisd, Windowd, ResizePhotographd),
@@ -106,7 +107,7 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
             f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
             "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
         )
-    steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | CopyItemsd)]
+    steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | KeepOriginald | CopyItemsd)]
     if tuple(map(type, steps)) != CHAINS[image_kind]:
         found = ", ".join(type(step).__name__ for step in steps)
         known = ", ".join(kind.__name__ for kind in CHAINS[image_kind])

@@ -13,6 +13,9 @@ from torch import Tensor
 from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg.transforms import UNKNOWN
 
+#: Voxels that are counted at a time: of each, 8 bytes are made several times.
+BLOCK = 1 << 22
+
 
 def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     """Count true positives, false positives and false negatives of every foreground class over a whole case.
@@ -31,9 +34,13 @@ def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape.")
-    known = truth != UNKNOWN
-    pairs = truth[known].long() * classes + prediction[known].long()
-    confusion = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    confusion = torch.zeros(classes**2, dtype=torch.int64, device=truth.device)
+    planes = max(1, BLOCK // max(1, truth[..., :1].numel()))
+    for true, found in zip(truth.split(planes, dim=-1), prediction.split(planes, dim=-1), strict=True):
+        known = true != UNKNOWN
+        pairs = true[known].long() * classes + found[known].long()
+        confusion += torch.bincount(pairs, minlength=classes**2)
+    confusion = confusion.reshape(classes, classes)
     hits = confusion.diagonal()
     return torch.stack([hits, confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits], dim=1)[1:]
 

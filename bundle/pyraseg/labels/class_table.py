@@ -188,7 +188,11 @@ class ClassTable:
                 f"The label {path} holds the values {values_listed(unknown, unit)}, but {listed} are declared for the "
                 f"classes {self.class_names}. {remedy}"
             )
-        return np.array([known[value] for value in found], np.uint8)[np.searchsorted(found, values)]
+        of_found = np.array([known[value] for value in found], np.uint8)
+        classes = np.empty_like(values, np.uint8)
+        for index in range(values.shape[-1]):  # in turn: of what is looked up, 8 bytes a voxel are made
+            classes[..., index] = of_found[np.searchsorted(found, values[..., index])]
+        return classes
 
     def _example(self, found: np.ndarray) -> str:
         """Return label_names in which the whole numbers of a label are classes: declared ones, then others in turn."""

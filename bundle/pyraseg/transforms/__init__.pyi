@@ -14,6 +14,7 @@ from .label_grid import Target as Target
 from .label_grid import onto_grid as onto_grid
 from .nifti import PLACE as PLACE
 from .nifti import place_of as place_of
+from .original import KeepOriginald as KeepOriginald
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
 from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
 from .postprocessing import RequireFinited as RequireFinited

@@ -22,7 +22,7 @@ SEVERAL = ("modality", "body_part", "plane")
 #: Where the chain of transforms stands that an image goes through, in a config of training or of inference.
 CHAINS = ("train#preprocessing#transforms", "preprocessing#transforms")
 #: Transforms that leave what the network is shown as it is.
-LOADING = ("LoadImaged", "LoadLabeld", "CopyItemsd")
+LOADING = ("LoadImaged", "LoadLabeld", "KeepOriginald", "CopyItemsd")
 #: Arguments that change neither what is shown nor what comes out: where weights begin, what follows from other
 #: settings, what happens in training alone.
 ASIDE = ("keys", "allow_missing_keys", "pretrained", "dropout", "in_channels", "out_channels", "auxiliary")
