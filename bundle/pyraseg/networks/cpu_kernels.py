@@ -75,9 +75,9 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore # the decorator's type
         image, weight = ctx.saved_tensors
-        gradient = grad_outputs[0].contiguous(memory_format=torch.channels_last)
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_image = image_gradient(gradient, weight, image, *ctx.geometry) if ctx.needs_input_grad[0] else None
         of_weight = weight_gradient(gradient, weight, image, *ctx.geometry) if ctx.needs_input_grad[1] else None
         return of_image, of_weight, None, None, None
