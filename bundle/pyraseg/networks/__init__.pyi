@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from .cpu_kernels import FastConvolutions as FastConvolutions
+from .cpu_kernels import has_bfloat16 as has_bfloat16
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
 from .distillation import DistillationLoss as DistillationLoss
 from .distillation import TaughtTarget as TaughtTarget
