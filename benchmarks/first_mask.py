@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.dermoscopy.trials import versions
 from benchmarks.networks import processor
 from benchmarks.whole_series import environment, interpreter
-from bundle.pyraseg_tools.datasets.photographs import draw_photograph
+from bundle.pyraseg_tools.datasets import draw_photograph
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "first_mask.json"

@@ -15,7 +15,6 @@ from monai.utils import TraceKeys, ensure_tuple_rep
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import resampled_size
 
-
 #: Values that become float32 at a time where slices or a photograph are resized.
 BAND = 1 << 24
 
