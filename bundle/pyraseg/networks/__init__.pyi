@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from .cpu_kernels import FastConvolutions as FastConvolutions
+from .cpu_kernels import has_bfloat16 as has_bfloat16
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
 from .encoders import expected_normalization as expected_normalization
 from .folding import fold_batch_norm as fold_batch_norm

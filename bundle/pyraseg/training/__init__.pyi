@@ -4,6 +4,8 @@ from .checkpoints import promote as promote
 from .checkpoints import read_model as read_model
 from .checkpoints import save_model as save_model
 from .checkpoints import start_from as start_from
+from .cpu import CPU_KERNELS as CPU_KERNELS
+from .cpu import TrainingInferer as TrainingInferer
 from .epoch_log import EpochLog as EpochLog
 from .epoch_log import Previews as Previews
 from .iterations import AugmentBatch as AugmentBatch
