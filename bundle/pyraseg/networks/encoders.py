@@ -271,7 +271,8 @@ def _with_patch_stem(encoder: Encoder | UndividedEncoder, name: str, *, in_chann
     if others or not isinstance(first, nn.Sequential) or len(first) < 2:
         raise PyrasegError(remedy)
     channels = encoder.channels[0] if strides else finest.shape[1]
-    encoder.stem = nn.Sequential(OrderedDict(patches=PatchStem(in_channels, channels)))
+    patches: OrderedDict[str, nn.Module] = OrderedDict(patches=PatchStem(in_channels, channels))
+    encoder.stem = nn.Sequential(patches)
     if strides:
         kept = list(first.named_children())[1:]
         encoder.stages[0] = nn.Sequential(OrderedDict((f"block_{key}", block) for key, block in kept))
