@@ -45,7 +45,7 @@ from benchmarks.networks import (
 )
 from bundle.pyraseg.commands import on_openvino, training_images
 from bundle.pyraseg.core import PyrasegError, task_files
-from bundle.pyraseg.deployment import OnnxNetwork, judge, quantize
+from bundle.pyraseg.deployment import OnnxNetwork, Quantizer, judge, quantize
 from bundle.pyraseg.evaluation import count_overlap, difference_interval, mean_interval, ratios
 from bundle.pyraseg.training import read_model
 from bundle.pyraseg.workflow import plain_console, read_config
@@ -55,10 +55,10 @@ PICTURE = CONFIGS.parent / "docs" / "images" / "dermoscopy_front.png"
 PAGE = CONFIGS.parent / "docs" / "int8.md"
 MODELS = CONFIGS.parent / "models"
 SIZE, LARGE = 256, 512
-#: The network of `configs/dermoscopy_fast.json`, distilled from the default one, and where its weights are.
+#: The network of `configs/dermoscopy_fast.json`, distilled from the default one.
 DISTILLED = "PSPNet fast, distilled"
-INCLUDED = {DISTILLED: MODELS / "dermoscopy_fast.pt"}
-DEFAULT = MODELS / "dermoscopy.pt"
+#: Weights that come along.
+INCLUDED = {DISTILLED: MODELS / "dermoscopy_fast.pt", SHIPPED: MODELS / "dermoscopy.pt"}
 EAGER, FLOAT, INT8 = "eager", "ONNX Runtime float", "ONNX Runtime int8"
 #: Forms of a network: what computes, the file, and the precision that OpenVINO is told.
 FORMS = {
@@ -73,7 +73,7 @@ def make(name: str) -> nn.Module:
     """Return a network by its name, with random weights."""
     if name == PEER:
         return others()[PEER]
-    if name in INCLUDED:
+    if name == DISTILLED:
         parser = read_config(task_files(CONFIGS, "train", "dermoscopy_fast"))
         parser.update({"pretrained": False})
         return parser.get_parsed_content("network_def").to(memory_format=torch.channels_last).eval()
@@ -103,8 +103,13 @@ class Candidates:
             return INCLUDED[name]
         return self.work / Trial("networks", name, NETWORKS[name], 0).folder / "model.pt"
 
-    def add(self, name: str) -> list[str]:
-        """Export and quantize a network, with its trained weights if they are there; return the layers in float."""
+    def add(self, name: str, *, in_float: Sequence[str] | None) -> list[str]:
+        """Export and quantize a network, with its trained weights if they are there; return the layers in float.
+
+        Args:
+            name: of the network.
+            in_float: the layers that were left in float when its weights were here; they are found anew if they are.
+        """
         network = make(name)
         if self.weights(name).is_file():
             network.load_state_dict(read_model(self.weights(name))[0])
@@ -113,9 +118,14 @@ class Candidates:
         export(network, self.shown, paths["float"], dynamic=name in (*OURS, DISTILLED))
         check_export(network, self.shown, paths["float"], name)
         onnx.save(onnx.load(paths["float"]), paths["float"])  # with its weights, in one file
+        self.files[name] = paths
+        if not self.weights(name).is_file() and in_float is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                quantizer = Quantizer(paths["float"], self.images[:4], Path(folder))
+                onnx.save(quantizer(in_float=in_float), paths["int8"])
+            return list(in_float)
         found = quantize(paths["float"], self.images, self.images[:16])
         onnx.save(found.model, paths["int8"])
-        self.files[name] = paths
         return list(found.in_float)
 
     def judge(self, name: str, *, every: int) -> dict[str, Any]:
@@ -132,7 +142,7 @@ class Candidates:
     def test(self, *, every: int) -> dict[str, Any]:
         """Return the Dice of the distilled network in int8 and of the default in float on every n-th test case."""
         default = build(SHIPPED)
-        default.load_state_dict(read_model(DEFAULT)[0])
+        default.load_state_dict(read_model(INCLUDED[SHIPPED])[0])
         networks = {
             "default, float": default,
             f"{DISTILLED}, int8": OnnxNetwork(self.files[DISTILLED]["int8"], threads=1, settings=None, remedy=""),
@@ -264,8 +274,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         candidates = Candidates(config, given.work, Path(folder))
         report["dice"] = {}
-        for name in (*INCLUDED, *NETWORKS):
-            in_float = candidates.add(name)
+        for name in (DISTILLED, *NETWORKS):
+            in_float = candidates.add(name, in_float=before["dice"].get(name, {}).get("layers_in_float"))
             if candidates.weights(name).is_file():
                 found = candidates.judge(name, every=given.every) | {"layers_in_float": in_float}
                 report["dice"][name] = found | {"weights": "measured in this run"}

@@ -8,6 +8,7 @@ from .gate import judge as judge
 from .onnx_network import OnnxNetwork as OnnxNetwork
 from .onnx_network import load_engine as load_engine
 from .quantization import Quantized as Quantized
+from .quantization import Quantizer as Quantizer
 from .quantization import quantize as quantize
 from .quantization import require_content as require_content
 from .recipe import Decision as Decision
