@@ -174,6 +174,9 @@ def calls_of(files: dict[str, dict[str, Path]], eager: Sequence[str], size: int,
     torch.set_flush_denormal(True)
     image = example(size)
     calls: Calls = {f"{name}, {EAGER}": eager_call(make(name), image) for name in eager}
+    if PEER in eager:  # whose users leave images as they are
+        calls[f"{PEER}, {EAGER}, channels last"] = calls[f"{PEER}, {EAGER}"]
+        calls[f"{PEER}, {EAGER}"] = eager_call(make(PEER), image.contiguous())
     for name, paths in files.items():
         for form, (file, precision) in FORMS.items():
             if precision is None:
