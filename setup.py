@@ -9,9 +9,9 @@ from setuptools.command.build_py import build_py
 
 #: Where `bundle.pyraseg.commands.places` looks for them in an installed package.
 SHIPPED = Path("bundle", "pyraseg", "shipped")
-PATTERNS = ("configs/*.json", "configs/logging.conf", "models/*.pt", "docs/data_licenses/*.txt")
+PATTERNS = ("configs/*.json", "configs/logging.conf", "models/*.pt", "models/*.onnx", "docs/data_licenses/*.txt")
 #: What trainings leave in models/, which is no part of the project.
-SHIPPED_MODELS = ("dermoscopy.pt", "dermoscopy_fast.pt", "phantom.pt")
+SHIPPED_MODELS = ("dermoscopy.pt", "dermoscopy_fast.pt", "dermoscopy_fast.int8.onnx", "phantom.pt")
 
 
 class BuildWithConfigs(build_py):
@@ -22,7 +22,7 @@ class BuildWithConfigs(build_py):
         if self.editable_mode:
             return
         for path in [path for pattern in PATTERNS for path in Path().glob(pattern)]:
-            if path.suffix != ".pt" or path.name in SHIPPED_MODELS:
+            if path.parent.name != "models" or path.name in SHIPPED_MODELS:
                 target = Path(self.build_lib, SHIPPED, path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pyraseg segment` and `pyraseg models`: which model takes what, what is said of it, and the masks that it writes."""
 
+import csv
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +16,7 @@ import torch
 from PIL import Image
 
 from bundle.pyraseg.commands import main
+from bundle.pyraseg.commands import segment as command
 from bundle.pyraseg.core import ModelSettings, PyrasegError
 from bundle.pyraseg.workflow import read_config
 from bundle.pyraseg_tools.datasets import write_photograph_study
@@ -55,7 +61,8 @@ def test_a_photograph_and_nothing_else(drawn, capsys):
     assert main(["segment", str(drawn), "out"]) == 0
     said = capsys.readouterr().out
     assert "left out" not in said
-    assert "the model dermoscopy" in said and "Trained on: ISIC 2017" in said and "Not for diagnosis" in said
+    assert "the model dermoscopy_fast (" in said and "dermoscopy_fast.int8.onnx; int8, ONNX Runtime)" in said
+    assert "Trained on: ISIC 2017" in said and "Not for diagnosis" in said
     truth = drawn.parents[1] / "masks" / f"{drawn.stem}_segmentation.png"
     assert dice(Path("out", f"{drawn.stem}.png"), truth) > 0.8
     assert sorted(path.name for path in Path().iterdir()) == ["out"]  # nothing else is written here
@@ -71,11 +78,135 @@ def test_both_kinds_in_a_folder(drawn, capsys):
     assert "left out: 4 CT object without an image (ct/0.dcm, ct/1.dcm, ct/2.dcm and 1 more)" in said
     assert "Photographs (1)" in said and "Series and volumes (1)" in said and "trained here" in said
     assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")} == {
-        f"dermoscopy/{drawn.stem}.png", "model/made_up.nii.gz",
+        f"dermoscopy_fast/{drawn.stem}.png", "model/made_up.nii.gz",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["dermoscopy", "phantom"])
+def table(folder: Path) -> list[list[str]]:
+    with (folder / "volumes.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_both_roads_write_the_same(drawn, capsys):
+    """The form in int8 without PyTorch, and its weights in PyTorch: files, table and, but for rounding, labels."""
+    words = ["segment", str(drawn), "--model", "dermoscopy_fast"]
+    assert main([*words[:2], "int8", *words[2:]]) == 0
+    told = capsys.readouterr().out
+    assert main([*words[:2], "float", *words[2:], "--device", "cpu"]) == 0
+    told_by_torch = capsys.readouterr().out
+    assert "int8, ONNX Runtime" in told and "dermoscopy_fast.pt; PyTorch)" in told_by_torch
+    lines = [next(line for line in text.splitlines() if " -> " in line)[9:] for text in (told, told_by_torch)]
+    assert lines[0] == lines[1] == f"{drawn.stem} -> {drawn.stem}.png, {drawn.stem}_overlay.png, volumes.csv"
+    assert "1 of 1 inputs segmented" in told and "1 of 1 inputs segmented" in told_by_torch
+    one, other = Path("int8"), Path("float")
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+    label_maps = [Image.open(folder / f"{drawn.stem}.png") for folder in (one, other)]
+    assert label_maps[0].mode == label_maps[1].mode == "L" and label_maps[0].size == label_maps[1].size
+    int8, true = map(np.asarray, label_maps)
+    assert (int8 == true).mean() >= 0.99 and 0 < int8.mean() < 1
+    (columns, row), (columns_of_torch, row_of_torch) = table(one), table(other)
+    assert columns == columns_of_torch and int(row[3]) == int8.sum() and int(row_of_torch[3]) == true.sum()
+    assert row[:3] + row[4:] == row_of_torch[:3] + row_of_torch[4:]
+    pictures = [np.asarray(Image.open(folder / f"{drawn.stem}_overlay.png")).astype(int) for folder in (one, other)]
+    assert pictures[0].shape == pictures[1].shape
+    assert (pictures[0] == pictures[1]).all(axis=2).mean() >= 0.99  # original and captions, and what the labels leave
+
+
+def test_neither_pytorch_nor_monai_is_imported_for_a_photograph(drawn):
+    program = (
+        "import sys\n"
+        "from bundle.pyraseg.commands import main\n"
+        "code = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'monai', 'ignite', 'timm', 'matplotlib', 'skimage', 'nibabel', 'pydicom'}\n"
+        "print('imported:', *sorted(heavy & sys.modules.keys()))\n"
+        "sys.exit(code)"
+    )
+    words = [sys.executable, "-c", program, "segment", str(drawn), "out"]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "imported:"
+    assert {path.name for path in Path("out").iterdir()} == {
+        f"{drawn.stem}.png", f"{drawn.stem}_overlay.png", "volumes.csv",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [[], ["--device", "cpu"]], ids=["runtime", "torch"])
+def test_a_broken_photograph_does_not_stop_the_others(drawn, capsys, options):
+    drawn.with_name("broken.jpg").write_bytes(drawn.read_bytes()[:500])
+    drawn.with_name("odd.bin").write_bytes(b"no image")
+    assert main(["segment", str(drawn.parent), "out", *options]) == 1
+    told = capsys.readouterr()
+    assert f"broken: {drawn.with_name('broken.jpg')} cannot be read as an image" in told.out
+    assert "1 of 3 inputs segmented, 2 failed" in told.out
+    assert told.err.startswith("pyraseg: 2 of 3 inputs failed, the others were segmented:\n  broken: ")
+    assert told.err.endswith("\n  odd.bin: is not DICOM\n")
+    assert dice(Path("out", f"{drawn.stem}.png"), drawn.parents[1] / "masks" / f"{drawn.stem}_segmentation.png") > 0.8
+    assert [row[0] for row in table(Path("out"))] == ["case", drawn.stem]
+
+
+def test_an_output_that_cannot_be_written_is_lacking_and_the_others_are_there(drawn, capsys):
+    Path("out", f"{drawn.stem}_overlay.png").mkdir(parents=True)
+    Path("out", f"{drawn.stem}_overlay.png", "kept.txt").touch()
+    assert main(["segment", str(drawn), "out"]) == 1
+    told = capsys.readouterr()
+    assert "1 of 1 inputs were segmented, but lack an output" in told.err and "no overlay: " in told.err
+    assert Path("out", f"{drawn.stem}.png").is_file() and len(table(Path("out"))) == 2
+
+
+def test_a_photograph_that_is_not_there(drawn, capsys):
+    assert main(["segment", "none.jpg", "out"]) == 1
+    assert f"There is nothing at {Path('none.jpg').resolve()}. Give the folder or file" in capsys.readouterr().err
+
+
+def test_a_result_does_not_replace_a_photograph_in_the_runtime(drawn, capsys):
+    png = drawn.with_suffix(".png")
+    Image.open(drawn).save(png)
+    drawn.unlink()
+    before = png.read_bytes()
+    Path("link").symlink_to(drawn.parent)
+    assert main(["segment", str(png), "link", "--model", "dermoscopy_fast"]) == 1
+    assert png.read_bytes() == before and "two folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "outputs"),
+    [({"min_size": 20}, None), ({"outputs": ["labels", "seg"]}, None), ({"outputs": ["overlay"]}, ["overlay"])],
+)
+def test_what_a_config_sets_decides_the_road(drawn, capsys, settings, outputs):
+    """A clone's own configs count for the runtime as for PyTorch."""
+    for name in ("configs", "models"):
+        shutil.copytree(ROOT / name, Path(name))
+    overlay = Path("configs", "dermoscopy_fast_inference.json")
+    overlay.write_text(json.dumps(json.loads(overlay.read_text()) | settings))
+    main(["segment", str(drawn), "out"])
+    said = capsys.readouterr().out
+    assert ("ONNX Runtime)" in said, "PyTorch)" in said) == (outputs is not None, outputs is None)
+    if outputs:
+        assert [path.name for path in Path("out").iterdir()] == [f"{drawn.stem}_overlay.png"]
+
+
+def test_without_onnx_runtime_the_same_weights_run_in_pytorch_and_a_line_says_so(drawn, capsys, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert main(["segment", str(drawn), "out", "--outputs", "labels"]) == 0
+    said = capsys.readouterr().out
+    assert 'ONNX Runtime is missing. pip install "pyraseg[runtime]"' in said and "dermoscopy_fast.pt; PyTorch)" in said
+    assert [path.name for path in Path("out").iterdir()] == [f"{drawn.stem}.png"]
+
+
+def test_a_form_of_other_weights_is_not_taken(drawn, capsys):
+    for name in ("configs", "models"):
+        shutil.copytree(ROOT / name, Path(name))
+    weights = Path("models", "dermoscopy_fast.pt")
+    state = torch.load(weights, weights_only=True)
+    zeros = {key: torch.zeros_like(value) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
+    torch.save(zeros, weights)
+    assert main(["segment", str(drawn), "out", "--outputs", "labels"]) == 0
+    said = capsys.readouterr().out
+    assert "dermoscopy_fast.int8.onnx is a form of other weights" in said and "trained here" in said
+    assert not np.asarray(Image.open(Path("out", f"{drawn.stem}.png"))).any()
+
+
+@pytest.mark.parametrize("name", ["dermoscopy_fast", "phantom"])
 def test_inputs_in_the_place_of_results_of_a_model_are_refused_before_any_work(drawn, capsys, name):
     source = Path(name)
     source.mkdir()
@@ -98,7 +229,7 @@ def test_a_folder_of_a_model_that_leads_into_the_inputs_is_refused_before_any_wo
     assert main(["segment", str(drawn.parent), "out"]) == 1
     told = capsys.readouterr()
     assert "among the inputs" in told.err and "Photographs (1)" not in told.out
-    assert not any((drawn.parent / "more").iterdir()) and not Path("out", "dermoscopy").exists()
+    assert not any((drawn.parent / "more").iterdir()) and not Path("out", "dermoscopy_fast").exists()
 
 
 def test_a_volume_and_nothing_else_is_segmented_with_a_warning(tmp_path, monkeypatch, capsys):
@@ -154,6 +285,7 @@ def test_models_tells_what_is_there(tmp_path, monkeypatch, capsys):
         "dermoscopy: Segmentation of skin lesions",
         "phantom: Segmentation of liver",
         "mean dice 0.892",
+        "fast form   ",
         "Apache-2.0",
         "models/mine.pt",
     ):
@@ -195,7 +327,7 @@ def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_calle
     weights.write_bytes(weights.read_bytes() + b"\0")
     monkeypatch.setattr("bundle.pyraseg.commands.models.home", lambda: Path().resolve())
     assert main(["models"]) in (0, None)
-    said = capsys.readouterr().out
+    said = next(part for part in capsys.readouterr().out.split("\n\n") if part.startswith("dermoscopy: "))
     assert "data of a training here" in said and "ISIC 2017, part 1" not in said
 
 

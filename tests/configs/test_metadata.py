@@ -12,6 +12,7 @@ import pytest
 from monai.bundle import ConfigParser, verify_net_in_out
 
 from bundle.pyraseg.core import task_files
+from bundle.pyraseg.runtime import Model
 from bundle.pyraseg.training.checkpoints import load_model, read_model
 from tests.helpers.configs import PROGRAMS, merged, paths
 
@@ -118,12 +119,24 @@ def load_included(parser, path):
     assert settings.values == of_training | {name: value for name, value in NEWER.items() if name not in of_training}
 
 
+def require_form(path, own, parser):
+    """Hold an exported form to the weights that it says it is of, and to the config of their task."""
+    about = Model(path, threads=1).properties
+    assert about["weights_sha256"] == own[path.relative_to(ROOT).as_posix().replace(".int8.onnx", ".pt")]
+    assert about["precision"] == "int8" and json.loads(about["class_names"]) == parser["class_names"]
+    settings = parser.get_parsed_content("settings")
+    assert settings.values == json.loads(about["settings"])
+
+
 def test_weights_that_come_along_are_those_of_the_metadata(task):
     own = json.loads((ROOT / "configs" / f"{task}_metadata.json").read_text()).get("weights", {})
     for name, digest in own.items():
         path = ROOT / name
         assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
         assert path.stat().st_size <= 20e6
+        if path.suffix == ".onnx":
+            require_form(path, own, merged(PROGRAMS[f"infer {task}"]))
+            continue
         parser = merged(PROGRAMS[f"infer {task}"])
         assert Path(parser.get_parsed_content("model_file")).resolve() == path
         load_included(parser, path)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer
 
-from bundle.pyraseg.inference.inferers import FrugalInferer, is_out_of_memory, smaller_tile
+from bundle.pyraseg.core import is_out_of_memory
+from bundle.pyraseg.inference.inferers import FrugalInferer, smaller_tile
 from tests.helpers.warm import python
 
 
@@ -67,7 +68,8 @@ def test_the_real_error_of_the_cpu_is_known(tmp_path):
     """In another process, whose address space ends 400 MB from here, the network's output needs 537 MB."""
     program = """
 import resource, torch
-from bundle.pyraseg.inference.inferers import FrugalInferer, is_out_of_memory
+from bundle.pyraseg.core import is_out_of_memory
+from bundle.pyraseg.inference.inferers import FrugalInferer
 from monai.inferers import SimpleInferer
 torch.set_num_threads(1)
 network = torch.nn.Conv2d(1, 64, 1)

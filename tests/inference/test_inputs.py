@@ -12,7 +12,8 @@ from PIL import Image
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.core.files import begin_run, require_replaceable
-from bundle.pyraseg.inference.inputs import InputDataset, Tally
+from bundle.pyraseg.inference.inputs import InputDataset
+from bundle.pyraseg.inference.tally import Tally
 from bundle.pyraseg.runtime.find import find_inputs
 from tests.helpers.dicom_files import uid, write_image, write_series
 

@@ -13,12 +13,13 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from PIL import Image
 
-from bundle.pyraseg.core.errors import PyrasegError, mendable
+from bundle.pyraseg.core.errors import PyrasegError, describe, mendable
 from bundle.pyraseg.dicom.geometry import NoRegularGrid
-from bundle.pyraseg.inference.inputs import InputDataset, SegmentOne, Tally, describe
+from bundle.pyraseg.inference.inputs import InputDataset, SegmentOne
 from bundle.pyraseg.inference.prediction import Prediction, SavePredictions
-from bundle.pyraseg.inference.writers.first_look import WORK, VolumeTable
+from bundle.pyraseg.inference.tally import Tally
 from bundle.pyraseg.inference.writers.label_map import LabelMapWriter
+from bundle.pyraseg.inference.writers.volumes import WORK, VolumeTable
 from tests.helpers.holder import is_taken
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"

@@ -18,8 +18,8 @@ from scipy.spatial import cKDTree
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.inference.writers.dicom_objects import Algorithm, SegmentationWriter, SourceImages
-from bundle.pyraseg.inference.writers.first_look import VolumeTable
 from bundle.pyraseg.inference.writers.mesh import MeshWriter
+from bundle.pyraseg.inference.writers.volumes import VolumeTable
 from bundle.pyraseg.labels.seg_writer import SegmentClass
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import PATIENT, write_series

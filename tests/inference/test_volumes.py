@@ -13,9 +13,9 @@ from monai.transforms import LoadImage
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.inference.writers.dicom_objects import Algorithm
-from bundle.pyraseg.inference.writers.first_look import VolumeTable
 from bundle.pyraseg.inference.writers.label_map import LabelMapWriter
 from bundle.pyraseg.inference.writers.mesh import MeshWriter
+from bundle.pyraseg.inference.writers.volumes import VolumeTable
 from bundle.pyraseg.transforms.label import LabelReader
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import PATIENT, write_series

@@ -8,7 +8,8 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.pyraseg.figures.overlay import COLORS, MARGIN, draw, telling_slices
+from bundle.pyraseg.figures.drawing import COLORS, MARGIN
+from bundle.pyraseg.figures.overlay import draw, telling_slices
 from bundle.pyraseg.inference.writers.label_map import write_label_map
 
 NAMES = ["background", "liver", "lesion"]

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bundle.pyraseg.figures.overlay import COLORS, MARGIN
+from bundle.pyraseg.figures.drawing import COLORS, MARGIN
 from bundle.pyraseg.training.epoch_log import Previews
 
 

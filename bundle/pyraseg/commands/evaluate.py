@@ -10,7 +10,8 @@ the first command.
 """
 
 from bundle.pyraseg.commands.console import command_parser
-from bundle.pyraseg.commands.run import add_configs, run_trained, split_options
+from bundle.pyraseg.commands.options import add_configs, split_options
+from bundle.pyraseg.commands.run import run_trained
 
 
 def arguments(argv: list[str] | None = None) -> tuple:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.options import add_configs, split_options
 from bundle.pyraseg.commands.places import config_files, shipped
-from bundle.pyraseg.commands.run import add_configs, split_options, trained_model
+from bundle.pyraseg.commands.run import trained_model
 from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
 from bundle.pyraseg.workflow import merge_files, read_config, verbatim
 

@@ -4,7 +4,7 @@
 pyraseg models
 
 prints for each what it segments, the kind of image, the training data, its measured figures, its use, its license and
-its file.
+its files.
 """
 
 import argparse
@@ -18,6 +18,9 @@ from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import home, shipped
 from bundle.pyraseg.core import DEFAULT_TASK, file_digest, task_names
 
+#: How the files of whole paths in int8 end, as `pyraseg quantize` calls them.
+FORM = ".int8.onnx"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -28,21 +31,27 @@ class Model:
         task: whose configs it is of.
         path: of its weights.
         about: the task's metadata.
+        form: file of the same weights in int8, a graph from pixels to classes for ONNX Runtime, if there is one.
     """
 
     name: str
     task: str
     path: Path
     about: dict[str, Any]
+    form: Path | None = None
 
     @property
     def takes_photographs(self) -> bool:
         return self.about.get("image_kind") == "photograph"  # a task of volumes leaves that to the base
 
     @cached_property
+    def digest(self) -> str:
+        return file_digest(self.path)
+
+    @property
     def is_trained_here(self) -> bool:
         """Whether a training replaced the included weights: the metadata then speak of others."""
-        return file_digest(self.path) not in self.about["weights"].values()
+        return self.digest not in self.about["weights"].values()
 
 
 def shipped_models() -> list[Model]:
@@ -55,10 +64,13 @@ def shipped_models() -> list[Model]:
     for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
         about = json.loads(file.read_text(encoding="utf-8"))
         task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT_TASK
+        graphs = [Path(name).name for name in about.get("weights", {}) if name.endswith(FORM)]
         for weights in about.get("weights", {}):
             path = next((path for root in roots if (path := root / weights).is_file()), None)
-            if path is not None:
-                found.append(Model(path.stem, task, path, about))
+            if path is None or weights.endswith(FORM):
+                continue
+            form = next((form for name in graphs if (form := path.with_name(name)).is_file()), None)
+            found.append(Model(path.stem, task, path, about, form))
     return found
 
 
@@ -81,6 +93,8 @@ def told(model: Model) -> str:
         "license": "Apache-2.0; terms of its data: docs/data_licenses",
         "file": f"{model.path} ({model.path.stat().st_size / 1e6:.1f} MB)",
     }
+    if model.form is not None and not model.is_trained_here:
+        lines["fast form"] = f"{model.form} ({model.form.stat().st_size / 1e6:.1f} MB), int8 for ONNX Runtime"
     return "\n".join([f"{model.name}: {about['task']}", *(f"  {key:11} {value}" for key, value in lines.items())])
 
 

@@ -21,8 +21,8 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.options import add_configs, split_options
 from bundle.pyraseg.commands.places import config_files
-from bundle.pyraseg.commands.run import add_configs, split_options
 from bundle.pyraseg.core import PyrasegError, protect, replacing, require_writable
 from bundle.pyraseg.workflow import override, read_config, verbatim
 

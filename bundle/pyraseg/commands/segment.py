@@ -5,9 +5,12 @@ pyraseg segment photo.jpg out
 pyraseg segment studies out --model models/model.pt --outputs labels,seg
 
 Each input gets a label map on its own grid, a picture of it, and rows in a table of volumes. Without --model,
-photographs are segmented with the included skin lesion model. Everything else is segmented with models/model.pt, which
-`pyraseg train` writes, or, if there is none, with the model of the phantom study. `pyraseg models` lists the models.
-None is for diagnosis.
+photographs are segmented with the included fast skin lesion model, dermoscopy_fast. Everything else is segmented with
+models/model.pt, which `pyraseg train` writes, or, if there is none, with the model of the phantom study. `pyraseg
+models` lists the models. None is for diagnosis.
+
+Without further options, dermoscopy_fast runs in int8 in ONNX Runtime, which takes a quarter of the time of starting
+PyTorch. A line says so. With any option below but --outputs labels,overlay,volumes it runs in PyTorch.
 
 --model takes the NAME of an included model; a FILE of weights (give --task if its name is not that of its task); a
 FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first.
@@ -24,11 +27,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.models import Model, shipped_models
+from bundle.pyraseg.commands.options import split_options
 from bundle.pyraseg.commands.places import config_files, home
 from bundle.pyraseg.core import (
     DEFAULT_TASK,
@@ -36,9 +41,13 @@ from bundle.pyraseg.core import (
     PyrasegError,
     mendable,
     nearest_hint,
+    processors,
     require_writable,
     task_names,
 )
+
+if TYPE_CHECKING:
+    from bundle.pyraseg.runtime import Model as Exported
 
 #: Warning for the model that was trained on synthetic images.
 SYNTHETIC = """
@@ -46,9 +55,22 @@ WARNING: this model was trained on SYNTHETIC images only. Its results on a real 
 demonstration. Train a model on real images: pyraseg train --dataset_dir DATA (docs/guides/train_on_dicom.md)."""
 
 
-def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    from bundle.pyraseg.commands.run import split_options
+#: What the runtime does, by keys of the configs of inference. With other values, PyTorch segments.
+ABLE: dict[str, Any] = {
+    "tta_flips": [],
+    "keep_largest": [],
+    "fill_holes": [],
+    "min_size": 0,
+    "save_probabilities": False,
+    "uncertainty_rotations": [],
+    "uncertainty_flips": [],
+    "uncertainty_dropout": 0,
+}
+#: The outputs that need no PyTorch; the others are for DICOM and for volumes.
+QUICK = ("labels", "overlay", "volumes")
 
+
+def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = command_parser("segment", __doc__)
     parser.add_argument("input", type=Path, metavar="IN", help="a folder, searched recursively, or one file")
     parser.add_argument("output", type=Path, metavar="OUT", help="folder of the results, named as the inputs")
@@ -78,12 +100,9 @@ def main(argv: list[str] | None = None) -> int:
         settings["outputs"] = options.outputs.split(",")
         if unknown := [name for name in settings["outputs"] if name not in outputs()]:
             raise PyrasegError(f"There is no output {unknown[0]!r}.{nearest_hint(unknown[0], outputs())}")
-    if given is None:
-        return by_kind(source, target, settings)
-    if options.model in known:
-        print(introduced(known[options.model]), flush=True)
-        run(known[options.model].task, known[options.model].path, target, settings, source=source)
-    elif given.suffix == ".zip" or given.is_dir():
+    if given is None or options.model in known:
+        return with_included(known.get(options.model or ""), source, target, settings)
+    if given.suffix == ".zip" or given.is_dir():
         return with_package(given, source, target, options, settings)
     elif given.is_file():
         task = options.task or (given.stem if given.stem in task_names(home() / "configs") else DEFAULT_TASK)
@@ -96,12 +115,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
-    """Give photographs to one model and all else to another; return the exit code."""
+def with_included(chosen: Model | None, source: Path, target: Path, settings: dict[str, Any]) -> int:
+    """Segment with an included model, or give photographs to one model and all else to another; return the exit code.
+
+    Args:
+        chosen: the model for everything; None: by the kind of the images.
+        source: file or folder of the inputs.
+        target: folder of the results.
+        settings: values of the config by their keys.
+    """
     from bundle.pyraseg.runtime import require_apart, search_inputs
 
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    series = settings.pop("series", "")
+    series = settings.get("series", "")
     select = settings.get("select", "")
     found = search_inputs(source, leave_out=target, series=series, select=select)
     if found.series:
@@ -109,8 +135,7 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
     if found.skipped:
         print("\n".join(found.left_out()), flush=True)
     for item in found.items:
-        image = item.get("image")
-        parts[isinstance(image, str) and image.lower().endswith(PHOTOGRAPH)].append(item)
+        parts[chosen is not None or is_photograph(item)].append(item)
     if parts[True] and all("fault" in item for item in parts[False]):
         parts = {True: parts[True] + parts[False], False: []}
     both = all(parts.values())
@@ -121,7 +146,7 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
             continue
         what = f"{'photographs' if photographs else 'series and volumes'} ({len(items)})"
         try:
-            model = model_for(photographs, what)
+            model = chosen or model_for(photographs, what)
         except PyrasegError as error:
             if not both:
                 raise
@@ -133,8 +158,16 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
         runs.append((what, items, model, folder))
     for what, items, model, folder in runs:
         try:
-            print(f"{what.capitalize()} of {source} -> {folder}, by {introduced(model)}", flush=True)
-            run(model.task, model.path, folder, settings | {"dataset#data": tuple(items)})
+            form = runtime_form(model, items, settings)
+            by = introduced(model, form)
+            print(by if chosen else f"{what.capitalize()} of {source} -> {folder}, by {by}", flush=True)
+            if form is None:
+                others = {key: value for key, value in settings.items() if key != "series"}  # all of them are meant
+                run(model.task, model.path, folder, others | {"dataset#data": tuple(items)})
+            else:
+                from bundle.pyraseg.commands.photographs import segment_photographs
+
+                segment_photographs(form, items, folder, outputs=config_of(model, settings)["outputs"])
         except Exception as error:
             cause = mendable(error)
             if cause is None or not both:
@@ -145,6 +178,45 @@ def by_kind(source: Path, target: Path, settings: dict[str, Any]) -> int:
     return 1 if failed else 0
 
 
+def is_photograph(item: dict[str, Any]) -> bool:
+    image = item.get("image")
+    return isinstance(image, str) and image.lower().endswith(PHOTOGRAPH)
+
+
+def runtime_form(model: Model, items: list[dict[str, Any]], settings: dict[str, Any]) -> "Exported | None":
+    """Return a model's form for ONNX Runtime, where there is one that does all that is asked; None: PyTorch does it.
+
+    A line says why a form that would do is not taken.
+    """
+    if model.form is None or not settings.keys() <= {"outputs"}:
+        return None
+    config = config_of(model, settings)
+    able = all(config.get(key) == value for key, value in ABLE.items()) and set(config["outputs"]) <= set(QUICK)
+    if not able or not all(is_photograph(item) or "fault" in item for item in items):
+        return None
+    if find_spec("onnxruntime") is None:
+        print(
+            f"{model.name} runs in PyTorch, which takes several times as long to start: ONNX Runtime is missing. "
+            'pip install "pyraseg[runtime]"',
+            flush=True,
+        )
+        return None
+    from bundle.pyraseg.runtime import Model as Exported
+
+    exported = Exported(model.form, threads=processors())
+    if exported.properties["weights_sha256"] != model.digest:
+        print(f"{model.form} is a form of other weights than {model.path}, which run in PyTorch.", flush=True)
+        return None
+    return exported
+
+
+def config_of(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the merged config of inference of a model's task, as it is written."""
+    files, _ = config_files([model.task], program="inference")
+    merged = {key: value for file in files for key, value in json.loads(file.read_text(encoding="utf-8")).items()}
+    return merged | settings
+
+
 def model_for(photographs: bool, what: str) -> Model:
     """Return the model for a kind of image: that of the current folder, else an included one."""
     models = shipped_models()
@@ -152,17 +224,19 @@ def model_for(photographs: bool, what: str) -> Model:
     if trained.is_file() and all(model.path.resolve() != trained.resolve() for model in models):
         about = json.loads((home() / "configs" / "metadata.json").read_text(encoding="utf-8"))
         models.insert(0, Model("model", DEFAULT_TASK, trained.resolve(), about))
-    for model in models:
-        if model.takes_photographs == photographs:
-            return model
-    raise PyrasegError(f"There is no model for {what}. Train one (pyraseg train), or give one (--model).")
+    fitting = [model for model in models if model.takes_photographs == photographs]
+    if not fitting:
+        raise PyrasegError(f"There is no model for {what}. Train one (pyraseg train), or give one (--model).")
+    return min(fitting, key=lambda model: (not model.is_trained_here, model.form is None))
 
 
-def introduced(model: Model) -> str:
-    """Return what is to be known before a model is used."""
+def introduced(model: Model, form: "Exported | None") -> str:
+    """Return what is to be known before a model is used; `form` is what of it runs in ONNX Runtime."""
+    program = "PyTorch" if form is None else f"{form.properties['precision']}, ONNX Runtime"
     if model.is_trained_here:
-        return f"{model.path}, trained here: {model.about['task']}. Not for diagnosis."
-    text = f"the model {model.name} ({model.path}): {model.about['task']}. Trained on: {model.about['data_source']}. "
+        return f"{model.path}, trained here: {model.about['task']}. {program}. Not for diagnosis."
+    text = f"the model {model.name} ({model.path if form is None else form.path}; {program}): {model.about['task']}. "
+    text += f"Trained on: {model.about['data_source']}. "
     text += f"{model.about['intended_use']}."
     if model.task == DEFAULT_TASK and model.name == DEFAULT_TASK:
         text += SYNTHETIC

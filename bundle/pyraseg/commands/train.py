@@ -11,8 +11,9 @@ same as the first command.
 """
 
 from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.options import add_configs, split_options
 from bundle.pyraseg.commands.places import config_files
-from bundle.pyraseg.commands.run import add_configs, run_config, split_options
+from bundle.pyraseg.commands.run import run_config
 
 
 def arguments(argv: list[str] | None = None) -> tuple:

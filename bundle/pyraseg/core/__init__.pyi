@@ -11,6 +11,7 @@ from .distributed import stop_processes as stop_processes
 from .errors import DiskError as DiskError
 from .errors import PyrasegError as PyrasegError
 from .errors import describe as describe
+from .errors import is_out_of_memory as is_out_of_memory
 from .errors import mendable as mendable
 from .errors import nearest_hint as nearest_hint
 from .errors import require as require

@@ -114,7 +114,7 @@ def describe(error: BaseException) -> str:
     if cause is not None:
         return str(cause)
     root = root_of(error)
-    if isinstance(root, MemoryError):
+    if is_out_of_memory(root):
         return "there is not enough memory for it. Free some, take a coarser spacing, or leave it out."
     if isinstance(root, OSError) and root.strerror:
         return f"{root.strerror}: {root.filename or 'a file'}."
@@ -123,6 +123,15 @@ def describe(error: BaseException) -> str:
     last = traceback.extract_tb(root.__traceback__)[-1:]
     place = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in last)
     return f"an unexpected {type(root).__name__}{place}. PYRASEG_TRACEBACK=1 in the environment shows all of it."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out: Python's, CUDA's, or that of torch's allocator for the CPU."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True  # the second is PyTorch's, which is not imported for its name
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory")
+    )
 
 
 def nearest_hint(name: object, known: Iterable[object], *, count: int = 1) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
-from PIL import Image, ImageDraw
+from PIL import Image
 from skimage.measure import approximate_polygon
 from torch import Tensor
 
+from bundle.pyraseg.figures.drawing import compose
 from bundle.pyraseg.labels import trace_outlines
 from bundle.pyraseg.transforms import OrientSlices, Windowd
 
@@ -40,31 +41,6 @@ def _path(ring: np.ndarray) -> str:
     """Return a closed ring of (row, column), the first of which comes again at the end."""
     points = [f"{x:.1f} {y:.1f}".replace(".0", "") for y, x in ring[:-1]]
     return f"M{'L'.join(points)}Z"
-
-
-#: Colors of the classes, told apart by color-blind readers too (Okabe and Ito, "Color Universal Design", 2008).
-COLORS = np.array(
-    [
-        (0, 0, 0),
-        (230, 159, 0),
-        (86, 180, 233),
-        (0, 158, 115),
-        (240, 228, 66),
-        (0, 114, 178),
-        (213, 94, 0),
-        (204, 121, 167),
-    ],
-    np.uint8,
-)
-OPACITY = 0.45
-MARGIN = 18  # pixels for the captions
-NARROWEST = 256  # pixels; smaller images are enlarged
-LONGEST = 2048  # pixels; larger images are reduced
-
-
-def color_of(labels: np.ndarray) -> np.ndarray:
-    """Return the RGB colors of class indices, (...) -> (..., 3); beyond the seventh class they repeat."""
-    return COLORS[np.where(labels > 0, (labels.astype(int) - 1) % (len(COLORS) - 1) + 1, 0)]
 
 
 def telling_slices(labels: np.ndarray, most: int = 4) -> list[int]:
@@ -101,11 +77,7 @@ def draw(
         image, places = at_window(original, windows, slices=slices), list(range(len(slices)))
     else:
         image, places = at_window(original, windows), [None]
-    displayed = [display(image, maps, index=place) for place in places]
-    rows = [np.concatenate(_row(*view), axis=1) for view in displayed]
-    found = np.unique(np.concatenate([classes.ravel() for _, shown, _ in displayed for classes in shown]))
-    captions = ["original", *([] if truth is None else ["truth"]), "prediction", "overlay"]
-    return _captioned(Image.fromarray(np.concatenate(rows)), captions, class_names, found)
+    return compose([display(image, maps, index=place) for place in places], class_names)
 
 
 def at_window(original: MetaTensor, windows: Sequence | None, *, slices: Sequence[int] | None = None) -> MetaTensor:
@@ -150,38 +122,3 @@ def display(
     unit = min(spacing[:2])
     size = width * spacing[0] / unit, height * spacing[1] / unit
     return np.ascontiguousarray(picture), [np.ascontiguousarray(classes[0].T) for classes in labels], size
-
-
-def _row(image: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> list[np.ndarray]:
-    """Return an image, its label maps and the last one laid over it, with square pixels; see `display`.
-
-    They are enlarged where the image is narrow, and never longer than `LONGEST`, however long the image is.
-    """
-    scale = min(max(1.0, NARROWEST / min(size)), LONGEST / max(size))
-    pixels = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    gray = np.asarray(Image.fromarray(image).resize(pixels, Image.Resampling.BILINEAR))
-    pictures = [Image.fromarray(labels.astype(np.uint8)) for labels in maps]
-    maps = [np.asarray(picture.resize(pixels, Image.Resampling.NEAREST)) for picture in pictures]
-    colors = [color_of(labels) for labels in maps]
-    found = (maps[-1] > 0)[..., None]
-    blended = np.where(found, (1 - OPACITY) * gray + OPACITY * colors[-1], gray).astype(np.uint8)
-    return [gray, *colors, blended]
-
-
-def _captioned(
-    picture: Image.Image, captions: Sequence[str], class_names: Sequence[str], found: np.ndarray
-) -> Image.Image:
-    canvas = Image.new("RGB", (picture.width, picture.height + 2 * MARGIN))
-    canvas.paste(picture, (0, MARGIN))
-    pen = ImageDraw.Draw(canvas)
-    for column, caption in enumerate(captions):
-        pen.text((column * picture.width // len(captions) + 4, 3), caption, fill=(255, 255, 255))
-    place = 4
-    for value in found[found > 0].astype(int):
-        color = tuple(color_of(np.array(value)).tolist())
-        pen.rectangle((place, canvas.height - 13, place + 8, canvas.height - 5), fill=color)
-        pen.text((place + 12, canvas.height - 15), class_names[value], fill=(255, 255, 255))
-        place += 24 + int(pen.textlength(class_names[value]))
-    if not (found > 0).any():
-        pen.text((place, canvas.height - 15), "nothing found", fill=(255, 255, 255))
-    return canvas

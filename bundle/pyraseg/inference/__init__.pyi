@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+from .counting import count_values as count_values
 from .inferers import FlipInferer as FlipInferer
 from .inferers import FrugalInferer as FrugalInferer
 from .inferers import SlabInferer as SlabInferer
 from .inputs import InputDataset as InputDataset
 from .inputs import SegmentOne as SegmentOne
-from .inputs import Tally as Tally
 from .inputs import as_batch as as_batch
 from .prediction import SavePredictions as SavePredictions
+from .tally import Tally as Tally
 from .uncertainty import ReviewList as ReviewList
 from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import mean_uncertainty as mean_uncertainty
@@ -15,9 +16,10 @@ from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
 from .writers.dicom_objects import StructureSetWriter as StructureSetWriter
 from .writers.first_look import OverlayWriter as OverlayWriter
-from .writers.first_look import VolumeTable as VolumeTable
 from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import on_true_grid as on_true_grid
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
+from .writers.volumes import VolumeTable as VolumeTable
+from .writing import write_outputs as write_outputs

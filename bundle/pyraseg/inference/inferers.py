@@ -14,6 +14,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer, sliding_window_inference
 from monai.transforms import Activationsd, Compose
 
+from bundle.pyraseg.core import is_out_of_memory
 from bundle.pyraseg.transforms import InvertArgmaxd, RequireFinited
 
 logger = logging.getLogger(__name__)
@@ -206,15 +207,6 @@ def smaller_tile(size: torch.Size) -> tuple[int, ...] | None:
     if longest <= SMALLEST_TILE or half >= longest:
         return None
     return tuple(half if side == longest else side for side in size)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out: Python's, CUDA's, or that of torch's allocator for the CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory")
-    )
 
 
 def _free() -> None:

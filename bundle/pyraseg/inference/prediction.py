@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was found in one input, with its place in the patient, handed to the writers that were asked for."""
 
-import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
-from bundle.pyraseg.core import PyrasegError, at_failure, mendable, nearest_hint
-from bundle.pyraseg.dicom import Geometry, NoRegularGrid
-from bundle.pyraseg.inference.inputs import Tally, describe
+from bundle.pyraseg.core import PyrasegError, at_failure, nearest_hint
+from bundle.pyraseg.dicom import Geometry
+from bundle.pyraseg.inference.counting import count_values
+from bundle.pyraseg.inference.tally import Tally
+from bundle.pyraseg.inference.writing import ORIGIN, Table, Writer, write_outputs
 from bundle.pyraseg.transforms import geometry_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +52,7 @@ class Prediction:
     @cached_property
     def voxels(self) -> np.ndarray:
         """Return how many voxels of each slice have which label value, (N, 256)."""
-        return np.array([_count(plane.ravel()) for plane in self.slices])
+        return np.array([count_values(plane.ravel()) for plane in self.slices])
 
     @cached_property
     def volumes(self) -> np.ndarray | None:
@@ -70,6 +67,11 @@ class Prediction:
         return self.geometry.voxel_volumes @ self.voxels
 
     @property
+    def origin(self) -> dict[str, object]:
+        """Return what the reader says of the DICOM series that this is, by names of `ORIGIN`."""
+        return {name: self.original.meta[name] for name in ORIGIN if name in self.original.meta}
+
+    @property
     def source_files(self) -> list[str]:
         """Return the DICOM file of each slice, with its header if the reader kept it; none for another format."""
         return list(self.original.meta.get("files", ()))
@@ -80,23 +82,8 @@ class Prediction:
         return [int(number) for number in self.original.meta.get("frame_numbers", ())]
 
 
-#: Write something about a prediction and return the files, or None where there is no such thing for its input.
-Writer = Callable[[Prediction], list[Path] | None]
-
-
-@runtime_checkable
-class Table(Protocol):
-    """A writer of one file about all inputs of a run, which is told where the run starts and ends."""
-
-    def start(self) -> None: ...
-
-    def finish(self) -> None: ...
-
-
 #: The writers of `configs/inference.json`; a config may have its own besides.
 OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
-#: The output that has the place of every slice, whether they lie on a grid or not.
-EVERY_SLICE = "seg"
 
 
 class SavePredictions:
@@ -150,7 +137,9 @@ class SavePredictions:
             prediction = Prediction(name, self.output_dir / name, output["pred"], item["original"])
             self._wait()
             assert self._pool is not None  # the run has started
-            self._writing = self._pool.submit(self.write, prediction)
+            self._writing = self._pool.submit(
+                write_outputs, prediction, self.writers, output_dir=self.output_dir, tally=self.tally
+            )
 
     def finish(self) -> None:
         self._wait()
@@ -169,45 +158,6 @@ class SavePredictions:
         if self._writing is not None:
             self._writing.result()
             self._writing = None
-
-    def write(self, prediction: Prediction) -> None:
-        """Write one prediction in every way that was asked for."""
-        written: dict[str, list[Path]] = {}
-        without, off_grid, failures = [], [], defaultdict(list)
-        for kind, writer in self.writers.items():
-            try:
-                paths = writer(prediction)
-            except Exception as error:
-                off_grid += [kind] if isinstance(mendable(error), NoRegularGrid) else []
-                failures[describe(error)].append(kind)
-                continue
-            if paths is None:
-                without.append(kind)
-            else:
-                written[kind] = paths
-        files = [path for paths in written.values() for path in paths]
-        note = f" (no {', '.join(without)}: not for an input of this kind)" if without else ""
-        if off_grid and written.get(EVERY_SLICE):  # the result is there, where each slice lies
-            note += f" (no {', '.join(off_grid)}: its slices are on no regular grid; DICOM SEG has them as they lie)"
-            failures = {reason: kinds for reason, kinds in failures.items() if set(kinds) - set(off_grid)}
-        listed = ", ".join(path.relative_to(self.output_dir).as_posix() for path in files)
-        logger.info("%s -> %s%s", prediction.name, listed or "nothing", note)
-        if without and len(without) == len(self.writers):
-            self.tally.fail(prediction.name, f"{', '.join(without)}: not for an input of this kind. Add other outputs.")
-        for reason, kinds in failures.items():
-            self.tally.fail(prediction.name, f"no {', '.join(kinds)}: {reason}")
-        self.tally.done(prediction.name, files)
-
-
-def _count(labels: np.ndarray) -> np.ndarray:
-    """Return how many of some labels have which value, (256,), a block at a time: numpy makes 8 bytes of each."""
-    counts = np.zeros(256, int)
-    for start in range(0, labels.size, 1 << 22):
-        block = labels[start : start + (1 << 22)]
-        found = block[block > 0]  # a few
-        counts += np.bincount(found, minlength=256)
-        counts[0] += block.size - found.size
-    return counts
 
 
 def _wanted(name: str, writers: Mapping[str, Writer]) -> Writer:

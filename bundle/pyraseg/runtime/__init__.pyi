@@ -13,3 +13,4 @@ from .model import NO_CLASS as NO_CLASS
 from .model import Model as Model
 from .model import open_session as open_session
 from .writers import seg_writer as seg_writer
+from .writers import write_png as write_png

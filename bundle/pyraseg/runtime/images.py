@@ -40,6 +40,7 @@ class Labels:
         geometry: where the slices lie; None for photographs and projections.
         files, frame_numbers: for each slice its DICOM file, with its header once all slices were taken, and its frame
             there; empty for other formats.
+        photograph: what was segmented, RGB (rows, columns, 3) uint8; None for other kinds of image.
     """
 
     slices: Iterator[np.ndarray]
@@ -47,6 +48,7 @@ class Labels:
     geometry: "Geometry | None" = None
     files: Sequence[str] = ()
     frame_numbers: Sequence[int] = ()
+    photograph: np.ndarray | None = None
 
 
 def segment(
@@ -78,7 +80,8 @@ def segment(
             feed = {"image": pixels[None]}
         else:
             feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
-        return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]))
+        shown = pixels if kind == "photograph" else None
+        return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]), photograph=shown)
     from bundle.pyraseg.dicom import SeriesStream
 
     purpose = model.purpose(refuse)

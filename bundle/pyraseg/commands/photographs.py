@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segment photographs with an exported model, and write what `inferring` writes, without PyTorch and MONAI."""
+
+import logging.config
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bundle.pyraseg.commands.places import home
+from bundle.pyraseg.core import PyrasegError, freeing, protect, protecting_inputs, require_writable
+from bundle.pyraseg.figures import compose, write_overlay
+from bundle.pyraseg.inference import Tally, VolumeTable, count_values, write_outputs
+from bundle.pyraseg.runtime import Labels, Model, segment, write_png
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """Hold what was found in one photograph, for the writers.
+
+    Attributes:
+        name: of the input.
+        stem: path of what is written about it, without a suffix.
+        pixels: RGB, (rows, columns, 3) uint8.
+        labels: class indices, (rows, columns) uint8.
+        origin: of the DICOM series: a photograph is none.
+        volumes: nobody knows how large a pixel is.
+    """
+
+    name: str
+    stem: Path
+    pixels: np.ndarray
+    labels: np.ndarray
+    origin: dict[str, object] = field(default_factory=dict)
+    volumes: None = None
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """Return how many pixels have which label value, (1, 256)."""
+        return count_values(self.labels.ravel())[None]
+
+
+def segment_photographs(model: Model, items: Sequence[dict[str, Any]], target: Path, *, outputs: Sequence[str]) -> None:
+    """Segment photographs, and name what failed at the end.
+
+    Args:
+        model: of photographs.
+        items: what `search_inputs` found: photographs, and what is no image though it was given.
+        target: folder of the results.
+        outputs: some of labels, overlay and volumes.
+
+    Raises:
+        PyrasegError: an input failed or lacks an output; the others have their results.
+    """
+    # MONAI's workflow does the same, with the same file.
+    logging.config.fileConfig(home() / "configs" / "logging.conf", disable_existing_loggers=False)
+    require_writable([target])
+    tally, table = Tally(items), VolumeTable(output_dir=target, class_names=model.class_names)
+
+    def labels(found: Photograph) -> list[Path]:
+        return [write_png(Labels(iter([found.labels]), (1, *found.labels.shape)), found.stem)]
+
+    def overlay(found: Photograph) -> list[Path]:
+        picture = compose([(found.pixels, [found.labels], found.labels.shape[::-1])], model.class_names)
+        return [write_overlay(picture, found.stem)]
+
+    writers = {"labels": labels, "overlay": overlay, "volumes": table}
+    wanted = {name: writers[name] for name in outputs}
+    with protecting_inputs(), freeing():
+        protect([model.path])
+        if "volumes" in wanted:
+            table.start()
+        tally.start()
+        for item in items:
+            try:
+                if "fault" in item:
+                    raise PyrasegError(item["fault"])
+                found = segment(model, item["image"])
+                assert found.photograph is not None  # the model is one of photographs
+                photograph = Photograph(item["name"], target / item["name"], found.photograph, next(found.slices))
+            except Exception as error:
+                tally.fail(item["name"], error)
+            else:
+                write_outputs(photograph, wanted, output_dir=target, tally=tally)
+        table.finish()
+        tally.finish()
+    tally.require_all()

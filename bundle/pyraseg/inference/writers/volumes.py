@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A table of what was found: voxels and volumes of every class in every input."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bundle.pyraseg.core import hold, release, write_csv
+from bundle.pyraseg.inference.writing import ORIGIN
+
+#: What holds the folder of a table.
+WORK = "segmentation"
+FIELDS = ("case", "class", "value", "voxels", "volume_ml")
+
+
+class Measured(Protocol):
+    """What was found in one input, as far as it can be counted; see `Prediction`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def voxels(self) -> np.ndarray: ...
+
+    @property
+    def volumes(self) -> np.ndarray | None: ...
+
+    @property
+    def origin(self) -> Mapping[str, object]: ...
+
+
+class VolumeTable:
+    """Write `volumes.csv`: for every input and class the voxels and the volume in ml, zeros included.
+
+    UID, number, description and modality of a DICOM series stand behind them. A volume is empty where the input
+    has no patient position or a single DICOM slice. The table of a run replaces that of the run before; it is whole
+    after every input.
+
+    Args:
+        output_dir: folder of the table.
+        class_names: names of all classes, background first.
+    """
+
+    def __init__(self, *, output_dir: str | Path, class_names: Sequence[str]) -> None:
+        self.path = Path(output_dir) / "volumes.csv"
+        self.class_names = list(class_names)
+        self.rows: dict[str, list[dict[str, object]]] = {}
+
+    def start(self) -> None:
+        """Begin anew, and keep the table from other runs, whose rows would be lost in it.
+
+        Raises:
+            PyrasegError: another run writes to the folder.
+        """
+        hold(self.path.parent, WORK)
+        self.rows.clear()
+
+    def finish(self) -> None:
+        """Let other runs have the folder."""
+        release(self.path.parent, WORK)
+
+    def __call__(self, found: Measured) -> list[Path]:
+        self.rows[found.name] = self.measure(found)
+        write_csv(self.path, (*FIELDS, *ORIGIN), (row for rows in self.rows.values() for row in rows))
+        return [self.path]
+
+    def measure(self, found: Measured) -> list[dict[str, object]]:
+        """Return the rows of one input, one for each class but the background."""
+        voxels, volumes = found.voxels.sum(axis=0), found.volumes
+        origin = {name: found.origin.get(name, "") for name in ORIGIN}
+        rows = []
+        for value, name in list(enumerate(self.class_names))[1:]:
+            volume = "" if volumes is None else f"{volumes[value] / 1000:.4f}"
+            rows.append(dict(zip(FIELDS, (found.name, name, value, voxels[value], volume), strict=True)) | origin)
+        return rows
