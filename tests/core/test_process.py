@@ -91,3 +91,29 @@ def test_threads_wait_as_the_user_says(monkeypatch, given, kept):
     wait_passively()
     assert os.environ[name] == kept
     monkeypatch.setenv(name, kept)  # so that it is put back
+
+
+RESIDENT = """
+import numpy as np
+from bundle.pyraseg.core import give_back_memory, keep_memory
+
+def resident():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+keep_memory()
+arrays = [np.ones(10_000_000, np.uint8) for _ in range(30)]
+kept = arrays[-1]  # what lies above the others
+full = resident()
+del arrays
+freed = resident()
+give_back_memory()
+print(full - freed, full - resident(), kept.sum())
+"""
+
+
+@glibc
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
+def test_what_is_free_is_given_back_between_phases():
+    before, after, kept = map(int, run(RESIDENT))
+    assert before < 20_000 and after > 250_000 and kept == 10_000_000  # KB, of 290 MB that were freed

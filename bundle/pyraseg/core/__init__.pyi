@@ -49,6 +49,7 @@ from .photographs import is_upright as is_upright
 from .photographs import open_photograph as open_photograph
 from .photographs import pixels_of as pixels_of
 from .photographs import read_photograph as read_photograph
+from .process import give_back_memory as give_back_memory
 from .process import keep_memory as keep_memory
 from .process import load as load
 from .process import processors as processors

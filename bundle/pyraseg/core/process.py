@@ -27,6 +27,16 @@ def keep_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _KEPT))
 
 
+def give_back_memory() -> None:
+    """Give the kernel back what is free in the C library's memory, which `keep_memory` lets it keep.
+
+    Between two phases of other sizes: what the first one leaves lies in pieces, beside which the second one would take
+    memory of its own. It does nothing on other C libraries.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def wait_passively() -> None:
     """Let threads of OpenMP sleep while they wait for each other, unless the user has said how they wait.
 

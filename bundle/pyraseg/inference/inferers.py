@@ -14,7 +14,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer, sliding_window_inference
 from monai.transforms import Activationsd, Compose
 
-from bundle.pyraseg.core import is_out_of_memory
+from bundle.pyraseg.core import give_back_memory, is_out_of_memory
 from bundle.pyraseg.transforms import InvertArgmaxd, RequireFinited
 
 logger = logging.getLogger(__name__)
@@ -153,6 +153,8 @@ class SlabInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
         if not self.by_slab:
             return self.inferer(inputs, network, *args, **kwargs)
+
+        give_back_memory()  # what reading and preprocessing took
 
         def logits_of(image: MetaTensor) -> torch.Tensor:
             return self.inferer(image[None], network, *args, **kwargs)[0]
