@@ -213,6 +213,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes.set(xscale="log", xlabel=f"ms a photograph of {SIZE} x {SIZE}, {threads} thread{'s' * (threads > 1)}")
         ticks = [2, 4, 6, 10, 20, 30]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("Dice, validation")
     panels[0].set_title("Round: Pyraseg. Square: segmentation_models.pytorch. Filled: int8", fontsize=9)
