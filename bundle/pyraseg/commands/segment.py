@@ -41,6 +41,7 @@ from bundle.pyraseg.core import (
     PyrasegError,
     mendable,
     nearest_hint,
+    pixel_count,
     processors,
     require_writable,
     task_names,
@@ -68,6 +69,8 @@ ABLE: dict[str, Any] = {
 }
 #: The outputs that need no PyTorch; the others are for DICOM and for volumes.
 QUICK = ("labels", "overlay", "volumes")
+#: Pixels from which PyTorch, which does a photograph in bands, takes less memory than the runtime; both take 2.3 GB.
+LARGEST = 75_000_000
 
 
 def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -198,6 +201,13 @@ def runtime_form(model: Model, items: list[dict[str, Any]], settings: dict[str, 
         print(
             f"{model.name} runs in PyTorch, which takes several times as long to start: ONNX Runtime is missing. "
             'pip install "pyraseg[runtime]"',
+            flush=True,
+        )
+        return None
+    large = next((item for item in items if is_photograph(item) and pixel_count(item["image"]) > LARGEST), None)
+    if large is not None:
+        print(
+            f"{large['image']} has more than {LARGEST:,} pixels: {model.name} runs in PyTorch, which takes less memory.",
             flush=True,
         )
         return None
