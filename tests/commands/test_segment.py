@@ -193,6 +193,17 @@ def test_without_onnx_runtime_the_same_weights_run_in_pytorch_and_a_line_says_so
     assert [path.name for path in Path("out").iterdir()] == [f"{drawn.stem}.png"]
 
 
+def test_a_photograph_of_very_many_pixels_runs_in_pytorch_and_a_line_says_so(drawn, capsys, monkeypatch):
+    columns, rows = Image.open(drawn).size
+    drawn.with_name("broken.jpg").write_bytes(b"no image")
+    for largest, program in ((columns * rows, "int8, ONNX Runtime)"), (columns * rows - 1, "PyTorch)")):
+        monkeypatch.setattr(command, "LARGEST", largest)
+        assert main(["segment", str(drawn.parent), f"out_{largest}", "--outputs", "labels"]) == 1
+        told = capsys.readouterr()
+        assert program in told.out and (f"{drawn} has more than {largest:,} pixels" in told.out) == (program[0] == "P")
+        assert "1 of 2 inputs failed" in told.err and Path(f"out_{largest}", f"{drawn.stem}.png").is_file()
+
+
 def test_a_form_of_other_weights_is_not_taken(drawn, capsys):
     for name in ("configs", "models"):
         shutil.copytree(ROOT / name, Path(name))

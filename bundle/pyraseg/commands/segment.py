@@ -9,8 +9,8 @@ photographs are segmented with the included fast skin lesion model, dermoscopy_f
 models/model.pt, which `pyraseg train` writes, or, if there is none, with the model of the phantom study. `pyraseg
 models` lists the models. None is for diagnosis.
 
-Without further options, dermoscopy_fast runs in int8 in ONNX Runtime, which takes a quarter of the time of starting
-PyTorch. A line says so. With any option below but --outputs labels,overlay,volumes it runs in PyTorch.
+Without further options, dermoscopy_fast runs in int8 in ONNX Runtime, without the seconds in which PyTorch starts, and
+the first line says so. With any option of a config it runs in PyTorch (docs/inference.md).
 
 --model takes the NAME of an included model; a FILE of weights (give --task if its name is not that of its task); a
 FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first.
@@ -41,6 +41,7 @@ from bundle.pyraseg.core import (
     PyrasegError,
     mendable,
     nearest_hint,
+    pixel_count,
     processors,
     require_writable,
     task_names,
@@ -68,6 +69,9 @@ ABLE: dict[str, Any] = {
 }
 #: The outputs that need no PyTorch; the others are for DICOM and for volumes.
 QUICK = ("labels", "overlay", "volumes")
+#: Pixels of a photograph for which the runtime takes 2.3 GB. For larger ones PyTorch takes less, which does
+#: them in bands: 196 megapixels take 5.7 GB here and 3.2 there.
+LARGEST = 75_000_000
 
 
 def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -198,6 +202,13 @@ def runtime_form(model: Model, items: list[dict[str, Any]], settings: dict[str, 
         print(
             f"{model.name} runs in PyTorch, which takes several times as long to start: ONNX Runtime is missing. "
             'pip install "pyraseg[runtime]"',
+            flush=True,
+        )
+        return None
+    large = next((item for item in items if is_photograph(item) and pixel_count(item["image"]) > LARGEST), None)
+    if large is not None:
+        print(
+            f"{large['image']} has more than {LARGEST:,} pixels: PyTorch runs {model.name}, which takes less memory.",
             flush=True,
         )
         return None

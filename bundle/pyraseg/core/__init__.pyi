@@ -47,6 +47,7 @@ from .padding import valid_percentiles as valid_percentiles
 from .photographs import as_rgb as as_rgb
 from .photographs import is_upright as is_upright
 from .photographs import open_photograph as open_photograph
+from .photographs import pixel_count as pixel_count
 from .photographs import pixels_of as pixels_of
 from .photographs import read_photograph as read_photograph
 from .process import give_back_memory as give_back_memory

@@ -79,6 +79,15 @@ def is_upright(path: str | Path) -> bool:
         return True
 
 
+def pixel_count(path: str | Path) -> int:
+    """Return how many pixels a photograph has, by its header alone; 0 where it cannot be read or has too many."""
+    try:
+        with _bounded(max_pixels()), Path(path).open("rb") as file, Image.open(file) as image:
+            return image.width * image.height
+    except Exception:  # what is wrong with it is told where it is read
+        return 0
+
+
 def read_photograph(path: str | Path, *, rgb: bool = False) -> np.ndarray:
     """Return the pixels of a photograph as it is shown, (rows, columns) or RGB (rows, columns, 3).
 
