@@ -2,7 +2,8 @@
 """Images as a graph takes them, slice by slice, and their labels on the way back."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # for a photograph, pydicom is not loaded
     from bundle.pyraseg.dicom import Geometry, SeriesStream, VoiLut, VoiWindow
 
 T = TypeVar("T")
+U = TypeVar("U")
 Feed = dict[str, np.ndarray]
 #: What to do with an image in color that a model of gray ones was given.
 FOR_COLOR = 'It needs a model of photographs (image_kind "photograph").'
@@ -142,14 +144,33 @@ def _volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
     free, context_slices = model.recipe["free_windows"], model.recipe["context_slices"]
     oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
     edges = with_neighbors(_edges(free, stream), context_slices) if free else None
-    for stack in with_neighbors(oriented, context_slices):
-        resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph does
-        step = -1 if backwards else 1
-        feed = {**constant, "image": np.stack(stack[::step])[None]}
-        if edges is not None:
-            feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
-        labels = model.classes(feed)
+
+    def feeds() -> Iterator[Feed]:
+        for stack in with_neighbors(oriented, context_slices):
+            resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph
+            step = -1 if backwards else 1
+            feed = {**constant, "image": np.stack(stack[::step])[None]}
+            if edges is not None:
+                feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
+            yield feed
+
+    for labels in ahead(model.classes, feeds(), threads=model.threads):
         yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, tuple(axes)))
+
+
+def ahead(function: Callable[[U], T], items: Iterable[U], *, threads: int) -> Iterator[T]:
+    """Yield a function of each item, in their order, while some threads compute the next ones.
+
+    The items are taken, and the results used, in the thread of the caller: slices are read and written meanwhile.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        coming: deque[Future[T]] = deque()
+        for item in items:
+            coming.append(pool.submit(function, item))
+            if len(coming) > threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _turn(pixels: np.ndarray, axes: Sequence[int], swapped: bool) -> np.ndarray:

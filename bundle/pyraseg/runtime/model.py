@@ -29,14 +29,14 @@ class Model:
 
     Args:
         path: file that `pyraseg export` wrote.
-        threads: how many threads the graph runs on.
+        threads: how many threads the graph runs on, and how many slices of a volume it sees at a time.
 
     Raises:
         PyrasegError: there is no such file, or it is none of that kind.
     """
 
     def __init__(self, path: str | Path, *, threads: int) -> None:
-        self.path = Path(path)
+        self.path, self.threads = Path(path), threads
         self.session = open_session(self.path, threads=threads, remedy=REMEDY)
         self.properties: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         if self.properties.get("pyraseg_format") != FORMAT or self.properties.get("content") != "path":
