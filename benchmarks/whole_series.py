@@ -38,6 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "whole_series.json"
 SLICES, SIDE = 100, 512
 PATIENT = 0  # of seed 2024: its slices are upright and as wide as `SIDE`
 DEFAULT_SPACING = 2.5
+PROGRAMS = ("bundle", "runtime")
 #: The exporters of both revisions, with a spacing that is not the model's.
 EXPORTS = {
     "new": ["-m", "bundle.pyraseg", "export", "--may_differ", "['spacing']", "--spacing", "{spacing}"],
@@ -112,7 +113,15 @@ def export(name: str, checkout: Path, model: Path, spacing: float, folder: Path)
 
 
 def measure(
-    checkouts: dict[str, Path], model: Path, series: Path, spacing: float, *, repeats: int, threads: int, work: Path
+    checkouts: dict[str, Path],
+    model: Path,
+    series: Path,
+    spacing: float,
+    *,
+    programs: list[str],
+    repeats: int,
+    threads: int,
+    work: Path,
 ) -> list[dict[str, Any]]:
     """Return for the bundle and the runtime the seconds of each repeat, their medians and ratios, at a spacing."""
     workers: dict[tuple[str, str], Worker] = {}
@@ -121,7 +130,7 @@ def measure(
         folder = work / f"{name} {spacing}"
         folder.mkdir()
         onnx = export(name, checkout, model, spacing, folder)
-        for program in ("bundle", "runtime"):
+        for program in PROGRAMS if name == "new" else programs:
             outputs[name, program] = folder / program
             settings = {
                 "root": str(checkout), "series": str(series), "output": str(folder / program), "model": str(model),
@@ -130,7 +139,9 @@ def measure(
             }  # fmt: skip
             workers[name, program] = Worker(checkout, program, settings, work / "log.txt")
     rows = []
-    for program in ("bundle", "runtime"):
+    if "bundle" not in programs:
+        workers["new", "bundle"].seconds("network")  # for the size of its slices
+    for program in programs:
         times: dict[str, list[float]] = {}
         for repeat in range(-1, repeats):
             for name in checkouts:
@@ -205,6 +216,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--spacing", type=float, nargs="+", help="mm (default: that of the model, and the series' own)")
+    parser.add_argument("--only", choices=PROGRAMS, help="measure one program, and keep what was measured of the other")
     parser.add_argument("--model-file", type=Path, default=ROOT / "models" / "phantom.pt")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -220,7 +232,12 @@ def main() -> None:
         timed = partial(measure, checkouts, given.model_file.resolve(), work / "in")
         spacings = given.spacing or [DEFAULT_SPACING, own]
         options = {"repeats": given.repeats, "threads": given.threads, "work": work}
+        options["programs"] = [given.only] if given.only else list(PROGRAMS)
         report["rows"] = [row for spacing in spacings for row in timed(spacing, **options)]
+    if given.only and given.output.is_file():
+        kept = json.loads(given.output.read_text(encoding="utf-8"))["rows"]
+        rows = [*report["rows"], *(row for row in kept if row["program"] != given.only)]
+        report["rows"] = sorted(rows, key=lambda row: (-row["spacing_mm"], row["program"]))
     given.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if given.output == RESULTS:
         page = PAGE.read_text(encoding="utf-8")
