@@ -78,8 +78,9 @@ def test_a_student_begins_with_what_both_have(tmp_path):
 def test_a_teacher_of_other_classes_or_images_is_refused(tmp_path):
     trained(tmp_path / "teacher.pt")
     own = ModelSettings({**settings().values, "class_names": ["background", "mole"]}, {"class_names": "class_names"})
-    with pytest.raises(PyrasegError, match=r"The teacher .*teacher\.pt was trained with other settings"):
+    with pytest.raises(PyrasegError, match=r"The teacher .*teacher\.pt was trained with other settings") as error:
         load(tmp_path / "teacher.pt", own)
+    assert "class_names" in str(error.value) and "Give distill_from a model of the same classes" in str(error.value)
 
 
 def test_weights_that_cannot_teach_are_refused(tmp_path):

@@ -56,7 +56,10 @@ def load_teacher(
         )
     shown = {name: value for name, value in settings.values.items() if not _is_of_network(name)}
     replace(settings, values=shown, may_differ=[name for name in settings.may_differ if name in shown]).require(
-        trained, f"The teacher {path}"
+        trained,
+        f"The teacher {path}",
+        remedy="Give distill_from a model of the same classes and images, or bring the config into the form of its "
+        "training. The network alone may be another one.",
     )
     network = _build(path, trained, in_channels=in_channels, out_channels=out_channels)
     try:
