@@ -55,7 +55,7 @@ DEEPLAB = {
     "dropout": "@dropout",
 }
 #: Knobs that a pyramid has, and those that any network of ours has: others take them out of use.
-PYRAMID_KNOBS = {"pool_sizes": None, "decoder": None, "bottleneck": None}
+PYRAMID_KNOBS = {"pool_sizes": None, "decoder": None, "decoder_stride": None, "bottleneck": None, "patch_stem": None}
 OUR_KNOBS = PYRAMID_KNOBS | {"output_stride": None, "dropout": None}
 #: Overrides of the dermoscopy config, network by network.
 NETWORKS: dict[str, dict[str, Any]] = {

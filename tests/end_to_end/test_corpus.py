@@ -29,7 +29,17 @@ CONFIG = {
     "context_slices": 0,
     "network_def": {
         "_target_": "tests.helpers.threshold_network.ThresholdNetwork",
-        "unused": ["@encoder", "@pretrained", "@output_stride", "@pool_sizes", "@decoder", "@bottleneck", "@dropout"],
+        "unused": [
+            "@encoder",
+            "@pretrained",
+            "@output_stride",
+            "@patch_stem",
+            "@pool_sizes",
+            "@decoder",
+            "@decoder_stride",
+            "@bottleneck",
+            "@dropout",
+        ],
     },
     "preprocessing#transforms#4#_disabled_": True,
 }

@@ -14,7 +14,6 @@ from bundle.pyraseg.training.teacher import load_teacher, take_over
 SHARED = {"class_names": ["background", "lesion"], "image_kind": "photograph"}
 ENCODER = {"encoder": "tf_efficientnet_lite0", "output_stride": 16}
 FAST = {"output_stride": 32, "decoder_stride": 8, "bottleneck": 16, "decoder": "fpn", "patch_stem": True}
-CHANNELS = {"in_channels": 3, "out_channels": 2}
 
 
 def settings(name: str = "PSPNet", **options) -> ModelSettings:
@@ -30,7 +29,7 @@ def trained(path, kind=PSPNet, **options) -> torch.nn.Module:
 
 
 def load(path, own: ModelSettings | None = None) -> torch.nn.Module | None:
-    return load_teacher(path, settings=own or settings(**FAST), **CHANNELS, device="cpu")
+    return load_teacher(path, settings=own or settings(**FAST), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +95,9 @@ def test_weights_that_cannot_teach_are_refused(tmp_path):
     save_model(weights, tmp_path / "wide.pt", settings=settings(bottleneck=64))
     with pytest.raises(PyrasegError, match="do not fit the network of their own settings"):
         load(tmp_path / "wide.pt")
+    save_model({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt", settings=settings())
+    with pytest.raises(PyrasegError, match="holds no weights of a PSPNet"):
+        load(tmp_path / "other.pt")
     save_model(weights, tmp_path / "newer.pt", settings=settings(gates=3))
     with pytest.raises(PyrasegError, match=r"settings that are unknown here: .*gates"):
         load(tmp_path / "newer.pt")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bundle.pyraseg.core import ModelSettings, PyrasegError, protect
 from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Networks that the settings of weights are enough to build.
 NETWORKS = {network.__name__: network for network in (PSPNet, DeepLabV3Plus)}
+#: The tensor of as many values as there are classes.
+CLASSIFIER = "head.classifier.1.bias"
 #: Begin of the names of settings that are of the network alone: a student has its own.
 OF_NETWORK = "network"
 
@@ -26,8 +28,6 @@ def load_teacher(
     path: str | Path | None,
     *,
     settings: ModelSettings,
-    in_channels: int,
-    out_channels: int,
     device: str | torch.device,
 ) -> nn.Module | None:
     """Return a trained model as a teacher, in evaluation mode; its network may be another than the student's.
@@ -38,7 +38,6 @@ def load_teacher(
     Args:
         path: file of weights, such as a bundle's `models/model.pt`; None: nobody teaches.
         settings: of the training.
-        in_channels, out_channels: of the student.
         device: where it computes.
 
     Raises:
@@ -61,7 +60,7 @@ def load_teacher(
         remedy="Give distill_from a model of the same classes and images, or bring the config into the form of its "
         "training. The network alone may be another one.",
     )
-    network = _build(path, trained, in_channels=in_channels, out_channels=out_channels)
+    network = _build(path, trained, weights)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -94,7 +93,7 @@ def _is_of_network(name: str) -> bool:
     return name == OF_NETWORK or name.startswith(f"{OF_NETWORK}.")
 
 
-def _build(path: str | Path, trained: Mapping[str, Any], *, in_channels: int, out_channels: int) -> nn.Module:
+def _build(path: str | Path, trained: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     name = trained.get(OF_NETWORK)
     if name not in NETWORKS:
         raise PyrasegError(
@@ -102,7 +101,10 @@ def _build(path: str | Path, trained: Mapping[str, Any], *, in_channels: int, ou
         )
     prefix = f"{OF_NETWORK}."
     arguments = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
-    channels = {"in_channels": in_channels, "out_channels": out_channels}
+    stem = [value for key, value in weights.items() if key.startswith("encoder.") and value.ndim > 1]
+    if not stem or CLASSIFIER not in weights:
+        raise PyrasegError(f"{path} holds no weights of a {name}. Give distill_from weights that a training wrote.")
+    channels = {"in_channels": stem[0].shape[1], "out_channels": len(weights[CLASSIFIER])}
     try:
         return NETWORKS[name](**arguments, **channels, pretrained=False)
     except TypeError as error:
