@@ -4,6 +4,7 @@
 import copy
 import itertools
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +50,13 @@ def test_gradients_are_those_of_finite_differences(kernel, stride, dilation, sam
     assert torch.autograd.gradcheck(function, (image, weight))
 
 
+def check_gradients(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, **geometry: Any) -> None:
+    """Compare result and gradients with those of PyTorch, relative to the largest value of each."""
+    ours, theirs = (gradients(image, weight, bias, fast=fast, **geometry) for fast in (True, False))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+
+
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (21, 18), (17, 23)])
 @pytest.mark.parametrize(("kernel", "stride", "dilation", "same"), GEOMETRIES)
 def test_gradients_are_those_of_pytorch(kernel, stride, dilation, same, height, width):
@@ -57,13 +65,7 @@ def test_gradients_are_those_of_pytorch(kernel, stride, dilation, same, height, 
     image = torch.randn(3, 32, height, width).to(memory_format=torch.channels_last)
     weight, bias = torch.randn(32, 1, kernel, kernel), torch.randn(32)
     geometry = {"stride": stride, "dilation": dilation, "padding": padding}
-    pairs = zip(
-        gradients(image, weight, bias, fast=True, **geometry),
-        gradients(image, weight, bias, fast=False, **geometry),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+    check_gradients(image, weight, bias, **geometry)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +78,7 @@ def test_odd_geometries_are_those_of_pytorch(kernel, stride, padding, dilation):
     weight = nn.Conv2d(8, 8, kernel, groups=8).weight.detach()
     image, bias = torch.randn(2, 8, 16, 19), torch.randn(8)
     geometry = {"stride": stride, "dilation": dilation, "padding": padding}
-    pairs = zip(
-        gradients(image, weight, bias, fast=True, **geometry),
-        gradients(image, weight, bias, fast=False, **geometry),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+    check_gradients(image, weight, bias, **geometry)
 
 
 def test_in_mixed_precision_maps_are_bfloat16_and_gradients_of_weights_are_as_precise_as_their_operands():
