@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run is made of, told so that a change to it is seen."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -33,6 +34,18 @@ def test_the_config_is_there_value_by_value_but_for_what_changes_no_weight(cases
     assert (found["epochs"], found["deep#list#0"], found["deep#list#1#a"]) == (5, 1, None)
     assert not {"num_workers", "resume"} & set(found)
     json.dumps(found)
+
+
+def test_another_teacher_of_the_same_name_is_another_run(cases, tmp_path):
+    (tmp_path / "teacher.pt").write_bytes(b"one")
+    given = {"folder": str(tmp_path), "distill_from": "$@folder + '/teacher.pt'"}
+    before = record(cases, **given)["config"]
+    (tmp_path / "teacher.pt").write_bytes(b"another")
+    after = record(cases, **given)["config"]
+    assert {key for key in after if before[key] != after[key]} == {"distill_from#sha256"}
+    assert after["distill_from#sha256"] == hashlib.sha256(b"another").hexdigest()
+    assert "distill_from#sha256" not in record(cases, distill_from=str(tmp_path / "absent.pt"))["config"]
+    assert "distill_from#sha256" not in record(cases, distill_from=None)["config"]
 
 
 def test_a_touched_file_changes_its_case_alone(cases, tmp_path):

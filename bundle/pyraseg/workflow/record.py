@@ -73,7 +73,8 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
 
     Returns:
         `seed`; `split`: its hash and the number of cases of each part; `revision` of the bundle; `versions`; `config`:
-        every value of the merged config but `FREE` ones, by its id, and the number of processes if there are several;
+        every value of the merged config but `FREE` ones, by its id, the SHA-256 of a teacher, and the number of
+        processes if there are several;
         `data`: a hash of every case's files (their names, sizes and times of change) by part and image.
     """
     config = {key: value for key, value in running_parser().get().items() if key not in FREE and key != "_meta_"}
@@ -83,6 +84,9 @@ def run_record(cases: Mapping[str, Sequence[dict[str, str]]], *, seed: int) -> d
     }
     if process_count() > 1:
         values["processes"] = process_count()
+    teacher = running_parser().get_parsed_content("distill_from") if config.get("distill_from") else None
+    if teacher is not None and Path(teacher).is_file():  # an evaluation needs none
+        values["distill_from#sha256"] = file_digest(teacher)
     return {
         "seed": seed,
         "split": {"hash": split_hash(cases), **{part: len(items) for part, items in cases.items()}},
