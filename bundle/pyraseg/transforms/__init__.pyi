@@ -38,6 +38,8 @@ from .strength import set_strength as set_strength
 from .strength import split_at_random as split_at_random
 from .volumes import OrientVolumesd as OrientVolumesd
 from .volumes import ResampleVolumesd as ResampleVolumesd
+from .volumes import on_input_axes as on_input_axes
+from .volumes import size_before as size_before
 from .windowing import PRESETS as PRESETS
 from .windowing import Percentiles as Percentiles
 from .windowing import Window as Window
