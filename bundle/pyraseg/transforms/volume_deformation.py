@@ -29,11 +29,11 @@ class VolumeDeformation:
     result, ``source`` from the first voxel of the volume.
     """
 
-    size: tuple[int, int, int]  # of the result
+    size: tuple[int, ...]  # (W, H, D) of the result
     matrix: np.ndarray  # (3, 3)
     center: np.ndarray  # (3,): where the middle of the result is taken from
     elastic: np.ndarray  # (3, K_w, K_h, K_d): displacements at the control points
-    spacing: tuple[float, float, float]  # distance of the control points along each axis
+    spacing: tuple[float, ...]  # (3,): distance of the control points along each axis
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """Return ``left`` (W, K_w + 2) and ``right`` (3, K_w + 2, H * D), float32: left @ right is the source.
@@ -140,7 +140,7 @@ class RandDeformVolumed(RandomizableTransform, MapTransform, ScaledByStrength):
                 "'nearest', paddings 'border' and 'zeros'."
             )
 
-    def source_size(self, size: Sequence[int]) -> tuple[int, int, int]:
+    def source_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the (W, H, D) of an item from which a patch of this size needs no padding, at any draw.
 
         A bound: whatever the angles, plus three standard deviations of the largest elastic displacements.
@@ -179,7 +179,7 @@ class RandDeformVolumed(RandomizableTransform, MapTransform, ScaledByStrength):
             spacing=self._control_gaps(),
         )
 
-    def _control_gaps(self) -> tuple[float, float, float]:
+    def _control_gaps(self) -> tuple[float, ...]:
         """Return the distance of the control points along each axis, voxels."""
         return tuple(np.maximum(self.elastic_spacing / self.spacing, 1.0).tolist())
 
