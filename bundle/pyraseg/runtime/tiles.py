@@ -83,12 +83,12 @@ def blended(
     layer_weights = _zeros(width, height, depth)
     for left, front in product(starts[0], starts[1]):
         layer_weights[left : left + tile[0], front : front + tile[1]] += weights
-    total_weights, total = _zeros(width, height, depth), None
+    total_weights, total = _zeros(width, height, depth), np.empty(0, np.float32)
     for low, following in zip(starts[2], [*starts[2][1:], covered[2]], strict=True):
         for left, front in product(starts[0], starts[1]):
             place = (slice(left, left + tile[0]), slice(front, front + tile[1]), slice(low, low + depth))
             logits = logits_at(place)
-            if total is None:
+            if not total.size:  # how many classes there are is known now
                 total = _zeros(len(logits), width, height, depth)
             total[:, place[0], place[1]] += logits * weights
         total_weights += layer_weights
