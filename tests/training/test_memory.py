@@ -33,10 +33,10 @@ def test_too_little_memory_is_refused():
 def test_the_peak_is_that_of_the_activations():
     # The sigmoid keeps 64 maps of 256 x 256 floats, 16 MiB a sample: 6 more samples take at least 96 MiB more.
     code = (
-        "import sys, torch; from torch import nn; from bundle.pyraseg.training.memory import peak_of_steps\n"
+        "import sys, torch; from torch import nn; from bundle.pyraseg.training.memory import cost_of_steps\n"
         "net = nn.Sequential(nn.Conv2d(1, 64, 1), nn.Sigmoid(), nn.Conv2d(64, 2, 1))\n"
         "loss = lambda logits, label: nn.functional.cross_entropy(logits, label[:, 0].long())\n"
-        "print(peak_of_steps(net, loss, image_shape=(int(sys.argv[1]), 1, 256, 256), device='cpu'))"
+        "print(cost_of_steps(net, loss, image_shape=(int(sys.argv[1]), 1, 256, 256), device='cpu').peak)"
     )
     peaks = [
         int(subprocess.run([sys.executable, "-c", code, size], capture_output=True, text=True, check=True).stdout)

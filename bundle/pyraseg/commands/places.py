@@ -43,12 +43,29 @@ def config_files(names: Sequence[str | Path], *, program: str = "train") -> tupl
     if not base.is_file():
         raise PyrasegError(f"There is no config at {base}. Install pyraseg from its wheel or clone, or give the files.")
     files = [file for name in names if name != DEFAULT_TASK for file in _files(str(name), configs, program)]
+    files = _with_shared(files, configs, program)
     if files and files[0].name in (base.name, last.name):
         return files, files[0].resolve().parents[1] if Path(names[0]).is_file() else Path.cwd()
     if base == last:
         return [base, *files], Path.cwd()
     whole = "network_def" in json.loads(last.read_text(encoding="utf-8"))  # in a model package each stands alone
     return [last, *files] if whole else [base, *files, last], Path.cwd()
+
+
+def _with_shared(files: Sequence[Path], configs: Path, program: str) -> list[Path]:
+    """Return the files of configs with what an overlay for volumes in 3-D stands on before it, unless it is there.
+
+    Such an overlay has the knob `patch_size` and no network of its own, as those of tasks have it, see `overlays`.
+    """
+    shared = configs / f"volumes{'_inference' if program == 'inference' else ''}.json"
+    found: list[Path] = []
+    for file in files:
+        if file.suffix == ".json" and shared.name not in [each.name for each in found]:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            if "patch_size" in said and "network_def" not in said:
+                found.append(shared)
+        found.append(file)
+    return found
 
 
 def _files(name: str, configs: Path, program: str) -> list[Path]:

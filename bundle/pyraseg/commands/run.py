@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run configs as `python -m monai.bundle run` does, with options of the command line set in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ from bundle.pyraseg.core import freeing, protecting_inputs
 from bundle.pyraseg.workflow import read_config, verbatim
 
 
-def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[str, Any]) -> None:
+def run_config(
+    run_id: str,
+    files: Sequence[Path],
+    root: Path,
+    options: Mapping[str, Any],
+    *,
+    watch: Callable[[ConfigWorkflow], None] | None = None,
+) -> None:
     """Run the expressions of a run id; what the command has read before is an input of the same run.
 
     Args:
@@ -20,11 +27,14 @@ def run_config(run_id: str, files: Sequence[Path], root: Path, options: Mapping[
         files: the configs, in the order in which they are merged.
         root: folder of `data/`, `models/` and `runs/`.
         options: values by their keys, and settings of MONAI's workflow, such as `tracking`.
+        watch: is given the workflow before it runs.
     """
     settings = {"bundle_root": verbatim(root), "run_id": run_id, **options}
     workflow = ConfigWorkflow([str(file) for file in files], **settings)
     with protecting_inputs(), freeing():
         workflow.initialize()
+        if watch is not None:
+            watch(workflow)
         workflow.run()
         workflow.finalize()
 

@@ -15,8 +15,9 @@ from .iterations import ExplainOutOfMemory as ExplainOutOfMemory
 from .iterations import RequireFinite as RequireFinite
 from .iterations import SeedEpochs as SeedEpochs
 from .memory import USABLE as USABLE
+from .memory import StepCost as StepCost
+from .memory import cost_of_steps as cost_of_steps
 from .memory import fitting_batch as fitting_batch
-from .memory import peak_of_steps as peak_of_steps
 from .parallel import CaseShare as CaseShare
 from .parallel import KeepInStep as KeepInStep
 from .parallel import distribute as distribute

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory a training step takes, measured, and the batch size that fits."""
+"""How much memory and time a training step takes, measured, and the batch size that fits."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,41 +17,56 @@ LARGEST_BATCH = 32  # beyond which an epoch of some hundred slices has too few s
 STEPS = 2  # the optimizer's state exists from the second step on
 
 
-def peak_of_steps(
+class StepCost(NamedTuple):
+    """What a training step takes: bytes at the peak of the process, and seconds (of the processor, on a CPU)."""
+
+    peak: int
+    seconds: float
+
+
+def cost_of_steps(
     network: nn.Module,
-    loss: nn.Module,
+    loss: Callable[[Any, torch.Tensor], torch.Tensor],
     *,
     image_shape: Sequence[int],
     device: str | torch.device,
     amp_dtype: torch.dtype | None = None,
-) -> int:
-    """Run training steps on random images and return the largest number of bytes that this process has used so far.
+    inferer: Callable[[torch.Tensor, nn.Module], Any] | None = None,
+) -> StepCost:
+    """Run training steps on random images and measure the last one.
 
-    On a GPU that is what PyTorch has reserved; on a CPU the process's peak of resident memory, so that a process must
-    not measure a smaller batch after a larger one: use a new one for each.
+    On a GPU the peak is what PyTorch has reserved; on a CPU it is the process's peak of resident memory so far, so that
+    a process must not measure a smaller batch after a larger one: use a new one for each.
 
     Args:
-        network: on any device, (B, C, W, H) -> (B, K, W, H).
-        loss: of logits and a label (B, 1, W, H).
-        image_shape: (B, C, W, H).
+        network: on any device, (B, C, W, H[, D]) -> (B, K, W, H[, D]), or a list of such logits.
+        loss: of what the network returns and a label (B, 1, W, H[, D]).
+        image_shape: (B, C, W, H[, D]).
         device: to measure on.
         amp_dtype: of the mixed precision, or None.
+        inferer: how the training calls the network, such as `TrainingInferer`; None: directly.
     """
     device = torch.device(device)
-    network = network.to(device=device, memory_format=torch.channels_last).train()  # pyrefly: ignore # its stub has no such keyword
+    layout = torch.channels_last if len(image_shape) == 4 else torch.channels_last_3d
+    network = network.to(device=device, memory_format=layout).train()  # pyrefly: ignore # its stub has no such keyword
     optimizer = torch.optim.AdamW(network.parameters())
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    seconds = 0.0
     for _ in range(STEPS):
         image = torch.randn(*image_shape, device=device)
         label = torch.zeros(image_shape[0], 1, *image_shape[2:], device=device)
-        label[..., : image_shape[-1] // 2] = 1
+        label[:, :, : image_shape[2] // 2] = 1
+        begun = clock()
         with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            value = loss(network(image), label)
+            value = loss(inferer(image, network) if inferer else network(image), label)
         value.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return resident_peak()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = clock() - begun
+    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else resident_peak()
+    return StepCost(peak, seconds)
 
 
 def resident_peak() -> int:

@@ -7,14 +7,17 @@ Give the configs and options of the planned training, for example
         --dataset_dir my_study --class_names "['background','tumor']"
 
 OUT gets report.md, cases.csv, histograms.png, pairs.png and proposal.json. Nothing is applied: read the report, edit
-the proposal, and train with --config_file "['configs/train.json','OUT/proposal.json']" and the same options.
+the proposal, and train with `pyraseg train configs/train.json OUT/proposal.json` and the same options.
+
+For volumes there are two proposals, slices.json and volumes.json (in 3-D); proposal.json is the one to begin with. With
+`--memory 8 --minutes 30`, training steps are measured, and patch, batch and length follow from them.
 
 Settings are derived from the training part of the split only. Unusual cases are searched in all parts.
 """
 
 import argparse
-import multiprocessing
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +25,32 @@ import numpy as np
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from bundle.pyraseg.commands import add_configs, command_parser, config_files, split_options
+from bundle.pyraseg.commands import add_configs, command_parser, config_files, home, split_options
 from bundle.pyraseg.core import PyrasegError, replacing, require_writable
-from bundle.pyraseg.data import METHODS, ClassCounts, sum_counts
+from bundle.pyraseg.data import METHODS, sum_counts
 from bundle.pyraseg.labels import annotated_classes
-from bundle.pyraseg.training import USABLE, fitting_batch, peak_of_steps
-from bundle.pyraseg.workflow import components, config_text, read_config, verbatim
+from bundle.pyraseg.workflow import config_text, read_config, verbatim
 from bundle.pyraseg_tools.fingerprint import (
-    CaseFingerprint,
+    Budget,
+    Proposal,
     Setting,
+    Study,
+    choose_form,
     class_table,
     measure_cases,
-    propose_background_fraction,
-    propose_grid,
-    propose_weights,
-    propose_windows,
+    propose_slices,
+    propose_volumes,
     report,
     settings_table,
     suspicious,
+    volume_sizes,
     write_cases,
 )
 
-MEASURED = (2, 6)  # batch sizes; of one, batch normalization has nothing to normalize
+#: Names of the files of proposals.
+ALONE, SLICES, VOLUMES = "proposal", "slices", "volumes"
+#: Settings that inference has in common with training, of those that are proposed for volumes.
+OF_INFERENCE = ("modality", "windows", "spacing", "patch_size", "channels")
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -51,6 +58,10 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     add_configs(parser, "train")
     parser.add_argument("--output", type=Path, required=True, help="new folder for the report and the proposal")
     parser.add_argument("--memory", type=float, metavar="GB", help="memory of the device; proposes a batch size")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="minutes of one thread of the processor, or of a GPU, that the "
+        "training may take; proposes its length, with the memory of this machine unless --memory names another",
+    )  # fmt: skip
     parser.add_argument(
         "--method", choices=METHODS, default=METHODS[0], help="method of class weights (default: %(default)s)"
     )
@@ -76,62 +87,47 @@ def loader(parser: ConfigParser) -> Compose:
 
 
 def propose(
-    parser: ConfigParser, training: Sequence[CaseFingerprint], counts: ClassCounts, options: argparse.Namespace
-) -> tuple[dict[str, Setting], list[str]]:
-    """Return the settings for knobs that the config uses, and notes on the others."""
-    settings, notes = {}, []
-    grid = propose_grid(training)
-    if any(part["_target_"] == "RandSpatialCropd" for _, part in components(parser["train#augmentation"])):
-        notes.append("no `slice_size`: this config sees patches, whose size is a choice between detail and context.")
-        grid.pop("slice_size")
-    modalities = sorted({case.modality for case in training})
-    if all(modalities) and parser["modality"] not in (None, modalities):
-        settings["modality"] = Setting(modalities, "that of the training images")
-    if parser["windows"] is not None:
-        settings["windows"] = propose_windows(training)
-    settings |= grid
-    if any(len(case.counts) > 1 for case in training):
-        settings["background_fraction"] = propose_background_fraction(training)
-    unused = [key for key in settings if parser.get(key) is None]
-    notes += [f"no `{key}`: this config has no use for it." for key in unused]
-    settings = {key: setting for key, setting in settings.items() if key not in unused}
-    settings["loss#weight"] = propose_weights(counts, method=options.method, max_ratio=options.max_ratio)
-    if options.memory is None:
-        notes.append("no `batch_size`: state the memory of the device that trains with `--memory GB`.")
-    else:
-        for key, setting in settings.items():
-            parser[key] = setting.value
-        settings["batch_size"] = propose_batch(parser, options.memory)
-    return settings, notes
+    parser: ConfigParser, volumes: ConfigParser | None, study: Study, budget: Budget
+) -> tuple[dict[str, Proposal], str]:
+    """Return the proposals by the name of their form, the one to begin with first, and why it is the first.
+
+    Args:
+        parser: of the planned training.
+        volumes: of the same in 3-D, for data that has volumes; None where there is no choice.
+        study: the data set.
+        budget: what the user names.
+    """
+    sizes = volume_sizes(study.training) if parser["image_kind"] == "volume" else None
+    if parser.get("patch_size") is not None:
+        if sizes is None:
+            raise PyrasegError("The config sees volumes in 3-D, and not every image is one with patient geometry.")
+        return {VOLUMES: propose_volumes(parser, study, budget, sizes)}, ""
+    if volumes is None:
+        return {ALONE: propose_slices(parser, study, budget)}, ""
+    found = {SLICES: propose_slices(parser, study, budget)}
+    if sizes is not None:
+        found[VOLUMES] = propose_volumes(volumes, study, budget, sizes)
+    chosen, reason = choose_form(sizes, found[VOLUMES].patches if VOLUMES in found else None)
+    first = dict(sorted(found.items(), key=lambda item: item[0] != chosen))
+    return first, f"Begin with **{chosen}**: {reason}."
 
 
-def propose_batch(parser: ConfigParser, memory: float) -> Setting:
-    """Measure training steps of two batch sizes with the proposed settings, and return the batch that fits."""
-    if "pretrained" in parser:
-        parser["pretrained"] = False  # other weights take no other memory
-    device = str(parser.get_parsed_content("device"))
-    context = multiprocessing.get_context("spawn")
-    peaks = []
-    for size in MEASURED:
-        with context.Pool(1) as pool:  # a new process each: memory that was used is not always given back
-            peaks.append(pool.apply(peak_of_config, (parser.get(), size)))
-    batch = fitting_batch(MEASURED, peaks, memory * 2**30)
-    measured = " and ".join(f"{peak / 2**30:.2f} GB for {size}" for size, peak in zip(MEASURED, peaks, strict=True))
-    return Setting(batch, f"steps on {device} took {measured}; {USABLE:.0%} of {memory:g} GB are planned with")
+def write_proposals(folder: Path, proposals: Mapping[str, Proposal]) -> None:
+    """Write an overlay for the training of each proposal, for volumes one for inference, and the first as the proposal.
 
-
-def peak_of_config(config: dict[str, Any], batch_size: int) -> int:
-    """Return the bytes that training steps of a config take, on the device and in the precision that it names."""
-    parser = ConfigParser(config)
-    amp = parser.get_parsed_content("amp_dtype") if parser.get_parsed_content("amp") else None
-    channels = parser.get_parsed_content("network_def#in_channels")
-    return peak_of_steps(
-        parser.get_parsed_content("network_def"),
-        parser.get_parsed_content("loss"),
-        image_shape=(batch_size, channels, *parser.get_parsed_content("slice_size")),
-        device=parser.get_parsed_content("device"),
-        amp_dtype=amp,
-    )
+    Args:
+        folder: of the report.
+        proposals: by the name of their form.
+    """
+    for form, proposal in proposals.items():
+        values = {key: setting.value for key, setting in proposal.settings.items()}
+        (folder / f"{form}.json").write_text(config_text(values), encoding="utf-8")
+        if form != ALONE:
+            shared = {key: value for key, value in values.items() if key in OF_INFERENCE}
+            (folder / f"{form}_inference.json").write_text(config_text(shared), encoding="utf-8")
+    first = next(iter(proposals))
+    if first != ALONE:
+        shutil.copyfile(folder / f"{first}.json", folder / f"{ALONE}.json")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -143,9 +139,12 @@ def main(argv: list[str] | None = None) -> None:
     require_writable([options.output])
     files, root = config_files(options.tasks)
     # What a model is for is what a fingerprint is to find out: images of any kind are measured.
-    parser = read_config(files, {"bundle_root": verbatim(root), **settings})
+    settings = {"bundle_root": verbatim(root), **settings}
+    parser = read_config(files, settings)
     for name in ("modality", "body_part", "plane"):
         parser[f"purpose#{name}"] = None
+    has_choice = parser["image_kind"] == "volume" and parser.get("patch_size") is None
+    volumes = read_config([*files, home() / "configs" / "volumes.json"], settings) if has_choice else None
     names = parser.get_parsed_content("class_names")
     load = loader(parser)
     cases = parser.get_parsed_content("cases")
@@ -170,15 +169,35 @@ def main(argv: list[str] | None = None) -> None:
     odd = suspicious(measured)
     annotated = [np.tile(annotated_classes(case.item, names), (len(case.counts), 1)) for case in training]
     counts = sum_counts(np.concatenate([case.counts for case in training]), names, np.concatenate(annotated))
-    settings, notes = propose(parser, training, counts, options)
+    validation = sum(case.part == "validation" for case in measured)
+    study = Study(training, validation, counts, options.method, options.max_ratio)
+    proposals, choice = propose(parser, volumes, study, Budget(options.memory, options.minutes))
+    windows = next(iter(proposals.values())).settings.get("windows", Setting([], "")).value
     with replacing(options.output) as folder:
         folder.mkdir()
         write_cases(folder / "cases.csv", measured, odd, names)
-        draw_histograms(folder / "histograms.png", training, counts, settings.get("windows", Setting([], "")).value)
+        draw_histograms(folder / "histograms.png", training, counts, windows)
         draw_pairs(folder / "pairs.png", measured, odd, load, image_kind=kind)
-        proposal = config_text({key: setting.value for key, setting in settings.items()})
-        (folder / "proposal.json").write_text(proposal, encoding="utf-8")
-        (folder / "report.md").write_text(report(measured, odd, counts, settings, notes), encoding="utf-8")
-    print(class_table(counts), settings_table(settings), *notes, sep="\n")
+        write_proposals(folder, proposals)
+        named = {f"{form}.json": proposal for form, proposal in proposals.items()}
+        (folder / "report.md").write_text(report(measured, odd, counts, named, choice), encoding="utf-8")
+    print(class_table(counts))
+    for form, proposal in proposals.items():
+        print(f"\n{options.output / form}.json", settings_table(proposal.settings), *proposal.notes, sep="\n")
+    print(*_next(options, proposals, choice), sep="\n")
     print(f"{len(measured)} cases measured, {len(odd)} to look at: {options.output / 'report.md'} and its pictures;")
     print(f"nothing is applied: the proposal is {options.output / 'proposal.json'}")
+
+
+def _next(options: argparse.Namespace, proposals: Mapping[str, Proposal], choice: str) -> list[str]:
+    """Return what was chosen, and which commands train it and compare it with the other."""
+    if not choice:
+        return []
+    tasks = "".join(f" {name}" for name in options.tasks)
+    lines = ["", choice.replace("**", ""), "Train it, or let a short training of each decide, with the same options:"]
+    lines.append(f"  pyraseg train{tasks} {options.output / 'proposal.json'}")
+    if len(proposals) > 1:
+        files = " ".join(str(options.output / f"{form}.json") for form in (SLICES, VOLUMES))
+        of = f" --base{tasks}" if tasks else ""
+        lines.append(f"  pyraseg compare {files}{of} --minutes 5")
+    return lines

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from .length import propose_length as propose_length
+from .length import tiles_of as tiles_of
 from .measuring import CaseFingerprint as CaseFingerprint
 from .measuring import measure_cases as measure_cases
 from .page import class_table as class_table
@@ -7,9 +9,23 @@ from .page import settings_table as settings_table
 from .page import write_cases as write_cases
 from .pictures import draw_histograms as draw_histograms
 from .pictures import draw_pairs as draw_pairs
+from .proposal import Budget as Budget
+from .proposal import Proposal as Proposal
+from .proposal import Study as Study
+from .proposal import propose_slices as propose_slices
+from .proposal import propose_volumes as propose_volumes
 from .rules import Setting as Setting
 from .rules import propose_background_fraction as propose_background_fraction
 from .rules import propose_grid as propose_grid
 from .rules import propose_weights as propose_weights
 from .rules import propose_windows as propose_windows
 from .rules import suspicious as suspicious
+from .trial import Trial as Trial
+from .trial import fitting_voxels as fitting_voxels
+from .trial import run_trials as run_trials
+from .volumes import VolumeSizes as VolumeSizes
+from .volumes import choose_form as choose_form
+from .volumes import volume_patch as volume_patch
+from .volumes import volume_rotation as volume_rotation
+from .volumes import volume_sizes as volume_sizes
+from .volumes import volume_spacing as volume_spacing

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bundle.pyraseg.core import PyrasegError, require_mendable, valid_percentiles
 from bundle.pyraseg.data import count_label
 from bundle.pyraseg.datalists import case_names
+from bundle.pyraseg.dicom import volume_orientation
 from bundle.pyraseg.transforms import UNKNOWN, OrientSlices
 from bundle.pyraseg_tools.fingerprint.units import units_of
 
@@ -38,6 +39,7 @@ class CaseFingerprint:
         fault: why the case cannot be used, or ""; where there is one, nothing below is known.
         size: (W, H) or (W, H, D).
         spacing: mm along the same axes; None without patient geometry.
+        along: of a volume, which of those axes runs from right to left, front to back and feet to head.
         channels: 1 for gray, 3 for RGB, whose mean stands for its intensity.
         modality, units: "HU" for CT, else those of a DICOM header or "".
         evidence: by what units and modality are known, in words.
@@ -56,6 +58,7 @@ class CaseFingerprint:
     fault: str = ""
     size: tuple[int, ...] = ()
     spacing: tuple[float, ...] | None = None
+    along: tuple[int, ...] = ()
     channels: int = 1
     modality: str = ""
     units: str = ""
@@ -174,6 +177,7 @@ def measure(
     known = {
         "size": gray.shape,
         "spacing": _spacing(image, image_kind),
+        "along": _along(image, image_kind),
         "channels": len(image),
         "modality": modality,
         "units": units,
@@ -212,3 +216,10 @@ def _spacing(image: MetaTensor, image_kind: str) -> tuple[float, ...] | None:
     if image_kind != "volume" or not image.meta.get("has_geometry", image.ndim == 4):
         return None
     return tuple(round(float(pixel), 6) for pixel in image.pixdim)
+
+
+def _along(image: MetaTensor, image_kind: str) -> tuple[int, ...]:
+    """Return which axis of a volume becomes each of those that `OrientVolumes` gives it; nothing for 2-D images."""
+    if image_kind != "volume" or image.ndim < 4:
+        return ()
+    return tuple(int(axis) for axis in np.argsort(volume_orientation(image.affine.numpy())[:, 0]))

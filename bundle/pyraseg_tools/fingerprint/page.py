@@ -12,6 +12,7 @@ from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.data import ClassCounts
 from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
+from bundle.pyraseg_tools.fingerprint.proposal import Proposal
 from bundle.pyraseg_tools.fingerprint.rules import Setting
 
 
@@ -62,17 +63,17 @@ def report(
     cases: Sequence[CaseFingerprint],
     odd: Mapping[str, Sequence[str]],
     counts: ClassCounts,
-    settings: Mapping[str, Setting],
-    notes: Sequence[str],
+    proposals: Mapping[str, Proposal],
+    choice: str = "",
 ) -> str:
-    """Return the page: cases, classes of the training part, what to look at, the proposal and its reasons.
+    """Return the page: cases, classes of the training part, what to look at, the proposals and their reasons.
 
     Args:
         cases: all cases.
         odd: reasons by name.
         counts: of the training part.
-        settings: that are proposed.
-        notes: what is not proposed, and why.
+        proposals: by the name of their file, the one to begin with first.
+        choice: why it is the first, in a sentence, where there are several.
     """
     parts = Counter(case.part for case in cases)
     usable = [case for case in cases if case.size]
@@ -105,15 +106,20 @@ def report(
                 "",
                 "## Proposal",
                 "",
-                "Rules of thumb applied to the training part, not measured on a network: edit `proposal.json`.",
+                "Rules of thumb applied to the training part: edit the files. Memory and seconds are measured, not how "
+                "good a network becomes.",
                 "",
-                settings_table(settings),
-                "",
-                *(f"- {note}" for note in notes),
+                *([choice, ""] if choice else []),
+                *(line for name, proposal in proposals.items() for line in _proposal(name, proposal)),
             ]
         ).rstrip("\n")
         + "\n"
     )
+
+
+def _proposal(name: str, proposal: Proposal) -> list[str]:
+    """Return a section for a proposal, whose file has this name."""
+    return [f"### `{name}`", "", settings_table(proposal.settings), "", *(f"- {note}" for note in proposal.notes), ""]
 
 
 def _annotated(cases: Sequence[CaseFingerprint], class_names: Sequence[str]) -> list[str]:

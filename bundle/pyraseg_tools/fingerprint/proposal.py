@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings that are proposed for a training: on slices, in 3-D, or of 2-D images."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.bundle import ConfigParser
+
+from bundle.pyraseg.data import ClassCounts
+from bundle.pyraseg.training import USABLE, fitting_batch
+from bundle.pyraseg.workflow import components
+from bundle.pyraseg_tools.fingerprint.length import FORWARD, propose_length, tiles_of, training_seconds
+from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
+from bundle.pyraseg_tools.fingerprint.rules import (
+    Setting,
+    propose_background_fraction,
+    propose_grid,
+    propose_weights,
+    propose_windows,
+)
+from bundle.pyraseg_tools.fingerprint.trial import Trial, fitting_voxels, memory_of, run_trials
+from bundle.pyraseg_tools.fingerprint.volumes import (
+    DEFAULT_VOXELS,
+    FEWEST_PATCHES,
+    VolumeSizes,
+    volume_patch,
+    volume_rotation,
+    volume_spacing,
+)
+
+MEASURED = (2, 6)  # batch sizes of slices
+MEASURED_PATCHES = (2, 4)
+TRIED_VOXELS = 32_000  # of a patch that is measured: small enough for any machine
+BATCHES = (4, 2)  # of patches, of which the first that fits in memory and time is proposed
+FEWEST_STEPS = 400  # of a training, for which a batch is halved
+
+
+class Budget(NamedTuple):
+    """What a training may take: GB of memory and minutes, where they are named."""
+
+    memory: float | None
+    minutes: float | None
+
+
+class Proposal(NamedTuple):
+    """Settings by their keys, notes on what is not among them, and how many patches a training in 3-D sees."""
+
+    settings: dict[str, Setting]
+    notes: list[str]
+    patches: float | None = None
+
+
+class Study(NamedTuple):
+    """What the rules know of a data set.
+
+    Attributes:
+        training: cases of the training part that can be used.
+        validation: number of cases of the validation part.
+        counts: pixels of the classes of the training part.
+        method, max_ratio: of the class weights, see `class_weights`.
+    """
+
+    training: Sequence[CaseFingerprint]
+    validation: int
+    counts: ClassCounts
+    method: str
+    max_ratio: float
+
+
+def propose_slices(parser: ConfigParser, study: Study, budget: Budget) -> Proposal:
+    """Return settings for the knobs of a config that sees slices or 2-D images; it is changed to try them."""
+    settings, notes = _of_images(parser, study)
+    grid = propose_grid(study.training)
+    if any(part["_target_"] == "RandSpatialCropd" for _, part in components(parser["train#augmentation"])):
+        notes.append("no `slice_size`: this config sees patches, whose size is a choice between detail and context.")
+        grid.pop("slice_size")
+    settings |= grid | _background(study)
+    _drop_unused(parser, settings, notes)
+    settings["loss#weight"] = _weights(study)
+    if budget == (None, None):
+        notes.append("no `batch_size`: state the memory of the device that trains with `--memory GB`.")
+        return Proposal(settings, [*notes, NO_LENGTH])
+    _apply(parser, settings)
+    trials = run_trials(parser, MEASURED, "slice_size")
+    settings["batch_size"] = _batch_of_slices(trials, *_memory(parser, budget))
+    if budget.minutes is None:
+        return Proposal(settings, [*notes, NO_LENGTH])
+    seconds = trials[-1].seconds
+    slices = float(np.median([len(case.counts) for case in study.training]))
+    validation = study.validation * slices * trials[-1].step * FORWARD
+    batch = settings["batch_size"].value
+    return Proposal(settings | _length(seconds, budget.minutes, batch, validation), notes)
+
+
+def propose_volumes(parser: ConfigParser, study: Study, budget: Budget, sizes: VolumeSizes) -> Proposal:
+    """Return settings for the knobs of a config that sees volumes in 3-D; it is changed to try them."""
+    settings, notes = _of_images(parser, study)
+    settings |= _background(study)
+    _drop_unused(parser, settings, notes)
+    settings["loss#weight"] = _weights(study)
+    settings |= _grid(sizes, DEFAULT_VOXELS)
+    if budget == (None, None):
+        notes.append("the patch is what most machines can hold: state `--memory GB` and `--minutes N` to measure.")
+        return Proposal(settings, [*notes, NO_LENGTH])
+    tried, _ = volume_patch(sizes, settings["spacing"].value, TRIED_VOXELS)
+    _apply(parser, settings | {"patch_size": tried})
+    trials = run_trials(parser, MEASURED_PATCHES, "patch_size")
+    memory, whose = _memory(parser, budget)
+    room = fitting_voxels(trials, memory * 2**30)
+    voxels, a_voxel = room // min(BATCHES), trials[-1].seconds / trials[-1].pixels
+    if budget.minutes is not None:
+        voxels = min(voxels, int(training_seconds(budget.minutes) / a_voxel / FEWEST_PATCHES))
+    settings |= _grid(sizes, max(voxels, 1))
+    patch = settings["patch_size"].value
+    seconds = a_voxel * np.prod(patch)
+    patches = training_seconds(budget.minutes) / seconds if budget.minutes is not None else None
+    settings["batch_size"] = _batch_of_patches(int(np.prod(patch)), room, patches, _peaks(trials, memory, whose))
+    if budget.minutes is None or patches is None or patches < min(BATCHES):
+        return Proposal(settings, [*notes, NO_LENGTH], patches)
+    shape = np.array(sizes.extent) / settings["spacing"].value
+    tiles = tiles_of(shape, patch, parser.get_parsed_content("overlap"))
+    validation = study.validation * tiles * trials[-1].step / trials[-1].pixels * np.prod(patch) * FORWARD
+    batch = settings["batch_size"].value
+    return Proposal(settings | _length(float(seconds), budget.minutes, batch, validation), notes, patches)
+
+
+NO_LENGTH = "no `epochs`: state how long the training may take with `--minutes N`."
+
+
+def _of_images(parser: ConfigParser, study: Study) -> tuple[dict[str, Setting], list[str]]:
+    settings: dict[str, Setting] = {}
+    modalities = sorted({case.modality for case in study.training})
+    if all(modalities) and parser["modality"] not in (None, modalities):
+        settings["modality"] = Setting(modalities, "that of the training images")
+    if parser["windows"] is not None:
+        settings["windows"] = propose_windows(study.training)
+    return settings, []
+
+
+def _background(study: Study) -> dict[str, Setting]:
+    several = any(len(case.counts) > 1 for case in study.training)
+    return {"background_fraction": propose_background_fraction(study.training)} if several else {}
+
+
+def _weights(study: Study) -> Setting:
+    return propose_weights(study.counts, method=study.method, max_ratio=study.max_ratio)
+
+
+def _grid(sizes: VolumeSizes, voxels: int) -> dict[str, Setting]:
+    spacing = volume_spacing(sizes, voxels)
+    patch, channels = volume_patch(sizes, spacing.value, voxels)
+    rotation = volume_rotation(spacing.value)
+    return {"spacing": spacing, "patch_size": patch, "channels": channels, "rotation": rotation}
+
+
+def _drop_unused(parser: ConfigParser, settings: dict[str, Setting], notes: list[str]) -> None:
+    for key in [key for key in settings if parser.get(key) is None]:
+        notes.append(f"no `{key}`: this config has no use for it.")
+        settings.pop(key)
+
+
+def _apply(parser: ConfigParser, settings: dict[str, Setting]) -> None:
+    for key, setting in settings.items():
+        parser[key] = setting.value
+
+
+def _memory(parser: ConfigParser, budget: Budget) -> tuple[float, str]:
+    device = str(parser.get_parsed_content("device"))
+    if budget.memory is None:
+        found = memory_of(device)
+        return found, f"{USABLE:.0%} of the {found:.1f} GB of this machine's {device} are planned with"
+    return budget.memory, f"{USABLE:.0%} of {budget.memory:g} GB are planned with"
+
+
+def _peaks(trials: Sequence[Trial], memory: float, whose: str) -> str:
+    measured = " and ".join(f"{trial.peak / 2**30:.2f} GB for {trial.samples}" for trial in trials)
+    return f"steps took {measured} of {trials[0].pixels:,} pixels; {whose}"
+
+
+def _batch_of_slices(trials: Sequence[Trial], memory: float, whose: str) -> Setting:
+    sizes, peaks = [trial.samples for trial in trials], [trial.peak for trial in trials]
+    return Setting(fitting_batch(sizes, peaks, memory * 2**30), _peaks(trials, memory, whose))
+
+
+def _batch_of_patches(voxels: int, room: int, patches: float | None, measured: str) -> Setting:
+    for batch in BATCHES:
+        steps = float("inf") if patches is None else patches / batch
+        if batch * voxels <= room and (steps >= FEWEST_STEPS or batch == min(BATCHES)):
+            break
+    few = "" if patches is None else f"; the time is that of {patches / batch:.0f} steps"
+    return Setting(batch, f"{measured}{few}")
+
+
+def _length(seconds: float, minutes: float, batch_size: int, validation: float) -> dict[str, Any]:
+    return propose_length(seconds, minutes=minutes, batch_size=batch_size, validation_seconds=float(validation))
