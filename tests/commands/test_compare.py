@@ -2,12 +2,19 @@
 """The program that compares two evaluations, as a user runs it."""
 
 import csv
+import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from bundle.pyraseg.commands.compare import main
+from bundle.pyraseg.commands.contest import verdict
 from bundle.pyraseg.core.errors import PyrasegError
+from tests.helpers.ball_study import write_ball_study
 from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,3 +61,81 @@ def test_the_comparison_replaces_none_of_the_evaluations(evaluations, monkeypatc
     with pytest.raises(PyrasegError, match="is an input of this run"):
         main(["../first", str(evaluations / "second"), "--output", "../second/../first/scores.csv"])
     assert Path("scores.csv").read_text() == before
+
+
+# --- brief trainings ---
+
+
+@pytest.fixture
+def contenders(tmp_path: Path) -> list[str]:
+    """Return the arguments of a comparison of slices and volumes, of a study of balls, for 3 s each."""
+    study = write_ball_study(tmp_path / "study")
+    slices = {"spacing": 1, "slice_size": [32, 32], "batch_size": 4, "pool_sizes": [1, 2], "pretrained": False}
+    volumes = {"spacing": [1, 1, 1], "patch_size": [16, 16, 16], "channels": [4, 8], "batch_size": 2}
+    for name, overlay in (("slices", slices), ("volumes", volumes)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(overlay))
+    options = {"dataset_dir": study, "cache_dir": tmp_path / "cache", "class_names": "['background','ball']"}
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    files = [str(tmp_path / "slices.json"), str(tmp_path / "volumes.json")]
+    return [*files, "--base", "hippocampus", "--minutes", "0.05", "--output", str(tmp_path / "out"), *words]
+
+
+def test_slices_and_volumes_are_trained_alike_and_go_on_after_a_kill(contenders, tmp_path, capsys):
+    command = [sys.executable, "-m", "scripts.compare_models", *contenders]
+    killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    costs = tmp_path / "out" / "second" / "cost.json"
+    until = time.monotonic() + 300
+    while not costs.is_file() and killed.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    first = tmp_path / "out" / "first"
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
+    spent = json.loads(costs.read_text())
+    main(contenders)
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing that was finished is done again
+    resumed = json.loads(costs.read_text())
+    assert resumed.keys() >= spent.keys() and all(resumed[epoch] == spent[epoch] for epoch in list(spent)[:-1])
+    lengths = [json.loads((tmp_path / "out" / place / "length.json").read_text()) for place in ("first", "second")]
+    for place, length in zip(("first", "second"), lengths, strict=True):
+        with (tmp_path / "out" / place / "log.csv").open() as file:
+            assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, length["epochs"] + 1))
+        with (tmp_path / "out" / place / "evaluation" / "scores.csv").open() as file:
+            assert {row["case"] for row in csv.DictReader(file)} == {f"validation{n}_image.nii.gz" for n in range(3)}
+    out = capsys.readouterr().out
+    assert "minutes of the processor" in out and "of the validation part" in out and "pyraseg train hippocampus" in out
+    with pytest.raises(PyrasegError, match="holds another comparison, with another minutes"):
+        main([*contenders, "--minutes", "2"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "3"], "decides epochs itself"),
+        (["--metrics", "iou"], "dice among its --metrics"),
+        (["--minutes", "0"], "--minutes above 0"),
+    ],
+)
+def test_what_a_comparison_decides_is_refused_as_an_option(contenders, tmp_path, words, message):
+    with pytest.raises(PyrasegError, match=message):
+        main([*contenders, *words])
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_configs_without_minutes_are_refused(evaluations):
+    with pytest.raises(PyrasegError, match="give --minutes as well"):
+        main([str(evaluations / "first"), str(evaluations / "second"), "--dataset_dir", "data"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ahead", "says"),
+    [
+        (0.01, 0.05, 0, "a is ahead: mean Dice +0.030 [+0.010, +0.050]"),
+        (-0.05, -0.01, 1, "b is ahead: mean Dice +0.030 [+0.010, +0.050]"),
+        (-0.07, 0.01, None, "cannot be told apart: a - b, mean Dice -0.030 [-0.070, +0.010]"),
+    ],
+)
+def test_an_interval_that_holds_0_tells_nothing_apart(low, high, ahead, says):
+    row = {"class": "mean", "difference": (low + high) / 2, "low": low, "high": high, "patients": 9, "reliable": False}
+    found, sentence = verdict(row, ["a", "b"])
+    assert found == ahead and says in sentence and "too narrow" in sentence

@@ -8,12 +8,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from bundle.pyraseg.commands import config_files
 from bundle.pyraseg.core import task_files
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists.datalist import load_cases
+from bundle.pyraseg.workflow import read_config
 from bundle.pyraseg_tools.commands.fingerprint import main
+from tests.helpers.ball_study import write_ball_study
 from tests.helpers.commands import monai_bundle
 from tests.helpers.dicom_files import item, write_series
 from tests.helpers.warm import python
@@ -156,6 +160,54 @@ def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_pa
     assert "pyraseg: There is no config at none.json" in result.stderr
 
 
+# --- slices or volumes ---
+
+
+def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
+    folder = write_ball_study(tmp_path / "study")
+    options = ("--class_names", "['background','ball']", "--device", "cpu", "--memory", "4", "--minutes", "5")
+    first = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus"])
+    slices, volumes = (json.loads((tmp_path / "out" / f"{form}.json").read_text()) for form in ("slices", "volumes"))
+    assert first == volumes
+    assert volumes["spacing"] == [1, 1, 1] and volumes["patch_size"] == [24, 28, 20]
+    assert slices["spacing"] == pytest.approx(24 / 96, rel=0.01) and "patch_size" not in slices
+    for proposal in (slices, volumes):
+        assert proposal["batch_size"] >= 2 and proposal["samples_per_epoch"] % proposal["batch_size"] == 0
+        assert 10 <= proposal["epochs"] <= 40
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Begin with **volumes**: 20 slices" in report
+    assert report.index("### `volumes.json`") < report.index("### `slices.json`")
+    assert "s a sample, measured" in report and "80% of 4 GB" in report
+    out = capsys.readouterr().out
+    assert f"pyraseg compare {tmp_path}/out/slices.json {tmp_path}/out/volumes.json --base hippocampus" in out
+    for program in ("train", "inference"):  # what is proposed is what both build
+        suffix = "_inference" if program == "inference" else ""
+        files, _ = config_files(["hippocampus", tmp_path / "out" / f"volumes{suffix}.json"], program=program)
+        assert f"volumes{suffix}.json" in [file.name for file in files[:-1]]
+        network = read_config(files).get_parsed_content("network_def").eval()
+        with torch.no_grad():
+            assert network(torch.zeros(1, 1, 24, 28, 20)).shape == (1, 3, 24, 28, 20)
+
+
+def test_thick_slices_are_trained_as_slices(tmp_path):
+    folder = write_ball_study(tmp_path / "study", spacing=(1, 1, 6))
+    options = ("--class_names", "['background','ball']")
+    first = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus"])
+    assert first == json.loads((tmp_path / "out" / "slices.json").read_text())
+    volumes = json.loads((tmp_path / "out" / "volumes.json").read_text())
+    assert volumes["spacing"] == [1, 1, 6] and volumes["rotation"] == [0, 0, 15]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Begin with **slices**: voxels are 6 times as long" in report and "no `epochs`" in report
+
+
+def test_a_config_that_sees_volumes_already_gets_one_proposal(tmp_path):
+    folder = write_ball_study(tmp_path / "study")
+    options = ("--class_names", "['background','ball']")
+    proposal = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus_3d"])
+    assert proposal["patch_size"] == [24, 28, 20] and "slice_size" not in proposal
+    assert not (tmp_path / "out" / "slices.json").exists()
+
+
 # --- real data ---
 
 
@@ -181,7 +233,13 @@ def test_chest_x_rays(real_data, tmp_path):
 
 def test_hippocampus(real_data, tmp_path):
     folder = real_data / "mr_hippocampus"
-    proposal = fingerprint(folder, tmp_path / "out", configs=HIPPOCAMPUS)
+    volumes = fingerprint(folder, tmp_path / "out", configs=HIPPOCAMPUS)
+    proposal = json.loads((tmp_path / "out" / "slices.json").read_text())
+    assert (volumes["spacing"], volumes["patch_size"], volumes["channels"]) == (
+        [1, 1, 1],
+        [40, 56, 40],
+        [16, 32, 64, 128],
+    )
     labels = [case["label"] for case in load_cases(folder)["training"]]
     expected = independent_weights(labels, 3, lambda path: np.asarray(nib.load(path).dataobj).astype(int))
     assert proposal["loss#weight"] == pytest.approx(expected, rel=1e-3)
@@ -192,10 +250,11 @@ def test_hippocampus(real_data, tmp_path):
 @pytest.mark.slow
 def test_a_training_runs_with_the_proposal(real_data, tmp_path):
     folder = real_data / "mr_hippocampus"
-    proposal = fingerprint(folder, tmp_path / "out", "--memory", "4", "--device", "cpu", configs=HIPPOCAMPUS)
+    fingerprint(folder, tmp_path / "out", "--memory", "4", "--device", "cpu", configs=HIPPOCAMPUS)
+    proposal = json.loads((tmp_path / "out" / "slices.json").read_text())
     assert 2 <= proposal["batch_size"] <= 32
     trained = monai_bundle(
-        "run", "training", "--config_file", str([*HIPPOCAMPUS, str(tmp_path / "out" / "proposal.json")]),
+        "run", "training", "--config_file", str([*HIPPOCAMPUS, str(tmp_path / "out" / "slices.json")]),
         "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "runs"), "--cache_dir", str(tmp_path / "cache"),
         "--model_file", str(tmp_path / "model.pt"), "--epochs", "1", "--samples_per_epoch", "64", "--device", "cpu",
         cwd=tmp_path,

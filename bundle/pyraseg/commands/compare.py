@@ -82,10 +82,10 @@ def compare_trainings(options: argparse.Namespace, settings: Mapping[str, Any]) 
         raise PyrasegError("A comparison of trainings takes --minutes above 0, and dice among its --metrics.")
     output = options.output or Path("runs", "comparison")
     names = [[*options.base, str(own)] for own in (options.first, options.second)]
-    both = contest(*names, output, minutes=options.minutes, options=settings)
+    both = contest(names[0], names[1], output, minutes=options.minutes, options=settings)
     for own, contender in zip((options.first, options.second), both, strict=True):
         print(f"{own}: {contender.samples:,} samples, {contender.cost:.2f} minutes of the processor")
-    rows = compare_evaluations(options, *(each.evaluation for each in both), output / "comparison.csv")
+    rows = compare_evaluations(options, both[0].evaluation, both[1].evaluation, output / "comparison.csv")
     row = [row for row in rows if row["metric"] == "dice"][-1]  # the mean, where there are several classes
     unit = read_unit(both[0].evaluation)
     ahead, sentence = verdict(row, [str(options.first), str(options.second)], unit=unit)

@@ -11,13 +11,30 @@ from bundle.pyraseg_tools.fingerprint.rules import Setting
 STEPS_SHARE = 0.8  # of the minutes for training steps; reading, the cache and validation take the rest
 VALIDATION_SHARE = 0.15  # of the minutes, at most, unless a single validation takes more
 FORWARD = 1 / 3  # of a training step: the backward pass takes twice as long
-EPOCHS = (4, 40)  # of a proposal: few enough that one has a meaning, enough for the stages
+EPOCHS = (10, 40)  # of a proposal: enough for the shares of the stages, few enough that one has a meaning
+FEWEST_STEPS = 400  # of a training, for which batches are made smaller
 EPOCH_SAMPLES = 512  # of an epoch, where there is time for as many epochs as that makes
 
 
 def training_seconds(minutes: float) -> float:
     """Return the seconds of the training steps in the minutes of a whole training."""
     return 60 * minutes * STEPS_SHARE
+
+
+def steady_batch(batch_size: int, seconds: float, minutes: float | None) -> int:
+    """Return the largest even batch up to a size that leaves `FEWEST_STEPS` in the minutes, and at least 2.
+
+    Args:
+        batch_size: that fits into memory.
+        seconds: a sample.
+        minutes: of the whole training; None: of any length.
+
+    >>> steady_batch(32, seconds=0.06, minutes=10)  # 8,000 samples
+    20
+    """
+    if minutes is None:
+        return batch_size
+    return max(2, min(batch_size, int(training_seconds(minutes) / seconds / FEWEST_STEPS) // 2 * 2))
 
 
 def propose_length(seconds: float, *, minutes: float, batch_size: int, validation_seconds: float) -> dict[str, Setting]:
@@ -48,7 +65,7 @@ def propose_length(seconds: float, *, minutes: float, batch_size: int, validatio
     )
     return {
         "samples_per_epoch": Setting(samples, why),
-        "epochs": Setting(epochs, "of about as many samples as others have, and at least four"),
+        "epochs": Setting(epochs, f"about {EPOCH_SAMPLES} samples each, but from {EPOCHS[0]} to {EPOCHS[1]} of them"),
         "val_interval": Setting(
             interval, f"a validation takes about {validation_seconds:.0f} s; {VALIDATION_SHARE:.0%} of the time is its"
         ),

@@ -10,7 +10,14 @@ from monai.bundle import ConfigParser
 from bundle.pyraseg.data import ClassCounts
 from bundle.pyraseg.training import USABLE, fitting_batch
 from bundle.pyraseg.workflow import components
-from bundle.pyraseg_tools.fingerprint.length import FORWARD, propose_length, tiles_of, training_seconds
+from bundle.pyraseg_tools.fingerprint.length import (
+    FEWEST_STEPS,
+    FORWARD,
+    propose_length,
+    steady_batch,
+    tiles_of,
+    training_seconds,
+)
 from bundle.pyraseg_tools.fingerprint.measuring import CaseFingerprint
 from bundle.pyraseg_tools.fingerprint.rules import (
     Setting,
@@ -32,8 +39,7 @@ from bundle.pyraseg_tools.fingerprint.volumes import (
 MEASURED = (2, 6)  # batch sizes of slices
 MEASURED_PATCHES = (2, 4)
 TRIED_VOXELS = 32_000  # of a patch that is measured: small enough for any machine
-BATCHES = (4, 2)  # of patches, of which the first that fits in memory and time is proposed
-FEWEST_STEPS = 400  # of a training, for which a batch is halved
+SMALLEST_BATCH, LARGEST_BATCH = 2, 4  # of patches: an instance norm needs no more, and steps are worth more
 
 
 class Budget(NamedTuple):
@@ -83,10 +89,12 @@ def propose_slices(parser: ConfigParser, study: Study, budget: Budget) -> Propos
         return Proposal(settings, [*notes, NO_LENGTH])
     _apply(parser, settings)
     trials = run_trials(parser, MEASURED, "slice_size")
-    settings["batch_size"] = _batch_of_slices(trials, *_memory(parser, budget))
+    seconds = trials[-1].seconds
+    memory, whose = _memory(parser, budget)
+    fits = fitting_batch([trial.samples for trial in trials], [trial.peak for trial in trials], memory * 2**30)
+    settings["batch_size"] = _batch(fits, seconds, budget.minutes, _peaks(trials, whose))
     if budget.minutes is None:
         return Proposal(settings, [*notes, NO_LENGTH])
-    seconds = trials[-1].seconds
     slices = float(np.median([len(case.counts) for case in study.training]))
     validation = study.validation * slices * trials[-1].step * FORWARD
     batch = settings["batch_size"].value
@@ -108,21 +116,22 @@ def propose_volumes(parser: ConfigParser, study: Study, budget: Budget, sizes: V
     trials = run_trials(parser, MEASURED_PATCHES, "patch_size")
     memory, whose = _memory(parser, budget)
     room = fitting_voxels(trials, memory * 2**30)
-    voxels, a_voxel = room // min(BATCHES), trials[-1].seconds / trials[-1].pixels
+    voxels, a_voxel = room // SMALLEST_BATCH, trials[-1].seconds / trials[-1].pixels
     if budget.minutes is not None:
         voxels = min(voxels, int(training_seconds(budget.minutes) / a_voxel / FEWEST_PATCHES))
     settings |= _grid(sizes, max(voxels, 1))
     patch = settings["patch_size"].value
-    seconds = a_voxel * np.prod(patch)
+    seconds = float(a_voxel * np.prod(patch))
     patches = training_seconds(budget.minutes) / seconds if budget.minutes is not None else None
-    settings["batch_size"] = _batch_of_patches(int(np.prod(patch)), room, patches, _peaks(trials, memory, whose))
-    if budget.minutes is None or patches is None or patches < min(BATCHES):
+    fits = LARGEST_BATCH if LARGEST_BATCH * np.prod(patch) <= room else SMALLEST_BATCH
+    settings["batch_size"] = _batch(fits, seconds, budget.minutes, _peaks(trials, whose))
+    if budget.minutes is None or patches is None or patches < SMALLEST_BATCH:
         return Proposal(settings, [*notes, NO_LENGTH], patches)
     shape = np.array(sizes.extent) / settings["spacing"].value
     tiles = tiles_of(shape, patch, parser.get_parsed_content("overlap"))
     validation = study.validation * tiles * trials[-1].step / trials[-1].pixels * np.prod(patch) * FORWARD
     batch = settings["batch_size"].value
-    return Proposal(settings | _length(float(seconds), budget.minutes, batch, validation), notes, patches)
+    return Proposal(settings | _length(seconds, budget.minutes, batch, validation), notes, patches)
 
 
 NO_LENGTH = "no `epochs`: state how long the training may take with `--minutes N`."
@@ -173,23 +182,15 @@ def _memory(parser: ConfigParser, budget: Budget) -> tuple[float, str]:
     return budget.memory, f"{USABLE:.0%} of {budget.memory:g} GB are planned with"
 
 
-def _peaks(trials: Sequence[Trial], memory: float, whose: str) -> str:
+def _peaks(trials: Sequence[Trial], whose: str) -> str:
     measured = " and ".join(f"{trial.peak / 2**30:.2f} GB for {trial.samples}" for trial in trials)
     return f"steps took {measured} of {trials[0].pixels:,} pixels; {whose}"
 
 
-def _batch_of_slices(trials: Sequence[Trial], memory: float, whose: str) -> Setting:
-    sizes, peaks = [trial.samples for trial in trials], [trial.peak for trial in trials]
-    return Setting(fitting_batch(sizes, peaks, memory * 2**30), _peaks(trials, memory, whose))
-
-
-def _batch_of_patches(voxels: int, room: int, patches: float | None, measured: str) -> Setting:
-    for batch in BATCHES:
-        steps = float("inf") if patches is None else patches / batch
-        if batch * voxels <= room and (steps >= FEWEST_STEPS or batch == min(BATCHES)):
-            break
-    few = "" if patches is None else f"; the time is that of {patches / batch:.0f} steps"
-    return Setting(batch, f"{measured}{few}")
+def _batch(fits: int, seconds: float, minutes: float | None, measured: str) -> Setting:
+    batch = steady_batch(fits, seconds, minutes)
+    fewer = f"; {fits} would leave fewer than {FEWEST_STEPS} steps" if batch < fits else ""
+    return Setting(batch, f"{measured}{fewer}")
 
 
 def _length(seconds: float, minutes: float, batch_size: int, validation: float) -> dict[str, Any]:
