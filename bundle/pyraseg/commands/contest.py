@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
@@ -18,8 +19,8 @@ from bundle.pyraseg.core import PyrasegError, file_digest, write_json
 from bundle.pyraseg.workflow import read_config, verbatim
 
 EPOCHS = 10  # of a brief training, so that its stages have their shares
-TRIED = 6  # training steps that are measured
-WARM = 2  # of them, that are not counted: memory is found and kernels are chosen
+TRIED = 10  # training steps before the training, of which the median is what a step takes
+WARM = 4  # of them, that are not counted: memory is found and kernels are chosen
 #: What the comparison decides, and options cannot.
 DECIDED = (
     "epochs", "samples_per_epoch", "val_interval", "output_dir", "model_file", "resume", "num_workers", "patience",
@@ -78,7 +79,7 @@ class Contender:
         clock = Clock()
         trial = {"epochs": 1, "samples_per_epoch": TRIED * batch}
         self._train(trial, self.folder / "trial", clock.attach)
-        a_step = clock.seconds(WARM) / (TRIED - WARM)
+        a_step = float(np.median(np.diff(clock.times)[WARM:]))
         steps = int(60 * self.minutes / a_step)
         if steps < 1:
             raise PyrasegError(
@@ -143,9 +144,9 @@ class Clock:
         trainer.add_event_handler(Events.EPOCH_STARTED, self._begin)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
 
-    def seconds(self, first: int = 0) -> float:
-        """Return the seconds of the epoch's steps behind the first ones."""
-        return self.times[-1] - self.times[first]
+    def seconds(self) -> float:
+        """Return the seconds of the epoch's steps so far."""
+        return self.times[-1] - self.times[0]
 
     def _begin(self) -> None:
         self.times = [time.process_time()]

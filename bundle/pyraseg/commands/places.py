@@ -60,7 +60,7 @@ def _with_shared(files: Sequence[Path], configs: Path, program: str) -> list[Pat
     shared = configs / f"volumes{'_inference' if program == 'inference' else ''}.json"
     found: list[Path] = []
     for file in files:
-        if file.suffix == ".json" and shared.name not in [each.name for each in found]:
+        if file.suffix == ".json" and shared.is_file() and shared.name not in [each.name for each in found]:
             said = json.loads(file.read_text(encoding="utf-8"))
             if "patch_size" in said and "network_def" not in said:
                 found.append(shared)
