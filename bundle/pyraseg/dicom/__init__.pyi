@@ -38,7 +38,7 @@ from .scan import scan_files as scan_files
 from .selection import read_selection as read_selection
 from .selection import selection_text as selection_text
 from .sequences import SequenceCase as SequenceCase
-from .sequences import find_case as find_case
+from .sequences import find_sequences as find_sequences
 from .sequences import group_files as group_files
 from .sequences import group_series as group_series
 from .sequences import match_sequences as match_sequences

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError, SequencePaths
+from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.wanted import ChosenPath
 
 #: Size in bytes and time of the last change in ns: what tells a file from one that has replaced it.
@@ -49,9 +49,9 @@ class FoundFile(str):
         return pickle.loads(zlib.decompress(self._packed))
 
 
-def as_file(path: str | os.PathLike) -> Path | FoundFile | ChosenPath | SequencePaths:
-    """Return what a path is to be opened by: what is found, chosen or of several sequences as it is, else a `Path`."""
-    return path if isinstance(path, FoundFile | ChosenPath | SequencePaths) else Path(path).expanduser()
+def as_file(path: str | os.PathLike) -> Path | FoundFile | ChosenPath:
+    """Return what a path is to be opened by: a found file, or one with a choice, as it is, any other as a `Path`."""
+    return path if isinstance(path, FoundFile | ChosenPath) else Path(path).expanduser()
 
 
 def are_found(path: str | os.PathLike | Sequence[str | os.PathLike]) -> bool:

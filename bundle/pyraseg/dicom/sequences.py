@@ -97,13 +97,11 @@ def group_files(
     return [case for case in found if case.parts or not case.fault.startswith(_NONE)]
 
 
-def find_case(
-    path: Path, sequences: Mapping[str, Sequence[str]], *, allow_missing: bool = False
-) -> dict[str, Member | None]:
-    """Return the sequences of the only case in a folder, which holds one study, or the files of one case.
+def find_sequences(path: Path, sequences: Mapping[str, Sequence[str]], *, allow_missing: bool = False) -> SequenceCase:
+    """Return the only case in a folder, which holds the files of one case, or one study.
 
     Raises:
-        PyrasegError: there is no case, or more than one, or it lacks a sequence or has two for one.
+        PyrasegError: there is no image, or more than one case.
     """
     volumes = sorted(file for file in path.rglob("*") if file.name.lower().endswith(NIFTI + ITK))
     cases = group_files(volumes, sequences, allow_missing=allow_missing)
@@ -114,9 +112,7 @@ def find_case(
         raise PyrasegError(
             f"The folder {path} holds {len(cases)} cases ({named}), and is to hold one. Give each a folder of its own."
         )
-    if cases[0].fault:
-        raise PyrasegError(f"{cases[0].place} {cases[0].fault}")
-    return cases[0].parts
+    return cases[0]
 
 
 def match_sequences(

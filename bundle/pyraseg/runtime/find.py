@@ -14,6 +14,8 @@ from bundle.pyraseg.core import (
     NIFTI,
     PHOTOGRAPH,
     PyrasegError,
+    SequencePaths,
+    image_files,
     pixel_files,
     protect,
     protecting_inputs,
@@ -72,7 +74,13 @@ class Found:
 
 
 def find_inputs(
-    path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
+    path: str | Path,
+    *,
+    leave_out: str | Path | None = None,
+    series: Any = None,
+    select: Any = None,
+    sequences: Any = None,
+    allow_missing: bool = False,
 ) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
@@ -89,6 +97,10 @@ def find_inputs(
         leave_out: the folder of the results. Below the path it is not searched, lest a second run segments them.
         series: the DICOM series that are inputs, and nothing else is: numbers, descriptions or UIDs, see `is_meant`.
         select: which slices of a series are read, for the table.
+        sequences: what `read_sequences` takes; None: every image is an input. Else a case of several images is one
+            input, named as its first sequence: a study of DICOM series, or files `CASE_SEQUENCE.nii.gz`. A case that
+            lacks a sequence, or has two for one, has a `fault`; images that are no sequence are left out.
+        allow_missing: sequences but the first may be missing.
 
     Returns:
         Items {"image": path, or the files of a series with their headers, which nothing opens for that again, "name":
@@ -108,7 +120,9 @@ def find_inputs(
     ...     [sorted(item) for item in find_inputs(folder)]
     [['image', 'name'], ['image', 'name']]
     """
-    found = search_inputs(path, leave_out=leave_out, series=series, select=select)
+    found = search_inputs(
+        path, leave_out=leave_out, series=series, select=select, sequences=sequences, allow_missing=allow_missing
+    )
     if found.series:
         logger.info("Series in %s:\n%s", path, "\n".join(found.table(select)))
     for line in found.left_out():
@@ -117,7 +131,13 @@ def find_inputs(
 
 
 def search_inputs(
-    path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
+    path: str | Path,
+    *,
+    leave_out: str | Path | None = None,
+    series: Any = None,
+    select: Any = None,
+    sequences: Any = None,
+    allow_missing: bool = False,
 ) -> Found:
     """Find what there is to segment, see `find_inputs`, and what is left out.
 
@@ -153,6 +173,9 @@ def search_inputs(
     images = sorted(found, key=_first_file)
     meant = {one.files[0].as_posix() for one in chosen} if wanted else set(map(_first_file, images))
     images = _named_apart(images, meant)  # all are named, so that each has the same name whatever is chosen
+    incomplete, no_sequence = [], []
+    if sequences is not None:
+        images, incomplete, no_sequence = _cases(images, chosen, sequences, allow_missing)
     faults = [
         {"fault": _fault(file, reason), "name": file.relative_to(root).as_posix()}
         for file, reason in faulty
@@ -160,7 +183,13 @@ def search_inputs(
     ]
     empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
     faults += [{"fault": "is an empty folder", "name": folder.relative_to(root).as_posix()} for folder in empty]
-    if not images:
+    faults += incomplete
+    if no_sequence and not images and not incomplete:
+        raise PyrasegError(
+            f"{path} has {len(no_sequence)} images, such as {no_sequence[0]}, and none is a sequence of the model. "
+            "Correct sequences: what they are called here."
+        )
+    if not images and not incomplete:
         known = "Images are DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF and WebP"
         if path.is_file():
             raise PyrasegError(f"{path} is no image (found: {', '.join(unused)}). {known}. Give another file.")
@@ -175,10 +204,12 @@ def search_inputs(
     for item in faults:  # the books of a run are kept by name
         item["name"] += " (no image)" if item["name"] in names else ""
     by_first = {one.files[0].as_posix(): one for one in chosen}
-    members = [(item["name"], by_first.get(_first_file(item))) for item in images if not isinstance(item["image"], str)]
+    members = [(item["name"], by_first.get(_first_file(item))) for item in images if not _is_file(item["image"])]
     skipped = {reason: list(files) for reason, files in unused.items() if reason not in FAULTS}
     if sidecars:
         skipped["beside the images"] = sidecars
+    if no_sequence:
+        skipped["no sequence of the model"] = no_sequence
     return Found(
         root,
         sorted(images + faults, key=lambda item: item["name"]),
@@ -254,8 +285,45 @@ def _require_two(root: Path, output: Path) -> None:
 
 def _files_of(item: dict[str, Any]) -> list[Path]:
     """Return the files of an input."""
-    image = item["image"]
-    return [Path(file) for file in ([image] if isinstance(image, str) else image)]
+    return [Path(file) for file in image_files(item["image"])]
+
+
+def _is_file(image: Any) -> bool:
+    """Return whether an input is, or begins with, a file of another format than DICOM."""
+    first = next(iter(image.parts.values())) if isinstance(image, SequencePaths) else image
+    return isinstance(first, str)
+
+
+def _cases(
+    images: Sequence[dict[str, Any]], series: Sequence["Series"], sequences: Any, allow_missing: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Path]]:
+    """Return the cases that images are the sequences of, those with a fault, and the images that are no sequence."""
+    from bundle.pyraseg.dicom import group_files, group_series, read_sequences
+
+    wanted = read_sequences(sequences)
+    of_file = {_first_file(item): item for item in images}
+    files = [Path(item["image"]) for item in images if isinstance(item["image"], str)]
+    there = [one for one in series if one.files[0].as_posix() in of_file]
+    volumes = [file for file in files if not file.name.lower().endswith(PHOTOGRAPH)]
+    cases = group_files(volumes, wanted, allow_missing=allow_missing)
+    cases += group_series(there, wanted, allow_missing=allow_missing)
+    found, incomplete, used = [], [], set()
+
+    def item_of(member: "Series | Path") -> dict[str, Any]:
+        first = (member if isinstance(member, Path) else member.files[0]).as_posix()
+        used.add(first)
+        return of_file[first]
+
+    for case in cases:
+        if case.fault:
+            name = min(item_of(member)["name"] for member in case.unused)
+            incomplete.append({"fault": f"{case.fault} ({case.place})", "name": name})
+            continue
+        items = {name: None if part is None else item_of(part) for name, part in case.parts.items()}
+        first = next(item for item in items.values() if item is not None)
+        parts = {name: None if item is None else item["image"] for name, item in items.items()}
+        found.append({**first, "image": SequencePaths(parts)})
+    return found, incomplete, [Path(first) for first in of_file if first not in used]
 
 
 def _first_file(item: dict[str, Any]) -> str:

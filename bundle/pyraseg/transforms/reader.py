@@ -33,7 +33,7 @@ from bundle.pyraseg.dicom import (
     Geometry,
     Purpose,
     as_file,
-    find_case,
+    find_sequences,
     plane_of,
     read_selection,
     read_sequences,
@@ -118,7 +118,7 @@ class MedicalImageReader(ImageReader):
         self, data: Sequence[PathLike] | PathLike, **kwargs: Any
     ) -> list[Path | FoundFile | ChosenPath | SequencePaths]:
         """Return the paths alone: `LoadImage` tries other readers, in silence, when `read` raises."""
-        return [as_file(path) for path in ensure_tuple(data)]
+        return [path if isinstance(path, SequencePaths) else as_file(path) for path in ensure_tuple(data)]
 
     def get_data(
         self, img: Sequence[Path | FoundFile | ChosenPath | SequencePaths]
@@ -130,14 +130,16 @@ class MedicalImageReader(ImageReader):
                 image or anywhere in a label map, or a DICOM refusal; or sequences that are not those of the model, see
                 `stack_sequences`.
         """
-        if not self.sequences:
-            if isinstance(img[0], SequencePaths):
-                raise PyrasegError(
-                    f"The case {img[0]} has the sequences {', '.join(img[0].parts)}, and this model takes one image. "
-                    "Name them with --sequences, or give one of them."
-                )
-            return self._read(img)
-        case = self._case(img)
+        if self.sequences:
+            return self._stacked(self._case(img))
+        if isinstance(img[0], SequencePaths):
+            raise PyrasegError(
+                f"The case {img[0]} has the sequences {', '.join(img[0].parts)}, and this model takes one image. Name "
+                "them with --sequences, or give one of them."
+            )
+        return self._read([path for path in img if not isinstance(path, SequencePaths)])
+
+    def _stacked(self, case: SequencePaths) -> tuple[torch.Tensor, dict[str, Any]]:
         parts = {name: case.parts.get(name) for name in self.sequences}
         lacking = [name for name, part in parts.items() if part is None]
         if lacking and not self.allow_missing:
@@ -169,9 +171,11 @@ class MedicalImageReader(ImageReader):
                 f"{img[0]} is one image, and the model takes the sequences {', '.join(self.sequences)} of a case. Give "
                 "the folder that holds them."
             )
-        found = find_case(Path(img[0]), self.sequences, allow_missing=self.allow_missing)
+        found = find_sequences(Path(img[0]), self.sequences, allow_missing=self.allow_missing)
+        if found.fault:
+            raise PyrasegError(f"{found.place} {found.fault}")
         return SequencePaths(
-            {name: one if one is None or isinstance(one, Path) else one.found for name, one in found.items()}
+            {name: one if one is None or isinstance(one, Path) else one.found for name, one in found.parts.items()}
         )
 
     def _sequence(self, part: Any, name: str, first: str) -> tuple[Any, dict[str, Any]]:

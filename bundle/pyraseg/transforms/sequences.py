@@ -168,7 +168,7 @@ def onto_first(
 
 def _is_outside(indices: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Return which indices (n, 3) are more than half a voxel beyond the centers of the outer voxels."""
-    return ((indices < -0.5) | (indices > np.array(shape) - 0.5)).any(axis=1)
+    return np.any((indices < -0.5) | (indices > np.array(shape) - 0.5), axis=1)
 
 
 def _is_same(grid: Geometry, own: Geometry, shape: Sequence[int]) -> bool:

@@ -16,10 +16,10 @@ COUNTS = {
 }  # fmt: skip
 #: Other numbers from a least to a largest value, both allowed.
 NUMBERS = {
-    "background_fraction": (0, 1), "sequence_dropout": (0, 1), "flip_prob": (0, 1), "dropout": (0, 1), "ema_decay": (0, 1), "overlap": (0, 1),
+    "background_fraction": (0, 1), "flip_prob": (0, 1), "dropout": (0, 1), "ema_decay": (0, 1), "overlap": (0, 1),
     "jaccard_threshold": (0, 1), "distill_weight": (0, 1), "lesion_overlap": (0, 1), "weight_decay": (0, math.inf),
     "surface_tolerance": (0, math.inf), "calibration_margin": (0, math.inf), "mask_threshold": (-math.inf, math.inf),
-    "unknown_value": (-math.inf, math.inf),
+    "unknown_value": (-math.inf, math.inf), "sequence_dropout": (0, 1),
 }  # fmt: skip
 POSITIVE = {"distill_temperature", "spacing", "max_grad_norm", "learning_rate", "encoder_learning_rate"}
 SWITCHES = {
