@@ -39,22 +39,27 @@ def read_sequences(sequences: Any) -> dict[str, list[str]]:
 
     Args:
         sequences: a mapping from names to such texts, where * and ? stand for any letters and a semicolon parts
-            several; or a list of names, which are then what they are called. None: the model takes one image.
+            several; or a list of such mappings, whose order nothing changes, or of names, which are then what the
+            sequences are called. None: the model takes one image.
 
     Raises:
         PyrasegError: it is neither, or there is none, or a name is no word.
 
     >>> read_sequences({"t1": "*T1*MPR*", "flair": "*FLAIR*; 0001"})
     {'t1': ['*T1*MPR*', 't1'], 'flair': ['*FLAIR*', '0001', 'flair']}
+    >>> read_sequences([{"t1": "*T1*MPR*"}, "flair"])
+    {'t1': ['*T1*MPR*', 't1'], 'flair': ['flair']}
     """
     if sequences is None:
         return {}
+    given = sequences
     if isinstance(sequences, list | tuple):
-        sequences = dict.fromkeys(sequences, "")
+        pairs = [pair for one in sequences for pair in (one.items() if isinstance(one, Mapping) else [(one, "")])]
+        sequences = dict(pairs) if len({str(name) for name, _ in pairs}) == len(pairs) else None
     if not isinstance(sequences, Mapping) or not sequences:
         raise PyrasegError(
-            f"sequences is {sequences!r}. Name each with what it is called, the one that results refer to first, such "
-            'as {"t1": "T1*", "flair": "*FLAIR*"}.'
+            f"sequences is {given!r}. Name each with what it is called, the one that results refer to first, such "
+            'as {"t1": "T1*", "flair": "*FLAIR*"}, and none twice.'
         )
     odd = [name for name in sequences if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name)]
     if odd:

@@ -23,6 +23,7 @@ from bundle.pyraseg.core import (
     without_suffix,
 )
 from bundle.pyraseg.dicom import read_wanted, those_meant
+from bundle.pyraseg.runtime.cases import cases_among
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def search_inputs(
     images = _named_apart(images, meant)  # all are named, so that each has the same name whatever is chosen
     incomplete, no_sequence = [], []
     if sequences is not None:
-        images, incomplete, no_sequence = _cases(images, chosen, sequences, allow_missing)
+        images, incomplete, no_sequence = cases_among(images, chosen, sequences, allow_missing=allow_missing)
     faults = [
         {"fault": _fault(file, reason), "name": file.relative_to(root).as_posix()}
         for file, reason in faulty
@@ -292,38 +293,6 @@ def _is_file(image: Any) -> bool:
     """Return whether an input is, or begins with, a file of another format than DICOM."""
     first = next(iter(image.parts.values())) if isinstance(image, SequencePaths) else image
     return isinstance(first, str)
-
-
-def _cases(
-    images: Sequence[dict[str, Any]], series: Sequence["Series"], sequences: Any, allow_missing: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Path]]:
-    """Return the cases that images are the sequences of, those with a fault, and the images that are no sequence."""
-    from bundle.pyraseg.dicom import group_files, group_series, read_sequences
-
-    wanted = read_sequences(sequences)
-    of_file = {_first_file(item): item for item in images}
-    files = [Path(item["image"]) for item in images if isinstance(item["image"], str)]
-    there = [one for one in series if one.files[0].as_posix() in of_file]
-    volumes = [file for file in files if not file.name.lower().endswith(PHOTOGRAPH)]
-    cases = group_files(volumes, wanted, allow_missing=allow_missing)
-    cases += group_series(there, wanted, allow_missing=allow_missing)
-    found, incomplete, used = [], [], set()
-
-    def item_of(member: "Series | Path") -> dict[str, Any]:
-        first = (member if isinstance(member, Path) else member.files[0]).as_posix()
-        used.add(first)
-        return of_file[first]
-
-    for case in cases:
-        if case.fault:
-            name = min(item_of(member)["name"] for member in case.unused)
-            incomplete.append({"fault": f"{case.fault} ({case.place})", "name": name})
-            continue
-        items = {name: None if part is None else item_of(part) for name, part in case.parts.items()}
-        first = next(item for item in items.values() if item is not None)
-        parts = {name: None if item is None else item["image"] for name, item in items.items()}
-        found.append({**first, "image": SequencePaths(parts)})
-    return found, incomplete, [Path(first) for first in of_file if first not in used]
 
 
 def _first_file(item: dict[str, Any]) -> str:

@@ -134,10 +134,10 @@ class Windowd(MapTransform):
                 "models` lists the included ones, and --model gives one to `pyraseg segment`."
             )
         names = list(meta.get("sequences", [""]))
-        if list(self.by_sequence) not in ([""], names):
+        if set(self.by_sequence) not in ({""}, set(names)):
             raise PyrasegError(
                 f"Windowd: windows are given for the sequences {', '.join(self.by_sequence)}, and the image{place} has "
-                f"{', '.join(names)}. Name the same, in the same order."
+                f"{', '.join(names)}. Name the same."
             )
         chosen = range(1 if image.ndim == 3 else image.shape[3]) if slices is None else slices
         values = torch.as_tensor(image, dtype=torch.float32).numpy()
@@ -239,11 +239,11 @@ def channel_counts(windows: Windows | Mapping[str, Windows] | None, sequences: A
     if windows is None:
         return [0]
     lists, names = windows_of(windows), list(read_sequences(sequences)) or [""]
-    if list(lists) not in ([""], names):
+    if set(lists) not in ({""}, set(names)):
         found = f"are {', '.join(names)}" if sequences else "none (sequences is null)"
         raise PyrasegError(
-            f"windows are given for {', '.join(lists)}, and the sequences {found}. Name the same, in the same order, "
-            "or give one list of windows."
+            f"windows are given for {', '.join(lists)}, and the sequences {found}. Name the same, or give one list of "
+            "windows."
         )
     return [len(lists.get(name) or lists[""]) for name in names]
 

@@ -32,6 +32,11 @@ LISTS = {
     "class_names", "overlap_order", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by",
     "uncertainty_rotations", "uncertainty_flips", "roi_size", "may_differ",
 }  # fmt: skip
+#: Lists, or values by the names of sequences, and what each takes.
+OF_SEQUENCES = {
+    "windows": "a list, such as ['soft_tissue','bone'], or one for each sequence",
+    "sequences": "a list of names, or by name what each is called, such as {'t1': 'T1*', 'flair': '*FLAIR*'}",
+}
 #: One name, or a list of names.
 NAMES = {"outputs", "modality", "body_part", "plane", "refuse"}
 #: Files and folders.
@@ -128,12 +133,8 @@ def _rule(name: str) -> Rule | None:
         return "a list of whole numbers from 1 on, such as [160, 160]", _is_sizes
     if name in LISTS:
         return "a list, such as [1, 2] or ['a','b']", lambda value: isinstance(value, list | tuple)
-    if name == "windows":
-        takes = "a list, such as ['soft_tissue','bone'], or for each sequence one"
-        return takes, lambda value: isinstance(value, list | tuple | Mapping)
-    if name == "sequences":
-        takes = "names with what each sequence is called, such as {'t1': 'T1*', 'flair': '*FLAIR*'}, or a list of names"
-        return takes, lambda value: isinstance(value, list | tuple | Mapping)
+    if name in OF_SEQUENCES:
+        return OF_SEQUENCES[name], lambda value: isinstance(value, list | tuple | Mapping)
     if name in NAMES:
         return "a name or a list of names", lambda value: isinstance(value, str | list | tuple)
     if name in TEXTS:
