@@ -88,9 +88,9 @@ def load_cases(
         raise PyrasegError(f"The data set folder {folder} {what}. {REMEDY}")
     if not any(folder.iterdir()):
         raise PyrasegError(f"The data set folder {folder} is empty. Put images and labels there. {REMEDY}")
-    listed = folder / "datalist.json"
+    listed, names = folder / "datalist.json", list(read_sequences(sequences))
     if listed.is_file():
-        cases = _read_list(listed, list(read_sequences(sequences)), allow_missing)
+        cases = _read_list(listed, names, allow_missing)
     elif is_voc(folder):
         cases = {part: _with_patients(items, patient_pattern) for part, items in read_lists(folder).items()}
         if not cases["training"]:
@@ -99,7 +99,7 @@ def load_cases(
         items = pair_by_pattern(
             folder, image_pattern, label_pattern, sequences=read_sequences(sequences), allow_missing=allow_missing
         )
-        items = list(map(with_options, items))
+        items = [_with_sequences(with_options(item), names, allow_missing, folder) for item in items]
         cases = random_split(_with_patients(items, patient_pattern), split_shares, seed)
     refuse_shared_patients(cases, folder)
     protect([listed, *files_of(item for part in cases.values() for item in part)])
