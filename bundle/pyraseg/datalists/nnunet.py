@@ -130,11 +130,12 @@ def require_one_channel(content: Mapping[str, Any], found: int, ending: str) -> 
     rgb = found == 1 and ending.lower().endswith(PHOTOGRAPH)  # nnU-Net counts the colors of one picture as channels
     count = 1 if rgb else max(found, len(names))
     if count > 1:
+        words = " ".join(f"{_word(name)}={number:04d}" for number, name in enumerate(names or ["first", "second"]))
         raise PyrasegError(
-            f"Each case has {count} channels in files of their own ({', '.join(names) or 'no names'}). Name those that "
-            f"are to be read: --sequences {' '.join(f'{_word(name)}={n:04d}' for n, name in enumerate(names))}. Or "
-            f'choose one: --image-pattern "imagesTr/{{case}}_0000{ending}" --label-pattern '
-            f'"labelsTr/{{case}}{ending}" takes the first{f" ({names[0]})" if names else ""}.'
+            f"Each case has {count} channels in files of their own ({', '.join(names) or 'no names'}), and one image a "
+            f'case is read. Choose one: --image-pattern "imagesTr/{{case}}_0000{ending}" --label-pattern '
+            f'"labelsTr/{{case}}{ending}" takes the first{f" ({names[0]})" if names else ""}. Or read several: '
+            f'--sequences {words} --image-pattern "imagesTr/{{case}}" --label-pattern "labelsTr/{{case}}".'
         )
 
 

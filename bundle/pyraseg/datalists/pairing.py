@@ -61,10 +61,13 @@ def find_pairs(
         content = read_dataset_json(listed)
         if is_nnunet(content):
             return NNUNET, _join(folder, *find_nnunet(folder, content, **several))
+        _require_one(sequences, DECATHLON)
         return DECATHLON, pair_decathlon(listed)
     if (folder / "JPEGImages").is_dir() and (folder / "SegmentationClass").is_dir():
+        _require_one(sequences, "Pascal VOC")
         return "Pascal VOC", pair_by_pattern(folder, "JPEGImages/{case}", "SegmentationClass/{case}.png")
     if next(folder.rglob(f"*{ISIC_MASK}"), None):
+        _require_one(sequences, "ISIC")
         return "ISIC", pair_isic(folder)
     for images, labels in PARALLEL:
         if (folder / images).is_dir() and (folder / labels).is_dir():
@@ -81,6 +84,14 @@ def find_pairs(
     return "DICOM series with the objects that refer to them", pair_dicom(
         folder, scan, series=series, drawn_on=drawn_on, **several
     )
+
+
+def _require_one(sequences: Sequences, layout: str) -> None:
+    if sequences:
+        raise PyrasegError(
+            f"The layout {layout} has one image a case, and sequences are asked for. Say where they lie: "
+            '--image-pattern "imagesTr/{case}" --label-pattern "labelsTr/{case}" takes imagesTr/CASE_SEQUENCE.nii.gz.'
+        )
 
 
 def read_dataset_json(listed: Path) -> Any:
