@@ -132,7 +132,7 @@ def find_phases(series: Series, select: Selection) -> Phases | None:
         PyrasegError: several slices lie in one place, and nothing numbers them; or as `in_stack`.
     """
     frames = selected(_frames_of(series, lambda _: None), select, series=series)
-    phases = split_phases(frames)
+    phases = _phases_read(series, frames, select)
     if phases is None:
         in_stack(series, select, tell=lambda _: None)
     elif IGNORABLE.keys().isdisjoint(select):
@@ -236,7 +236,7 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
             f"{where}: each of its {len(frames)} slices has one of its own, as an anonymizer makes them. If they are "
             f"one scan, {then}",
             stacks,
-            phases=split_phases(frames),
+            phases=_phases_read(series, frames, {**select, "FrameOfReferenceUID": ANY}),
             given={**select, "FrameOfReferenceUID": ANY},
         )
     found = [f"{short(value)} ({len(group)} of {len(frames)}, {names_of(group)})" for value, group in groups.items()]
@@ -258,6 +258,14 @@ def _is_read(series: Series, select: Selection, frames: Sequence[Frame]) -> bool
     except PyrasegError:
         return False
     return True
+
+
+def _phases_read(series: Series, frames: Sequence[Frame], select: Selection) -> Phases | None:
+    """Return the phases that frames are if each of them is read as one stack."""
+    phases = split_phases(frames)
+    if phases is None or not all(_is_read(series, select, phase.frames) for phase in phases.phases):
+        return None
+    return phases
 
 
 def _by_positions(series: Series, frames: list[Frame], alone: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
@@ -389,7 +397,7 @@ def _require_distinct(series: Series, frames: list[Frame], select: Selection) ->
     shown = differing[:MOST_GROUPS] or [next(iter(stacks[0][0])) if stacks else "InstanceNumber"]
     values = "; ".join(f"{keyword}: {tally(frame.value(keyword) for frame in frames)}" for keyword in shown)
     what = f"{found}. They are several {kinds or 'stacks, and no attribute says of what'}. They differ in {values}."
-    phases = split_phases(frames)
+    phases = _phases_read(series, frames, select)
     if stacks or phases is not None:
         told = f"{what} {advice(stacks)}" if stacks else what
         raise SeveralStacks(told, stacks, phases=phases, given=select)
