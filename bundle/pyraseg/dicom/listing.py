@@ -12,7 +12,7 @@ from bundle.pyraseg.core import describe
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.frames import in_stack
 from bundle.pyraseg.dicom.geometry import Geometry
-from bundle.pyraseg.dicom.phases import ALL, Phases
+from bundle.pyraseg.dicom.phases import ALL_PHASES, Phases
 from bundle.pyraseg.dicom.scan import Series
 from bundle.pyraseg.dicom.selection import Selection, SeveralStacks, read_selection, selection_text
 
@@ -172,7 +172,7 @@ def _below(facts: SeriesFacts) -> list[str]:
         lines = [
             f"has {facts.phases_by}",
             HOW,
-            f"    {before}--phase 1 to --phase {facts.phases}, or each with {before}--phase {ALL}",
+            f"    {before}--phase 1 to --phase {facts.phases}, or each with {before}--phase {ALL_PHASES}",
         ]
     if facts.choices:
         more = len(facts.choices) - MOST_CHOICES

@@ -4,6 +4,7 @@
 Which attribute numbers them is found out, see `split_phases`.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from bundle.pyraseg.dicom.differences import CERTAIN
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, text
 
 #: Stands for every phase, each an input of its own.
-ALL = "all"
+ALL_PHASES = "all"
 
 #: What may number phases, the first that does counts, and what they then are. What images *are* (an echo, a b-value)
 #: comes before what only tells in which order they were made: with it an acquisition number often differs, too.
@@ -67,6 +68,13 @@ class Phase:
     frames: tuple[Frame, ...]
     missing: int
 
+    def by_file(self) -> dict[str, tuple[int, ...]]:
+        """Return which frames of which files these are, counted from 0."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for frame in self.frames:
+            found[str(frame.file)].append(frame.index)
+        return {file: tuple(sorted(indices)) for file, indices in found.items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Phases:
@@ -105,7 +113,7 @@ class Phases:
 
 
 def read_phase(phase: Any) -> int | str:
-    """Return which phase is meant: a number from 1, `ALL`, or "" for none.
+    """Return which phase is meant: a number from 1, `ALL_PHASES`, or "" for none.
 
     Raises:
         PyrasegError: it is something else.
@@ -114,7 +122,7 @@ def read_phase(phase: Any) -> int | str:
     (3, 3, 'all', '')
     """
     written = "" if phase is None else str(phase).strip().lower()
-    if written in ("", ALL):
+    if written in ("", ALL_PHASES):
         return written
     if not isinstance(phase, bool) and written.isdecimal() and int(written) > 0:
         return int(written)

@@ -14,7 +14,7 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.descriptions import is_personal
 from bundle.pyraseg.dicom.differences import PHASES
 from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, names_of, places, plain, short, tally, text
-from bundle.pyraseg.dicom.phases import ALL, Phases
+from bundle.pyraseg.dicom.phases import ALL_PHASES, Phases
 
 #: As the value of a keyword: it need not be the same in all slices.
 ANY = "any"
@@ -319,7 +319,7 @@ def _candidates(
 def phase_advice(phases: Phases, given: Selection) -> str:
     """Return what can be typed to read one of some phases, or all."""
     before = f"{typed(given)} " if given else ""
-    return f"Segment one with {before}--phase 1 to --phase {len(phases)}, or each with {before}--phase {ALL}."
+    return f"Segment one with {before}--phase 1 to --phase {len(phases)}, or each with {before}--phase {ALL_PHASES}."
 
 
 def advice(found: Sequence[tuple[dict[str, object], list[Frame]]]) -> str:

@@ -103,9 +103,7 @@ class ChosenPath(str):
     select: str
     phase: str
 
-    def __new__(
-        cls, path: str | PathLike[str], *, series: str = "", select: str = "", phase: str = ""
-    ) -> "ChosenPath":
+    def __new__(cls, path: str | PathLike[str], *, series: str = "", select: str = "", phase: str = "") -> "ChosenPath":
         chosen = super().__new__(cls, path if isinstance(path, str) else path.__fspath__())
         chosen.series, chosen.select, chosen.phase = series, select, phase
         return chosen
