@@ -3,6 +3,7 @@
 
 import gzip
 import struct
+import zlib
 from math import prod
 from pathlib import Path
 
@@ -14,13 +15,13 @@ def volume_count(path: str | Path) -> int:
     """Return how many volumes, such as times, a NIfTI holds, by its header; 1 where that cannot be told."""
     try:
         with Path(path).open("rb") as file:
-            packed = file.read(2) == b"\\x1f\\x8b"
+            packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else Path(path).open("rb") as file:
-            header = file.read(max(DIMENSIONS))
-    except (OSError, EOFError):  # whoever reads the voxels says so
+            header = file.read(min(DIMENSIONS))
+    except (OSError, EOFError, zlib.error):  # whoever reads the voxels says so
         return 1
     for order in "<>":
-        size = struct.unpack(f"{order}i", header[:4])[0] if len(header) == max(DIMENSIONS) else 0
+        size = struct.unpack(f"{order}i", header[:4])[0] if len(header) == min(DIMENSIONS) else 0
         if size in DIMENSIONS:
             start, form = DIMENSIONS[size]
             axes, *sizes = struct.unpack_from(f"{order}{form}", header, start)
