@@ -27,7 +27,6 @@ MILLILITERS = [4 / 3 * pi * a * b * c / 1000 for a, b, c in AXES]
 VENTRICLE = {"type": ["87878005", "SCT", "Left ventricle"]}
 OPTIONS = {
     "class_names": ["background", "ventricle"],
-    "terminology": {"ventricle": VENTRICLE},
     "modality": "MR",
     "body_part": None,
     "windows": [{"center": 300, "width": 600}],
@@ -64,9 +63,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             write_segmentation(path, ellipsoids()[phase], sources, [SegmentClass.from_codes("ventricle", VENTRICLE)])
     make_list([str(work / "study"), "--threshold", "1", "--shares", "0.34", "0.33", "0.33"])
     (work / "own.json").write_text(json.dumps(OPTIONS))
-    common = ["--num_workers", "0", "--model_file", str(work / "model.pt")]
+    (work / "codes.json").write_text(json.dumps({**OPTIONS, "terminology": {"ventricle": VENTRICLE}}))
     training = monai_bundle(
-        "run", "training", "--config_file", str([config_files("train.json"), str(work / "own.json")]), *common,
+        "run", "training", "--config_file", str([config_files("train.json"), str(work / "own.json")]),
+        "--num_workers", "0", "--model_file", str(work / "model.pt"),
         "--dataset_dir", str(work / "study"), "--cache_dir", str(work / "cache"), "--output_dir", str(work / "runs"),
         "--slice_size", "[64,64]", "--epochs", "4", "--samples_per_epoch", "96", "--val_interval", "4",
         "--batch_size", "8", cwd=work,
@@ -75,7 +75,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     files = write_phases(work / "in" / "cine", trigger_times, pixels=images(9), name="new")
     write_enhanced_cine(work / "in" / "enhanced.dcm", images(9), name="enhanced")
     run = monai_bundle(
-        "run", "inferring", "--config_file", str([config_files("inference.json"), str(work / "own.json")]), *common[2:],
+        "run", "inferring", "--config_file", str([config_files("inference.json"), str(work / "codes.json")]),
+        "--model_file", str(work / "model.pt"),
         "--dataset_dir", str(work / "in"), "--output_dir", str(work / "out"), "--phase", "all",
         "--ejection_fraction", "ventricle", "--outputs", "['labels','volumes','seg']", cwd=work,
     )  # fmt: skip
@@ -153,7 +154,7 @@ def test_volumes_and_what_the_beat_ejects(done):
 def test_one_phase_has_the_same_result_under_the_same_name(done, tmp_path):
     run = monai_bundle(
         "run", "inferring", "--config_file",
-        str([config_files("inference.json"), str(done.work / "own.json")]), "--model_file",
+        str([config_files("inference.json"), str(done.work / "codes.json")]), "--model_file",
         str(done.work / "model.pt"), "--dataset_dir", str(done.work / "in"), "--output_dir", str(tmp_path / "out"),
         "--phase", "3", "--outputs", "['seg']", cwd=tmp_path,
     )  # fmt: skip

@@ -68,5 +68,5 @@ def test_one_phase_or_none_has_no_row(tmp_path, caplog):
 
 
 def test_a_class_that_is_not_there(tmp_path):
-    with pytest.raises(PyrasegError, match="none of the classes muscle, cavity.* 'cavity'"):
+    with pytest.raises(PyrasegError, match=r"none of the classes muscle, cavity.* 'cavity'"):
         VolumeTable(output_dir=tmp_path, class_names=NAMES, ejection_fraction="cavty")
