@@ -21,8 +21,8 @@ from tests.helpers.commands import config_files, monai_bundle
 from tests.helpers.phased import STEP, trigger_times, write_enhanced_cine, write_phases
 
 #: Half axes of the ventricle in mm (across, across, along), in each phase.
-AXES = ((24.0, 24.0, 27.5), (20.0, 19.0, 24.0), (14.0, 14.0, 20.0), (18.0, 20.0, 22.0))
-SIZE, PIXEL, PLACES = 64, 1.0, 14
+AXES = ((18.0, 18.0, 18.0), (15.0, 14.0, 17.0), (11.0, 11.0, 14.0), (13.0, 15.0, 15.0))
+SIZE, PIXEL, PLACES = 48, 1.0, 8
 MILLILITERS = [4 / 3 * pi * a * b * c / 1000 for a, b, c in AXES]
 VENTRICLE = {"type": ["87878005", "SCT", "Left ventricle"]}
 OPTIONS = {
@@ -68,7 +68,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         "run", "training", "--config_file", str([config_files("train.json"), str(work / "own.json")]),
         "--num_workers", "0", "--model_file", str(work / "model.pt"),
         "--dataset_dir", str(work / "study"), "--cache_dir", str(work / "cache"), "--output_dir", str(work / "runs"),
-        "--slice_size", "[64,64]", "--epochs", "4", "--samples_per_epoch", "96", "--val_interval", "4",
+        "--slice_size", "[48,48]", "--epochs", "3", "--samples_per_epoch", "64", "--val_interval", "3",
         "--batch_size", "8", cwd=work,
     )  # fmt: skip
     assert training.returncode == 0, training.stdout + training.stderr
