@@ -175,7 +175,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
     pixels = as_rgb(image.pixels, inverted=image.inverted, name=str(image.files[0])) if rgb else image.pixels
     color = pixels.ndim == 4
     array = np.moveaxis(pixels, (0, 1, 2), (2, 1, 0))  # in memory, slices still lie one after the other
-    meta = {
+    meta: dict[str, Any] = {
         "affine": LPS_TO_RAS.copy(),  # without a geometry: as displayed, in pixels
         "has_geometry": image.geometry is not None,
         "space": SpaceKeys.RAS.value,
