@@ -26,7 +26,8 @@ def train(dataset: str, seconds: float, seed: int) -> dict:
     described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     torch.manual_seed(seed)
     np.random.seed(seed)
-    trainer = BudgetTrainer({**plans, "continue_training": False}, CONFIGURATION, FOLD, described, torch.device("cpu"))
+    plans["continue_training"] = False  # of loggers that nobody uses here
+    trainer = BudgetTrainer(plans, CONFIGURATION, FOLD, described, torch.device("cpu"))
     trainer.budget = seconds
     state = Path(trainer.output_folder, BUDGET)
     final = Path(trainer.output_folder, "checkpoint_final.pth")
@@ -39,13 +40,16 @@ def train(dataset: str, seconds: float, seed: int) -> dict:
         trainer.run_training()
     chosen = plans["configurations"][CONFIGURATION]
     network = torch.load(final, map_location="cpu", weights_only=False)["network_weights"]
+    sizes = {tensor.data_ptr(): tensor.numel() for tensor in network.values()}  # some stand there under several names
     return {
         "processor_minutes": trainer.spent / 60,
         "steps": trainer.iterations,
         "batch_size": chosen["batch_size"],
         "patch_size": chosen["patch_size"],
         "architecture": chosen["architecture"],
-        "parameters": sum(tensor.numel() for tensor in network.values()),
+        "parameters": sum(
+            {tensor.data_ptr(): tensor.numel() for tensor in network.values()}.values()
+        ),  # some are twice
         "model_folder": str(Path(trainer.output_folder).parent),
     }
 

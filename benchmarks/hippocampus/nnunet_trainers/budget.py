@@ -26,8 +26,9 @@ class BudgetTrainer(nnUNetTrainer):
     made after, and no more: all batches are drawn at random.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    # nnU-Net's trainer reads the names of the arguments off this signature.
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_iterations_per_epoch = 25
         self.num_val_iterations_per_epoch = 5
         self.budget = 0.0
