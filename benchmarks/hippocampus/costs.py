@@ -49,7 +49,7 @@ class Length:
 
 
 def fitting(costs: Costs, seconds: float, *, batch_size: int, val_interval: int, steps_per_epoch: int = 40) -> Length:
-    """Return the longest training that costs no more than so many seconds.
+    """Return the length of a training that costs so many seconds, or less by no more than a step an epoch.
 
     Epochs have about `steps_per_epoch` steps, unless that makes them fewer than `FEWEST_EPOCHS`; then they are shorter.
     Where validations every `val_interval` epochs would take more than their share, there are fewer of them.
@@ -60,7 +60,7 @@ def fitting(costs: Costs, seconds: float, *, batch_size: int, val_interval: int,
     >>> costs = Costs(step=1.0, validation=6.0, rest=1.0)
     >>> length = fitting(costs, 600, batch_size=4, val_interval=2)
     >>> length, length.seconds(costs, batch_size=4)
-    (Length(epochs=14, samples_per_epoch=156, val_interval=2), 602.0)
+    (Length(epochs=13, samples_per_epoch=164, val_interval=2), 588.0)
     """
     most = max(1, int(VALIDATIONS * seconds / costs.validation))
     epochs = max(FEWEST_EPOCHS, round((1 - VALIDATIONS) * seconds / (steps_per_epoch * costs.step + costs.rest)))

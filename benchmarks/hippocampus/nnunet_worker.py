@@ -47,9 +47,7 @@ def train(dataset: str, seconds: float, seed: int) -> dict:
         "batch_size": chosen["batch_size"],
         "patch_size": chosen["patch_size"],
         "architecture": chosen["architecture"],
-        "parameters": sum(
-            {tensor.data_ptr(): tensor.numel() for tensor in network.values()}.values()
-        ),  # some are twice
+        "parameters": sum(sizes.values()),
         "model_folder": str(Path(trainer.output_folder).parent),
     }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train one network of the comparison for so many minutes of one thread, and predict validation and test.
 
-OMP_NUM_THREADS=1 python -m benchmarks.hippocampus.trials VolumePSPNet data/mr_hippocampus --minutes 60 --work runs/peers
+OMP_NUM_THREADS=1 python -m benchmarks.hippocampus.trials DynUNet data/mr_hippocampus --minutes 60 --work runs/peers
 
 All networks are trained by the bundle's config of the task: the same data, patches, augmentation, loss, optimizer,
 batch and stages; `network_def` alone is another one. `PSPNet on slices` is the task `hippocampus` as it is. Every
