@@ -109,7 +109,6 @@ class NnUnet:
 
     def _run(self, command: list[Any], **variables: str) -> None:
         places = {"nnUNet_raw": self.raw, "nnUNet_preprocessed": self.preprocessed, "nnUNet_results": self.results}
-        places["nnUNet_extTrainer"] = WORKER.parent / "nnunet_trainers"
         one = dict.fromkeys(THREADS, "1")
         environment = {**os.environ, **one, **{name: str(path) for name, path in places.items()}, **variables}
         environment.pop("PYTHONPATH", None)

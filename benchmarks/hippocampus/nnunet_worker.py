@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nnunet_trainers.budget import BUDGET, LATEST, BudgetTrainer
+from nnunet_budget import BUDGET, LATEST, BudgetTrainer
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+FINAL = "checkpoint_final.pth"
 CONFIGURATION = "3d_fullres"
 FOLD = 0
 PACKAGES = ("nnunetv2", "torch", "numpy", "batchgeneratorsv2", "dynamic-network-architectures")
@@ -30,7 +33,7 @@ def train(dataset: str, seconds: float, seed: int) -> dict:
     trainer = BudgetTrainer(plans, CONFIGURATION, FOLD, described, torch.device("cpu"))
     trainer.budget = seconds
     state = Path(trainer.output_folder, BUDGET)
-    final = Path(trainer.output_folder, "checkpoint_final.pth")
+    final = Path(trainer.output_folder, FINAL)
     if state.is_file():
         kept = json.loads(state.read_text(encoding="utf-8"))
         trainer.spent, trainer.iterations = kept["spent"], kept["iterations"]
@@ -52,12 +55,32 @@ def train(dataset: str, seconds: float, seed: int) -> dict:
     }
 
 
+def load(predictor: nnUNetPredictor, folder: Path) -> None:
+    """Give a predictor what a training has left.
+
+    Its own loader looks for the trainer by importing every trainer that nnU-Net has. One of them needs timm, which
+    cannot be imported where PyTorch and torchvision are of different builds, a common state of things without a GPU.
+    """
+    described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    plans = PlansManager(json.loads((folder / "plans.json").read_text(encoding="utf-8")))
+    configuration = plans.get_configuration(CONFIGURATION)
+    checkpoint = torch.load(folder / f"fold_{FOLD}" / FINAL, map_location="cpu", weights_only=False)
+    channels = determine_num_input_channels(plans, configuration, described)
+    classes = plans.get_label_manager(described).num_segmentation_heads
+    network = BudgetTrainer.build_network_architecture(
+        plans, configuration, channels, classes, enable_deep_supervision=False
+    )
+    weights, mirrored = checkpoint["network_weights"], checkpoint["inference_allowed_mirroring_axes"]
+    network.load_state_dict(weights)
+    predictor.manual_initialization(network, plans, configuration, [weights], described, "BudgetTrainer", mirrored)
+
+
 def predict(model_folder: str, images: Path, output: Path, mirroring: bool) -> dict:
     """Predict every image of a folder one after the other, and return the processor seconds that one took."""
     predictor = nnUNetPredictor(
         use_mirroring=mirroring, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
     )
-    predictor.initialize_from_trained_model_folder(model_folder, (FOLD,))
+    load(predictor, Path(model_folder))
     files = sorted(images.glob("*_0000.nii.gz"))
     started, wall = time.process_time(), time.perf_counter()
     predictor.predict_from_files_sequential(str(images), str(output))

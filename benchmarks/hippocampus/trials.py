@@ -166,13 +166,15 @@ class Trial:
         """Return the merged config as it is written, with this trial's options."""
         parser = ConfigParser()
         parser.read_config([str(file) for file in task_files(CONFIGS, program, NETWORKS[self.name][0])])
-        return {**parser.get(), **self.options}
+        config = parser.get()
+        return config | {key: value for key, value in self.options.items() if key in config}
 
     def _workflow(self, program: str, **changed: Any) -> ConfigWorkflow:
         """Return the initialized workflow of a program of the task, with this trial's network."""
         task, network = NETWORKS[self.name]
         config = self._knobs(program)
-        keys: dict[str, Any] = {"device": "cpu", **{key: value for key, value in self.options.items() if key in config}}
+        shared = {key: value for key, value in self.options.items() if program == "train" or key in config}
+        keys: dict[str, Any] = {"device": "cpu", **shared}
         if program == "train":
             keys |= {"dataset_dir": str(self.dataset_dir), "cache_dir": str(self.work / "cache"), "num_workers": 0}
             keys |= {"seed": self.seed, "cases#seed": SPLIT_SEED, "patience": None, "previews": 0}

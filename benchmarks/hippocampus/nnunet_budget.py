@@ -3,8 +3,7 @@
 
 As it comes, it makes 1000 epochs of 250 iterations, on a processor weeks. Here the polynomial schedule falls
 with the share of the budget that is spent, so that it is complete when the budget is. Augmentation, loss, optimizer,
-first rate, batch, patch and network are nnU-Net's. It looks its trainers up by name in the folders of the environment
-variable `nnUNet_extTrainer`, so this file stands in a folder of its own.
+first rate, batch, patch and network are nnU-Net's.
 """
 
 import json
@@ -57,7 +56,7 @@ class BudgetTrainer(nnUNetTrainer):
         self.on_train_end()
 
     def _batches(self) -> list[dict]:
-        outputs = []
+        outputs: list[dict] = []
         while len(outputs) < self.num_iterations_per_epoch and self.spent < self.budget:
             started = time.process_time()
             self.lr_scheduler.step()
@@ -67,9 +66,11 @@ class BudgetTrainer(nnUNetTrainer):
         return outputs
 
     def _validation_batches(self) -> list[dict]:
-        started = time.process_time()
-        outputs = [self.validation_step(next(self.dataloader_val)) for _ in range(self.num_val_iterations_per_epoch)]
-        self.spent += time.process_time() - started
+        outputs: list[dict] = []
+        while not outputs or (len(outputs) < self.num_val_iterations_per_epoch and self.spent < self.budget):
+            started = time.process_time()
+            outputs.append(self.validation_step(next(self.dataloader_val)))
+            self.spent += time.process_time() - started
         return outputs
 
 
