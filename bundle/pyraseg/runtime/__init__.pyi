@@ -12,5 +12,8 @@ from .model import FORMAT as FORMAT
 from .model import NO_CLASS as NO_CLASS
 from .model import Model as Model
 from .model import open_session as open_session
+from .resampling import enlarged as enlarged
+from .resampling import nearest as nearest
+from .resampling import shrunk as shrunk
 from .writers import seg_writer as seg_writer
 from .writers import write_png as write_png
