@@ -30,6 +30,7 @@ class BudgetTrainer(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_iterations_per_epoch = 25
         self.num_val_iterations_per_epoch = 5
+        self.save_every = 1  # epochs; `on_epoch_end` saves
         self.budget = 0.0
         self.spent = 0.0
         self.iterations = 0
@@ -49,7 +50,6 @@ class BudgetTrainer(nnUNetTrainer):
                 self.on_validation_epoch_start()
                 self.on_validation_epoch_end(self._validation_batches())
             self.on_epoch_end()
-            self.save_checkpoint(str(Path(self.output_folder, LATEST)))
             state = {"spent": self.spent, "iterations": self.iterations, "epochs": self.current_epoch}
             Path(self.output_folder, BUDGET).write_text(json.dumps(state), encoding="utf-8")
             print(f"{self.spent / 60:.2f} of {self.budget / 60:.2f} minutes, {self.iterations} iterations", flush=True)
