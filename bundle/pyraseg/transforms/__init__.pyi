@@ -40,6 +40,8 @@ from .volume_deformation import RandDeformVolumed as RandDeformVolumed
 from .volume_sampling import sample_volume as sample_volume
 from .volumes import OrientVolumesd as OrientVolumesd
 from .volumes import ResampleVolumesd as ResampleVolumesd
+from .volumes import on_input_axes as on_input_axes
+from .volumes import size_before as size_before
 from .windowing import PRESETS as PRESETS
 from .windowing import Percentiles as Percentiles
 from .windowing import Window as Window
