@@ -16,8 +16,9 @@ from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists.nnunet import find_nnunet, is_nnunet, require_one_channel
+from bundle.pyraseg.datalists.phases import labels_by_phase, pair_phases, phases_of
 from bundle.pyraseg.datalists.sequences import NoSequences, Sequences, images_of_cases, place_of_series, studies_of
-from bundle.pyraseg.dicom import Scan, find_series, those_meant
+from bundle.pyraseg.dicom import Scan, find_series, read_selection, those_meant
 from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def find_pairs(
     image_pattern: str | None = None,
     label_pattern: str | None = None,
     series: Sequence[str] = (),
+    select: str | Mapping[str, object] = "",
     drawn_on: str = DRAWN_ON[0],
     sequences: Sequences = NoSequences,
     allow_missing: bool = False,
@@ -44,8 +46,8 @@ def find_pairs(
 
     Tried in this order, the first that is there: two patterns, a `dataset.json` of nnU-Net or the Decathlon, Pascal
     VOC, the names of the ISIC challenges, parallel folders, DICOM series with SEG or RTSTRUCT objects that refer to
-    them. For the last one, `series` and `drawn_on` are as for `pair_dicom`; `sequences` and `allow_missing` are as for
-    `pair_by_pattern`.
+    them. For the last one, `series`, `select` and `drawn_on` are as for `pair_dicom`; `sequences` and `allow_missing`
+    are as for `pair_by_pattern`.
 
     Raises:
         PyrasegError: the folder is no folder, one pattern is given without the other, or no image has a label.
@@ -75,14 +77,14 @@ def find_pairs(
                 folder, f"{images}/{{case}}", f"{labels}/{{case}}", **several
             )
     try:
-        scan = find_series(folder)
+        scan = find_series(folder, keywords=read_selection(select))
     except PyrasegError as error:
         raise PyrasegError(
             f"{folder} has none of the known layouts: dataset.json, JPEGImages/ and SegmentationClass/, masks "
             f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
         ) from error
     return "DICOM series with the objects that refer to them", pair_dicom(
-        folder, scan, series=series, drawn_on=drawn_on, **several
+        folder, scan, series=series, select=select, drawn_on=drawn_on, **several
     )
 
 
@@ -133,7 +135,7 @@ def pair_by_pattern(
     images: Mapping[str, Any] = matched
     if sequences:
         images = images_of_cases(matched, labels, sequences, allow_missing=allow_missing)
-    if not images.keys() & labels.keys():
+    if not images.keys() & labels.keys() and (sequences or not pair_phases(matched, labels)):
         raise PyrasegError(
             f"{folder} has neither a datalist.json nor an image with a label: {len(images)} images match "
             f"{image_pattern!r}, {len(labels)} labels match {label_pattern!r}, and no name is in both. "
@@ -223,12 +225,17 @@ def _add(found: dict[str, Path], case: str, path: Path, folder: Path) -> None:
 
 
 def _join(folder: Path, images: Mapping[str, Any], labels: Mapping[str, Path]) -> list[dict[str, Any]]:
+    files = {case: path for case, path in images.items() if isinstance(path, Path)}  # several sequences have no phases
+    of_phases = pair_phases(files, dict(labels))
+    paired = {item["image"] for item in of_phases} | {item["label"] for item in of_phases}
+    labels = {case: path for case, path in labels.items() if str(path) not in paired}
+    images = {case: path for case, path in images.items() if str(path) not in paired or case in labels}
     unpaired = sorted(images.keys() ^ labels.keys())
     if unpaired:
         logger.warning(
             "%d files in %s have no partner and are left out, such as %s", len(unpaired), folder, unpaired[0]
         )
-    return [
+    whole = [
         {
             **(images[case] if isinstance(images[case], Mapping) else {"image": str(images[case])}),
             "label": str(labels[case]),
@@ -236,6 +243,7 @@ def _join(folder: Path, images: Mapping[str, Any], labels: Mapping[str, Path]) -
         }
         for case in sorted(images.keys() & labels.keys())
     ]
+    return sorted([*whole, *of_phases], key=lambda item: item["patient"])
 
 
 def pair_dicom(
@@ -243,12 +251,14 @@ def pair_dicom(
     scan: Scan,
     *,
     series: Sequence[str] = (),
+    select: str | Mapping[str, object] = "",
     drawn_on: str = DRAWN_ON[0],
     sequences: Sequences = NoSequences,
     allow_missing: bool = False,
 ) -> list[dict[str, Any]]:
     """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
+    A series with several phases may have one for each: the images that it refers to say which, see `labels_by_phase`.
     Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one;
     where it shares its folder, its UID stands under "series". Of several sequences of a study, the object refers to the
     first.
@@ -257,6 +267,7 @@ def pair_dicom(
         folder: of the data set.
         scan: of the folder.
         series: texts that stand for the series to pair, see `is_meant`; none for all.
+        select: which slices of the series are read; the scan has what it selects by.
         drawn_on: "frame_of_reference" pairs a label that refers to none of these series with the one that is in its
             frame of reference.
         sequences, allow_missing: as for `pair_by_pattern`; a case is a study.
@@ -323,13 +334,17 @@ def pair_dicom(
     for place, one in enumerate(scan.series):
         if one.uid in labels:
             (image, is_alone), found = place_of_series(one, scan.series), labels[one.uid]
-            if len(found) > 1:
+            phases = None if sequences else phases_of(one, read_selection(select))
+            if phases is None and len(found) > 1:
                 names = ", ".join(str(path) for path in found)
                 raise PyrasegError(f"The series {one} has {len(found)} labels: {names}. Move all but one away.")
             case = image.relative_to(folder).as_posix() if image != folder else image.name
             case = "_".join(filter(None, [case, one.view]))
-            item: dict[str, Any] = {"image": str(image), "label": str(found[0]), "patient": case}
-            if not is_alone:
-                item |= {"series": one.uid, "patient": f"{case}/{one.called}"}
-            items.append(item | studies.get(place, {}))
+            own: dict[str, Any] = {"image": str(image), "patient": case}
+            own |= {} if is_alone else {"series": one.uid, "patient": f"{case}/{one.called}"}
+            if phases is None:
+                items.append({**own, "label": str(found[0])} | studies.get(place, {}))
+            else:
+                of_phase = labels_by_phase(one, phases, found)
+                items += [{**own, "label": str(path), "phase": str(number)} for number, path in of_phase.items()]
     return sorted(items, key=lambda item: item["patient"])

@@ -101,12 +101,7 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
     Raises:
         PyrasegError: they do something that a graph cannot hold.
     """
-    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
-    if tidying:
-        raise PyrasegError(
-            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
-            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
-        )
+    require_untidied(postprocessing)
     several = [name for step in preprocessing.transforms for name in _sequences(step)]
     if several:
         raise PyrasegError(
@@ -128,6 +123,16 @@ def _sequences(step: object) -> list[str]:
     """Return the sequences that a loader reads of each case."""
     registered = step._loader.readers if isinstance(step, LoadImaged) else []
     return [name for reader in registered for name in getattr(reader, "sequences", ())]
+
+
+def require_untidied(postprocessing: Compose) -> None:
+    """Raise PyrasegError where labels are tidied up behind the network."""
+    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
+    if tidying:
+        raise PyrasegError(
+            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
+            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
+        )
 
 
 def _numbers(steps: Mapping[type, Any]) -> dict[str, Any]:

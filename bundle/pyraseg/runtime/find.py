@@ -22,8 +22,9 @@ from bundle.pyraseg.core import (
     require_replaceable,
     without_suffix,
 )
-from bundle.pyraseg.dicom import read_wanted, those_meant
+from bundle.pyraseg.dicom import read_phase, read_wanted, those_meant
 from bundle.pyraseg.runtime.cases import cases_among
+from bundle.pyraseg.runtime.each_phase import in_phases
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def find_inputs(
     leave_out: str | Path | None = None,
     series: Any = None,
     select: Any = None,
+    phase: Any = None,
     sequences: Any = None,
     allow_missing: bool = False,
 ) -> list[dict[str, Any]]:
@@ -98,6 +100,8 @@ def find_inputs(
         leave_out: the folder of the results. Below the path it is not searched, lest a second run segments them.
         series: the DICOM series that are inputs, and nothing else is: numbers, descriptions or UIDs, see `is_meant`.
         select: which slices of a series are read, for the table.
+        phase: of a series or a NIfTI that holds several, the number of the one that is an input, or "all": each is one,
+            and its results are called NAME_phase03. Without it such a series is refused when it is read.
         sequences: what `read_sequences` takes; None: every image is an input. Else a case of several images is one
             input, named as its first sequence: a study of DICOM series, or files `CASE_SEQUENCE.nii.gz`. A case that
             lacks a sequence, or has two for one, has a `fault`; images that are no sequence are left out.
@@ -122,8 +126,9 @@ def find_inputs(
     [['image', 'name'], ['image', 'name']]
     """
     found = search_inputs(
-        path, leave_out=leave_out, series=series, select=select, sequences=sequences, allow_missing=allow_missing
-    )
+        path, leave_out=leave_out, series=series, select=select, phase=phase, sequences=sequences,
+        allow_missing=allow_missing,
+    )  # fmt: skip
     if found.series:
         logger.info("Series in %s:\n%s", path, "\n".join(found.table(select)))
     for line in found.left_out():
@@ -137,6 +142,7 @@ def search_inputs(
     leave_out: str | Path | None = None,
     series: Any = None,
     select: Any = None,
+    phase: Any = None,
     sequences: Any = None,
     allow_missing: bool = False,
 ) -> Found:
@@ -146,7 +152,7 @@ def search_inputs(
         PyrasegError: see there; or no series is meant.
     """
     path = Path(path).expanduser()
-    wanted = read_wanted(series)
+    wanted, which = read_wanted(series), read_phase(phase)
     if not path.exists():
         raise PyrasegError(f"There is nothing at {path}. Give the folder or file to segment.")
     root = path if path.is_dir() else path.parent
@@ -206,6 +212,15 @@ def search_inputs(
         item["name"] += " (no image)" if item["name"] in names else ""
     by_first = {one.files[0].as_posix(): one for one in chosen}
     members = [(item["name"], by_first.get(_first_file(item))) for item in images if not _is_file(item["image"])]
+    if which and sequences is not None:
+        raise PyrasegError("A model of several sequences takes no phase. Leave out --phase.")
+    if which:
+        by_name = {name: one for name, one in members}
+        images = [
+            part for item in images for part in in_phases(item, which, series=by_name.get(item["name"]), select=select)
+        ]
+        own = [item["name"] for item in images]
+        images = [{**item, "name": name} for item, name in zip(images, distinct_names(own), strict=True)]
     skipped = {reason: list(files) for reason, files in unused.items() if reason not in FAULTS}
     if sidecars:
         skipped["beside the images"] = sidecars
