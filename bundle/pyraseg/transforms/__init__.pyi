@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+from .color import RandColorJitterd as RandColorJitterd
 from .deformation import RandDeformd as RandDeformd
 from .intensity import RandBlurd as RandBlurd
 from .intensity import RandBrightnessContrastd as RandBrightnessContrastd
-from .intensity import RandColorJitterd as RandColorJitterd
+from .intensity import RandGammad as RandGammad
+from .intensity import RandLowResolutiond as RandLowResolutiond
 from .intensity import RandNoised as RandNoised
 from .label import UNKNOWN as UNKNOWN
 from .label import LabelReader as LabelReader
