@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
+from tests.helpers.balls import write_balls
 from tests.helpers.commands import config_files
 
 EPOCHS = 30
@@ -31,7 +32,7 @@ KINDS = {
 def command(kind: str, study: Path, output_dir: Path, *, num_workers: int) -> list[str]:
     files, sizes = KINDS[kind]
     options = {
-        "dataset_dir": study, "cache_dir": study.parent / "cache", "output_dir": output_dir,
+        "dataset_dir": study / kind, "cache_dir": study.parent / "cache", "output_dir": output_dir,
         "model_file": output_dir / "model.pt", "num_workers": num_workers, "resume": "true", "epochs": EPOCHS,
         "val_interval": 7, "seed": 3, **sizes,
     }  # fmt: skip
@@ -51,7 +52,8 @@ def command(kind: str, study: Path, output_dir: Path, *, num_workers: int) -> li
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("kill") / "study"
-    write_phantom_study(folder, patients=8, size=64)
+    write_phantom_study(folder / "slices", patients=8, size=64)
+    write_balls(folder / "volumes")
     return folder
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
+from tests.helpers.balls import write_balls
 from tests.helpers.commands import ROOT, config_files, monai_bundle
 
 #: Stages with an unfreezing in mid-run, on an encoder of a few layers.
@@ -82,9 +83,14 @@ def study(tmp_path_factory) -> Path:
 def overlay(folder: Path, name: str, *, base: dict[str, object] = SMALL, **content: object) -> tuple[str, ...]:
     """Write an overlay for a run in a folder of its own; return the options of the command."""
     (folder / name).mkdir()
-    places = {"dataset_dir": folder / "study", "cache_dir": folder / "cache", "output_dir": folder / name / "out"}
+    places = {"cache_dir": folder / "cache", "output_dir": folder / name / "out"}
     places["model_file"] = folder / name / "models" / "model.pt"
-    content = {**base, **{key: str(path) for key, path in places.items()}, **content}
+    content = {
+        "dataset_dir": str(folder / "study"),
+        **base,
+        **{key: str(path) for key, path in places.items()},
+        **content,
+    }
     (folder / name / "overlay.json").write_text(json.dumps(content))
     return str(folder / name / "overlay.json"), str(places["output_dir"])
 
@@ -168,9 +174,10 @@ def test_losses_and_scores_are_those_of_one_process(study):
 @pytest.mark.slow
 def test_volumes_in_two_processes_are_those_of_one(study):
     configs = ("train.json", "volumes.json")
-    two = train_in_two(study, "volumes in two", configs=configs, base=VOLUMES, batch_size=2)
+    base = {**VOLUMES, "dataset_dir": str(write_balls(study / "balls"))}
+    two = train_in_two(study, "volumes in two", configs=configs, base=base, batch_size=2)
     assert identical(two / "rank_0.pt", two / "rank_1.pt")
-    path, one = overlay(study, "volumes in one", base=VOLUMES, batch_size=4)
+    path, one = overlay(study, "volumes in one", base=base, batch_size=4)
     done = monai_bundle("run", "training", "--config_file", str([*map(config_files, configs), path]), cwd=study)
     assert done.returncode == 0, done.stdout + done.stderr
     losses, scores = (
