@@ -43,13 +43,13 @@ PATHS = {
 }  # fmt: skip
 TEXTS = PATHS | {
     "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
-    "note", "pet_units", "cpu_kernels",
+    "note", "pet_units", "cpu_kernels", "ejection_fraction",
 }  # fmt: skip
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
-    "windows", "previews", "modality", "body_part", "plane", "refuse",
+    "windows", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
 }  # fmt: skip
 #: What is to be true of a value, in words, and whether it is.
 Rule = tuple[str, Callable[[Any], bool]]
@@ -135,6 +135,8 @@ def _rule(name: str) -> Rule | None:
         return "a list, such as [1, 2] or ['a','b']", lambda value: isinstance(value, list | tuple)
     if name in NAMES:
         return "a name or a list of names", lambda value: isinstance(value, str | list | tuple)
+    if name == "phase":
+        return 'a number from 1 on, or "all"', _is_phase
     if name in TEXTS:
         return "a text (of a number, a path is made by ./ in front)", lambda value: isinstance(value, str)
     return None
@@ -151,6 +153,10 @@ def _is_triple(value: Any, zero: bool) -> bool:
 
 def _is_count(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_phase(value: Any) -> bool:
+    return value in ("", "all") or _is_count(int(value) if str(value).isdecimal() else value, 1)
 
 
 def _is_sizes(value: Any) -> bool:
