@@ -41,6 +41,7 @@ from .holding import hold as hold
 from .holding import release as release
 from .itk_headers import pixel_files as pixel_files
 from .itk_headers import read_itk_header as read_itk_header
+from .nifti_headers import volume_count as volume_count
 from .padding import fill_outside as fill_outside
 from .padding import require_outside as require_outside
 from .padding import valid_percentiles as valid_percentiles
@@ -55,6 +56,9 @@ from .process import keep_memory as keep_memory
 from .process import load as load
 from .process import processors as processors
 from .process import wait_passively as wait_passively
+from .sequences import SequencePaths as SequencePaths
+from .sequences import first_image as first_image
+from .sequences import image_files as image_files
 from .settings import ModelSettings as ModelSettings
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS

@@ -101,11 +101,12 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
     Raises:
         PyrasegError: they do something that a graph cannot hold.
     """
-    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
-    if tidying:
+    require_untidied(postprocessing)
+    several = [name for step in preprocessing.transforms for name in _sequences(step)]
+    if several:
         raise PyrasegError(
-            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
-            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
+            f"The model takes several sequences ({', '.join(several)}), and a graph takes one series from raw pixels "
+            "on. Export the network alone (--network-only), or segment with PyTorch: pyraseg segment."
         )
     steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | KeepOriginald | CopyItemsd)]
     if tuple(map(type, steps)) != CHAINS[image_kind]:
@@ -116,6 +117,22 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
             "network alone (--network-only), or bring the config into this form."
         )
     return Recipe(image_kind, tta_flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
+
+
+def _sequences(step: object) -> list[str]:
+    """Return the sequences that a loader reads of each case."""
+    registered = step._loader.readers if isinstance(step, LoadImaged) else []
+    return [name for reader in registered for name in getattr(reader, "sequences", ())]
+
+
+def require_untidied(postprocessing: Compose) -> None:
+    """Raise PyrasegError where labels are tidied up behind the network."""
+    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
+    if tidying:
+        raise PyrasegError(
+            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
+            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
+        )
 
 
 def _numbers(steps: Mapping[type, Any]) -> dict[str, Any]:

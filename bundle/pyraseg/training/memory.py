@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.networks import channels_last
 
 #: Share of the stated memory that a training may plan with: fragments, data loading and validation take the rest.
 USABLE = 0.8
@@ -47,8 +48,7 @@ def cost_of_steps(
         inferer: how the training calls the network, such as `TrainingInferer`; None: directly.
     """
     device = torch.device(device)
-    layout = torch.channels_last if len(image_shape) == 4 else torch.channels_last_3d
-    network = network.to(device=device, memory_format=layout).train()  # pyrefly: ignore # its stub has no such keyword
+    network = channels_last(network.to(device)).train()
     optimizer = torch.optim.AdamW(network.parameters())
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     seconds = 0.0

@@ -139,12 +139,15 @@ NO_LENGTH = "no `epochs`: state how long the training may take with `--minutes N
 
 def _of_images(parser: ConfigParser, study: Study) -> tuple[dict[str, Setting], list[str]]:
     settings: dict[str, Setting] = {}
+    notes = []
     modalities = sorted({case.modality for case in study.training})
     if all(modalities) and parser["modality"] not in (None, modalities):
         settings["modality"] = Setting(modalities, "that of the training images")
     if parser["windows"] is not None:
         settings["windows"] = propose_windows(study.training)
-    return settings, []
+    if parser.get("sequences") is not None:
+        notes.append("only the first of the `sequences` was measured: choose the `windows` of the others yourself.")
+    return settings, notes
 
 
 def _background(study: Study) -> dict[str, Setting]:
