@@ -56,6 +56,11 @@ from .process import load as load
 from .process import processors as processors
 from .process import wait_passively as wait_passively
 from .settings import ModelSettings as ModelSettings
+from .structures import MOST_REGIONS as MOST_REGIONS
+from .structures import THRESHOLD as THRESHOLD
+from .structures import Structures as Structures
+from .structures import region_values as region_values
+from .structures import values_of as values_of
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS
 from .tasks import config_option as config_option

@@ -39,6 +39,7 @@ class EpochLog:
         optimizer: its groups' names and rates are logged.
         evaluator: engine whose `metric_details` hold the counts of `CaseOverlap`.
         class_names: names of all classes, background first.
+        regions: the classes of each region where these are trained, see `core.Structures`; `metric_details` are theirs.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class EpochLog:
         optimizer: Optimizer,
         evaluator: Engine,
         class_names: Sequence[str],
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.plan = plan
         self.optimizer = optimizer
         self.evaluator = evaluator
-        self.class_names = list(class_names)
+        self.names = Structures(class_names, regions).names
         self._started = 0.0
         self._rows: list[dict[str, float | str]] = []
         self._writer: SummaryWriter | None = None
@@ -101,7 +103,7 @@ class EpochLog:
         row["loss"] = engine.state.metrics[LOSS]
         if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch
             (counts,) = self.evaluator.state.metric_details.values()
-            scores = summarize(counts, self.class_names)
+            scores = summarize(counts, self.names)
             row["dice"] = mean_dice(scores)
             row |= {f"dice/{score.name}": score.dice for score in scores}
             row |= {f"iou/{score.name}": score.iou for score in scores}
@@ -156,14 +158,21 @@ class Previews:
         cases: number of cases to draw.
         class_names: names of all classes, background first.
         windows: as for `Windowd`, the first of which shows the image; None where it needs none.
+        regions: the classes of each region where these are trained, see `core.Structures`.
     """
 
     def __init__(
-        self, output_dir: str | Path, *, cases: int, class_names: Sequence[str], windows: Sequence[Any] | None
+        self,
+        output_dir: str | Path,
+        *,
+        cases: int,
+        class_names: Sequence[str],
+        windows: Sequence[Any] | None,
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.cases = cases
-        self.class_names = list(class_names)
+        self.structures = Structures(class_names, regions)
         self.windows = windows
 
     def attach(self, engine: Engine) -> None:
