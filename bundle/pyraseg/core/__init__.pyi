@@ -33,6 +33,7 @@ from .files import write_text as write_text
 from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH
+from .formats import names_in_files as names_in_files
 from .formats import without_suffix as without_suffix
 from .holding import at_failure as at_failure
 from .holding import freeing as freeing

@@ -74,9 +74,7 @@ class Structures:
         found = self.class_names[1:]
         for name, classes in regions.items():
             if isinstance(classes, str) or not classes or len(set(classes)) < len(classes):
-                raise PyrasegError(
-                    f"The region {name!r} has {classes!r}. List its classes, of {found}, each once."
-                )
+                raise PyrasegError(f"The region {name!r} has {classes!r}. List its classes, of {found}, each once.")
             if odd := [one for one in classes if one not in found]:
                 raise PyrasegError(
                     f"The region {name!r} has {odd[0]!r}, which is no class of {found}.{nearest_hint(odd[0], found)}"

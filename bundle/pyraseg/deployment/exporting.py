@@ -19,7 +19,7 @@ from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.deployment.agreement import Agreement, Reference, compare_network, compare_path, examples
 from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_network, before_network
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
-from bundle.pyraseg.runtime import FORMAT
+from bundle.pyraseg.runtime import FORMAT, REGION_FORMAT
 
 OPSET = 20
 #: Sides that the network is traced at: two images, not square, no multiples of a stride.
@@ -119,7 +119,10 @@ def describe(model: ir.Model, properties: Mapping[str, str]) -> ir.Model:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Hold the components of an inference config that a graph is made of; the network has its trained weights."""
+    """Hold the components of an inference config that a graph is made of; the network has its trained weights.
+
+    `classes` counts the background, too; `regions` is how many regions there are in their place, 0 of none.
+    """
 
     network: nn.Module
     channels: int
@@ -128,6 +131,7 @@ class Parts:
     inferer: Inferer
     postprocessing: Compose
     image_kind: str
+    regions: int = 0
 
 
 def export(
@@ -154,18 +158,20 @@ def export(
         PyrasegError: the config does something that a graph cannot hold, or a graph does not compute the same as
             PyTorch; nothing was written.
     """
-    require_decision(decision, parts.classes)
+    require_decision(decision, parts.classes, regions=parts.regions)
     network = parts.network.eval()
     steps = (parts.preprocessing, parts.inferer, parts.postprocessing)
     recipe = None if path_file is None else read_recipe(*steps, parts.image_kind)
     model = network_model(network, parts.channels)
-    files = {network_file: _described(model, {**properties, "content": "network"})}
-    agreements = {network_file: compare_network(files[network_file], network, parts.channels)}
+    form = {"pyraseg_format": REGION_FORMAT if parts.regions else FORMAT}
+    files = {network_file: _described(model, {**properties, **form, "content": "network"})}
+    sigmoid = parts.regions > 0
+    agreements = {network_file: compare_network(files[network_file], network, parts.channels, sigmoid=sigmoid)}
     if recipe is not None and path_file is not None:
         whole = path_model(model, recipe, decision)
-        about = {**properties, **recipe_properties(recipe, decision), "content": "path"}
+        about = {**properties, **form, **recipe_properties(recipe, decision), "content": "path"}
         files[path_file] = _described(whole, about)
-        reference = Reference(network, *steps, decision)
+        reference = Reference(network, *steps, decision, sigmoid=sigmoid)
         agreements[path_file] = compare_path(files[path_file], reference, examples(recipe))
     for path, agreement in agreements.items():
         agreement.require(f"The graph for {path}")
@@ -176,7 +182,7 @@ def export(
 
 
 def _described(model: ir.Model, properties: Mapping[str, str]) -> onnx.ModelProto:
-    return ir.to_proto(describe(model, {**properties, "pyraseg_format": FORMAT}))
+    return ir.to_proto(describe(model, properties))
 
 
 def recipe_properties(recipe: Recipe, decision: Decision) -> dict[str, str]:
@@ -191,14 +197,16 @@ def recipe_properties(recipe: Recipe, decision: Decision) -> dict[str, str]:
     }
 
 
-def require_decision(decision: Decision, classes: int) -> None:
-    """Refuse a threshold or a temperature that means nothing for a number of classes.
+def require_decision(decision: Decision, classes: int, *, regions: int = 0) -> None:
+    """Refuse a threshold or a temperature that means nothing for a number of classes, or for regions.
 
     Raises:
         PyrasegError: it means nothing.
     """
     if decision.temperature <= 0:
         raise PyrasegError(f"The temperature must be above 0, not {decision.temperature:g}.")
+    if regions and decision != Decision():
+        raise PyrasegError("Regions have no temperature, and a voxel lies in those above 0.5: leave the threshold out.")
     if decision.threshold is None:
         return
     if classes != 2:

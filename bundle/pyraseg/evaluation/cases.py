@@ -135,7 +135,7 @@ class CaseScorer:
             prediction: class indices, (1, W, H[, D]).
             truth: class indices, the same shape; what is `UNKNOWN` there belongs to no class in either.
             geometry: of the case; None counts in pixels.
-            annotated: which of all classes (not regions) were in this case; None for all. Nothing is known of the others.
+            annotated: which of all classes (not regions) were in this case; None for all. The others are unknown.
         """
         names, overlapping = self.structures.names, self.structures.overlapping
         overlaps = count_overlap(prediction, truth, len(names), overlapping=overlapping)

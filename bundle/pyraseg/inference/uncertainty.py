@@ -80,18 +80,31 @@ class Uncertainty:
             network: whose dropout is put to work.
             look: applies the network to images.
         """
-        masks, dice = self._masks(logits), []
+        labels, dice = self._labels(logits), []
+
+        def compare(others: Tensor, counted: Tensor) -> None:
+            dice.append(_dice(labels, self._labels(others), counted, logits.shape[1], overlapping=self.overlapping))
+
         for degrees in self.rotations:
             turned = rotate(look(rotate(images, degrees)).float(), -degrees)
             seen = rotate(rotate(torch.ones_like(images[:, :1]).float(), degrees, zeros=True), -degrees, zeros=True)
-            dice.append(_dice(masks, self._masks(turned), seen[:, 0] > 0.99))
-        everywhere = torch.ones_like(logits[:, 0], dtype=torch.bool)
+            compare(turned, seen[:, 0] > 0.99)
+        everywhere = torch.ones_like(labels, dtype=torch.bool)
         for dims in self.flips:
-            dice.append(_dice(masks, self._masks(look(images.flip(dims)).flip(dims)), everywhere))
+            compare(look(images.flip(dims)).flip(dims), everywhere)
         with _dropout_at_work(network, self.dropout > 0):
             for _ in range(self.dropout):
-                dice.append(_dice(masks, self._masks(look(images)), everywhere))
+                compare(look(images), everywhere)
         return _disagreement(torch.stack(dice))
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        """Return the label values (N, ...) int64 of logits (N, C, ...)."""
+        if not self.overlapping:
+            return logits.argmax(dim=1)
+        values = torch.zeros_like(logits[:, 0], dtype=torch.int64)
+        for place in range(logits.shape[1]):
+            values += (logits[:, place] > 0).long() << place
+        return values
 
 
 def mean_uncertainty(of_classes: Tensor) -> float:

@@ -10,7 +10,8 @@ from .listing import Listing as Listing
 from .listing import list_inputs as list_inputs
 from .model import FORMAT as FORMAT
 from .model import NO_CLASS as NO_CLASS
+from .model import REGION_FORMAT as REGION_FORMAT
 from .model import Model as Model
 from .model import open_session as open_session
+from .writers import png_writer as png_writer
 from .writers import seg_writer as seg_writer
-from .writers import write_png as write_png

@@ -3,7 +3,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ignite.metrics import Average
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg.core import process_rank, replacing, write_csv
+from bundle.pyraseg.core import Structures, process_rank, replacing, write_csv
 from bundle.pyraseg.evaluation import mean_dice, summarize
 from bundle.pyraseg.figures import draw
 from bundle.pyraseg.training.stages import StagePlan
@@ -172,7 +172,7 @@ class Previews:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.cases = cases
-        self.structures = Structures(class_names, regions)
+        self.structures, self.regions = Structures(class_names, regions), regions
         self.windows = windows
 
     def attach(self, engine: Engine) -> None:
@@ -188,9 +188,16 @@ class Previews:
         (output,) = engine.state.output
         (batch,) = engine.state.batch
         prediction = only_annotated(
-            output["pred"], batch.get("annotated")
+            output["pred"], batch.get("annotated"), self.structures
         )  # of others nobody knows whether they are right
-        picture = draw(batch["original"], prediction, self.class_names, windows=self.windows, truth=output["truth"])
+        picture = draw(
+            batch["original"],
+            prediction,
+            self.structures.class_names,
+            windows=self.windows,
+            truth=output["truth"],
+            regions=self.regions,
+        )
         with replacing(self.output_dir / "previews" / f"epoch_{epoch:04d}_case_{case}.png") as temporary:
             picture.save(temporary, format="PNG")
         with SummaryWriter(str(self.output_dir / "tensorboard")) as writer:

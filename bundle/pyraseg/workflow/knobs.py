@@ -47,8 +47,10 @@ TEXTS = PATHS | {
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
-    "windows", "previews", "modality", "body_part", "plane", "refuse",
+    "windows", "previews", "modality", "body_part", "plane", "refuse", "regions",
 }  # fmt: skip
+#: Lists by name.
+MAPPINGS = {"regions"}
 #: What is to be true of a value, in words, and whether it is.
 Rule = tuple[str, Callable[[Any], bool]]
 
@@ -128,6 +130,8 @@ def _rule(name: str) -> Rule | None:
         return "a list of whole numbers from 1 on, such as [160, 160]", _is_sizes
     if name in LISTS:
         return "a list, such as [1, 2] or ['a','b']", lambda value: isinstance(value, list | tuple)
+    if name in MAPPINGS:
+        return "lists by name, such as {'organ': ['liver', 'lesion']}", _is_mapping
     if name in NAMES:
         return "a name or a list of names", lambda value: isinstance(value, str | list | tuple)
     if name in TEXTS:
@@ -141,6 +145,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_count(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, list | tuple) for one in value.values())
 
 
 def _is_sizes(value: Any) -> bool:

@@ -16,7 +16,7 @@ from bundle.pyraseg.transforms import Percentiles, parse_window
 from bundle.pyraseg.workflow.running import running_parser
 
 #: Keys of a config that are settings by themselves.
-KNOBS = ("class_names", "image_kind", "modality", "body_part", "plane", "pet_units")
+KNOBS = ("class_names", "regions", "image_kind", "modality", "body_part", "plane", "pet_units")
 #: Of these, what may be one name or several.
 SEVERAL = ("modality", "body_part", "plane")
 #: Where the chain of transforms stands that an image goes through, in a config of training or of inference.
@@ -77,11 +77,18 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
         several = component.get("keys")
         if isinstance(several, list) and isinstance(values.get(f"{name}.mode"), list):
             values[f"{name}.mode"] = values[f"{name}.mode"][several.index("image")]
+    if isinstance(values.get("regions"), dict):  # in their order, which is that of the channels
+        values["regions"] = [[name, list(classes)] for name, classes in values["regions"].items()]
     values |= {name: listed(values[name]) for name in SEVERAL if values.get(name) is not None}
     for name in [name for name in values if name.endswith(".windows")]:
         given = values[name] if isinstance(values[name], list) else [values[name]]
         values[name] = [_window(item) for item in given]
     return ModelSettings(values, options, tuple(may_differ))
+
+
+def regions_of(parser: ConfigParser) -> dict[str, list[str]] | None:
+    """Return the regions of a config, see `core.Structures`; None where it has none."""
+    return parser.get_parsed_content("regions") if "regions" in parser else None
 
 
 def _steps(parser: ConfigParser, chain: str) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ConfigParser
 from monai.transforms import Activationsd, Transform
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -24,7 +25,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import on_true_grid, write_grid
 from bundle.pyraseg.training import read_model
-from bundle.pyraseg.transforms import place_of
+from bundle.pyraseg.transforms import RegionsToLabeld, place_of
+from bundle.pyraseg.workflow import regions_of
 from bundle.pyraseg_tools.monai_label.fields import models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of, place_for_viewers
 
@@ -79,6 +81,7 @@ class Inference(QuietInference):
 
     def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
         steps = super().post_transforms(data)
+        steps += labels_of_regions(self.bundle_config, self.output_label_key)
         if self.is_flat:  # it would take the one slice of a DICOM photograph for a size to resize to
             steps = [step for step in steps if not isinstance(step, Restored)]
         return steps
@@ -104,6 +107,20 @@ class Inference(QuietInference):
         place = place_of(image) or place_for_viewers(affine)
         path = write_grid(values, affine, stem, place=place, compression=1)
         return str(path), data.get(self.output_json_key, {})
+
+
+def labels_of_regions(config: ConfigParser, key: str) -> list[Transform]:
+    """Return what makes classes of regions, which overlap: viewers get, and send back, one class a voxel.
+
+    That is what the labels of a training hold, so what a person corrects is what the next training learns from.
+
+    Args:
+        config: of the inference of a bundle.
+        key: of the label values.
+    """
+    if (regions := regions_of(config)) is None:
+        return []
+    return [RegionsToLabeld(key, class_names=config["class_names"], regions=regions)]
 
 
 class Sampling(Inference):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bundle.pyraseg.core import hold, release, write_csv
+from bundle.pyraseg.core import Structures, hold, release, values_of, write_csv
 from bundle.pyraseg.inference.writing import ORIGIN
 
 #: What holds the folder of a table.
@@ -41,11 +41,19 @@ class VolumeTable:
     Args:
         output_dir: folder of the table.
         class_names: names of all classes, background first.
+        regions: the classes of each region where these are predicted, see `core.Structures`;
+            `value` is then the number of the region.
     """
 
-    def __init__(self, *, output_dir: str | Path, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        output_dir: str | Path,
+        class_names: Sequence[str],
+        regions: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.path = Path(output_dir) / "volumes.csv"
-        self.class_names = list(class_names)
+        self.structures = Structures(class_names, regions)
         self.rows: dict[str, list[dict[str, object]]] = {}
 
     def start(self) -> None:
@@ -71,7 +79,10 @@ class VolumeTable:
         voxels, volumes = found.voxels.sum(axis=0), found.volumes
         origin = {name: found.origin.get(name, "") for name in ORIGIN}
         rows = []
-        for value, name in list(enumerate(self.class_names))[1:]:
-            volume = "" if volumes is None else f"{volumes[value] / 1000:.4f}"
-            rows.append(dict(zip(FIELDS, (found.name, name, value, voxels[value], volume), strict=True)) | origin)
+        names = self.structures.names[1:]
+        for number, name in enumerate(names, 1):
+            values = values_of(number, len(names), overlapping=self.structures.overlapping)
+            volume = "" if volumes is None else f"{volumes[values].sum() / 1000:.4f}"
+            figures = found.name, name, number, voxels[values].sum(), volume
+            rows.append(dict(zip(FIELDS, figures, strict=True)) | origin)
         return rows
