@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a network finds: classes that exclude each other, or regions of several classes, which overlap."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,6 +103,25 @@ class Structures:
             return of_classes
         known = [of_classes[..., members].all(axis=-1) for members in self._members]
         return np.stack([of_classes[..., 0], *known], axis=-1)
+
+    def outside(self, counts: np.ndarray) -> dict[tuple[str, str], float]:
+        """Return by which share each region lies outside one that holds all its classes, where it does.
+
+        Args:
+            counts: voxels of each label value, (256,).
+
+        Returns:
+            By the names of the inner and of the outer region.
+        """
+        found = {}
+        for inner, outer in itertools.permutations(range(len(self._members)), 2):
+            if set(self._members[inner]) <= set(self._members[outer]):
+                inside = values_of(inner + 1, self.channels, overlapping=True)
+                wrong = [value for value in inside if not value >> outer & 1]
+                if counts[wrong].any():
+                    share = float(counts[wrong].sum() / counts[inside].sum())
+                    found[self.names[inner + 1], self.names[outer + 1]] = share
+        return found
 
     @property
     def uppermost(self) -> np.ndarray:

@@ -150,8 +150,8 @@ def after_network(
 
     Returns:
         The classes, or label values of regions, (batch, height, width) uint8, `NO_CLASS` where the network's output is
-        not finite, their probabilities (batch, classes, height, width), and the logits, (batch, classes, columns, rows), averaged over
-        the mirror images.
+        not finite, their probabilities (batch, classes, height, width), and the logits, (batch, classes, columns,
+        rows), averaged over the mirror images.
     """
     if recipe.tta_flips:
         images = 1 + len(recipe.tta_flips)

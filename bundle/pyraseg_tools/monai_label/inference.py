@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from monai.transforms import Activationsd, Transform
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -25,8 +24,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import on_true_grid, write_grid
 from bundle.pyraseg.training import read_model
-from bundle.pyraseg.transforms import RegionsToLabeld, place_of
+from bundle.pyraseg.transforms import place_of
 from bundle.pyraseg.workflow import regions_of
+from bundle.pyraseg_tools.monai_label.classes import labels_of_regions
 from bundle.pyraseg_tools.monai_label.fields import models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of, place_for_viewers
 
@@ -57,6 +57,9 @@ class Inference(QuietInference):
         super().__init__(path, conf, **options)
         if refuse := conf.get("refuse"):
             self.bundle_config["refuse"] = refuse.split(",")
+        if regions_of(self.bundle_config) is not None:  # the channels are regions, and what is returned are classes
+            names = self.bundle_config["class_names"]
+            self.labels = {name: index for index, name in enumerate(names) if index}
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "model_filename": models(self.bundle_path)}
@@ -107,20 +110,6 @@ class Inference(QuietInference):
         place = place_of(image) or place_for_viewers(affine)
         path = write_grid(values, affine, stem, place=place, compression=1)
         return str(path), data.get(self.output_json_key, {})
-
-
-def labels_of_regions(config: ConfigParser, key: str) -> list[Transform]:
-    """Return what makes classes of regions, which overlap: viewers get, and send back, one class a voxel.
-
-    That is what the labels of a training hold, so what a person corrects is what the next training learns from.
-
-    Args:
-        config: of the inference of a bundle.
-        key: of the label values.
-    """
-    if (regions := regions_of(config)) is None:
-        return []
-    return [RegionsToLabeld(key, class_names=config["class_names"], regions=regions)]
 
 
 class Sampling(Inference):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A table of what was found: voxels and volumes of every class in every input."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,8 @@ import numpy as np
 
 from bundle.pyraseg.core import Structures, hold, release, values_of, write_csv
 from bundle.pyraseg.inference.writing import ORIGIN
+
+logger = logging.getLogger(__name__)
 
 #: What holds the folder of a table.
 WORK = "segmentation"
@@ -79,6 +82,8 @@ class VolumeTable:
         voxels, volumes = found.voxels.sum(axis=0), found.volumes
         origin = {name: found.origin.get(name, "") for name in ORIGIN}
         rows = []
+        for (inner, outer), share in self.structures.outside(voxels).items():
+            logger.info("%s: %.2f %% of the voxels of %s lie outside %s", found.name, 100 * share, inner, outer)
         names = self.structures.names[1:]
         for number, name in enumerate(names, 1):
             values = values_of(number, len(names), overlapping=self.structures.overlapping)
