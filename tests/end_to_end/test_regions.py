@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overlapping regions from a folder to a model and back: segments by highdicom, figures by NumPy, the runtime's files."""
+"""Overlapping regions from a folder to a model and back: segments by highdicom, figures by NumPy, both runtimes."""
 
 import csv
 import json
