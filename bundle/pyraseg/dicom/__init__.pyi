@@ -56,6 +56,9 @@ from .source import missing_attributes as missing_attributes
 from .source import numbered as numbered
 from .source import read_sources as read_sources
 from .source import slice_planes as slice_planes
+from .volume_grid import require_volume as require_volume
+from .volume_grid import resampled_shape as resampled_shape
+from .volume_grid import volume_orientation as volume_orientation
 from .wanted import ChosenPath as ChosenPath
 from .wanted import is_meant as is_meant
 from .wanted import read_wanted as read_wanted

@@ -13,5 +13,8 @@ from .model import NO_CLASS as NO_CLASS
 from .model import REGION_FORMAT as REGION_FORMAT
 from .model import Model as Model
 from .model import open_session as open_session
+from .resampling import enlarged as enlarged
+from .resampling import nearest as nearest
+from .resampling import shrunk as shrunk
 from .writers import png_writer as png_writer
 from .writers import seg_writer as seg_writer

@@ -41,6 +41,10 @@ from .slices import OrientSlicesd as OrientSlicesd
 from .slices import StackContextSlicesd as StackContextSlicesd
 from .strength import set_strength as set_strength
 from .strength import split_at_random as split_at_random
+from .volume_deformation import RandDeformVolumed as RandDeformVolumed
+from .volume_sampling import sample_volume as sample_volume
+from .volumes import OrientVolumesd as OrientVolumesd
+from .volumes import ResampleVolumesd as ResampleVolumesd
 from .windowing import PRESETS as PRESETS
 from .windowing import Percentiles as Percentiles
 from .windowing import Window as Window
