@@ -148,8 +148,8 @@ class BoundaryCalibration:
 
     def start(self) -> None:
         """Forget all cases, and read the temperature: the first thing to call, when the weights are there."""
-        without = self.model_file is None or self.structures.overlapping
-        self.temperature = None if without else read_temperature(self.model_file)
+        weights = None if self.structures.overlapping else self.model_file
+        self.temperature = None if weights is None else read_temperature(weights)
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
         self.reliabilities = {v: [Reliability() for _ in self.structures.names[1:]] for v in versions}
 
@@ -214,12 +214,12 @@ def near_structures(
     of_classes = np.ones(len(structures.class_names), bool) if annotated is None else np.asarray(annotated)
     found = {}
     for number in np.flatnonzero(structures.annotated(of_classes))[1:].tolist():
-        masks = [structures.mask(labels, number) & (true != UNKNOWN) for labels in (predicted, true)]
-        near = near_boundary(*masks, geometry, margin)
+        found_there, there = (structures.mask(labels, number) & (true != UNKNOWN) for labels in (predicted, true))
+        near = near_boundary(found_there, there, geometry, margin)
         known = true[near] != UNKNOWN
         near = tuple(axis[known] for axis in near)
         if len(near[0]):
-            found[number] = near, masks[1][near]
+            found[number] = near, there[near]
     return found
 
 
