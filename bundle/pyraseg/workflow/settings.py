@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.utils.module import locate
 
-from bundle.pyraseg.core import ModelSettings
+from bundle.pyraseg.core import ModelSettings, Structures
 from bundle.pyraseg.dicom import listed
 from bundle.pyraseg.transforms import Percentiles, parse_window
 from bundle.pyraseg.workflow.running import running_parser
@@ -44,6 +44,9 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
     Args:
         parser: of a merged config, of training or of inference.
         may_differ: see `ModelSettings`.
+
+    Raises:
+        PyrasegError: `regions` are none of the classes, see `core.Structures`.
     """
     values: dict[str, Any] = {}
     options: dict[str, str] = {}
@@ -78,6 +81,7 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
         if isinstance(several, list) and isinstance(values.get(f"{name}.mode"), list):
             values[f"{name}.mode"] = values[f"{name}.mode"][several.index("image")]
     if isinstance(values.get("regions"), dict):  # in their order, which is that of the channels
+        Structures(values["class_names"], values["regions"])  # that they are regions of these classes
         values["regions"] = [[name, list(classes)] for name, classes in values["regions"].items()]
     values |= {name: listed(values[name]) for name in SEVERAL if values.get(name) is not None}
     for name in [name for name in values if name.endswith(".windows")]:
