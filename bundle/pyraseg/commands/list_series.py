@@ -4,9 +4,9 @@
 pyraseg list studies
 
 Each series has a line with the name of its results, its modality, number, description, body part, size, spacing and
-UID. Below it stands which phases, echoes or stacks can be chosen with --select, and why a series is not read. Headers
-are read, and pixels only where slices in one place seem to be stored twice. Programs that take --series choose a series
-by its number, its description ('portal*') or its UID.
+UID. Below it stands which phases can be chosen with --phase and what numbers them, which echoes or stacks with
+--select, and why a series is not read. Headers are read, and pixels only where slices in one place seem to be stored
+twice. Programs that take --series choose a series by its number, its description ('portal*') or its UID.
 
 Names and IDs of patients and physicians are not shown: their words in a description are replaced by ***.
 """

@@ -15,8 +15,9 @@ the first line says so. With any option of a config it runs in PyTorch (docs/inf
 --model takes the NAME of an included model; a FILE of weights (give --task if its name is not that of its task); a
 FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first.
 
-Every other option is a key of the configs: `--series 'portal*'` chooses a series and `--select EchoTime=4.6` its slices
-(`pyraseg list IN` shows both), `--refuse none` takes images of another modality, `--device cuda` runs on a GPU.
+Every other option is a key of the configs: `--series 'portal*'` chooses a series, `--select EchoTime=4.6` its slices,
+and `--phase 3` or `--phase all` its phases (`pyraseg list IN` shows what there is), `--refuse none` takes images of
+another modality, `--device cuda` runs on a GPU.
 `python -m monai.bundle run inferring --config_file configs/inference.json` does the same.
 """
 
@@ -132,8 +133,8 @@ def with_included(chosen: Model | None, source: Path, target: Path, settings: di
 
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     series = settings.get("series", "")
-    select = settings.get("select", "")
-    found = search_inputs(source, leave_out=target, series=series, select=select)
+    select, phase = settings.get("select", ""), settings.get("phase", "")
+    found = search_inputs(source, leave_out=target, series=series, select=select, phase=phase)
     if found.series:
         print("\n".join(found.table(select)), flush=True)
     if found.skipped:
@@ -269,9 +270,10 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     """Segment with an exported model, without PyTorch; return the exit code."""
     from bundle.pyraseg.runtime import main as runtime
 
-    if unknown := settings.keys() - {"threads", "series", "select", "refuse"}:
+    if unknown := settings.keys() - {"threads", "series", "select", "phase", "refuse"}:
         raise PyrasegError(
-            f"With an ONNX model, the options are --threads, --series, --select and --refuse, not --{min(unknown)}."
+            f"With an ONNX model, the options are --threads, --series, --select, --phase and --refuse, not "
+            f"--{min(unknown)}."
         )
     typed = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in settings.items()}
     listed = {key: value if isinstance(value, list) else [value] for key, value in typed.items()}

@@ -42,6 +42,7 @@ from .holding import hold as hold
 from .holding import release as release
 from .itk_headers import pixel_files as pixel_files
 from .itk_headers import read_itk_header as read_itk_header
+from .nifti_headers import volume_count as volume_count
 from .padding import fill_outside as fill_outside
 from .padding import require_outside as require_outside
 from .padding import valid_percentiles as valid_percentiles

@@ -110,6 +110,7 @@ def collect_cases(
         image_pattern=image_pattern,
         label_pattern=label_pattern,
         series=read_wanted(series),
+        select=select,
         drawn_on=drawn_on,
     )
     said = {"series": series, "select": select, "drawn_on": "" if drawn_on == DRAWN_ON[0] else drawn_on}
@@ -149,7 +150,9 @@ def collect_cases(
         grouping += ", joined where images are the same or nearly so"
     names = join([[patient] for patient in patients], [(pair.first, pair.second) for pair in merged])
     classes = [
-        classes_present(item["label"], threshold=label_threshold, unknown_value=unknown_value)
+        classes_present(
+            item["label"], threshold=label_threshold, unknown_value=unknown_value, phase=int(item.get("phase") or 0)
+        )
         for item in tqdm(items, desc="Reading labels", unit="label", disable=None)
     ]
     classes = [{class_names.get(int(kind), kind) if kind.isdigit() else kind for kind in held} for held in classes]
@@ -179,7 +182,9 @@ def _is_dicom(path: Path) -> bool:
     return path.is_dir() or not path.name.lower().endswith(NIFTI + ITK + PHOTOGRAPH)
 
 
-def classes_present(label: str | Path, *, threshold: float | None = None, unknown_value: int | None = None) -> set[str]:
+def classes_present(
+    label: str | Path, *, threshold: float | None = None, unknown_value: int | None = None, phase: int = 0
+) -> set[str]:
     """Return the classes that a label holds, background left out.
 
     They are the values of a label map, the colors of one that is painted ("#ff0000"), the names of the segments of a
@@ -189,6 +194,7 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
         label: path.
         threshold: values of a map from here on are class 1, smaller ones background.
         unknown_value: value of pixels that nobody has labeled.
+        phase: of its image, from 1, where that is one of several, see `stored_label`.
 
     Raises:
         PyrasegError: the label cannot be read, or holds too many values to be classes.
@@ -206,7 +212,7 @@ def classes_present(label: str | Path, *, threshold: float | None = None, unknow
             return {color_name(color) for color in colors_in(painted.values, path)}
         values = np.unique(painted.values)
     else:
-        stored, meta = stored_label(path)
+        stored, meta = stored_label(path, phase=phase)
         if "segments" in meta:
             layers = np.moveaxis(stored, 3, 0) if stored.ndim == 4 else stored[None]
             segments = slicer_segments(meta["segments"], len(layers), f"The segmentation {path}").values()

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape
 from os.path import commonpath
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists.nnunet import find_nnunet, is_nnunet, require_one_channel
-from bundle.pyraseg.dicom import Scan, Series, find_series, those_meant
+from bundle.pyraseg.datalists.phases import labels_by_phase, pair_phases, phases_of
+from bundle.pyraseg.dicom import Scan, Series, find_series, read_selection, those_meant
 from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
 
 logger = logging.getLogger(__name__)
@@ -36,13 +37,14 @@ def find_pairs(
     image_pattern: str | None = None,
     label_pattern: str | None = None,
     series: Sequence[str] = (),
+    select: str | Mapping[str, object] = "",
     drawn_on: str = DRAWN_ON[0],
 ) -> tuple[str, list[dict[str, Any]]]:
     """Return the layout of a data set in words, and its items in the order of their names.
 
     Tried in this order, the first that is there: two patterns, a `dataset.json` of nnU-Net or the Decathlon, Pascal
     VOC, the names of the ISIC challenges, parallel folders, DICOM series with SEG or RTSTRUCT objects that refer to
-    them. For the last one, `series` and `drawn_on` are as for `pair_dicom`.
+    them. For the last one, `series`, `select` and `drawn_on` are as for `pair_dicom`.
 
     Raises:
         PyrasegError: the folder is no folder, one pattern is given without the other, or no image has a label.
@@ -66,14 +68,14 @@ def find_pairs(
         if (folder / images).is_dir() and (folder / labels).is_dir():
             return f"{images}/ and {labels}/", pair_by_pattern(folder, f"{images}/{{case}}", f"{labels}/{{case}}")
     try:
-        scan = find_series(folder)
+        scan = find_series(folder, keywords=read_selection(select))
     except PyrasegError as error:
         raise PyrasegError(
             f"{folder} has none of the known layouts: dataset.json, JPEGImages/ and SegmentationClass/, masks "
             f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
         ) from error
     return "DICOM series with the objects that refer to them", pair_dicom(
-        folder, scan, series=series, drawn_on=drawn_on
+        folder, scan, series=series, select=select, drawn_on=drawn_on
     )
 
 
@@ -97,7 +99,7 @@ def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> lis
     """
     images = _match(folder, image_pattern, "image_pattern")
     labels = _match(folder, label_pattern, "label_pattern")
-    if not images.keys() & labels.keys():
+    if not images.keys() & labels.keys() and not pair_phases(images, labels):
         raise PyrasegError(
             f"{folder} has neither a datalist.json nor an image with a label: {len(images)} images match "
             f"{image_pattern!r}, {len(labels)} labels match {label_pattern!r}, and no name is in both. "
@@ -187,22 +189,33 @@ def _add(found: dict[str, Path], case: str, path: Path, folder: Path) -> None:
 
 
 def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> list[dict[str, Any]]:
+    of_phases = pair_phases(images, labels)
+    paired = {item["image"] for item in of_phases} | {item["label"] for item in of_phases}
+    labels = {case: path for case, path in labels.items() if str(path) not in paired}
+    images = {case: path for case, path in images.items() if str(path) not in paired or case in labels}
     unpaired = sorted(images.keys() ^ labels.keys())
     if unpaired:
         logger.warning(
             "%d files in %s have no partner and are left out, such as %s", len(unpaired), folder, unpaired[0]
         )
-    return [
+    whole = [
         {"image": str(images[case]), "label": str(labels[case]), "patient": case}
         for case in sorted(images.keys() & labels.keys())
     ]
+    return sorted([*whole, *of_phases], key=lambda item: item["patient"])
 
 
 def pair_dicom(
-    folder: Path, scan: Scan, *, series: Sequence[str] = (), drawn_on: str = DRAWN_ON[0]
+    folder: Path,
+    scan: Scan,
+    *,
+    series: Sequence[str] = (),
+    select: str | Mapping[str, object] = "",
+    drawn_on: str = DRAWN_ON[0],
 ) -> list[dict[str, Any]]:
     """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
+    A series with several phases may have one for each: the images that it refers to say which, see `labels_by_phase`.
     Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one;
     where it shares its folder, its UID stands under "series".
 
@@ -210,6 +223,7 @@ def pair_dicom(
         folder: of the data set.
         scan: of the folder.
         series: texts that stand for the series to pair, see `is_meant`; none for all.
+        select: which slices of the series are read; the scan has what it selects by.
         drawn_on: "frame_of_reference" pairs a label that refers to none of these series with the one that is in its
             frame of reference.
 
@@ -266,13 +280,19 @@ def pair_dicom(
     for one in scan.series:
         if one.uid in labels:
             (image, is_alone), found = _path_of(one, scan), labels[one.uid]
-            if len(found) > 1:
+            phases = phases_of(one, read_selection(select))
+            if phases is None and len(found) > 1:
                 names = ", ".join(str(path) for path in found)
                 raise PyrasegError(f"The series {one} has {len(found)} labels: {names}. Move all but one away.")
             case = image.relative_to(folder).as_posix() if image != folder else image.name
             case = "_".join(filter(None, [case, one.view]))
-            item = {"image": str(image), "label": str(found[0]), "patient": case}
-            items.append(item if is_alone else {**item, "series": one.uid, "patient": f"{case}/{one.called}"})
+            own = {"image": str(image), "patient": case}
+            own |= {} if is_alone else {"series": one.uid, "patient": f"{case}/{one.called}"}
+            if phases is None:
+                items.append({**own, "label": str(found[0])})
+            else:
+                of_phase = labels_by_phase(one, phases, found)
+                items += [{**own, "label": str(path), "phase": str(number)} for number, path in of_phase.items()]
     return sorted(items, key=lambda item: item["patient"])
 
 

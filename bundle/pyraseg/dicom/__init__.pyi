@@ -8,7 +8,9 @@ from .affines import voxel_sizes as voxel_sizes
 from .descriptions import description_of as description_of
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
+from .found import phase_of as phase_of
 from .frames import find_header as find_header
+from .frames import find_phases as find_phases
 from .geometry import Geometry as Geometry
 from .geometry import NoRegularGrid as NoRegularGrid
 from .geometry import Plane as Plane
@@ -27,6 +29,11 @@ from .luts import VoiLut as VoiLut
 from .luts import VoiWindow as VoiWindow
 from .luts import apply_voi_lut as apply_voi_lut
 from .luts import read_rescale as read_rescale
+from .phases import ALL_PHASES as ALL_PHASES
+from .phases import Phase as Phase
+from .phases import Phases as Phases
+from .phases import read_phase as read_phase
+from .phases import split_phases as split_phases
 from .purpose import Purpose as Purpose
 from .purpose import listed as listed
 from .purpose import plane_of as plane_of

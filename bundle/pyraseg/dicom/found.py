@@ -28,11 +28,15 @@ class FoundFile(str):
         stamp: of the file when it was read.
         patient: a hash of what names the patient in the file, or nothing.
         complete: the header is all that stands before the pixels, not only what a scan reads.
+        phase: number of the phase that the file was found for, 0 where its series has none or all are meant.
+        frames: which of its frames are in that phase, from 0; None for all.
     """
 
     stamp: Stamp
     patient: str
     complete: bool
+    phase: int = 0
+    frames: tuple[int, ...] | None = None
     _packed: bytes
 
     @classmethod
@@ -42,6 +46,12 @@ class FoundFile(str):
         found.stamp, found.patient, found.complete = stamp, patient, complete
         found._packed = zlib.compress(pickle.dumps(header), 1)  # as pydicom has it: nothing is converted or encoded
         return found
+
+    def in_phase(self, number: int, frames: Sequence[int]) -> "FoundFile":
+        """Return the file as one of a phase, which has some of its frames."""
+        other = FoundFile(self)
+        other.__dict__.update(self.__dict__, phase=number, frames=tuple(frames))
+        return other
 
     @property
     def header(self) -> Dataset:
@@ -57,6 +67,12 @@ def as_file(path: str | os.PathLike) -> Path | FoundFile | ChosenPath:
 def are_found(path: str | os.PathLike | Sequence[str | os.PathLike]) -> bool:
     """Return whether a path is, or several are, found files: their complete headers are then worth keeping."""
     return isinstance(path if isinstance(path, str | os.PathLike) else path[0], FoundFile)
+
+
+def phase_of(path: str | os.PathLike | Sequence[str | os.PathLike]) -> int:
+    """Return the number of the phase that a path stands for, 0 where it is not said."""
+    first = path if isinstance(path, str | os.PathLike) else path[0]
+    return int(first.phase or 0) if isinstance(first, FoundFile | ChosenPath) else 0
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,16 +16,18 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.apart import OVERLAP
 from bundle.pyraseg.dicom.differences import PHASES, are_pages, kinds_of
-from bundle.pyraseg.dicom.found import are_found, opened
+from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, plain, short, tally
 from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_planes, stack_geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax
 from bundle.pyraseg.dicom.others import refuse_others
+from bundle.pyraseg.dicom.phases import Phases, phase_number, read_phase, split_phases
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
 from bundle.pyraseg.dicom.scan import Scan, Series, find_series
 from bundle.pyraseg.dicom.selection import (
     ANY,
+    IGNORABLE,
     Selection,
     SeveralStacks,
     advice,
@@ -51,16 +53,24 @@ def arrange_series(
     *,
     series: object = None,
     select: str | Selection | None = None,
+    phase: object = None,
 ) -> tuple[Series, list[Frame], Geometry | None]:
     """Return a series, its frames in order and their geometry, by their headers; see `series.read_series`."""
+    only: dict[Path, tuple[int, ...]] | None = None
     if isinstance(path, ChosenPath) or (not isinstance(path, str | Path) and len(path) == 1):
         chosen = path if isinstance(path, ChosenPath) else path[0]
         if isinstance(chosen, ChosenPath):  # what is said of one case comes before what is said of all
             series, select = chosen.series or series, chosen.select or select
-    if are_found(path):  # it was chosen when it was found
-        series = None
+            phase = chosen.phase or phase
     select = read_selection(select)
-    return in_stack(_choose(find_series(path, keywords=select), read_wanted(series)), select)
+    if are_found(path):  # it was chosen when it was found, and its phase, too
+        series = None
+        found = [file for file in ([path] if isinstance(path, str | Path) else path) if isinstance(file, FoundFile)]
+        if found[0].frames is not None:
+            only = {Path(file): file.frames or () for file in found}
+            select, phase = {keyword: value for keyword, value in select.items() if value == ANY}, None
+    own = _choose(find_series(path, keywords=select), read_wanted(series))
+    return in_stack(own, select, phase=phase, only=only)
 
 
 def find_header(path: str | Path, *, keywords: Iterable[str]) -> Dataset:
@@ -78,7 +88,12 @@ def find_header(path: str | Path, *, keywords: Iterable[str]) -> Dataset:
 
 
 def in_stack(
-    series: Series, select: Selection, *, tell: Callable[[str], None] = LOGGER.warning
+    series: Series,
+    select: Selection,
+    *,
+    phase: object = None,
+    only: Mapping[Path, Collection[int]] | None = None,
+    tell: Callable[[str], None] = LOGGER.warning,
 ) -> tuple[Series, list[Frame], Geometry | None]:
     """Return a series, those of its frames that are selected, in order, and their geometry.
 
@@ -87,6 +102,8 @@ def in_stack(
     Args:
         series: whose headers have what is selected by.
         select: see `read_selection`.
+        phase: the number of one; nothing where the series is one stack.
+        only: the frames of each file, from 0, that count; None for all.
         tell: takes what is odd, in sentences.
 
     Raises:
@@ -94,7 +111,11 @@ def in_stack(
         PyrasegError: they are none.
     """
     everything = _frames_of(series, tell)
+    if only is not None:
+        everything = [frame for frame in everything if frame.index in only[frame.file]]
     frames = selected(everything, select, series=series)
+    if number := read_phase(phase):
+        frames = _of_phase(series, frames, number, select, tell)
     _require_uniform(series, frames, select)
     frames, geometry = _in_order(series, frames, select, tell)
     _tell_of_empty_places(series, everything, frames, select, tell)
@@ -102,6 +123,46 @@ def in_stack(
     if any(header.get("BurnedInAnnotation") == "YES" for header in series.headers):
         tell(f"Series {series} has text burned into its pixels, maybe a name: check the images before you share them")
     return series, frames, geometry
+
+
+def find_phases(series: Series, select: Selection) -> Phases | None:
+    """Return the phases of those slices of a series that are selected; None where they are one stack.
+
+    Raises:
+        PyrasegError: several slices lie in one place, and nothing numbers them; or as `in_stack`.
+    """
+    frames = selected(_frames_of(series, lambda _: None), select, series=series)
+    phases = _phases_read(series, frames, select)
+    if phases is None:
+        in_stack(series, select, tell=lambda _: None)
+    elif IGNORABLE.keys().isdisjoint(select):
+        _require_one_frame_of_reference(series, frames, select)
+    return phases
+
+
+def _require_one_frame_of_reference(series: Series, frames: list[Frame], select: Selection) -> None:
+    """Refuse phases whose slices have several; positions alone are believed only where the user says so."""
+    if mixture(frames) is not None:
+        _require_uniform(series, frames, select)
+
+
+def _of_phase(
+    series: Series, frames: list[Frame], number: int | str, select: Selection, tell: Callable[[str], None]
+) -> list[Frame]:
+    """Return the frames of one phase."""
+    if not isinstance(number, int):
+        raise PyrasegError(
+            f"Here one phase of series {series} is read, and phase is {number!r}, which is for inference. Give its "
+            "number."
+        )
+    phases = find_phases(series, select)
+    phase = phase_number(phases, number, series=series)
+    if phases is None or phase is None:
+        return frames
+    if phase.missing:
+        tell(f"Series {series}: phase {number} has no slice in {phase.missing} places; the series has {phases}")
+    meant = {(frame.file, frame.index) for frame in phase.frames}
+    return [frame for frame in frames if (frame.file, frame.index) in meant]
 
 
 def _choose(scan: Scan, wanted: Sequence[str]) -> Series:
@@ -175,6 +236,8 @@ def _require_uniform(series: Series, frames: list[Frame], select: Selection) -> 
             f"{where}: each of its {len(frames)} slices has one of its own, as an anonymizer makes them. If they are "
             f"one scan, {then}",
             stacks,
+            phases=_phases_read(series, frames, {**select, "FrameOfReferenceUID": ANY}),
+            given={**select, "FrameOfReferenceUID": ANY},
         )
     found = [f"{short(value)} ({len(group)} of {len(frames)}, {names_of(group)})" for value, group in groups.items()]
     listed = "; ".join(found[:MOST_GROUPS]) + (f"; and {len(found) - MOST_GROUPS} more" * (len(found) > MOST_GROUPS))
@@ -195,6 +258,14 @@ def _is_read(series: Series, select: Selection, frames: Sequence[Frame]) -> bool
     except PyrasegError:
         return False
     return True
+
+
+def _phases_read(series: Series, frames: Sequence[Frame], select: Selection) -> Phases | None:
+    """Return the phases that frames are if each of them is read as one stack."""
+    phases = split_phases(frames)
+    if phases is None or not all(_is_read(series, select, phase.frames) for phase in phases.phases):
+        return None
+    return phases
 
 
 def _by_positions(series: Series, frames: list[Frame], alone: Selection) -> list[tuple[dict[str, object], list[Frame]]]:
@@ -326,8 +397,10 @@ def _require_distinct(series: Series, frames: list[Frame], select: Selection) ->
     shown = differing[:MOST_GROUPS] or [next(iter(stacks[0][0])) if stacks else "InstanceNumber"]
     values = "; ".join(f"{keyword}: {tally(frame.value(keyword) for frame in frames)}" for keyword in shown)
     what = f"{found}. They are several {kinds or 'stacks, and no attribute says of what'}. They differ in {values}."
-    if stacks:
-        raise SeveralStacks(f"{what} {advice(stacks)}", stacks)
+    phases = _phases_read(series, frames, select)
+    if stacks or phases is not None:
+        told = f"{what} {advice(stacks)}" if stacks else what
+        raise SeveralStacks(told, stacks, phases=phases, given=select)
     raise PyrasegError(
         f"{what} No choice that can be typed, of up to three attributes, reads one stack that fills all places. Move "
         "the files of one stack to a folder of their own."

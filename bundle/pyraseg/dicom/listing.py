@@ -12,8 +12,9 @@ from bundle.pyraseg.core import describe
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.frames import in_stack
 from bundle.pyraseg.dicom.geometry import Geometry
+from bundle.pyraseg.dicom.phases import ALL_PHASES, Phases
 from bundle.pyraseg.dicom.scan import Series
-from bundle.pyraseg.dicom.selection import Selection, SeveralStacks, read_selection
+from bundle.pyraseg.dicom.selection import Selection, SeveralStacks, read_selection, selection_text
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class SeriesFacts:
         pixel_spacing: mm between rows and between columns; None where unknown.
         slice_spacing: the smallest and the largest step in mm; None where unknown.
         choices: what `--select` takes to read one of several stacks, each with the number of its slices.
+        phases: how many phases can be chosen with `--phase`; 0 where it is one stack, or nothing numbers them.
+        phases_by: attribute that numbers them, what they are, and which are incomplete, in words; or "".
+        phases_in: what `--select` takes besides, or "".
         problem: why it is not read as it is, or "".
         notes: what reading tells.
     """
@@ -47,6 +51,9 @@ class SeriesFacts:
     pixel_spacing: tuple[float, float] | None
     slice_spacing: tuple[float, float] | None
     choices: tuple[tuple[str, int], ...]
+    phases: int
+    phases_by: str
+    phases_in: str
     problem: str
     notes: tuple[str, ...]
 
@@ -68,17 +75,22 @@ def series_facts(series: Series, select: str | Selection | None = None) -> Serie
     notes: list[str] = []
     chosen = read_selection(select)
     problem, choices = "", []
+    phases: Phases | None = None
+    given: Selection = {}
     frames, geometry = None, None
     try:
         try:
             _, frames, geometry = in_stack(series, chosen, tell=notes.append)
         except SeveralStacks as error:
-            problem, choices = str(error), error.choices
+            problem, choices, phases, given = str(error), error.choices, error.phases, error.given
             if choices:  # spacing and size are those of the first one
                 _, frames, geometry = in_stack(series, read_selection(choices[0][0]), tell=lambda _: None)
+            elif phases is not None:
+                _, frames, geometry = in_stack(series, given, phase=1, tell=lambda _: None)
     except Exception as error:  # reading the series tells of it; no fault of one keeps others from being listed
         why = describe(error)
         problem, choices = f"{problem} The first of these choices is not read: {why}" if problem else why, []
+        phases = None
     sizes = {(int(header.Rows), int(header.Columns)) for header in series.headers}
     rows, columns = (int(frames[0].header.Rows), int(frames[0].header.Columns)) if frames else (0, 0)
     if not frames and len(sizes) == 1:
@@ -102,6 +114,9 @@ def series_facts(series: Series, select: str | Selection | None = None) -> Serie
         else (float(geometry.pixel_spacing[0]), float(geometry.pixel_spacing[1])),
         slice_spacing=_steps(geometry),
         choices=tuple(choices),
+        phases=0 if phases is None else len(phases),
+        phases_by="" if phases is None else str(phases),
+        phases_in=selection_text(given) if phases is not None else "",
         problem=problem,
         notes=tuple(notes),
     )
@@ -116,6 +131,8 @@ def _steps(geometry: Geometry | None) -> tuple[float, float] | None:
 COLUMNS = ("name", "modality", "number", "description", "body part", "size", "spacing in mm", "series UID")
 #: Characters of a description in the table, and choices that it lists; JSON has all.
 WIDEST, MOST_CHOICES = 40, 8
+#: What stands above the choices.
+HOW = "is not read as it is, but with one of"
 #: Steps between slices are told as one where the largest is at most so much of the smallest.
 NEARLY_EVEN = 1.01
 
@@ -149,12 +166,21 @@ def _cells(facts: SeriesFacts) -> tuple[str, ...]:
 
 def _below(facts: SeriesFacts) -> list[str]:
     """Return what stands below the line of a series."""
+    lines: list[str] = []
+    if facts.phases:
+        before = f"--select {shlex.quote(facts.phases_in)} " if facts.phases_in else ""
+        lines = [
+            f"has {facts.phases_by}",
+            HOW,
+            f"    {before}--phase 1 to --phase {facts.phases}, or each with {before}--phase {ALL_PHASES}",
+        ]
     if facts.choices:
         more = len(facts.choices) - MOST_CHOICES
         typed = [
             f"--select {shlex.quote(select)} ({counted(n, 'slice')})" for select, n in facts.choices[:MOST_CHOICES]
         ]
-        return ["is not read as it is, but with one of", *(f"    {line}" for line in typed)] + (
-            [f"    and {more} more of this kind"] if more > 0 else []
-        )
+        lines = [*(lines or [HOW]), *(f"    {line}" for line in typed)]
+        lines += [f"    and {more} more of this kind"] if more > 0 else []
+    if lines:
+        return lines
     return [f"is not read: {facts.problem}"] if facts.problem else [f"{note}." for note in facts.notes]

@@ -53,7 +53,8 @@ _HEADER = (
     "InConcatenationNumber NumberOfFrames Rows Columns SamplesPerPixel PhotometricInterpretation PresentationLUTShape "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing SpacingBetweenSlices "
     "DetectorInformationSequence SliceVector "
-    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SeriesDescription"
+    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence SeriesDescription "
+    "CardiacNumberOfImages NominalCardiacTriggerDelayTime"
 )
 #: Reading the pixels says what is wrong in them.
 _RESCALING = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")

@@ -14,6 +14,7 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.descriptions import is_personal
 from bundle.pyraseg.dicom.differences import PHASES
 from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, names_of, places, plain, short, tally, text
+from bundle.pyraseg.dicom.phases import ALL_PHASES, Phases
 
 #: As the value of a keyword: it need not be the same in all slices.
 ANY = "any"
@@ -34,10 +35,22 @@ class SeveralStacks(PyrasegError):
 
     Attributes:
         choices: selections that were tried, as `read_selection` takes them, each with the number of its slices.
+        phases: what they are, where something numbers them.
+        given: the selection without which they are no phases.
     """
 
-    def __init__(self, message: str, stacks: Sequence[tuple[Selection, Sequence[Frame]]] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        stacks: Sequence[tuple[Selection, Sequence[Frame]]] = (),
+        *,
+        phases: Phases | None = None,
+        given: Selection | None = None,
+    ) -> None:
+        told = "" if phases is None else f" It has {phases}. {phase_advice(phases, given or {})}"
+        super().__init__(f"{message}{told}")
+        self.phases = phases
+        self.given = given or {}
         self.choices = [(selection_text(select), len(frames)) for select, frames in stacks]
 
 
@@ -301,6 +314,12 @@ def _candidates(
 
     by_two, by_three = partial(by_several, 2), partial(by_several, 3)
     return [by_one, by_two, by_rank, by_one_and_rank, by_three] if ranks else [by_one, by_two, by_three]
+
+
+def phase_advice(phases: Phases, given: Selection) -> str:
+    """Return what can be typed to read one of some phases, or all."""
+    before = f"{typed(given)} " if given else ""
+    return f"Segment one with {before}--phase 1 to --phase {len(phases)}, or each with {before}--phase {ALL_PHASES}."
 
 
 def advice(found: Sequence[tuple[dict[str, object], list[Frame]]]) -> str:

@@ -18,13 +18,14 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, require_outside
 from bundle.pyraseg.dicom.apart import patient_of
-from bundle.pyraseg.dicom.found import FoundFile, are_found, opened
+from bundle.pyraseg.dicom.found import FoundFile, are_found, opened, phase_of
 from bundle.pyraseg.dicom.frame import Frame, names_of
 from bundle.pyraseg.dicom.frames import arrange_series
 from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
+from bundle.pyraseg.dicom.phases import read_phase
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, padding_mask, to_uint8
 from bundle.pyraseg.dicom.purpose import facts_of
 from bundle.pyraseg.dicom.scan import Series
@@ -67,6 +68,7 @@ class DicomImage:
         source: non-identifying attributes of the first slice, by keyword.
         facts: what a `Purpose` compares.
         factors: for each slice, what brought its rescaled values into ``units``: 1 but for PET.
+        phase: which one of the series was read, from 1; 0 where none was asked for.
     """
 
     pixels: np.ndarray
@@ -90,6 +92,7 @@ class DicomImage:
     facts: dict[str, str]
     factors: tuple[float, ...]
     found: tuple[FoundFile, ...] = ()
+    phase: int = 0
 
 
 def read_series(
@@ -97,6 +100,7 @@ def read_series(
     *,
     series: object = None,
     select: str | Selection | None = None,
+    phase: int | str | None = None,
     pet_units: str = "suv",
 ) -> DicomImage:
     """Read a series from a folder, from given files, or from a multi-frame object.
@@ -115,6 +119,7 @@ def read_series(
             ``"EchoTime=4.6"``, several with a semicolon between them, or a mapping. ``#n`` stands for the n-th value in
             each place, such as ``"TriggerTime=#3"`` of a cine; ``"FrameOfReferenceUID=any"`` believes the positions of
             slices of which each has a frame of reference of its own.
+        phase: which one to read where the series has several, by its number, see `phases.split_phases`.
         pet_units: "suv" makes PET standardized uptake values by body weight, and says why where the header lacks what
             is needed; "stored" leaves them in the unit that is stored.
 
@@ -128,7 +133,7 @@ def read_series(
     >>> image.pixels.shape, image.units, image.modality
     ((1, 128, 128), 'HU', 'CT')
     """
-    own, frames, geometry = arrange_series(path, series=series, select=select)
+    own, frames, geometry = arrange_series(path, series=series, select=select, phase=phase)
     uptake = _uptake(own, frames, pet_units)
     pixels, voi, padding, found = _load(own, frames, uptake, are_found(path))
     first = frames[0]
@@ -154,6 +159,7 @@ def read_series(
         facts=facts_of(first, geometry, modality=own.modality, units=uptake.unit),
         factors=uptake.factors,
         found=found,
+        phase=phase_of(path) or int(read_phase(phase) or 0),
     )
 
 

@@ -88,7 +88,7 @@ def _folded(text: str) -> str:
 
 
 class ChosenPath(str):
-    """The path of a DICOM series with which of those there is meant, and which slices of it.
+    """The path of an image with which of the DICOM series there is meant, which slices of it, and which phase.
 
     Being a string, it goes where a path goes: through data lists, MONAI's `LoadImage` (with `expanduser` false), and to
     other processes.
@@ -96,12 +96,14 @@ class ChosenPath(str):
     Attributes:
         series: as `read_wanted` takes it; "" for the only one.
         select: as `read_selection` takes it; "" for all its slices.
+        phase: its number, as a text; "" for the only one.
     """
 
     series: str
     select: str
+    phase: str
 
-    def __new__(cls, path: str | PathLike[str], *, series: str = "", select: str = "") -> "ChosenPath":
+    def __new__(cls, path: str | PathLike[str], *, series: str = "", select: str = "", phase: str = "") -> "ChosenPath":
         chosen = super().__new__(cls, path if isinstance(path, str) else path.__fspath__())
-        chosen.series, chosen.select = series, select
+        chosen.series, chosen.select, chosen.phase = series, select, phase
         return chosen

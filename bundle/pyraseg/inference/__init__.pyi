@@ -17,6 +17,8 @@ from .writers.dicom_objects import Algorithm as Algorithm
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
 from .writers.dicom_objects import StructureSetWriter as StructureSetWriter
+from .writers.ejection import EjectionFractions as EjectionFractions
+from .writers.ejection import heart_beat as heart_beat
 from .writers.first_look import OverlayWriter as OverlayWriter
 from .writers.label_map import LabelMapWriter as LabelMapWriter
 from .writers.label_map import SaveProbabilities as SaveProbabilities

@@ -33,8 +33,8 @@ class Table(Protocol):
     def finish(self) -> None: ...
 
 
-#: What tells which DICOM series an input was, as the reader calls it.
-ORIGIN = ("series_uid", "series_number", "series_description", "modality")
+#: What tells which DICOM series an input was, and which of its phases, as the reader calls it.
+ORIGIN = ("series_uid", "series_number", "series_description", "modality", "phase")
 #: The output that has the place of every slice, whether they lie on a grid or not.
 EVERY_SLICE = "seg"
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
-from bundle.pyraseg.dicom import ChosenPath, read_selection, read_wanted, selection_text
+from bundle.pyraseg.dicom import ALL_PHASES, ChosenPath, read_phase, read_selection, read_wanted, selection_text
 from bundle.pyraseg.labels.references import DRAWN_ON
 
-#: Which of the series at the path of a DICOM image, which slices of it, and what its label must share with it.
-CASE_OPTIONS = ("series", "select", "drawn_on")
+#: Which of the series at the path of a DICOM image, which slices of it, which phase, and what its label must share with
+#: it. A NIfTI may have phases, too.
+CASE_OPTIONS = ("series", "select", "phase", "drawn_on")
 
 
 def case_options(item: Mapping[str, Any]) -> dict[str, str]:
@@ -20,10 +21,14 @@ def case_options(item: Mapping[str, Any]) -> dict[str, str]:
     """
     options = {name: _text(item[name]) for name in CASE_OPTIONS if item.get(name) not in (None, "", [], {})}
     where = f"The case {item['image']}"
-    if options and str(item["image"]).lower().endswith(NIFTI + ITK + PHOTOGRAPH):
-        raise PyrasegError(f"{where} has {next(iter(options))!r}, which is for DICOM, and is none. Leave it out.")
+    of_nifti = {"phase"} if str(item["image"]).lower().endswith(NIFTI) else set()
+    odd = [name for name in options if name not in of_nifti]
+    if odd and str(item["image"]).lower().endswith(NIFTI + ITK + PHOTOGRAPH):
+        raise PyrasegError(f"{where} has {odd[0]!r}, which is for DICOM, and is none. Leave it out.")
     try:
         read_selection(options.get("select"))
+        if read_phase(options.get("phase")) == ALL_PHASES:
+            raise PyrasegError("A case is one phase: give its number under 'phase'.")
     except PyrasegError as error:
         raise PyrasegError(f"{where}: {error}") from error
     if options.get("drawn_on", DRAWN_ON[0]) not in DRAWN_ON:
@@ -38,7 +43,7 @@ def with_options(item: Mapping[str, Any]) -> dict[str, Any]:
         PyrasegError: see `case_options`.
     """
     options = case_options(item)
-    choice = {name: options[name] for name in ("series", "select") if name in options}
+    choice = {name: options[name] for name in ("series", "select", "phase") if name in options}
     kept = {name: value for name, value in item.items() if name not in CASE_OPTIONS}
     return {**kept, **options, **({"image": ChosenPath(item["image"], **choice)} if choice else {})}
 
@@ -50,6 +55,7 @@ def choice_text(item: Mapping[str, Any]) -> str:
     (' [5; EchoTime=4.6]', '')
     """
     choice = [_text(item[name]) for name in ("series", "select") if item.get(name)]
+    choice += [f"phase {item['phase']}"] if item.get("phase") else []
     return f" [{'; '.join(choice)}]" if choice else ""
 
 

@@ -79,6 +79,11 @@ class Segmentation:
         if self.type == "FRACTIONAL" and not 0 < int(dataset.get("MaximumFractionalValue") or 0) <= 255:
             raise PyrasegError(f"{path} is FRACTIONAL, but has no Maximum Fractional Value. Export it again.")
 
+    @property
+    def sources(self) -> list[tuple[str, int]]:
+        """Return the image frames it was derived from: SOP Instance UID, and number from 1, or 0 where not given."""
+        return [source for frame in self._sources for source in frame]
+
     def frames(self) -> Iterator[SegmentationFrame]:
         """Yield every frame, that of a label map once for each segment on it.
 

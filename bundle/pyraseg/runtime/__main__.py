@@ -37,6 +37,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
                         help="what the slices of a series must have where it holds several phases or echoes, such as "
                         "EchoTime=4.6")  # fmt: skip
+    parser.add_argument("--phase", default="",
+                        help="of a series that holds several phases: the number of one, or all, each with its own "
+                        "result (`pyraseg list` tells how many there are)")  # fmt: skip
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
                         help="in what an image may not differ from those that the model is for: modality, body_part, "
                         "plane, pet_units (commas between several), or none; of the rest a line tells (default: "
@@ -68,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
         model.purpose(options.refuse)  # that it can be
     protect([options.model])
     select = _selection(options.select)
-    inputs = find_inputs(options.input, leave_out=options.output, series=options.series, select=select)
+    found = {"series": options.series, "select": select, "phase": options.phase}
+    inputs = find_inputs(options.input, leave_out=options.output, **found)
     name, version = model.algorithm
     print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
     written, failures = [], []

@@ -20,7 +20,8 @@ from bundle.pyraseg.core import (
     require_replaceable,
     without_suffix,
 )
-from bundle.pyraseg.dicom import read_wanted, those_meant
+from bundle.pyraseg.dicom import read_phase, read_wanted, those_meant
+from bundle.pyraseg.runtime.each_phase import in_phases
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
 if TYPE_CHECKING:
@@ -72,7 +73,12 @@ class Found:
 
 
 def find_inputs(
-    path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
+    path: str | Path,
+    *,
+    leave_out: str | Path | None = None,
+    series: Any = None,
+    select: Any = None,
+    phase: Any = None,
 ) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
@@ -89,6 +95,8 @@ def find_inputs(
         leave_out: the folder of the results. Below the path it is not searched, lest a second run segments them.
         series: the DICOM series that are inputs, and nothing else is: numbers, descriptions or UIDs, see `is_meant`.
         select: which slices of a series are read, for the table.
+        phase: of a series or a NIfTI that holds several, the number of the one that is an input, or "all": each is one,
+            and its results are called NAME_phase03. Without it such a series is refused when it is read.
 
     Returns:
         Items {"image": path, or the files of a series with their headers, which nothing opens for that again, "name":
@@ -108,7 +116,7 @@ def find_inputs(
     ...     [sorted(item) for item in find_inputs(folder)]
     [['image', 'name'], ['image', 'name']]
     """
-    found = search_inputs(path, leave_out=leave_out, series=series, select=select)
+    found = search_inputs(path, leave_out=leave_out, series=series, select=select, phase=phase)
     if found.series:
         logger.info("Series in %s:\n%s", path, "\n".join(found.table(select)))
     for line in found.left_out():
@@ -117,7 +125,12 @@ def find_inputs(
 
 
 def search_inputs(
-    path: str | Path, *, leave_out: str | Path | None = None, series: Any = None, select: Any = None
+    path: str | Path,
+    *,
+    leave_out: str | Path | None = None,
+    series: Any = None,
+    select: Any = None,
+    phase: Any = None,
 ) -> Found:
     """Find what there is to segment, see `find_inputs`, and what is left out.
 
@@ -125,7 +138,7 @@ def search_inputs(
         PyrasegError: see there; or no series is meant.
     """
     path = Path(path).expanduser()
-    wanted = read_wanted(series)
+    wanted, which = read_wanted(series), read_phase(phase)
     if not path.exists():
         raise PyrasegError(f"There is nothing at {path}. Give the folder or file to segment.")
     root = path if path.is_dir() else path.parent
@@ -176,6 +189,13 @@ def search_inputs(
         item["name"] += " (no image)" if item["name"] in names else ""
     by_first = {one.files[0].as_posix(): one for one in chosen}
     members = [(item["name"], by_first.get(_first_file(item))) for item in images if not isinstance(item["image"], str)]
+    if which:
+        by_name = {name: one for name, one in members}
+        images = [
+            part for item in images for part in in_phases(item, which, series=by_name.get(item["name"]), select=select)
+        ]
+        own = [item["name"] for item in images]
+        images = [{**item, "name": name} for item, name in zip(images, distinct_names(own), strict=True)]
     skipped = {reason: list(files) for reason, files in unused.items() if reason not in FAULTS}
     if sidecars:
         skipped["beside the images"] = sidecars

@@ -13,7 +13,7 @@ PICTURES = re.compile(r"(.+)(?:_overlay|_probability_\d+)")
 RESULTS = re.compile(
     r"(.+)(?:\.png|\.nii\.gz|_overlay\.png|_seg\.dcm|_rtstruct\.dcm|_probability_\d+\.(?:png|nii\.gz)|_series|_labels)"
 )
-TABLES = ("volumes.csv", "review.csv")
+TABLES = ("volumes.csv", "ejection_fraction.csv", "review.csv")
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:

@@ -13,8 +13,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, Structures, tell, without_suffix
-from bundle.pyraseg.dicom import DicomImage
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, Structures, tell, volume_count, without_suffix
+from bundle.pyraseg.dicom import ChosenPath, DicomImage
 from bundle.pyraseg.labels import (
     DRAWN_ON,
     Canvas,
@@ -158,7 +158,7 @@ class LabelReader:
             if colored:
                 return self._of_colors(values, path)
         else:
-            values, meta = stored_label(path)
+            values, meta = stored_label(path, phase=target.phase)
             if "segments" in meta:
                 return self._from_segments(values, meta, target, path)
             values = onto_grid(values, meta, target, path)
@@ -211,7 +211,7 @@ class LabelReader:
         """Return the numbers of a label on the grid of its image, and whether they are colors."""
         if path.name.lower().endswith(PHOTOGRAPH):
             return self._painted(path, target)
-        return onto_grid(*stored_label(path), target, path), False
+        return onto_grid(*stored_label(path, phase=target.phase), target, path), False
 
     def _painted(self, path: Path, target: Target) -> tuple[np.ndarray, bool]:
         if not path.is_file():
@@ -345,15 +345,21 @@ def only_annotated(
     return torch.where(annotated.to(labels.device)[labels.long()], labels, 0)
 
 
-def stored_label(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def stored_label(path: Path, *, phase: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
     """Return a volume's label as its file stores it, numbers that are meant to be whole being so, and its metadata.
+
+    Args:
+        path: of the file.
+        phase: of the image that it is for, from 1, or 0; a file of several volumes has one for each phase.
 
     Raises:
         PyrasegError: there is no such file, or it cannot be read.
     """
     if not path.is_file():
         raise PyrasegError(f"There is no label at {path}. Correct the path.")
-    array, meta = MedicalImageReader(label=True).get_data([path])
+    several = phase and path.name.lower().endswith(NIFTI) and volume_count(path) > 1
+    file = ChosenPath(path, phase=str(phase)) if several else path
+    array, meta = MedicalImageReader(label=True).get_data([file])
     return whole_numbers(np.asarray(array), path, step=meta.get("step", 1.0)), meta
 
 

@@ -23,7 +23,7 @@ class Target:
     """Hold the grid that a label is put onto: shape (W, H[, D]), affine to RAS mm, the image's name.
 
     ``slices`` says where a DICOM image's slices lie and what they are; None for other formats. ``other_affine`` and
-    ``oriented`` are as the reader's metadata have them.
+    ``oriented`` are as the reader's metadata have them; ``phase`` is the one that was read of several, or 0.
     """
 
     shape: tuple[int, ...]
@@ -32,13 +32,15 @@ class Target:
     slices: ImageGrid | None = None
     other_affine: np.ndarray | None = None
     oriented: bool = True
+    phase: int = 0
 
     @classmethod
     def of(cls, image: MetaTensor | DicomImage) -> "Target":
         """Return the grid of a loaded image (C, W, H[, D]), or of a DICOM series."""
         if isinstance(image, DicomImage):
             affine = LPS_TO_RAS if image.geometry is None else LPS_TO_RAS @ image.geometry.affine
-            return cls(image.pixels.shape[2::-1], affine, str(image.files[0].parent), ImageGrid.of(image))
+            slices = ImageGrid.of(image)
+            return cls(image.pixels.shape[2::-1], affine, str(image.files[0].parent), slices, phase=image.phase)
         meta, affine = image.meta, np.asarray(image.affine, float)
         shape, name = tuple(image.shape[1:]), str(meta.get("filename_or_obj", "it"))
         if "sop_instance_uids" not in meta:
@@ -50,7 +52,8 @@ class Target:
             positions = np.asarray(meta["slice_positions"])
             geometry = Geometry.from_affine(LPS_TO_RAS @ affine, positions, slice_thickness=thickness)
         origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
-        return cls(shape, affine, name, ImageGrid(slices, geometry, **{name: meta[name] for name in origin}))
+        grid = ImageGrid(slices, geometry, **{name: meta[name] for name in origin})
+        return cls(shape, affine, name, grid, phase=int(meta.get("phase", 0)))
 
     @classmethod
     def of_file(cls, shape: tuple[int, ...], meta: Mapping[str, Any], name: str) -> "Target":
@@ -60,7 +63,8 @@ class Target:
         """
         affine = np.asarray(meta.get("affine", np.eye(4)), float)
         shape = (*shape, 1) if len(shape) == 2 and "oriented" in meta else shape
-        return cls(shape, affine, name, None, meta.get("other_affine"), meta.get("oriented", True))
+        other, oriented = meta.get("other_affine"), meta.get("oriented", True)
+        return cls(shape, affine, name, None, other, oriented, int(meta.get("phase", 0)))
 
 
 def onto_grid(values: np.ndarray, meta: Mapping[str, Any], target: Target, path: Path) -> np.ndarray:

@@ -38,7 +38,7 @@ PIECE = 1 << 16
 LONE = {nib.Nifti1Image: slice(344, 346), nib.Nifti2Image: slice(4, 6)}
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def read_nifti(path: Path, *, volume: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the volume of a file, (W, H, D), and its metadata.
 
     A file of one plane, or of axes of length 1 behind the third, is a volume too. The metadata hold `affine` to RAS mm,
@@ -48,6 +48,10 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
     The sform is taken, as nibabel, MONAI, FSL and SPM take it, unless its voxel sizes contradict the header's and those
     of the qform do not: then it is the leftover of a program that did not know it. What was taken is told.
+
+    Args:
+        path: of the file.
+        volume: which one of several, such as times, from 1; 0 where the file holds one.
 
     Raises:
         PyrasegError: the file is no NIfTI or damaged, or holds no voxels, several volumes, colors or complex numbers,
@@ -70,7 +74,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         _require_scale(found[0].header_class.from_fileobj(stream), path)
         stream.seek(0)
         image = found[0].from_stream(stream)
-        dtype, shape = image.get_data_dtype(), one_volume(image.shape, path)
+        dtype, shape = image.get_data_dtype(), one_volume(image.shape, path, volume=volume)
         if dtype.fields:
             raise PyrasegError(
                 f"{path} holds colors (RGB), and a volume has one number in each voxel. Convert it to gray values."
@@ -80,7 +84,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
                 f"{path} holds complex numbers, and a volume has one real number in each voxel. Save the magnitude, "
                 "or the phase, as a file of its own."
             )
-        values = np.asarray(image.dataobj).reshape(shape, order="F")
+        where = np.unravel_index(volume - 1, image.shape[3:], order="F") if volume and image.shape[3:] else ()
+        values = np.asarray(image.dataobj[(..., *where)] if where else image.dataobj).reshape(shape, order="F")
     meta = {**_placed(image, shape, path), "place": {name: np.array(image.header[name]) for name in PLACE}}
     if dtype.kind in "iu":
         meta["step"] = abs(float(getattr(image.dataobj, "slope", 1)))
@@ -125,21 +130,25 @@ def _require_scale(header: nib.Nifti1Header, path: Path) -> None:
         )
 
 
-def one_volume(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
+def one_volume(shape: tuple[int, ...], path: Path, *, volume: int = 0) -> tuple[int, int, int]:
     """Return the shape (W, H, D) of a file's voxels without axes of length 1 behind the third.
 
     Raises:
-        PyrasegError: there are several volumes, or none.
+        PyrasegError: there are several volumes and none is chosen, or none, or fewer than the number of the chosen one.
     """
     width, height, depth = (*shape[:3], 1, 1, 1)[:3]
     listed = " x ".join(map(str, shape))
     if 0 in shape or not shape:
         raise PyrasegError(f"{path} holds no voxels: its size is {listed or 'not stated'}. Replace it or leave it out.")
     count = int(np.prod(shape[3:], dtype=int))
-    if count > 1:
+    if volume > count:
+        raise PyrasegError(f"{path} holds {count} volumes, and phase {volume} is asked for. Give another number.")
+    if count > 1 and not volume:
         raise PyrasegError(
             f"{path} holds {count} volumes ({listed} voxels), such as times, contrasts or masks of classes, and only "
-            "one can be read. Save the one to use as a file of its own, as nibabel.load(...).slicer[..., 0] gives it; "
+            f"one can be read. Times are phases: choose one with --phase 1 to --phase {count} (in a data list "
+            '"phase": 1), or segment each with --phase all. Else save the one to use as a file of its own, as '
+            "nibabel.load(...).slicer[..., 0] gives it; "
             "of masks of classes save each as a file, named after its class, into one folder, and give the folder."
         )
     return width, height, depth

@@ -23,6 +23,7 @@ from bundle.pyraseg.dicom import (
     Purpose,
     apply_affine,
     as_file,
+    phase_of,
     plane_of,
     read_selection,
     read_series,
@@ -43,7 +44,8 @@ class MedicalImageReader(ImageReader):
     (D, 3) in LPS mm and `slice_thickness`, `voi` (for each slice the windows of the header, as mappings), `inverted`,
     `for_processing`, `modality`, `units`, for each slice its file and its frame there, from 1 (`files`,
     `frame_numbers`), what people call the series (`series_number`, `series_description`), and what labels refer to:
-    `series_uid`, `frame_of_reference_uid`, and the slices' `sop_instance_uids`. The files of a series that
+    `series_uid`, `frame_of_reference_uid`, `phase` where one of several was chosen, and the slices'
+    `sop_instance_uids`. The files of a series that
     `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
     `LoadImage` hands them on where its `expanduser` is false.
 
@@ -107,7 +109,7 @@ class MedicalImageReader(ImageReader):
         path = Path(img[0])
         if not path.exists():
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
-        name = path.name.lower()
+        name, phase = path.name.lower(), phase_of(img)
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
             pet_units = self.purpose.pet_units
             image = read_series(img, series=self.series, select=self.select, pet_units=pet_units)
@@ -119,7 +121,8 @@ class MedicalImageReader(ImageReader):
         if name.endswith(ITK):
             require("itk")
         try:
-            array, meta = _volume(*(read_nifti if name.endswith(NIFTI) else read_itk)(path))
+            array, meta = _volume(*(read_nifti(path, volume=phase) if name.endswith(NIFTI) else read_itk(path)))
+            meta |= {"phase": phase} if phase else {}
         except PyrasegError:
             raise
         except Exception as error:  # Damaged files make both libraries raise nearly every type there is.
@@ -172,7 +175,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
     pixels = as_rgb(image.pixels, inverted=image.inverted, name=str(image.files[0])) if rgb else image.pixels
     color = pixels.ndim == 4
     array = np.moveaxis(pixels, (0, 1, 2), (2, 1, 0))  # in memory, slices still lie one after the other
-    meta = {
+    meta: dict[str, Any] = {
         "affine": LPS_TO_RAS.copy(),  # without a geometry: as displayed, in pixels
         "has_geometry": image.geometry is not None,
         "space": SpaceKeys.RAS.value,
@@ -190,6 +193,7 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
         "series_number": image.series_number,
         "series_description": image.series_description,
         "frame_of_reference_uid": image.frame_of_reference_uid,
+        **({"phase": image.phase} if image.phase else {}),
         "sop_instance_uids": image.sop_instance_uids,
     }
     if image.geometry is not None:

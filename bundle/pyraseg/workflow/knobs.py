@@ -43,13 +43,13 @@ PATHS = {
 }  # fmt: skip
 TEXTS = PATHS | {
     "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
-    "note", "pet_units", "cpu_kernels",
+    "note", "pet_units", "cpu_kernels", "ejection_fraction",
 }  # fmt: skip
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
-    "windows", "previews", "modality", "body_part", "plane", "refuse", "regions",
+    "windows", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction", "regions",
 }  # fmt: skip
 #: Lists by name.
 MAPPINGS = {"regions"}
@@ -139,6 +139,8 @@ def _rule(name: str) -> Rule | None:
         return "lists by name, such as {'organ': ['liver', 'lesion']}", _is_mapping
     if name in NAMES:
         return "a name or a list of names", lambda value: isinstance(value, str | list | tuple)
+    if name == "phase":
+        return 'a number from 1 on, or "all"', _is_phase
     if name in TEXTS:
         return "a text (of a number, a path is made by ./ in front)", lambda value: isinstance(value, str)
     return None
@@ -159,6 +161,10 @@ def _is_count(value: Any, least: int) -> bool:
 
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(one, list | tuple) for one in value.values())
+
+
+def _is_phase(value: Any) -> bool:
+    return value in ("", "all") or _is_count(int(value) if str(value).isdecimal() else value, 1)
 
 
 def _is_sizes(value: Any) -> bool:

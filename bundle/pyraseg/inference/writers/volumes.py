@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from bundle.pyraseg.core import Structures, hold, release, values_of, write_csv
+from bundle.pyraseg.inference.writers.ejection import EjectionFractions
 from bundle.pyraseg.inference.writing import ORIGIN
 
 logger = logging.getLogger(__name__)
@@ -37,15 +38,20 @@ class Measured(Protocol):
 class VolumeTable:
     """Write `volumes.csv`: for every input and class the voxels and the volume in ml, zeros included.
 
-    UID, number, description and modality of a DICOM series stand behind them. A volume is empty where the input
-    has no patient position or a single DICOM slice. The table of a run replaces that of the run before; it is whole
-    after every input.
+    UID, number, description and modality of a DICOM series, and the phase, stand behind them. A volume is empty where
+    the input has no patient position or a single DICOM slice. The table of a run replaces that of the run before; it is
+    whole after every input.
 
     Args:
         output_dir: folder of the table.
         class_names: names of all classes, background first.
-        regions: the classes of each region where these are predicted, see `core.Structures`;
-            `value` is then the number of the region.
+        ejection_fraction: name of a cavity of the heart, whose `ejection_fraction.csv` is written as well, see
+            `EjectionFractions`; None for none.
+        regions: the classes of each region where these are predicted, see `core.Structures`; `value` is then the number
+            of the region.
+
+    Raises:
+        PyrasegError: there is no class, or region, of that name.
     """
 
     def __init__(
@@ -53,11 +59,18 @@ class VolumeTable:
         *,
         output_dir: str | Path,
         class_names: Sequence[str],
+        ejection_fraction: str | None = None,
         regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "volumes.csv"
         self.structures = Structures(class_names, regions)
         self.rows: dict[str, list[dict[str, object]]] = {}
+        self.ejection: EjectionFractions | None = None
+        if ejection_fraction is not None:
+            folder, names = Path(output_dir), self.structures.names
+            self.ejection = EjectionFractions(
+                folder, cavity=ejection_fraction, class_names=names, overlapping=self.structures.overlapping
+            )
 
     def start(self) -> None:
         """Begin anew, and keep the table from other runs, whose rows would be lost in it.
@@ -67,6 +80,8 @@ class VolumeTable:
         """
         hold(self.path.parent, WORK)
         self.rows.clear()
+        if self.ejection is not None:
+            self.ejection.start()
 
     def finish(self) -> None:
         """Let other runs have the folder."""
@@ -75,7 +90,7 @@ class VolumeTable:
     def __call__(self, found: Measured) -> list[Path]:
         self.rows[found.name] = self.measure(found)
         write_csv(self.path, (*FIELDS, *ORIGIN), (row for rows in self.rows.values() for row in rows))
-        return [self.path]
+        return [self.path, *(self.ejection(found) if self.ejection is not None else [])]
 
     def measure(self, found: Measured) -> list[dict[str, object]]:
         """Return the rows of one input, one for each class but the background."""
