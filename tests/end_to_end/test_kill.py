@@ -14,17 +14,27 @@ import pytest
 import torch
 
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
+from tests.helpers.balls import write_balls
 from tests.helpers.commands import config_files
 
 EPOCHS = 30
 KILLS = 10
 
 
-def command(study: Path, output_dir: Path, *, num_workers: int) -> list[str]:
+#: The training of slices and that of volumes in 3-D: their configs and sizes.
+KINDS = {
+    "slices": (["train.json"], {"samples_per_epoch": 16, "batch_size": 8, "spacing": 5, "slice_size": "[64,64]"}),
+    "volumes": (["train.json", "volumes.json"], {"samples_per_epoch": 4, "batch_size": 2, "spacing": "[6,6,6]",
+                                                 "patch_size": "[32,32,16]", "channels": "[4,8,16]"}),
+}  # fmt: skip
+
+
+def command(kind: str, study: Path, output_dir: Path, *, num_workers: int) -> list[str]:
+    files, sizes = KINDS[kind]
     options = {
-        "dataset_dir": study, "cache_dir": study.parent / "cache", "output_dir": output_dir,
+        "dataset_dir": study / kind, "cache_dir": study.parent / "cache", "output_dir": output_dir,
         "model_file": output_dir / "model.pt", "num_workers": num_workers, "resume": "true", "epochs": EPOCHS,
-        "samples_per_epoch": 16, "batch_size": 8, "val_interval": 7, "spacing": 5, "slice_size": "[64,64]", "seed": 3,
+        "val_interval": 7, "seed": 3, **sizes,
     }  # fmt: skip
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return [
@@ -34,7 +44,7 @@ def command(study: Path, output_dir: Path, *, num_workers: int) -> list[str]:
         "run",
         "training",
         "--config_file",
-        config_files("train.json"),
+        config_files(*files),
         *flags,
     ]
 
@@ -42,24 +52,26 @@ def command(study: Path, output_dir: Path, *, num_workers: int) -> list[str]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("kill") / "study"
-    write_phantom_study(folder, patients=8, size=64)
+    write_phantom_study(folder / "slices", patients=8, size=64)
+    write_balls(folder / "volumes")
     return folder
 
 
-@pytest.fixture(scope="module")
-def undisturbed(study) -> tuple[Path, float]:
-    """Return the folder of a run that nobody disturbed, and the seconds that it took with its slices cached."""
-    for name in ("first", "undisturbed"):
+@pytest.fixture(scope="module", params=KINDS)
+def undisturbed(request, study) -> tuple[str, Path, float]:
+    """Return a kind, the folder of a run that nobody disturbed, and the seconds that it took with its slices cached."""
+    kind = request.param
+    for name in (f"first {kind}", f"undisturbed {kind}"):
         started = time.monotonic()
         done = subprocess.run(
-            command(study, study.parent / name, num_workers=0),
+            command(kind, study, study.parent / name, num_workers=0),
             cwd=study.parent,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    return study.parent / "undisturbed", time.monotonic() - started
+    return kind, study.parent / name, time.monotonic() - started
 
 
 def assert_nothing_is_corrupt(folder: Path) -> None:
@@ -120,12 +132,12 @@ def kill_later(process: subprocess.Popen, folder: Path, *, seconds: float) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(study, undisturbed, num_workers, tmp_path):
-    whole, seconds = undisturbed
+    kind, whole, seconds = undisturbed
     chance = random.Random(num_workers)
     folder, kills, kills_in_writes = tmp_path / "killed", 0, 0
     while kills < KILLS:
         process = subprocess.Popen(
-            command(study, folder, num_workers=num_workers),
+            command(kind, study, folder, num_workers=num_workers),
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -140,7 +152,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(study, undistu
             assert_nothing_is_corrupt(folder)
     assert kills_in_writes >= 3
     last = subprocess.run(
-        command(study, folder, num_workers=num_workers), cwd=tmp_path, capture_output=True, text=True, check=False
+        command(kind, study, folder, num_workers=num_workers), cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert last.returncode == 0, last.stdout + last.stderr
     assert "Resuming after epoch" in last.stdout

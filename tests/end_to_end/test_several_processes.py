@@ -12,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
 
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
+from tests.helpers.balls import write_balls
 from tests.helpers.commands import ROOT, config_files, monai_bundle
 
 #: Stages with an unfreezing in mid-run, on an encoder of a few layers.
@@ -52,6 +54,19 @@ SAMPLEWISE = {
 }
 
 
+#: As `SMALL` and `SAMPLEWISE`, of volumes in 3-D.
+VOLUMES = {
+    "num_workers": 0,
+    "spacing": [6, 6, 6],
+    "patch_size": [32, 32, 16],
+    "channels": [4, 8, 16],
+    "epochs": 3,
+    "samples_per_epoch": 8,
+    "val_interval": 1,
+    "loss#batch": False,
+}
+
+
 def torchrun(*options: str, processes: int = 2, launcher: tuple[str, ...] = ("--standalone",)) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", *launcher, f"--nproc_per_node={processes}"]
     return [*command, "-m", "monai.bundle", "run", "training", *options]
@@ -65,21 +80,26 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-def overlay(folder: Path, name: str, **content: object) -> tuple[str, ...]:
+def overlay(folder: Path, name: str, *, base: dict[str, object] = SMALL, **content: object) -> tuple[str, ...]:
     """Write an overlay for a run in a folder of its own; return the options of the command."""
     (folder / name).mkdir()
-    places = {"dataset_dir": folder / "study", "cache_dir": folder / "cache", "output_dir": folder / name / "out"}
+    places = {"cache_dir": folder / "cache", "output_dir": folder / name / "out"}
     places["model_file"] = folder / name / "models" / "model.pt"
-    content = {**SMALL, **{key: str(path) for key, path in places.items()}, **content}
+    content = {
+        "dataset_dir": str(folder / "study"),
+        **base,
+        **{key: str(path) for key, path in places.items()},
+        **content,
+    }
     (folder / name / "overlay.json").write_text(json.dumps(content))
     return str(folder / name / "overlay.json"), str(places["output_dir"])
 
 
-def train_in_two(folder: Path, name: str, **content: object) -> Path:
+def train_in_two(folder: Path, name: str, *, configs: tuple[str, ...] = ("train.json",), **content: Any) -> Path:
     """Train in two processes, each of which leaves its weights as well; return the output folder."""
     dump = "$torch.save(@network_def.state_dict(), @output_dir + '/rank_' + str(@rank) + '.pt')"
     path, output = overlay(folder, name, **content, **{"+run": [dump]})
-    files = [str(ROOT / "configs" / config) for config in ("train.json", "multi_gpu_train.json")]
+    files = [str(ROOT / "configs" / config) for config in (*configs, "multi_gpu_train.json")]
     done = subprocess.run(
         torchrun("--config_file", str([*files, path])), cwd=folder, capture_output=True, text=True, check=False
     )
@@ -149,6 +169,22 @@ def test_losses_and_scores_are_those_of_one_process(study):
         assert float(log(two)[-1][f"dice/{name}"]) == pytest.approx(means[-1], abs=1e-7, nan_ok=True)
     assert float(log(two)[-1]["dice"]) == pytest.approx(fmean(m for m in means if m == m), abs=1e-7)
     assert fmean(m for m in means if m == m) > 0
+
+
+@pytest.mark.slow
+def test_volumes_in_two_processes_are_those_of_one(study):
+    configs = ("train.json", "volumes.json")
+    base = {**VOLUMES, "dataset_dir": str(write_balls(study / "balls"))}
+    two = train_in_two(study, "volumes in two", configs=configs, base=base, batch_size=2)
+    assert identical(two / "rank_0.pt", two / "rank_1.pt")
+    path, one = overlay(study, "volumes in one", base=base, batch_size=4)
+    done = monai_bundle("run", "training", "--config_file", str([*map(config_files, configs), path]), cwd=study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    losses, scores = (
+        [[float(row[key]) for row in log(output)] for output in (two, Path(one))] for key in ("loss", "dice")
+    )
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
 @pytest.mark.slow

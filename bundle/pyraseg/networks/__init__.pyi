@@ -9,6 +9,8 @@ from .distillation import TaughtTarget as TaughtTarget
 from .encoders import expected_normalization as expected_normalization
 from .folding import fold_batch_norm as fold_batch_norm
 from .heads import PyramidBottleneck as PyramidBottleneck
+from .layers import CHANNELS_LAST as CHANNELS_LAST
+from .layers import channels_last as channels_last
 from .losses import DiceCELoss as DiceCELoss
 from .losses import DiceFocalLoss as DiceFocalLoss
 from .losses import PartialTarget as PartialTarget

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bundle.pyraseg.core import PyrasegError, Structures, process_rank
-from bundle.pyraseg.networks import DiceFocalLoss, PartialTarget, TaughtTarget
+from bundle.pyraseg.networks import CHANNELS_LAST, DiceFocalLoss, PartialTarget, TaughtTarget
 from bundle.pyraseg.transforms import UNKNOWN, set_strength, split_at_random
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,9 @@ class AugmentBatch:
         target = self._target(batch, label, non_blocking)
         if self.teacher is None:
             return image, target
-        channels_last = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
         with torch.no_grad():
-            return image, TaughtTarget(target, self.teacher(image.to(memory_format=channels_last)))
+            logits = self.teacher(image.contiguous(memory_format=CHANNELS_LAST[image.dim()]))
+        return image, TaughtTarget(target, logits)
 
     def _target(self, batch: dict[str, torch.Tensor], label: torch.Tensor, non_blocking: bool) -> Any:
         """Return the label, and with it what each sample was annotated for where that is not all."""

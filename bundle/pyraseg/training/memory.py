@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.networks import channels_last
 
 #: Share of the stated memory that a training may plan with: fragments, data loading and validation take the rest.
 USABLE = 0.8
@@ -29,14 +30,14 @@ def peak_of_steps(
     not measure a smaller batch after a larger one: use a new one for each.
 
     Args:
-        network: on any device, (B, C, W, H) -> (B, K, W, H).
-        loss: of logits and a label (B, 1, W, H).
-        image_shape: (B, C, W, H).
+        network: on any device, (B, C, W, H[, D]) -> (B, K, W, H[, D]).
+        loss: of logits and a label (B, 1, W, H[, D]).
+        image_shape: (B, C, W, H[, D]).
         device: to measure on.
         amp_dtype: of the mixed precision, or None.
     """
     device = torch.device(device)
-    network = network.to(device=device, memory_format=torch.channels_last).train()  # pyrefly: ignore # its stub has no such keyword
+    network = channels_last(network.to(device)).train()
     optimizer = torch.optim.AdamW(network.parameters())
     for _ in range(STEPS):
         image = torch.randn(*image_shape, device=device)

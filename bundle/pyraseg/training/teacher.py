@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from bundle.pyraseg.core import ModelSettings, PyrasegError, protect
-from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet
+from bundle.pyraseg.networks import DeepLabV3Plus, PSPNet, VolumePSPNet, channels_last
 from bundle.pyraseg.training.checkpoints import read_model
 
 logger = logging.getLogger(__name__)
 
 #: Networks that the settings of weights are enough to build.
-NETWORKS = {network.__name__: network for network in (PSPNet, DeepLabV3Plus)}
+NETWORKS = {network.__name__: network for network in (PSPNet, DeepLabV3Plus, VolumePSPNet)}
 #: The tensor of as many values as there are classes.
 CLASSIFIER = "head.classifier.1.bias"
 #: Begin of the names of settings that are of the network alone: a student has its own.
@@ -69,8 +69,7 @@ def load_teacher(
             "another distill_from."
         ) from error
     logger.info("The training distills %s", path)
-    network = network.requires_grad_(False).eval()
-    return network.to(device=device, memory_format=torch.channels_last)  # pyrefly: ignore # its stub has no such keyword
+    return channels_last(network.requires_grad_(False).eval().to(device))
 
 
 def take_over(teacher: nn.Module | None, *, networks: Sequence[nn.Module]) -> None:
