@@ -57,6 +57,9 @@ from .process import keep_memory as keep_memory
 from .process import load as load
 from .process import processors as processors
 from .process import wait_passively as wait_passively
+from .sequences import SequencePaths as SequencePaths
+from .sequences import first_image as first_image
+from .sequences import image_files as image_files
 from .settings import ModelSettings as ModelSettings
 from .structures import MOST_REGIONS as MOST_REGIONS
 from .structures import THRESHOLD as THRESHOLD
