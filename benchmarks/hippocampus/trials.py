@@ -163,17 +163,18 @@ class Trial:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _knobs(self, program: str) -> dict[str, Any]:
-        """Return the merged config as it is written, with this trial's options."""
+        """Return the merged config as it is written, with those of this trial's options that it has in use."""
         parser = ConfigParser()
         parser.read_config([str(file) for file in task_files(CONFIGS, program, NETWORKS[self.name][0])])
         config = parser.get()
-        return config | {key: value for key, value in self.options.items() if key in config}
+        return config | {key: value for key, value in self.options.items() if config.get(key) is not None}
 
     def _workflow(self, program: str, **changed: Any) -> ConfigWorkflow:
         """Return the initialized workflow of a program of the task, with this trial's network."""
         task, network = NETWORKS[self.name]
         config = self._knobs(program)
-        shared = {key: value for key, value in self.options.items() if program == "train" or key in config}
+        # Inference takes the options that it knows; null takes a knob out of its use.
+        shared = {key: of for key, of in self.options.items() if program == "train" or config.get(key) is not None}
         keys: dict[str, Any] = {"device": "cpu", **shared}
         if program == "train":
             keys |= {"dataset_dir": str(self.dataset_dir), "cache_dir": str(self.work / "cache"), "num_workers": 0}

@@ -38,11 +38,12 @@ WRONG = {
     "a number for a path": ({"dataset_dir": 2024}, "'dataset_dir' takes a text"),
     "deep in a component": ({"loss#gamma": "x"}, "'loss#gamma' takes a number, not 'x'"),
     "deep in a list": ({"train#augmentation#transforms#2#rotation": "x"}, "transforms#2#rotation' takes a number"),
+    "a text of sequences": ({"sequences": "t1"}, "'sequences' takes a list of names"),
     "two of them": ({"epochs": 0, "batch_size": 0}, "'batch_size' takes a whole number from 1 on, not 0"),
 }
 KINDS = (
     knobs.COUNTS, knobs.NUMBERS, knobs.POSITIVE, knobs.TRIPLES, knobs.SWITCHES, knobs.SIZES, knobs.LISTS, knobs.NAMES,
-    knobs.TEXTS,
+    knobs.TEXTS, knobs.OF_SEQUENCES,
 )  # fmt: skip
 wrong = pytest.mark.parametrize(("options", "words"), WRONG.values(), ids=WRONG)
 

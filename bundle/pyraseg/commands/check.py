@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from bundle.pyraseg.commands.console import command_parser
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, first_image
 from bundle.pyraseg.datalists import MANIFEST, THRESHOLD, changed_files, find_duplicates, load_cases, refuse_duplicates
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         raise PyrasegError(
             f"{len(changed)} files differ from {manifest}:\n{named}\nRestore them, or make the list again."
         )
-    images = [item["image"] for items in cases.values() for item in items]
+    images = [first_image(item["image"]) for items in cases.values() for item in items]
     duplicates = find_duplicates(images, threshold=options.threshold)
     refuse_duplicates(cases, duplicates, folder, remedy="Make the list again with `pyraseg datalist`.")
     print(

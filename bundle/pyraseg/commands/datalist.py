@@ -60,6 +60,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--drawn-on", "--drawn_on", choices=DRAWN_ON, default=DRAWN_ON[0],
         help="what a SEG or RTSTRUCT must share with its series; the list says so of each case (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--sequences", nargs="+", metavar="NAME=PATTERN",
+        help="images of each case, the one that labels are drawn on first: what their series, or the ends of their "
+        "files' names, are called, such as t1='T1*MPR*' flair='*FLAIR*'",
+    )  # fmt: skip
+    parser.add_argument("--allow-missing", action="store_true", help="keep cases that lack a sequence but the first")
     parser.add_argument("--merge-duplicates", action="store_true", help="join patients that share an image into one")
     parser.add_argument(
         "--threshold", type=float, default=THRESHOLD,
@@ -100,6 +106,8 @@ def main(argv: list[str] | None = None) -> None:
         series=options.series,
         select=";".join(options.select),
         drawn_on=options.drawn_on,
+        sequences=None if options.sequences is None else dict(item.partition("=")[::2] for item in options.sequences),
+        allow_missing=options.allow_missing,
     )
     if options.folds is None:
         print(write_split(data, folder, output, **request))

@@ -134,7 +134,8 @@ def with_included(chosen: Model | None, source: Path, target: Path, settings: di
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     series = settings.get("series", "")
     select, phase = settings.get("select", ""), settings.get("phase", "")
-    found = search_inputs(source, leave_out=target, series=series, select=select, phase=phase)
+    several = {"sequences": settings.get("sequences"), "allow_missing": settings.get("sequence_dropout", 0) > 0}
+    found = search_inputs(source, leave_out=target, series=series, select=select, phase=phase, **several)
     if found.series:
         print("\n".join(found.table(select)), flush=True)
     if found.skipped:

@@ -56,6 +56,9 @@ from .process import keep_memory as keep_memory
 from .process import load as load
 from .process import processors as processors
 from .process import wait_passively as wait_passively
+from .sequences import SequencePaths as SequencePaths
+from .sequences import first_image as first_image
+from .sequences import image_files as image_files
 from .settings import ModelSettings as ModelSettings
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS

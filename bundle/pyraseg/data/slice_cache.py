@@ -12,7 +12,7 @@ import numpy as np
 from monai.data.utils import pickle_hashing
 from monai.transforms import Randomizable
 
-from bundle.pyraseg.core import ITK, PyrasegError, pixel_files, replacing
+from bundle.pyraseg.core import ITK, PyrasegError, SequencePaths, image_files, pixel_files, replacing
 from bundle.pyraseg.labels import CASE_OPTIONS
 from bundle.pyraseg.transforms import UNKNOWN, label_files
 
@@ -96,7 +96,9 @@ def state_of_files(item: dict[str, Any]) -> str:
     """
     key = hashlib.sha256(str(item["label"]).encode())  # which file is which class
     key.update("".join(f"{name}={item[name]}\n" for name in CASE_OPTIONS if item.get(name)).encode())
-    for root in (item["image"], *label_files(item["label"])):
+    if isinstance(item["image"], SequencePaths):  # which file is which sequence
+        key.update(str({name: list(image_files(part)) for name, part in item["image"].parts.items() if part}).encode())
+    for root in (*image_files(item["image"]), *label_files(item["label"])):
         for path in _files_of(Path(root)):
             status = path.stat()
             key.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, protect
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, first_image, image_files, protect
 from bundle.pyraseg.datalists.annotations import annotated_from_csv
 from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
 from bundle.pyraseg.datalists.nnunet import stated_classes
@@ -22,7 +22,7 @@ from bundle.pyraseg.datalists.patients import (
     patients_by_pattern,
     patients_from_csv,
 )
-from bundle.pyraseg.dicom import find_header, read_wanted
+from bundle.pyraseg.dicom import find_header, read_sequences, read_wanted
 from bundle.pyraseg.labels import (
     DRAWN_ON,
     StructureSet,
@@ -81,6 +81,8 @@ def collect_cases(
     series: str = "",
     select: str = "",
     drawn_on: str = DRAWN_ON[0],
+    sequences: Any = None,
+    allow_missing: bool = False,
 ) -> DataList:
     """Find the cases of a data set, whose they are, what they hold, and which are the same.
 
@@ -101,6 +103,9 @@ def collect_cases(
         unknown_value: value of pixels that nobody has labeled.
         series, select, drawn_on: which DICOM series, which slices of each, and what their labels must share with them;
             the list says so of each case, see `labels.case_options`.
+        sequences: what `read_sequences` takes, where a case has several images; they choose the series. Copies are
+            looked for among the first sequences.
+        allow_missing: sequences but the first may be missing.
 
     Raises:
         PyrasegError: there are no pairs, patients are not told apart, or a file cannot be read.
@@ -112,10 +117,12 @@ def collect_cases(
         series=read_wanted(series),
         select=select,
         drawn_on=drawn_on,
+        sequences=read_sequences(sequences),
+        allow_missing=allow_missing,
     )
     said = {"series": series, "select": select, "drawn_on": "" if drawn_on == DRAWN_ON[0] else drawn_on}
-    items = [with_options({**said, **item} if _is_dicom(Path(item["image"])) else item) for item in items]
-    protect(item[key] for item in items for key in ("image", "label"))
+    items = [with_options({**said, **item} if _is_dicom(_first_path(item)) else item) for item in items]
+    protect(file for item in items for file in (*image_files(item["image"]), item["label"]))
     class_names: dict[int, str] = {}
     stated_unknown = 255 if layout == "Pascal VOC" else None
     if layout in (NNUNET, DECATHLON):
@@ -135,7 +142,7 @@ def collect_cases(
     elif are_dicom(items):
         known = group_by != "study"
         grouping = "Patient ID, study and frame of reference" if known else "study and frame of reference"
-        headers = [find_header(item["image"], keywords=PATIENT_KEYWORDS) for item in items]
+        headers = [find_header(first_image(item["image"]), keywords=PATIENT_KEYWORDS) for item in items]
         identities = [Identity.of(header, case) for header, case in zip(headers, cases, strict=True)]
         named = [identity.patient_id for identity in identities] if known else None
     else:
@@ -144,7 +151,7 @@ def collect_cases(
     protect([] if annotated_csv is None else [annotated_csv])
     annotated = [None] * len(cases) if annotated_csv is None else annotated_from_csv(cases, named, annotated_csv)
     patients = group_patients(identities, group_by, strict=known, naming="by --patient-csv or --patient-pattern")
-    duplicates = find_duplicates([item["image"] for item in items], threshold=threshold)
+    duplicates = find_duplicates([first_image(item["image"]) for item in items], threshold=threshold)
     merged = duplicates if merge_duplicates or not known else []
     if merged:
         grouping += ", joined where images are the same or nearly so"
@@ -175,7 +182,12 @@ def collect_cases(
 
 def are_dicom(items: Iterable[Mapping[str, str]]) -> bool:
     """Return whether every image is a DICOM series, file or multi-frame object, told as the reader tells it."""
-    return all(_is_dicom(Path(item["image"])) for item in items)
+    return all(_is_dicom(_first_path(item)) for item in items)
+
+
+def _first_path(item: Mapping[str, Any]) -> Path:
+    image = item["image"]
+    return Path(next(iter(image.values())) if isinstance(image, Mapping) else image)
 
 
 def _is_dicom(path: Path) -> bool:

@@ -10,11 +10,12 @@ from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import PyrasegError, protect
+from bundle.pyraseg.core import PyrasegError, SequencePaths, image_files, protect
 from bundle.pyraseg.datalists.pairing import pair_by_pattern
 from bundle.pyraseg.datalists.patients import patients_by_pattern
 from bundle.pyraseg.datalists.splitting import SPLITS, random_split, refuse_shared_patients
 from bundle.pyraseg.datalists.voc import is_voc, read_lists
+from bundle.pyraseg.dicom import read_sequences
 from bundle.pyraseg.labels import annotated_classes, annotated_names, choice_text, with_options
 from bundle.pyraseg.transforms import label_files
 
@@ -36,6 +37,8 @@ def load_cases(
     split_shares: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     class_names: Sequence[str] | None = None,
+    sequences: Any = None,
+    allow_missing: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the cases of each part of the split, with absolute paths.
 
@@ -43,7 +46,8 @@ def load_cases(
     and whose items are {"image": path, "label": path, "patient": group}, paths relative to the folder. In place of its
     path, a label may be {class name: path}, a mask for each class. An item in which only some classes were looked for
     names them: "annotated": ["liver"]. Of a DICOM image it may say which series at its path is meant, which slices of
-    it, and what its label must share with it: "series", "select", "drawn_on", see `case_options`.
+    it, and what its label must share with it: "series", "select", "drawn_on", see `case_options`. With `sequences`, an
+    image is {name of the sequence: path}, and becomes `SequencePaths`.
     Without that file it may be a Pascal VOC tree, whose `ImageSets/Segmentation` lists `train.txt`, `val.txt` and
     `test.txt` are the split. Else images and labels are paired by name and the patients split at random from `seed`.
     The split is logged with its hash. Cases whose patient nothing tells are patients of their own and carry
@@ -60,10 +64,13 @@ def load_cases(
         split_shares: shares of the patients in training, validation and test without a list.
         seed: of the split without a list.
         class_names: background first, that "annotated" is held against.
+        sequences: what `read_sequences` takes; None: an image is one sequence.
+        allow_missing: sequences but the first may be missing.
 
     Raises:
         PyrasegError: the folder is absent or empty, a file of the list is absent, no image has a label, a case does not
-            tell its patient, a patient is in two parts of the split, or a case is annotated for what is no class.
+            tell its patient, a patient is in two parts of the split, a case is annotated for what is no class, or it
+            lacks a sequence or has two for one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -81,15 +88,18 @@ def load_cases(
         raise PyrasegError(f"The data set folder {folder} {what}. {REMEDY}")
     if not any(folder.iterdir()):
         raise PyrasegError(f"The data set folder {folder} is empty. Put images and labels there. {REMEDY}")
-    listed = folder / "datalist.json"
+    listed, names = folder / "datalist.json", list(read_sequences(sequences))
     if listed.is_file():
-        cases = _read_list(listed)
+        cases = _read_list(listed, names, allow_missing)
     elif is_voc(folder):
         cases = {part: _with_patients(items, patient_pattern) for part, items in read_lists(folder).items()}
         if not cases["training"]:
             raise PyrasegError(f"The Pascal VOC tree {folder} lists no image in its train.txt.")
     else:
-        items = pair_by_pattern(folder, image_pattern, label_pattern)
+        items = pair_by_pattern(
+            folder, image_pattern, label_pattern, sequences=read_sequences(sequences), allow_missing=allow_missing
+        )
+        items = [_with_sequences(with_options(item), names, allow_missing, folder) for item in items]
         cases = random_split(_with_patients(items, patient_pattern), split_shares, seed)
     refuse_shared_patients(cases, folder)
     protect([listed, *files_of(item for part in cases.values() for item in part)])
@@ -111,7 +121,7 @@ def load_cases(
 def files_of(items: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the files and folders of some cases: images, and every file of a label."""
     for item in items:
-        yield from (item["image"], *label_files(item["label"]))
+        yield from (*image_files(item["image"]), *label_files(item["label"]))
 
 
 def split_hash(cases: Mapping[str, Sequence[dict[str, Any]]]) -> str:
@@ -144,7 +154,7 @@ def _common_folder(images: Sequence[str]) -> Path:
     return Path(commonpath(images)) if len(set(images)) > 1 else Path(images[0]).parent
 
 
-def _read_list(path: Path) -> dict[str, list[dict[str, Any]]]:
+def _read_list(path: Path, sequences: Sequence[str], allow_missing: bool) -> dict[str, list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -154,10 +164,12 @@ def _read_list(path: Path) -> dict[str, list[dict[str, Any]]]:
     for split in SPLITS:
         if not isinstance(content.get(split, []), list):
             raise PyrasegError(f"The data list {path} has under {split!r} no list of cases.")
-    cases = {split: [_case(item, path) for item in content.get(split, [])] for split in SPLITS}
+    cases = {
+        split: [_with_sequences(_case(item, path), sequences, allow_missing, path) for item in content.get(split, [])]
+        for split in SPLITS
+    }
     items = [item for part in cases.values() for item in part]
-    files = [file for item in items for file in (item["image"], *label_files(item["label"]))]
-    absent = [file for file in files if not Path(file).exists()]
+    absent = [file for file in files_of(items) if not Path(file).exists()]
     if absent:
         raise PyrasegError(f"{len(absent)} of the paths in {path} do not exist, the first of them {absent[0]}.")
     return cases
@@ -166,18 +178,55 @@ def _read_list(path: Path) -> dict[str, list[dict[str, Any]]]:
 def _case(item: dict, listed: Path) -> dict[str, Any]:
     image, label = (item.get("image"), item.get("label")) if isinstance(item, dict) else (None, None)
     masks = label if isinstance(label, dict) else {"": label}
-    if not isinstance(image, str) or not masks or not all(isinstance(path, str) for path in masks.values()):
+    images = {name: path for name, path in image.items() if path} if isinstance(image, dict) else {"": image}
+    if not images or not masks or not all(isinstance(path, str) for path in (*images.values(), *masks.values())):
         raise PyrasegError(
             f"An item of the data list {listed} lacks the path 'image' or 'label': {json.dumps(item)[:120]}."
         )
-    masks = {name: os.path.normpath(listed.parent / path) for name, path in masks.items()}
+    images, masks = (
+        {name: os.path.normpath(listed.parent / path) for name, path in paths.items()} for paths in (images, masks)
+    )
     paths = {
-        "image": os.path.normpath(listed.parent / image),
+        "image": images if isinstance(image, dict) else images[""],
         "label": masks if isinstance(label, dict) else masks[""],
     }
     patient = str("" if item.get("patient") is None else item["patient"]).strip()
-    whose = {"patient": patient} if patient else {"patient": image, "patient_known": False}
+    unknown = image if isinstance(image, str) else next(iter(item["image"].values()))
+    whose = {"patient": patient} if patient else {"patient": unknown, "patient_known": False}
     return with_options({**item, **paths, **whose})
+
+
+def _with_sequences(
+    item: dict[str, Any], sequences: Sequence[str], allow_missing: bool, listed: Path
+) -> dict[str, Any]:
+    """Return an item of a list whose image has the sequences of the model, in their order.
+
+    Raises:
+        PyrasegError: it has others, or lacks one that may not be missing.
+    """
+    image = item["image"]
+    named = list(image.parts) if isinstance(image, SequencePaths) else []
+    if not sequences and not named:
+        return item
+    if not sequences:
+        raise PyrasegError(
+            f"The data list {listed} names the sequences {', '.join(named)} of {image}, and the model takes one image. "
+            "Set sequences to those that it is to take."
+        )
+    wanted = ", ".join(sequences)
+    if not named:
+        raise PyrasegError(
+            f"The model takes the sequences {wanted}, and the data list {listed} has one path for {image}. Make it "
+            f'again: pyraseg datalist --sequences, or write "image": {{"{sequences[0]}": path, ...}}.'
+        )
+    lacking = [name for name in sequences if image.parts.get(name) is None]
+    if lacking and (not allow_missing or sequences[0] in lacking):
+        remedy = "Add it" if lacking[0] == sequences[0] else "Add it, or train with sequence_dropout above 0"
+        raise PyrasegError(
+            f"The case {image} of {listed} lacks the sequence {', '.join(lacking)} of {wanted}; it has "
+            f"{', '.join(named)}. {remedy}; or correct sequences."
+        )
+    return {**item, "image": SequencePaths({name: image.parts.get(name) for name in sequences})}
 
 
 def _with_patients(items: list[dict[str, Any]], pattern: str | None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from bundle.pyraseg.core import (
     DiskError,
     PyrasegError,
+    SequencePaths,
     file_digest,
     require_writable,
     write_csv,
@@ -20,7 +21,7 @@ from bundle.pyraseg.core import (
 )
 from bundle.pyraseg.datalists.annotations import count_annotated
 from bundle.pyraseg.datalists.collecting import DataList
-from bundle.pyraseg.datalists.datalist import split_hash
+from bundle.pyraseg.datalists.datalist import files_of, split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
 from bundle.pyraseg.datalists.splitting import NAMED, SPLITS, check_shares, refuse_duplicates, stratified_parts
 
@@ -210,21 +211,25 @@ def _refuse_leaks(
 
 def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary: str, settings: dict) -> None:
     """Write all files, the lists last: what a training reads is there only when everything is."""
-    write_manifest(output, [item[key] for item in data.items for key in ("image", "label")], settings)
+    write_manifest(output, files_of(data.items), settings)
     write_text(output / SUMMARY, summary + "\n")
     _write_pairs(output, data)
     for path, cases in lists.items():
         folder = (output / path).parent
         content = {
-            part: [
-                {**item, **{key: Path(os.path.relpath(item[key], folder)).as_posix() for key in ("image", "label")}}
-                for item in items
-            ]
+            part: [{**item, **{key: _relative(item[key], folder) for key in ("image", "label")}} for item in items]
             for part, items in cases.items()
         }
         labels = {str(value): name for value, name in sorted(data.class_names.items())}
         counts = {"numTraining": len(content["training"]), "numTest": len(content["test"])}
         write_json(output / path, {**({"labels": labels} if labels else {}), **counts, **content})
+
+
+def _relative(path: Any, folder: Path) -> str | dict[str, str]:
+    """Return a path relative to a folder; those of several sequences by their names."""
+    if isinstance(path, SequencePaths):
+        return {name: Path(os.path.relpath(str(part), folder)).as_posix() for name, part in path.parts.items() if part}
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _write_pairs(output: Path, data: DataList) -> None:

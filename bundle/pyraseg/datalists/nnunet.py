@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.core import PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.datalists.sequences import NoSequences, Sequences
+from bundle.pyraseg.dicom import match_sequences
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +33,21 @@ def is_nnunet(content: Any) -> bool:
     )
 
 
-def find_nnunet(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, Path]]:
+def find_nnunet(
+    folder: Path, content: Mapping[str, Any], *, sequences: Sequences = NoSequences, allow_missing: bool = False
+) -> tuple[dict[str, Any], dict[str, Path]]:
     """Return the images and the labels of nnU-Net's version 2, each by the name of the case.
 
     Args:
         folder: of the data set.
         content: of its `dataset.json`.
+        sequences: what `read_sequences` returned: channels that are wanted, called as "channel_names" calls them, or by
+            their numbers, such as 0001. Each image is then {"image": {name: path}}.
+        allow_missing: a case may lack the file of a channel but the first.
 
     Raises:
-        PyrasegError: a case has several channels, or files are not where they should be.
+        PyrasegError: a case has several channels and none are chosen, or lacks one of them, or files are not where they
+            should be.
     """
     ending = str(content.get("file_ending") or ".nii.gz")
     channels: dict[str, dict[int, Path]] = {}
@@ -73,8 +81,43 @@ def find_nnunet(folder: Path, content: Mapping[str, Any]) -> tuple[dict[str, Pat
         left_out = len(_files(folder / "imagesTs", ending)) if (folder / "imagesTs").is_dir() else 0
         if left_out:
             logger.warning("%d files in %s are left out: only imagesTr is read", left_out, folder / "imagesTs")
+    if sequences:
+        return _chosen(folder, content, channels, sequences, allow_missing), labels
     require_one_channel(content, max(len(files) for files in channels.values()), ending)
     return {case: next(iter(files.values())) for case, files in channels.items()}, labels
+
+
+def _chosen(
+    folder: Path,
+    content: Mapping[str, Any],
+    channels: Mapping[str, Mapping[int, Path]],
+    sequences: Sequences,
+    allow_missing: bool,
+) -> dict[str, dict[str, dict[str, str]]]:
+    """Return for each case the files of the channels that the sequences are."""
+    names = channel_names(content)
+    called = {f"{number:04d} {name}": [f"{number:04d}", name] for number, name in enumerate(names)}
+    numbers, fault = match_sequences(called, sequences, what="channels", allow_missing=False)
+    if fault:
+        raise PyrasegError(f"{folder / 'dataset.json'} {fault}")
+    chosen = {name: list(called).index(channel) for name, channel in numbers.items() if channel is not None}
+    first, *_ = chosen
+    images = {}
+    for case, files in channels.items():
+        lacking = [name for name, number in chosen.items() if number not in files]
+        if lacking and (not allow_missing or first in lacking):
+            raise PyrasegError(
+                f"The case {case} of {folder} lacks the sequence {lacking[0]}: no file of the channel "
+                f"{chosen[lacking[0]]:04d}. Add it, or leave the case out."
+            )
+        images[case] = {"image": {name: str(files[number]) for name, number in chosen.items() if number in files}}
+    return images
+
+
+def channel_names(content: Mapping[str, Any]) -> list[str]:
+    """Return the names of the channels of each case, as a `dataset.json` states them, in their order."""
+    stated = content.get("channel_names") or content.get("modality")
+    return [str(name) for name in stated.values()] if isinstance(stated, Mapping) else []
 
 
 def require_one_channel(content: Mapping[str, Any], found: int, ending: str) -> None:
@@ -83,15 +126,16 @@ def require_one_channel(content: Mapping[str, Any], found: int, ending: str) -> 
     Raises:
         PyrasegError: the message says how to choose one.
     """
-    stated = content.get("channel_names") or content.get("modality")
-    names = [str(name) for name in stated.values()] if isinstance(stated, Mapping) else []
+    names = channel_names(content)
     rgb = found == 1 and ending.lower().endswith(PHOTOGRAPH)  # nnU-Net counts the colors of one picture as channels
     count = 1 if rgb else max(found, len(names))
     if count > 1:
+        words = " ".join(f"{_word(name)}={number:04d}" for number, name in enumerate(names or ["first", "second"]))
         raise PyrasegError(
             f"Each case has {count} channels in files of their own ({', '.join(names) or 'no names'}), and one image a "
             f'case is read. Choose one: --image-pattern "imagesTr/{{case}}_0000{ending}" --label-pattern '
-            f'"labelsTr/{{case}}{ending}" takes the first{f" ({names[0]})" if names else ""}.'
+            f'"labelsTr/{{case}}{ending}" takes the first{f" ({names[0]})" if names else ""}. Or read several: '
+            f'--sequences {words} --image-pattern "imagesTr/{{case}}" --label-pattern "labelsTr/{{case}}".'
         )
 
 
@@ -123,6 +167,10 @@ def stated_classes(content: Mapping[str, Any]) -> tuple[dict[int, str], int | No
         )
     unknown = next((value for value, name in names.items() if name.lower() == IGNORE), None)
     return {value: name for value, name in names.items() if value != unknown}, unknown
+
+
+def _word(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_").lower() or "channel"
 
 
 def _files(folder: Path, ending: str) -> list[Path]:

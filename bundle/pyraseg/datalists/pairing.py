@@ -2,7 +2,7 @@
 """Which image belongs to which label, found in the folders of a data set.
 
 An item is {"image": path, "label": path, "patient": name of the case}: a case is a patient of its own until something
-tells otherwise.
+tells otherwise. Where a case has several sequences, its image is {name: path}, see `sequences.py`.
 """
 
 import json
@@ -11,14 +11,14 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from glob import escape
-from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists.nnunet import find_nnunet, is_nnunet, require_one_channel
 from bundle.pyraseg.datalists.phases import labels_by_phase, pair_phases, phases_of
-from bundle.pyraseg.dicom import Scan, Series, find_series, read_selection, those_meant
+from bundle.pyraseg.datalists.sequences import NoSequences, Sequences, images_of_cases, place_of_series, studies_of
+from bundle.pyraseg.dicom import Scan, find_series, read_selection, those_meant
 from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
 
 logger = logging.getLogger(__name__)
@@ -39,34 +39,43 @@ def find_pairs(
     series: Sequence[str] = (),
     select: str | Mapping[str, object] = "",
     drawn_on: str = DRAWN_ON[0],
+    sequences: Sequences = NoSequences,
+    allow_missing: bool = False,
 ) -> tuple[str, list[dict[str, Any]]]:
     """Return the layout of a data set in words, and its items in the order of their names.
 
     Tried in this order, the first that is there: two patterns, a `dataset.json` of nnU-Net or the Decathlon, Pascal
     VOC, the names of the ISIC challenges, parallel folders, DICOM series with SEG or RTSTRUCT objects that refer to
-    them. For the last one, `series`, `select` and `drawn_on` are as for `pair_dicom`.
+    them. For the last one, `series`, `select` and `drawn_on` are as for `pair_dicom`; `sequences` and `allow_missing`
+    are as for `pair_by_pattern`.
 
     Raises:
         PyrasegError: the folder is no folder, one pattern is given without the other, or no image has a label.
     """
+    several = {"sequences": sequences, "allow_missing": allow_missing}
     if not folder.is_dir():
         raise PyrasegError(f"There is no folder {folder}. Give the folder of the data set.")
     if image_pattern is not None and label_pattern is not None:
-        return f"{image_pattern} and {label_pattern}", pair_by_pattern(folder, image_pattern, label_pattern)
+        return f"{image_pattern} and {label_pattern}", pair_by_pattern(folder, image_pattern, label_pattern, **several)
     if image_pattern is not None or label_pattern is not None:
         raise PyrasegError("An image pattern and a label pattern belong together: give both or none.")
     if (listed := folder / "dataset.json").is_file():
         content = read_dataset_json(listed)
         if is_nnunet(content):
-            return NNUNET, _join(folder, *find_nnunet(folder, content))
+            return NNUNET, _join(folder, *find_nnunet(folder, content, **several))
+        _require_one(sequences, DECATHLON)
         return DECATHLON, pair_decathlon(listed)
     if (folder / "JPEGImages").is_dir() and (folder / "SegmentationClass").is_dir():
+        _require_one(sequences, "Pascal VOC")
         return "Pascal VOC", pair_by_pattern(folder, "JPEGImages/{case}", "SegmentationClass/{case}.png")
     if next(folder.rglob(f"*{ISIC_MASK}"), None):
+        _require_one(sequences, "ISIC")
         return "ISIC", pair_isic(folder)
     for images, labels in PARALLEL:
         if (folder / images).is_dir() and (folder / labels).is_dir():
-            return f"{images}/ and {labels}/", pair_by_pattern(folder, f"{images}/{{case}}", f"{labels}/{{case}}")
+            return f"{images}/ and {labels}/", pair_by_pattern(
+                folder, f"{images}/{{case}}", f"{labels}/{{case}}", **several
+            )
     try:
         scan = find_series(folder, keywords=read_selection(select))
     except PyrasegError as error:
@@ -75,8 +84,16 @@ def find_pairs(
             f"X{ISIC_MASK}, images/ and labels/ or masks/, or DICOM series. Give an image pattern and a label pattern."
         ) from error
     return "DICOM series with the objects that refer to them", pair_dicom(
-        folder, scan, series=series, select=select, drawn_on=drawn_on
+        folder, scan, series=series, select=select, drawn_on=drawn_on, **several
     )
+
+
+def _require_one(sequences: Sequences, layout: str) -> None:
+    if sequences:
+        raise PyrasegError(
+            f"The layout {layout} has one image a case, and sequences are asked for. Say where they lie: "
+            '--image-pattern "imagesTr/{case}" --label-pattern "labelsTr/{case}" takes imagesTr/CASE_SEQUENCE.nii.gz.'
+        )
 
 
 def read_dataset_json(listed: Path) -> Any:
@@ -91,15 +108,34 @@ def read_dataset_json(listed: Path) -> Any:
         raise PyrasegError(f"{listed} cannot be read as JSON: {error}. Correct it, or move it away.") from error
 
 
-def pair_by_pattern(folder: Path, image_pattern: str, label_pattern: str) -> list[dict[str, Any]]:
+def pair_by_pattern(
+    folder: Path,
+    image_pattern: str,
+    label_pattern: str,
+    *,
+    sequences: Sequences = NoSequences,
+    allow_missing: bool = False,
+) -> list[dict[str, Any]]:
     """Pair what two patterns match, by the name that stands for `{case}` in both.
 
+    Args:
+        folder: of the data set.
+        image_pattern: of the images below it.
+        label_pattern: of their labels.
+        sequences: what `read_sequences` returned, where a case has several images: files `CASE_SEQUENCE.nii.gz`, or a
+            folder CASE with the files, or the DICOM series, of one study.
+        allow_missing: sequences but the first may be missing.
+
     Raises:
-        PyrasegError: a pattern is none, no name is in both, or two files stand for one case.
+        PyrasegError: a pattern is none, no name is in both, two files stand for one case, or a case with a label lacks
+            a sequence or has two for one.
     """
-    images = _match(folder, image_pattern, "image_pattern")
+    matched = _match(folder, image_pattern, "image_pattern")
     labels = _match(folder, label_pattern, "label_pattern")
-    if not images.keys() & labels.keys() and not pair_phases(images, labels):
+    images: Mapping[str, Any] = matched
+    if sequences:
+        images = images_of_cases(matched, labels, sequences, allow_missing=allow_missing)
+    if not images.keys() & labels.keys() and (sequences or not pair_phases(matched, labels)):
         raise PyrasegError(
             f"{folder} has neither a datalist.json nor an image with a label: {len(images)} images match "
             f"{image_pattern!r}, {len(labels)} labels match {label_pattern!r}, and no name is in both. "
@@ -188,8 +224,9 @@ def _add(found: dict[str, Path], case: str, path: Path, folder: Path) -> None:
     found[case] = path
 
 
-def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> list[dict[str, Any]]:
-    of_phases = pair_phases(images, labels)
+def _join(folder: Path, images: Mapping[str, Any], labels: Mapping[str, Path]) -> list[dict[str, Any]]:
+    files = {case: path for case, path in images.items() if isinstance(path, Path)}  # several sequences have no phases
+    of_phases = pair_phases(files, dict(labels))
     paired = {item["image"] for item in of_phases} | {item["label"] for item in of_phases}
     labels = {case: path for case, path in labels.items() if str(path) not in paired}
     images = {case: path for case, path in images.items() if str(path) not in paired or case in labels}
@@ -199,7 +236,11 @@ def _join(folder: Path, images: dict[str, Path], labels: dict[str, Path]) -> lis
             "%d files in %s have no partner and are left out, such as %s", len(unpaired), folder, unpaired[0]
         )
     whole = [
-        {"image": str(images[case]), "label": str(labels[case]), "patient": case}
+        {
+            **(images[case] if isinstance(images[case], Mapping) else {"image": str(images[case])}),
+            "label": str(labels[case]),
+            "patient": case,
+        }
         for case in sorted(images.keys() & labels.keys())
     ]
     return sorted([*whole, *of_phases], key=lambda item: item["patient"])
@@ -212,12 +253,15 @@ def pair_dicom(
     series: Sequence[str] = (),
     select: str | Mapping[str, object] = "",
     drawn_on: str = DRAWN_ON[0],
+    sequences: Sequences = NoSequences,
+    allow_missing: bool = False,
 ) -> list[dict[str, Any]]:
     """Pair every image series of a scanned folder with the one SEG or RTSTRUCT object that refers to it.
 
     A series with several phases may have one for each: the images that it refers to say which, see `labels_by_phase`.
     Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one;
-    where it shares its folder, its UID stands under "series".
+    where it shares its folder, its UID stands under "series". Of several sequences of a study, the object refers to the
+    first.
 
     Args:
         folder: of the data set.
@@ -226,6 +270,7 @@ def pair_dicom(
         select: which slices of the series are read; the scan has what it selects by.
         drawn_on: "frame_of_reference" pairs a label that refers to none of these series with the one that is in its
             frame of reference.
+        sequences, allow_missing: as for `pair_by_pattern`; a case is a study.
 
     Raises:
         PyrasegError: no series is meant, or none has a label; a series has two, or an object two series; or a series
@@ -234,7 +279,10 @@ def pair_dicom(
     labels: dict[str, list[Path]] = {}
     homeless, left_out = [], []
     images = [ImageUids.of_images(one.headers) for one in scan.series]
-    chosen = those_meant(scan.series, series, folder)
+    if sequences and series:
+        raise PyrasegError("sequences choose the series of each case; leave out --series.")
+    studies = studies_of(scan, sequences, allow_missing=allow_missing) if sequences else {}
+    chosen = those_meant(scan.series, series, folder) if not sequences else [scan.series[place] for place in studies]
     meant = {place for place, one in enumerate(scan.series) if one in chosen}
     for path in scan.label_objects:
         references = read_references(path)
@@ -261,6 +309,12 @@ def pair_dicom(
             "%d SEG or RTSTRUCT objects refer to series that --series leaves out, such as %s; they are left out, too",
             len(left_out), left_out[0],
         )  # fmt: skip
+    if sequences and (aside := next(iter(left_out), None)) and not labels:
+        raise PyrasegError(
+            f"{folder} has {len(left_out)} SEG or RTSTRUCT objects, such as {aside}, and none refers to a series of "
+            f"the first sequence, {next(iter(sequences))}, whose grid labels are on. Name the sequence first that they "
+            "were drawn on."
+        )
     if not labels and left_out:
         raise PyrasegError(
             f"{folder} has {len(meant)} series that --series {shlex.quote(';'.join(series))} means, but none with a "
@@ -277,34 +331,20 @@ def pair_dicom(
     if unlabeled:
         logger.warning("%d of %d series in %s have no label and are left out", unlabeled, len(meant), folder)
     items = []
-    for one in scan.series:
+    for place, one in enumerate(scan.series):
         if one.uid in labels:
-            (image, is_alone), found = _path_of(one, scan), labels[one.uid]
-            phases = phases_of(one, read_selection(select))
+            (image, is_alone), found = place_of_series(one, scan.series), labels[one.uid]
+            phases = None if sequences else phases_of(one, read_selection(select))
             if phases is None and len(found) > 1:
                 names = ", ".join(str(path) for path in found)
                 raise PyrasegError(f"The series {one} has {len(found)} labels: {names}. Move all but one away.")
             case = image.relative_to(folder).as_posix() if image != folder else image.name
             case = "_".join(filter(None, [case, one.view]))
-            own = {"image": str(image), "patient": case}
+            own: dict[str, Any] = {"image": str(image), "patient": case}
             own |= {} if is_alone else {"series": one.uid, "patient": f"{case}/{one.called}"}
             if phases is None:
-                items.append({**own, "label": str(found[0])})
+                items.append({**own, "label": str(found[0])} | studies.get(place, {}))
             else:
                 of_phase = labels_by_phase(one, phases, found)
                 items += [{**own, "label": str(path), "phase": str(number)} for number, path in of_phase.items()]
     return sorted(items, key=lambda item: item["patient"])
-
-
-def _path_of(series: Series, scan: Scan) -> tuple[Path, bool]:
-    """Return the path of a series, its file or its folder, and whether no other series lies there."""
-    if len(series.files) == 1:
-        return series.files[0], True
-    folder = Path(commonpath([file.parent for file in series.files]))
-    others = [other for other in scan.series if other is not series and any(folder in p.parents for p in other.files)]
-    if others and not series.has_uid:
-        raise PyrasegError(
-            f"The series of {series.files[0]} shares its folder with {len(others)} other series, and it has no UID of "
-            "its own that tells it from them. Put its files into a folder of their own."
-        )
-    return folder, not others

@@ -102,6 +102,12 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
         PyrasegError: they do something that a graph cannot hold.
     """
     require_untidied(postprocessing)
+    several = [name for step in preprocessing.transforms for name in _sequences(step)]
+    if several:
+        raise PyrasegError(
+            f"The model takes several sequences ({', '.join(several)}), and a graph takes one series from raw pixels "
+            "on. Export the network alone (--network-only), or segment with PyTorch: pyraseg segment."
+        )
     steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | KeepOriginald | CopyItemsd)]
     if tuple(map(type, steps)) != CHAINS[image_kind]:
         found = ", ".join(type(step).__name__ for step in steps)
@@ -111,6 +117,12 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
             "network alone (--network-only), or bring the config into this form."
         )
     return Recipe(image_kind, tta_flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
+
+
+def _sequences(step: object) -> list[str]:
+    """Return the sequences that a loader reads of each case."""
+    registered = step._loader.readers if isinstance(step, LoadImaged) else []
+    return [name for reader in registered for name in getattr(reader, "sequences", ())]
 
 
 def require_untidied(postprocessing: Compose) -> None:

@@ -44,6 +44,12 @@ from .scan import find_series as find_series
 from .scan import scan_files as scan_files
 from .selection import read_selection as read_selection
 from .selection import selection_text as selection_text
+from .sequences import SequenceCase as SequenceCase
+from .sequences import find_sequences as find_sequences
+from .sequences import group_files as group_files
+from .sequences import group_series as group_series
+from .sequences import match_sequences as match_sequences
+from .sequences import read_sequences as read_sequences
 from .series import DicomImage as DicomImage
 from .series import SeriesStream as SeriesStream
 from .series import read_series as read_series

@@ -299,6 +299,28 @@ class Geometry:
             along = along + (indices[:, 2] - lower)[:, None] * (self.positions[lower + 1] - along)
         return along + indices[:, :2] @ self.pixel_steps
 
+    def indices(self, points: np.ndarray) -> np.ndarray:
+        """Return the indices (column, row, slice), (n, 3), fractions included, of places (n, 3), mm: see `points`.
+
+        >>> geometry = Geometry.from_affine(np.diag([0.5, 0.5, 1, 1]), [[0, 0, 0], [0, 0, 3], [0, 0, 9]])
+        >>> geometry.indices([[1, 2, 6], [0, 0, 12]]).tolist()
+        [[2.0, 4.0, 1.5], [0.0, 0.0, 2.5]]
+        """
+        points = np.asarray(points, float)
+        heights = points @ self.normal
+        if len(self) == 1:
+            along = (heights - self.distances[0]) / float(self.step @ self.normal)
+            there = self.positions[0] + along[:, None] * self.step
+        else:
+            order = np.argsort(self.distances, kind="stable")
+            distances, positions = self.distances[order], self.positions[order]
+            lower = np.clip(np.searchsorted(distances, heights, side="right") - 1, 0, len(self) - 2)
+            share = (heights - distances[lower]) / (distances[lower + 1] - distances[lower])
+            there = positions[lower] + share[:, None] * (positions[lower + 1] - positions[lower])
+            along = order[lower] + share * (order[lower + 1] - order[lower])
+        in_plane = (points - there) @ np.linalg.pinv(self.pixel_steps)
+        return np.column_stack([in_plane, along])
+
     def nearest_slices(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the slice nearest to each point (n, 3), (n,), and the signed mm from it along the normal, (n,)."""
         return nearest_slices(self.distances, points @ self.normal)

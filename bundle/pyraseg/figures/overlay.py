@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bundle.pyraseg.figures.drawing import compose
 from bundle.pyraseg.labels import trace_outlines
-from bundle.pyraseg.transforms import OrientSlices, Windowd
+from bundle.pyraseg.transforms import OrientSlices, Windowd, first_window
 
 #: Pixels of the picture by which a path may leave the boundary: it halves the size of the paths and cannot be seen.
 TOLERANCE = 0.35
@@ -83,6 +83,8 @@ def draw(
 def at_window(original: MetaTensor, windows: Sequence | None, *, slices: Sequence[int] | None = None) -> MetaTensor:
     """Return an image, or some slices of a volume, through the first of its windows, 0 to 255.
 
+    Of several sequences the first is shown.
+
     Args:
         original: the image, (C, W, H[, D]).
         windows: as for `Windowd`; None where the image needs none.
@@ -90,8 +92,13 @@ def at_window(original: MetaTensor, windows: Sequence | None, *, slices: Sequenc
     """
     if windows is None:
         return original if slices is None else original[..., list(slices)]
-    first = windows if isinstance(windows, str | dict) else windows[0]
-    return Windowd("image", windows=first, output_range=(0, 255)).apply(original, slices=slices)
+    shown = original
+    if "sequences" in original.meta:
+        shown = MetaTensor(original.as_tensor()[:1], meta={**original.meta})
+        for name in ("sequences", "other_sequences"):
+            shown.meta.pop(name, None)
+    window = Windowd("image", windows=first_window(windows), output_range=(0, 255))
+    return window.apply(shown, slices=slices)
 
 
 def display(

@@ -15,7 +15,7 @@ from bundle.pyraseg.core import PyrasegError, at_failure, nearest_hint
 from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.inference.counting import count_values
 from bundle.pyraseg.inference.tally import Tally
-from bundle.pyraseg.inference.writing import ORIGIN, Table, Writer, write_outputs
+from bundle.pyraseg.inference.writing import MISSING, ORIGIN, Table, Writer, write_outputs
 from bundle.pyraseg.transforms import geometry_of
 
 
@@ -69,7 +69,7 @@ class Prediction:
     @property
     def origin(self) -> dict[str, object]:
         """Return what the reader says of the DICOM series that this is, by names of `ORIGIN`."""
-        return {name: self.original.meta[name] for name in ORIGIN if name in self.original.meta}
+        return {name: self.original.meta[name] for name in (*ORIGIN, MISSING) if name in self.original.meta}
 
     @property
     def source_files(self) -> list[str]:

@@ -35,6 +35,8 @@ class Table(Protocol):
 
 #: What tells which DICOM series an input was, and which of its phases, as the reader calls it.
 ORIGIN = ("series_uid", "series_number", "series_description", "modality", "phase")
+#: Which sequences an input of a model of several lacked, as the reader calls it.
+MISSING = "missing_sequences"
 #: The output that has the place of every slice, whether they lie on a grid or not.
 EVERY_SLICE = "seg"
 

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, SequencePaths
 from bundle.pyraseg.dicom import ALL_PHASES, ChosenPath, read_phase, read_selection, read_wanted, selection_text
 from bundle.pyraseg.labels.references import DRAWN_ON
 
@@ -39,9 +39,17 @@ def case_options(item: Mapping[str, Any]) -> dict[str, str]:
 def with_options(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return an item whose image is read as its options say, wherever its path goes.
 
+    An image of several sequences is {name: path}; "series" and "select" then may say it of each by its name.
+
     Raises:
         PyrasegError: see `case_options`.
     """
+    if isinstance(item["image"], Mapping):
+        parts = {name: with_options(_of_sequence(item, name, path)) for name, path in item["image"].items()}
+        said = next(iter(parts.values()))
+        images = SequencePaths({name: part["image"] for name, part in parts.items()})
+        kept = {name: value for name, value in item.items() if name != "drawn_on"}
+        return {**kept, "image": images, **{name: said[name] for name in ("drawn_on",) if name in said}}
     options = case_options(item)
     choice = {name: options[name] for name in ("series", "select", "phase") if name in options}
     kept = {name: value for name, value in item.items() if name not in CASE_OPTIONS}
@@ -54,9 +62,23 @@ def choice_text(item: Mapping[str, Any]) -> str:
     >>> choice_text({"image": "study", "series": "5", "select": "EchoTime=4.6"}), choice_text({"image": "study"})
     (' [5; EchoTime=4.6]', '')
     """
+    image = item["image"]
+    if isinstance(image, SequencePaths):  # the first sequence stands for the case
+        first = next(iter(image.parts))
+        item = _of_sequence({**item, "image": image.parts}, first, str(image))
     choice = [_text(item[name]) for name in ("series", "select") if item.get(name)]
     choice += [f"phase {item['phase']}"] if item.get("phase") else []
     return f" [{'; '.join(choice)}]" if choice else ""
+
+
+def _of_sequence(item: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
+    """Return what an item says of one of its sequences, as an item of one image."""
+    said: dict[str, Any] = {option: item[option] for option in CASE_OPTIONS if option in item}
+    for option in ("series", "select"):
+        own = said.get(option)
+        if isinstance(own, Mapping) and own.keys() <= item["image"].keys():
+            said[option] = own.get(name)
+    return {"image": path, **said}
 
 
 def _text(value: Any) -> str:

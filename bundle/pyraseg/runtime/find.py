@@ -14,6 +14,8 @@ from bundle.pyraseg.core import (
     NIFTI,
     PHOTOGRAPH,
     PyrasegError,
+    SequencePaths,
+    image_files,
     pixel_files,
     protect,
     protecting_inputs,
@@ -21,6 +23,7 @@ from bundle.pyraseg.core import (
     without_suffix,
 )
 from bundle.pyraseg.dicom import read_phase, read_wanted, those_meant
+from bundle.pyraseg.runtime.cases import cases_among
 from bundle.pyraseg.runtime.each_phase import in_phases
 from bundle.pyraseg.runtime.names import TABLES, distinct_names
 
@@ -79,6 +82,8 @@ def find_inputs(
     series: Any = None,
     select: Any = None,
     phase: Any = None,
+    sequences: Any = None,
+    allow_missing: bool = False,
 ) -> list[dict[str, Any]]:
     """Return what there is to segment at a path, searched recursively, in the order of the names.
 
@@ -97,6 +102,10 @@ def find_inputs(
         select: which slices of a series are read, for the table.
         phase: of a series or a NIfTI that holds several, the number of the one that is an input, or "all": each is one,
             and its results are called NAME_phase03. Without it such a series is refused when it is read.
+        sequences: what `read_sequences` takes; None: every image is an input. Else a case of several images is one
+            input, named as its first sequence: a study of DICOM series, or files `CASE_SEQUENCE.nii.gz`. A case that
+            lacks a sequence, or has two for one, has a `fault`; images that are no sequence are left out.
+        allow_missing: sequences but the first may be missing.
 
     Returns:
         Items {"image": path, or the files of a series with their headers, which nothing opens for that again, "name":
@@ -116,7 +125,10 @@ def find_inputs(
     ...     [sorted(item) for item in find_inputs(folder)]
     [['image', 'name'], ['image', 'name']]
     """
-    found = search_inputs(path, leave_out=leave_out, series=series, select=select, phase=phase)
+    found = search_inputs(
+        path, leave_out=leave_out, series=series, select=select, phase=phase, sequences=sequences,
+        allow_missing=allow_missing,
+    )  # fmt: skip
     if found.series:
         logger.info("Series in %s:\n%s", path, "\n".join(found.table(select)))
     for line in found.left_out():
@@ -131,6 +143,8 @@ def search_inputs(
     series: Any = None,
     select: Any = None,
     phase: Any = None,
+    sequences: Any = None,
+    allow_missing: bool = False,
 ) -> Found:
     """Find what there is to segment, see `find_inputs`, and what is left out.
 
@@ -166,6 +180,9 @@ def search_inputs(
     images = sorted(found, key=_first_file)
     meant = {one.files[0].as_posix() for one in chosen} if wanted else set(map(_first_file, images))
     images = _named_apart(images, meant)  # all are named, so that each has the same name whatever is chosen
+    incomplete, no_sequence = [], []
+    if sequences is not None:
+        images, incomplete, no_sequence = cases_among(images, chosen, sequences, allow_missing=allow_missing)
     faults = [
         {"fault": _fault(file, reason), "name": file.relative_to(root).as_posix()}
         for file, reason in faulty
@@ -173,7 +190,13 @@ def search_inputs(
     ]
     empty = [entry for entry in entries if entry.is_dir() and not any(entry.iterdir())]
     faults += [{"fault": "is an empty folder", "name": folder.relative_to(root).as_posix()} for folder in empty]
-    if not images:
+    faults += incomplete
+    if no_sequence and not images and not incomplete:
+        raise PyrasegError(
+            f"{path} has {len(no_sequence)} images, such as {no_sequence[0]}, and none is a sequence of the model. "
+            "Correct sequences: what they are called here."
+        )
+    if not images and not incomplete:
         known = "Images are DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF and WebP"
         if path.is_file():
             raise PyrasegError(f"{path} is no image (found: {', '.join(unused)}). {known}. Give another file.")
@@ -188,7 +211,9 @@ def search_inputs(
     for item in faults:  # the books of a run are kept by name
         item["name"] += " (no image)" if item["name"] in names else ""
     by_first = {one.files[0].as_posix(): one for one in chosen}
-    members = [(item["name"], by_first.get(_first_file(item))) for item in images if not isinstance(item["image"], str)]
+    members = [(item["name"], by_first.get(_first_file(item))) for item in images if not _is_file(item["image"])]
+    if which and sequences is not None:
+        raise PyrasegError("A model of several sequences takes no phase. Leave out --phase.")
     if which:
         by_name = {name: one for name, one in members}
         images = [
@@ -199,6 +224,8 @@ def search_inputs(
     skipped = {reason: list(files) for reason, files in unused.items() if reason not in FAULTS}
     if sidecars:
         skipped["beside the images"] = sidecars
+    if no_sequence:
+        skipped["no sequence of the model"] = no_sequence
     return Found(
         root,
         sorted(images + faults, key=lambda item: item["name"]),
@@ -274,8 +301,13 @@ def _require_two(root: Path, output: Path) -> None:
 
 def _files_of(item: dict[str, Any]) -> list[Path]:
     """Return the files of an input."""
-    image = item["image"]
-    return [Path(file) for file in ([image] if isinstance(image, str) else image)]
+    return [Path(file) for file in image_files(item["image"])]
+
+
+def _is_file(image: Any) -> bool:
+    """Return whether an input is, or begins with, a file of another format than DICOM."""
+    first = next(iter(image.parts.values())) if isinstance(image, SequencePaths) else image
+    return isinstance(first, str)
 
 
 def _first_file(item: dict[str, Any]) -> str:

@@ -32,6 +32,8 @@ from .reader import geometry_of as geometry_of
 from .resampling import AntialiasedResize as AntialiasedResize
 from .resampling import ResampleSlicesd as ResampleSlicesd
 from .resampling import ResizePhotographd as ResizePhotographd
+from .sequence_dropout import RandSequenceDropoutd as RandSequenceDropoutd
+from .sequences import stack_sequences as stack_sequences
 from .slices import DropSliceAxisd as DropSliceAxisd
 from .slices import OrientSlices as OrientSlices
 from .slices import OrientSlicesd as OrientSlicesd
@@ -49,4 +51,8 @@ from .windowing import Percentiles as Percentiles
 from .windowing import Window as Window
 from .windowing import Windowd as Windowd
 from .windowing import as_voi as as_voi
+from .windowing import channel_count as channel_count
+from .windowing import channel_counts as channel_counts
+from .windowing import first_window as first_window
 from .windowing import parse_window as parse_window
+from .windowing import windows_of as windows_of

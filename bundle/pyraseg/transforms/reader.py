@@ -13,7 +13,18 @@ import torch
 from monai.data import ImageReader, MetaTensor
 from monai.utils import SpaceKeys, ensure_tuple
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, as_rgb, fill_outside, read_photograph, require
+from bundle.pyraseg.core import (
+    ITK,
+    NIFTI,
+    PHOTOGRAPH,
+    PyrasegError,
+    SequencePaths,
+    as_rgb,
+    fill_outside,
+    read_photograph,
+    require,
+    tell,
+)
 from bundle.pyraseg.dicom import (
     LPS_TO_RAS,
     ChosenPath,
@@ -21,16 +32,18 @@ from bundle.pyraseg.dicom import (
     FoundFile,
     Geometry,
     Purpose,
-    apply_affine,
     as_file,
+    find_sequences,
     phase_of,
     plane_of,
     read_selection,
+    read_sequences,
     read_series,
     read_wanted,
 )
 from bundle.pyraseg.transforms.itk_formats import read_itk
 from bundle.pyraseg.transforms.nifti import read_nifti
+from bundle.pyraseg.transforms.sequences import geometry_of_meta, stack_sequences
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +62,10 @@ class MedicalImageReader(ImageReader):
     `find_inputs` found keep their complete headers there, so that what is written about them opens none again; MONAI's
     `LoadImage` hands them on where its `expanduser` is false.
 
+    A case of several `sequences` becomes (W, H, D, N), each a channel on the grid of the first, whose metadata it has:
+    see `stack_sequences`. It comes as `SequencePaths`, as `load_cases` and `find_inputs` make them, or as a folder that
+    holds this case alone.
+
     NIfTI, NRRD and MetaImage become (W, H, D), one slice or many, with `affine` in RAS mm and what `read_nifti` and
     `read_itk` found out; none of them has windows or polarity. PNG, JPEG and the like are read by `read_photograph` as
     gray (W, H) or RGB (W, H, 3), upright as viewers show them.
@@ -63,6 +80,8 @@ class MedicalImageReader(ImageReader):
             `read_series`.
         purpose: what images the model is for that they are read for; others are refused or told of. Of a volume in
             another format than DICOM only the plane is known. It also says what unit PET is read in.
+        sequences: what `read_sequences` takes; None: an image is one sequence.
+        allow_missing: sequences but the first may be missing, which is told.
         rgb: make every photograph RGB, gray ones too, and gray DICOM images of 8 bits (an ultrasound) as they are to
             be displayed; without it they keep one channel or three.
         label: read a label map: take nothing for padding.
@@ -77,35 +96,99 @@ class MedicalImageReader(ImageReader):
         series: Any = None,
         select: str | Mapping[str, Any] | None = None,
         purpose: Purpose | None = None,
+        sequences: Any = None,
+        allow_missing: bool = False,
         rgb: bool = False,
         label: bool = False,
         **unknown: Any,
     ) -> None:
         if unknown:  # a TypeError would make LoadImage build the reader without any argument
-            known = "series, select, purpose, rgb and label"
+            known = "series, select, purpose, sequences, allow_missing, rgb and label"
             raise PyrasegError(f"MedicalImageReader has no argument {', '.join(unknown)}; it has {known}.")
         self.series = read_wanted(series)
         self.select = read_selection(select)
         self.purpose = purpose or Purpose()
+        self.sequences = read_sequences(sequences)
+        self.allow_missing = allow_missing
         self.rgb = rgb
         self.label = label
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         return True
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path | FoundFile | ChosenPath]:
+    def read(
+        self, data: Sequence[PathLike] | PathLike, **kwargs: Any
+    ) -> list[Path | FoundFile | ChosenPath | SequencePaths]:
         """Return the paths alone: `LoadImage` tries other readers, in silence, when `read` raises."""
-        return [as_file(path) for path in ensure_tuple(data)]
+        return [path if isinstance(path, SequencePaths) else as_file(path) for path in ensure_tuple(data)]
 
     def get_data(
-        self, img: Sequence[Path | FoundFile | ChosenPath]
+        self, img: Sequence[Path | FoundFile | ChosenPath | SequencePaths]
     ) -> tuple[np.ndarray | torch.Tensor, dict[str, Any]]:
-        """Return the array, of DICOM as a tensor, and its metadata.
+        """Return the array, of DICOM and of several sequences as a tensor, and its metadata.
 
         Raises:
             PyrasegError: a path that does not exist, a file that cannot be read, values that are not finite inside the
-                image or anywhere in a label map, or a DICOM refusal.
+                image or anywhere in a label map, or a DICOM refusal; or sequences that are not those of the model, see
+                `stack_sequences`.
         """
+        if self.sequences:
+            return self._stacked(self._case(img))
+        if isinstance(img[0], SequencePaths):
+            raise PyrasegError(
+                f"The case {img[0]} has the sequences {', '.join(img[0].parts)}, and this model takes one image. Name "
+                "them with --sequences, or give one of them."
+            )
+        return self._read([path for path in img if not isinstance(path, SequencePaths)])
+
+    def _stacked(self, case: SequencePaths) -> tuple[torch.Tensor, dict[str, Any]]:
+        parts = {name: case.parts.get(name) for name in self.sequences}
+        lacking = [name for name, part in parts.items() if part is None]
+        if lacking and not self.allow_missing:
+            raise PyrasegError(
+                f"The case {case} lacks the sequence {', '.join(lacking)}. Add it, or train with --sequence_dropout."
+            )
+        if lacking:
+            tell(f"The case {case} lacks the sequence {', '.join(lacking)}: the model goes without it.")
+        first = next(iter(parts))
+        read = {name: part if part is None else self._sequence(part, name, first) for name, part in parts.items()}
+        names = {name: f"The sequence {name} of {case} ({_first_path(part)})" for name, part in parts.items()}
+        return stack_sequences(read, names)
+
+    def _case(self, img: Sequence[Any]) -> SequencePaths:
+        """Return what the sequences of a case are read from, those of a folder as they are found there."""
+        if isinstance(img[0], SequencePaths):
+            if other := [name for name in img[0].parts if name not in self.sequences]:
+                raise PyrasegError(
+                    f"The case {img[0]} has a sequence {other[0]}, and the model takes {', '.join(self.sequences)}."
+                )
+            if img[0].parts.get(next(iter(self.sequences))) is None:
+                raise PyrasegError(
+                    f"The case {img[0]} lacks the sequence {next(iter(self.sequences))}, whose grid the others are "
+                    "brought onto. Add it, or leave the case out."
+                )
+            return img[0]
+        if len(img) > 1 or not Path(img[0]).is_dir():
+            raise PyrasegError(
+                f"{img[0]} is one image, and the model takes the sequences {', '.join(self.sequences)} of a case. Give "
+                "the folder that holds them."
+            )
+        found = find_sequences(Path(img[0]), self.sequences, allow_missing=self.allow_missing)
+        if found.fault:
+            raise PyrasegError(f"{found.place} {found.fault}")
+        return SequencePaths(
+            {name: one if one is None or isinstance(one, Path) else one.found for name, one in found.parts.items()}
+        )
+
+    def _sequence(self, part: Any, name: str, first: str) -> tuple[Any, dict[str, Any]]:
+        """Return what is read of one sequence; the plane of the first alone has to be that of the model."""
+        paths = [as_file(path) for path in ([part] if isinstance(part, str | PathLike) else part)]
+        return self._read(paths, aside=() if name == first else ("plane",))
+
+    def _read(
+        self, img: Sequence[Path | FoundFile | ChosenPath], *, aside: Sequence[str] = ()
+    ) -> tuple[np.ndarray | torch.Tensor, dict[str, Any]]:
+        """Return what `get_data` does of one image; in what is `aside` it may be any."""
         path = Path(img[0])
         if not path.exists():
             raise PyrasegError(f"There is no image at {path}. Correct the path.")
@@ -113,7 +196,8 @@ class MedicalImageReader(ImageReader):
         if len(img) > 1 or path.is_dir() or not name.endswith(NIFTI + ITK + PHOTOGRAPH):
             pet_units = self.purpose.pet_units
             image = read_series(img, series=self.series, select=self.select, pet_units=pet_units)
-            self.purpose.require(path.parent if len(img) > 1 else path, **image.facts)
+            facts = {name: value for name, value in image.facts.items() if name not in aside}
+            self.purpose.require(path.parent if len(img) > 1 else path, **facts)
             array, meta = from_dicom(image, rgb=self.rgb)
             return torch.from_numpy(array), meta  # of an array, LoadImage would change the order in memory
         if name.endswith(PHOTOGRAPH):
@@ -134,7 +218,8 @@ class MedicalImageReader(ImageReader):
         if self.label:
             _require_finite(array, path)
             return array, meta
-        self.purpose.require(path, plane=plane_of(meta["affine"]) if meta.get("oriented", True) else "")
+        if "plane" not in aside:
+            self.purpose.require(path, plane=plane_of(meta["affine"]) if meta.get("oriented", True) else "")
         return _padded(array, meta, path)
 
 
@@ -219,9 +304,8 @@ def geometry_of(image: MetaTensor) -> Geometry | None:
     """
     if image.ndim != 4 or not image.meta.get("has_geometry", True):
         return None
-    affine = LPS_TO_RAS @ np.asarray(image.affine, float)
-    positions, thickness = (image.meta.get(name) for name in ("slice_positions", "slice_thickness"))
-    if positions is None:
-        positions = apply_affine(affine, np.arange(image.shape[3])[:, None] * (0, 0, 1))
-    thickness = None if thickness is None else float(thickness)
-    return Geometry.from_affine(affine, np.asarray(positions, float), slice_thickness=thickness)
+    return geometry_of_meta({**image.meta, "affine": image.affine}, image.shape[3])
+
+
+def _first_path(part: Any) -> str:
+    return "missing" if part is None else str(part if isinstance(part, str | PathLike) else part[0])

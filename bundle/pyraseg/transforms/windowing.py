@@ -12,7 +12,7 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint, valid_percentiles
-from bundle.pyraseg.dicom import VoiLut, VoiWindow, apply_voi_lut
+from bundle.pyraseg.dicom import VoiLut, VoiWindow, apply_voi_lut, read_sequences
 
 RADIOPAEDIA = "Murphy A et al., Windowing (CT), Radiopaedia.org, doi:10.53347/rID-52108"
 MEDSAM = "Ma J et al., Segment anything in medical images, Nat Commun 15:654 (2024), doi:10.1038/s41467-024-44824-z"
@@ -55,8 +55,15 @@ class Percentiles(NamedTuple):
 Window = VoiWindow | Percentiles | int  # an explicit window, percentiles, or the index of a header item
 
 
+#: What `windows` may be: an item, a list of them, or for each sequence one of these.
+Windows = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+
+
 class Windowd(MapTransform):
     """Map rescaled units through one or several windows to (n_windows, W, H[, D]), float32 in ``output_range``.
+
+    An image of several sequences, (N, W, H, D) as `stack_sequences` made it, goes through windows sequence by sequence:
+    (N * n_windows, W, H, D), or as many as each has of its own. A sequence that is missing is black.
 
     Windows follow PS3.3 C.11.2.1.2 and clip to their range. Where the metadata say ``inverted`` (MONOCHROME1 or
     Presentation LUT Shape INVERSE), the result is inverted, once: afterwards ``inverted`` is False and ``voi`` is gone.
@@ -68,11 +75,12 @@ class Windowd(MapTransform):
     ``original_affine``).
 
     Args:
-        keys: images to window, (1, W, H[, D]).
+        keys: images to window, (1, W, H[, D]), or (N, W, H, D) of N sequences.
         windows: one item or a list of them, one output channel each. An item is the name of a preset of ``PRESETS``;
             ``{"center": c, "width": w, "function": "LINEAR"}`` (``function`` may be left out);
             ``{"percentiles": [1, 99]}``, from the one percentile to the other of the whole image; or ``"header"``, the
-            first window of each slice's header (``"header:1"``: the second).
+            first window of each slice's header (``"header:1"``: the second). A mapping from the names of sequences to
+            such lists gives each its own.
         output_range: the values of black and white, before the inversion.
         allow_missing_keys: skip keys that are not in the data.
 
@@ -91,15 +99,15 @@ class Windowd(MapTransform):
         self,
         keys: KeysCollection,
         *,
-        windows: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+        windows: Windows | Mapping[str, Windows],
         output_range: tuple[float, float] = (0.0, 1.0),
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        items = [windows] if isinstance(windows, str | Mapping) else list(windows)
-        if not items:
-            raise PyrasegError("Windowd: windows is empty. Name at least one window, for example 'soft_tissue'.")
-        self.windows = tuple(parse_window(item) for item in items)
+        #: By the name of a sequence; "" stands for each.
+        self.by_sequence = {name: tuple(map(parse_window, own)) for name, own in windows_of(windows).items()}
+        #: All of them, in this order.
+        self.windows = tuple(window for own in self.by_sequence.values() for window in own)
         self.low, self.high = output_range
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
@@ -112,32 +120,68 @@ class Windowd(MapTransform):
         """Return the windowed image, or some of its slices; the argument and its metadata are left alone.
 
         Args:
-            image: (1, W, H[, D]).
+            image: (1, W, H[, D]), or (N, W, H, D) of N sequences.
             slices: of a volume, which are wanted, by their index; None: all. The windows are those of the whole image.
         """
         meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
         place = f" of {meta['filename_or_obj']}" if "filename_or_obj" in meta else ""
-        if image.ndim not in (3, 4) or image.shape[0] != 1:
+        others = list(meta.get("other_sequences", ()))
+        if image.ndim not in (3, 4) or image.shape[0] != 1 + len(others):
             what = "in color" if image.shape[0] == 3 else f"of {image.shape[0]} channels"
             raise PyrasegError(
                 f"The image{place} is {what} (shape {tuple(image.shape)}), and this model takes gray images, whose "
                 'values it windows. An image in color needs a model of photographs (image_kind "photograph"); `pyraseg '
                 "models` lists the included ones, and --model gives one to `pyraseg segment`."
             )
-        values = torch.as_tensor(image, dtype=torch.float32)[0].numpy()
+        names = list(meta.get("sequences", [""]))
+        if set(self.by_sequence) not in ({""}, set(names)):
+            raise PyrasegError(
+                f"Windowd: windows are given for the sequences {', '.join(self.by_sequence)}, and the image{place} has "
+                f"{', '.join(names)}. Name the same."
+            )
+        chosen = range(1 if image.ndim == 3 else image.shape[3]) if slices is None else slices
+        values = torch.as_tensor(image, dtype=torch.float32).numpy()
+        stacks = [np.atleast_3d(own) if slices is None else np.atleast_3d(own)[..., slices] for own in values]
+        windows = [self.by_sequence.get(name) or self.by_sequence[""] for name in names]
+        # Slice after slice in memory, as `resize_rasters` wants them.
+        out = np.empty((sum(map(len, windows)), *stacks[0].shape[::-1]), dtype=np.float32)
+        start = 0
+        of_each = [meta, *({**meta, "voi": (), "padding": 0, "inverted": False, **other} for other in others)]
+        for name, own, stack, its, shown in zip(names, windows, stacks, values, of_each, strict=True):
+            channels, start = out[start : start + len(own)], start + len(own)
+            if shown.get("missing", False):
+                channels[:] = self.low
+                continue
+            views = [
+                [items[index] for index in chosen] if len(items) > 1 else items
+                for items in self._views(own, its, shown, f"{place}, sequence {name}" if name else place)
+            ]
+            self._fill(channels, stack, views, inverted=bool(shown.get("inverted", False)))
+        shape = len(out), *values.shape[1:3], *stacks[0].shape[2 : values.ndim - 1]
+        windowed = torch.from_numpy(out.swapaxes(1, -1).reshape(shape))
+        if not isinstance(image, MetaTensor) or not get_track_meta():
+            return windowed
+        for used in ("voi", "padding", "other_sequences"):
+            meta.pop(used, None)
+        meta["inverted"] = False
+        return MetaTensor(windowed, meta=meta, applied_operations=image.applied_operations)
+
+    def _views(
+        self, windows: Sequence[Window], values: np.ndarray, meta: Mapping[str, Any], place: str
+    ) -> list[list[VoiWindow | VoiLut]]:
+        """Return for each window what shows the slices of an image (W, H[, D]): one item, or one for each slice."""
         padding = int(meta.get("padding", 0))
-        views = [
+        return [
             [window] if isinstance(window, VoiWindow)
             else [window.window(values, padding=padding)] if isinstance(window, Percentiles)
             else header_items(meta, window, values.shape, place)
-            for window in self.windows
+            for window in windows
         ]  # fmt: skip
-        stack = np.atleast_3d(values)
-        if slices is not None:
-            stack = stack[..., slices]
-            views = [items if len(items) == 1 else [items[index] for index in slices] for items in views]
-        # Slice after slice in memory, as `resize_rasters` wants them; some at a time, which need little room.
-        out = np.empty((len(views), *stack.shape[::-1]), dtype=np.float32)
+
+    def _fill(
+        self, out: np.ndarray, stack: np.ndarray, views: Sequence[list[VoiWindow | VoiLut]], *, inverted: bool
+    ) -> None:
+        """Show a stack (W, H, D) through each of some windows, (windows, D, H, W); some slices at a time."""
 
         def fill(start: int) -> None:
             slab = np.ascontiguousarray(stack[..., start : start + SLAB].T)
@@ -145,21 +189,72 @@ class Windowd(MapTransform):
                 own = items * len(slab) if len(items) == 1 else items[start : start + SLAB]
                 for shown, one, item in zip(channel, slab, own, strict=True):  # in turn, while it is in the cache
                     shown[:] = apply_voi_lut(one, item)
-                    if meta.get("inverted", False):
+                    if inverted:
                         np.subtract(1.0, shown, out=shown)
                     shown *= self.high - self.low
                     shown += self.low
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter
             list(pool.map(fill, range(0, stack.shape[2], SLAB)))
-        shape = len(views), *values.shape[:2], *stack.shape[2 : values.ndim]
-        windowed = torch.from_numpy(out.swapaxes(1, -1).reshape(shape))
-        if not isinstance(image, MetaTensor) or not get_track_meta():
-            return windowed
-        meta.pop("voi", None)
-        meta.pop("padding", None)
-        meta["inverted"] = False
-        return MetaTensor(windowed, meta=meta, applied_operations=image.applied_operations)
+
+
+def windows_of(windows: Windows | Mapping[str, Windows]) -> dict[str, list[str | Mapping[str, Any]]]:
+    """Return windows as lists by the names of the sequences; "" where all sequences have the same.
+
+    Raises:
+        PyrasegError: a list is empty.
+
+    >>> windows_of("brain"), windows_of({"t1": [{"percentiles": [1, 99]}], "ct": "brain"})
+    ({'': ['brain']}, {'t1': [{'percentiles': [1, 99]}], 'ct': ['brain']})
+    """
+    keys = {"center", "width", "function", "percentiles"}
+    named = isinstance(windows, Mapping) and not keys & windows.keys()
+    lists = {
+        name: [own] if isinstance(own, str | Mapping) else list(own)
+        for name, own in (windows if named else {"": windows}).items()
+    }
+    if not lists or not all(lists.values()):
+        raise PyrasegError("Windowd: windows is empty. Name at least one window, for example 'soft_tissue'.")
+    return lists
+
+
+def first_window(windows: Windows | Mapping[str, Windows]) -> str | Mapping[str, Any]:
+    """Return the first window of the first sequence."""
+    return next(iter(windows_of(windows).values()))[0]
+
+
+def channel_counts(windows: Windows | Mapping[str, Windows] | None, sequences: Any = None) -> list[int]:
+    """Return how many channels `Windowd` makes of each sequence of an image.
+
+    Args:
+        windows: as it takes them; None, of images in color: no channel.
+        sequences: what `read_sequences` takes.
+
+    Raises:
+        PyrasegError: windows are given by names that are not those of the sequences.
+
+    >>> channel_counts({"t1": ["brain"], "flair": ["brain", "stroke"]}, {"t1": "T1*", "flair": "*FLAIR*"})
+    [1, 2]
+    """
+    if windows is None:
+        return [0]
+    lists, names = windows_of(windows), list(read_sequences(sequences)) or [""]
+    if set(lists) not in ({""}, set(names)):
+        found = f"are {', '.join(names)}" if sequences else "none (sequences is null)"
+        raise PyrasegError(
+            f"windows are given for {', '.join(lists)}, and the sequences {found}. Name the same, or give one list of "
+            "windows."
+        )
+    return [len(lists.get(name) or lists[""]) for name in names]
+
+
+def channel_count(windows: Windows | Mapping[str, Windows] | None, sequences: Any = None) -> int:
+    """Return how many channels `Windowd` makes of an image, see `channel_counts`.
+
+    >>> channel_count(["brain", "stroke"]), channel_count(["brain", "stroke"], ["t1", "flair"])
+    (2, 4)
+    """
+    return sum(channel_counts(windows, sequences))
 
 
 def parse_window(item: str | Mapping[str, Any]) -> Window:

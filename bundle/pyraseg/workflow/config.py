@@ -248,6 +248,10 @@ def require_kind(parser: ConfigParser) -> None:
     if kind not in IMAGE_KINDS:
         hint = nearest_hint(str(kind), IMAGE_KINDS)
         raise PyrasegError(f"image_kind is {kind!r}; it is one of {', '.join(IMAGE_KINDS)}.{hint} Nothing was run.")
+    if kind != "volume" and parser.get("sequences") is not None:
+        raise PyrasegError(
+            f"sequences are volumes of a case, and image_kind is {kind!r}. Set sequences to null. Nothing was run."
+        )
     needed, foreign = IMAGE_KINDS[kind]
     for place in ("train#preprocessing#transforms", "preprocessing#transforms"):
         if place not in parser or not isinstance(parser[place], list):

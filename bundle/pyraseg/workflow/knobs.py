@@ -19,7 +19,7 @@ NUMBERS = {
     "background_fraction": (0, 1), "flip_prob": (0, 1), "dropout": (0, 1), "ema_decay": (0, 1), "overlap": (0, 1),
     "jaccard_threshold": (0, 1), "distill_weight": (0, 1), "lesion_overlap": (0, 1), "weight_decay": (0, math.inf),
     "surface_tolerance": (0, math.inf), "calibration_margin": (0, math.inf), "mask_threshold": (-math.inf, math.inf),
-    "unknown_value": (-math.inf, math.inf), "margin": (0, math.inf),
+    "unknown_value": (-math.inf, math.inf), "margin": (0, math.inf), "sequence_dropout": (0, 1),
 }  # fmt: skip
 POSITIVE = {"distill_temperature", "max_grad_norm", "learning_rate", "encoder_learning_rate"}
 #: One number, or three: along or about the axes of a volume in 3-D; and whether it may be 0.
@@ -31,9 +31,14 @@ SWITCHES = {
 #: Lists of whole numbers from 1 on.
 SIZES = {"slice_size", "photograph_size", "patch_size", "pool_sizes", "channels"}
 LISTS = {
-    "class_names", "overlap_order", "windows", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by",
+    "class_names", "overlap_order", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by",
     "uncertainty_rotations", "uncertainty_flips", "roi_size", "may_differ",
 }  # fmt: skip
+#: Lists, or values by the names of sequences, and what each takes.
+OF_SEQUENCES = {
+    "windows": "a list, such as ['soft_tissue','bone'], or one for each sequence",
+    "sequences": "a list of names, or by name what each is called, such as {'t1': 'T1*', 'flair': '*FLAIR*'}",
+}
 #: One name, or a list of names.
 NAMES = {"outputs", "modality", "body_part", "plane", "refuse"}
 #: Files and folders.
@@ -49,7 +54,7 @@ TEXTS = PATHS | {
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
-    "windows", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
+    "windows", "sequences", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
 }  # fmt: skip
 #: What is to be true of a value, in words, and whether it is.
 Rule = tuple[str, Callable[[Any], bool]]
@@ -133,6 +138,8 @@ def _rule(name: str) -> Rule | None:
         return "a list of whole numbers from 1 on, such as [160, 160]", _is_sizes
     if name in LISTS:
         return "a list, such as [1, 2] or ['a','b']", lambda value: isinstance(value, list | tuple)
+    if name in OF_SEQUENCES:
+        return OF_SEQUENCES[name], lambda value: isinstance(value, list | tuple | Mapping)
     if name in NAMES:
         return "a name or a list of names", lambda value: isinstance(value, str | list | tuple)
     if name == "phase":

@@ -11,12 +11,12 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.utils.module import locate
 
 from bundle.pyraseg.core import ModelSettings
-from bundle.pyraseg.dicom import listed
-from bundle.pyraseg.transforms import Percentiles, parse_window
+from bundle.pyraseg.dicom import listed, read_sequences
+from bundle.pyraseg.transforms import Percentiles, parse_window, windows_of
 from bundle.pyraseg.workflow.running import running_parser
 
 #: Keys of a config that are settings by themselves.
-KNOBS = ("class_names", "image_kind", "modality", "body_part", "plane", "pet_units")
+KNOBS = ("class_names", "image_kind", "modality", "body_part", "plane", "pet_units", "sequences", "sequence_dropout")
 #: Of these, what may be one name or several.
 SEVERAL = ("modality", "body_part", "plane")
 #: Where the chain of transforms stands that an image goes through, in a config of training or of inference.
@@ -37,9 +37,10 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
     """Return the settings of a config that belong to the weights of its network.
 
     They are read from what is run, not from knobs that may be used or not: the names of the classes, the kind of image,
-    what images they are for (see `Purpose`), the transforms of the image between reading and the network with their
-    arguments, the network with its own, and, where tiles of an image are shown, their size. Arguments that are left out
-    have their defaults. Windows are told by center and width, presets too.
+    what images they are for (see `Purpose`), the names of the sequences and how often one was taken out, the transforms
+    of the image between reading and the network with their arguments, the network with its own, and, where tiles of an
+    image are shown, their size. Arguments that are left out have their defaults. Windows are told by center and width,
+    presets too.
 
     Args:
         parser: of a merged config, of training or of inference.
@@ -78,9 +79,11 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
         if isinstance(several, list) and isinstance(values.get(f"{name}.mode"), list):
             values[f"{name}.mode"] = values[f"{name}.mode"][several.index("image")]
     values |= {name: listed(values[name]) for name in SEVERAL if values.get(name) is not None}
+    if values.get("sequences") is not None:  # what they are called differs from site to site
+        values["sequences"] = list(read_sequences(values["sequences"]))
     for name in [name for name in values if name.endswith(".windows")]:
-        given = values[name] if isinstance(values[name], list) else [values[name]]
-        values[name] = [_window(item) for item in given]
+        shown = {own: [_window(item) for item in items] for own, items in windows_of(values[name]).items()}
+        values[name] = shown.get("", shown)
     return ModelSettings(values, options, tuple(may_differ))
 
 

@@ -89,6 +89,8 @@ def propose(
         settings["modality"] = Setting(modalities, "that of the training images")
     if parser["windows"] is not None:
         settings["windows"] = propose_windows(training)
+    if parser.get("sequences") is not None:
+        notes.append("only the first of the `sequences` was measured: choose the `windows` of the others yourself.")
     settings |= grid
     if any(len(case.counts) > 1 for case in training):
         settings["background_fraction"] = propose_background_fraction(training)

@@ -142,7 +142,8 @@ class _Cases(Dataset):
 def load_upright(load: Callable[[dict], dict], item: Mapping[str, str]) -> tuple[MetaTensor, MetaTensor]:
     """Return image and label of a case, its slices turned the way a radiologist sees them; photographs lie that way."""
     loaded = load(dict(item))
-    return OrientSlices()(loaded["image"]), OrientSlices()(loaded["label"])
+    image = loaded["image"][:1] if "sequences" in loaded["image"].meta else loaded["image"]
+    return OrientSlices()(image), OrientSlices()(loaded["label"])
 
 
 def measure(

@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle.pyraseg.core import hold, release, write_csv
 from bundle.pyraseg.inference.writers.ejection import EjectionFractions
-from bundle.pyraseg.inference.writing import ORIGIN
+from bundle.pyraseg.inference.writing import MISSING, ORIGIN
 
 #: What holds the folder of a table.
 WORK = "segmentation"
@@ -35,7 +35,8 @@ class Measured(Protocol):
 class VolumeTable:
     """Write `volumes.csv`: for every input and class the voxels and the volume in ml, zeros included.
 
-    UID, number, description and modality of a DICOM series, and the phase, stand behind them. A volume is empty where
+    UID, number, description and modality of a DICOM series, and the phase, stand behind them, of several sequences
+    those of the first, and then `missing_sequences`, the names of those that the input lacked. A volume is empty where
     the input has no patient position or a single DICOM slice. The table of a run replaces that of the run before; it is
     whole after every input.
 
@@ -77,13 +78,17 @@ class VolumeTable:
 
     def __call__(self, found: Measured) -> list[Path]:
         self.rows[found.name] = self.measure(found)
-        write_csv(self.path, (*FIELDS, *ORIGIN), (row for rows in self.rows.values() for row in rows))
+        rows = [row for rows in self.rows.values() for row in rows]
+        several = [MISSING] if any(MISSING in row for row in rows) else []
+        write_csv(self.path, (*FIELDS, *ORIGIN, *several), rows)
         return [self.path, *(self.ejection(found) if self.ejection is not None else [])]
 
     def measure(self, found: Measured) -> list[dict[str, object]]:
         """Return the rows of one input, one for each class but the background."""
         voxels, volumes = found.voxels.sum(axis=0), found.volumes
         origin = {name: found.origin.get(name, "") for name in ORIGIN}
+        if MISSING in found.origin:
+            origin[MISSING] = found.origin[MISSING]
         rows = []
         for value, name in list(enumerate(self.class_names))[1:]:
             volume = "" if volumes is None else f"{volumes[value] / 1000:.4f}"
