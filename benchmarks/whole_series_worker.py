@@ -80,7 +80,7 @@ def runtime(settings: dict[str, Any]) -> dict[str, Callable[[], float]]:
 
     module = "bundle.pyraseg.runtime"
     segment, model = import_module(f"{module}.images").segment, import_module(f"{module}.model").Model
-    write = import_module(f"{module}.writers").nifti_writer()
+    writer = import_module(f"{module}.writers").nifti_writer
     try:
         find = import_module(f"{module}.find").find_inputs
     except ModuleNotFoundError:  # where it was before
@@ -89,6 +89,7 @@ def runtime(settings: dict[str, Any]) -> dict[str, Callable[[], float]]:
         import_module("bundle.pyraseg.core").keep_memory()  # as the program does
     logging.disable(logging.WARNING)
     path = model(settings["onnx"], threads=settings["threads"])
+    write = writer(path.structures) if hasattr(path, "structures") else writer()  # which knew classes alone
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = settings["threads"], 1
     network = settings["onnx"].removesuffix(".onnx") + ".network.onnx"

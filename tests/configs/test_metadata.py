@@ -19,7 +19,7 @@ from tests.helpers.configs import PROGRAMS, merged, paths
 ROOT = Path(__file__).resolve().parents[2]
 #: Tasks whose metadata are an overlay on the bundle's, as their configs are on its configs.
 #: Arguments that came after some of the included weights, and what these were trained with.
-NEWER = {"network.decoder_stride": 4, "network.patch_stem": False}
+NEWER = {"network.decoder_stride": 4, "network.patch_stem": False, "regions": None}
 TASKS = sorted(path.name.removesuffix("_metadata.json") for path in (ROOT / "configs").glob("*_metadata.json"))
 
 

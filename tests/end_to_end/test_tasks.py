@@ -56,6 +56,14 @@ TASKS = {
         " (no patients are named): 7 training, 1 validation, 2 test",
         ("anterior", "posterior"),
     ),
+    "hippocampus_3d": Task(
+        "mr_hippocampus",
+        10,
+        ("--patch_size", "[24,32,24]", "--channels", "[4,8,16]"),
+        ("--patch_size", "[24,32,24]", "--channels", "[4,8,16]"),
+        " (no patients are named): 7 training, 1 validation, 2 test",
+        ("anterior", "posterior"),
+    ),
     "retina": Task(
         "retina_vessels",
         20,

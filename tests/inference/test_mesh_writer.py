@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from bundle.pyraseg.inference.writers.mesh import MeshWriter, mesh_names
+from bundle.pyraseg.core import names_in_files
+from bundle.pyraseg.inference.writers.mesh import MeshWriter
 from tests.helpers.segmented_series import NAMES, Case
 
 
@@ -44,7 +45,7 @@ def test_mesh(case: Case, suffix: str) -> None:
 )
 def test_each_class_of_each_input_has_a_mesh_of_its_own(names):
     """Inputs may be called as another's name with the begin of a class."""
-    found = mesh_names(names)
+    found = names_in_files(names)
     inputs = ["a", "a_left", "a_1", "a_1-left", *(f"a_{name}" for name in found)]
     meshes = [f"{stem}_{name}".casefold() for stem in inputs for name in found]
     assert len(set(meshes)) == len(meshes)
@@ -52,4 +53,4 @@ def test_each_class_of_each_input_has_a_mesh_of_its_own(names):
 
 
 def test_a_class_keeps_its_name_where_it_can():
-    assert mesh_names(["left kidney", "right kidney", "liver"]) == ["left_kidney", "right_kidney", "liver"]
+    assert names_in_files(["left kidney", "right kidney", "liver"]) == ["left_kidney", "right_kidney", "liver"]

@@ -13,7 +13,7 @@ from torch import nn
 
 from bundle.pyraseg.core import PyrasegError, mendable
 from bundle.pyraseg.inference import TileInferer, VolumeSlabInferer
-from bundle.pyraseg.transforms import InvertArgmaxd, OrientVolumesd, RequireFinited, ResampleVolumesd
+from bundle.pyraseg.transforms import InvertArgmaxd, InvertRegionsd, OrientVolumesd, RequireFinited, ResampleVolumesd
 from tests.inference.test_slabs import DIRECTIONS
 
 PATCH = (24, 16, 20)
@@ -79,6 +79,27 @@ def test_slabs_give_the_labels_of_the_whole(directions: np.ndarray, shape: tuple
     torch.testing.assert_close(found.affine, image.affine)
     different = found.as_tensor() != expected
     assert (margin[different] < 1e-4).all() and different.float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("directions", [DIRECTIONS["oblique"], DIRECTIONS["sagittal"]])
+@torch.no_grad()
+def test_slabs_give_the_regions_of_the_whole(directions: np.ndarray) -> None:
+    image, chain, network = volume(directions, (41, 37, 17)), chain_of(), Convolutions()
+    batch = list_data_collate([chain({"image": image})])["image"]
+    tiles = TileInferer(patch_size=PATCH, overlap=0.5)
+    logits = tiles(batch, network)[0]
+    sigmoid = Activationsd("pred", sigmoid=True)
+    invert = Invertd("pred", chain, "image", nearest_interp=False)
+    whole = Compose([sigmoid, invert])({"image": batch[0], "pred": MetaTensor(logits.as_tensor())})["pred"].as_tensor()
+    regions = {name: ["x"] for name in "abcd"}
+    to_regions = InvertRegionsd("pred", transform=chain, orig_keys="image", regions=regions)
+    inferer = VolumeSlabInferer(tiles, postprocessing=Compose([RequireFinited("pred"), sigmoid, to_regions]), classes=4)
+    (found,) = decollate_batch(inferer(batch, network))
+    assert inferer.rest.transforms == () and found.dtype == torch.uint8 and len(found.unique()) > 4
+    torch.testing.assert_close(found.affine, image.affine)
+    for place, probability in enumerate(whole):
+        different = (found.as_tensor()[0] >> place & 1) != (probability > 0.5)
+        assert ((probability[different] - 0.5).abs() < 1e-4).all() and different.float().mean() < 1e-3
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from bundle.pyraseg.commands.options import add_configs, split_options
 from bundle.pyraseg.commands.places import config_files, shipped
 from bundle.pyraseg.commands.run import trained_model
 from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
-from bundle.pyraseg.workflow import merge_files, read_config, verbatim
+from bundle.pyraseg.workflow import merge_files, read_config, regions_of, verbatim
 
 
 def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -72,13 +72,14 @@ def main(argv: list[str] | None = None) -> None:
     data = data_of(options.run)
     settings, remedy = (config.get_parsed_content(name) for name in ("settings", "remedy"))
     network = load_model(config.get_parsed_content("network_def"), weights, settings=settings, remedy=remedy)
-    class_names = config["class_names"]
+    class_names, regions = config["class_names"], regions_of(config)
     decision = Decision(read_temperature(weights) or 1.0, options.threshold)
     parts = Parts(
         network,
         config.get_parsed_content("network_def#in_channels"),
         len(class_names),
         *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing", "image_kind")),
+        regions=len(regions or ()),
     )
     properties = {
         "name": about["name"],
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         "data_source": about["data_source"],
         "license": options.license or metadata("pyraseg")["License-Expression"],
         "class_names": json.dumps(class_names),
+        **({} if regions is None else {"regions": json.dumps(regions)}),
         "settings": json.dumps(settings.values),
         "terminology": json.dumps(config["terminology"]),
         "algorithm": config["algorithm"]["name"],

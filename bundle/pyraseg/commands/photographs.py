@@ -14,7 +14,7 @@ from bundle.pyraseg.commands.places import home
 from bundle.pyraseg.core import PyrasegError, freeing, protect, protecting_inputs, require_writable
 from bundle.pyraseg.figures import compose, write_overlay
 from bundle.pyraseg.inference import Tally, VolumeTable, count_values, write_outputs
-from bundle.pyraseg.runtime import Labels, Model, segment, write_png
+from bundle.pyraseg.runtime import Labels, Model, png_writer, segment
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Photograph:
         name: of the input.
         stem: path of what is written about it, without a suffix.
         pixels: RGB, (rows, columns, 3) uint8.
-        labels: class indices, (rows, columns) uint8.
+        labels: label values, (rows, columns) uint8, see `Model.structures`.
         origin: of the DICOM series: a photograph is none.
         volumes: nobody knows how large a pixel is.
     """
@@ -58,13 +58,15 @@ def segment_photographs(model: Model, items: Sequence[dict[str, Any]], target: P
     # MONAI's workflow does the same, with the same file.
     logging.config.fileConfig(home() / "configs" / "logging.conf", disable_existing_loggers=False)
     require_writable([target])
-    tally, table = Tally(items), VolumeTable(output_dir=target, class_names=model.class_names)
+    tally, table = Tally(items), VolumeTable(output_dir=target, class_names=model.class_names, regions=model.regions)
+    write_png = png_writer(model.structures)
 
     def labels(found: Photograph) -> list[Path]:
-        return [write_png(Labels(iter([found.labels]), (1, *found.labels.shape)), found.stem)]
+        return write_png(Labels(iter([found.labels]), (1, *found.labels.shape)), found.stem)
 
     def overlay(found: Photograph) -> list[Path]:
-        picture = compose([(found.pixels, [found.labels], found.labels.shape[::-1])], model.class_names)
+        shown = model.structures.uppermost[found.labels]
+        picture = compose([(found.pixels, [shown], shown.shape[::-1])], model.structures.names)
         return [write_overlay(picture, found.stem)]
 
     writers = {"labels": labels, "overlay": overlay, "volumes": table}

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.options import add_configs, split_options
 from bundle.pyraseg.commands.places import config_files
-from bundle.pyraseg.core import PyrasegError, protect, replacing, require_writable
-from bundle.pyraseg.workflow import override, read_config, verbatim
+from bundle.pyraseg.core import PyrasegError, Structures, protect, replacing, require_writable
+from bundle.pyraseg.workflow import override, read_config, regions_of, verbatim
 
 if TYPE_CHECKING:
     import onnx
@@ -132,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         inference = read_config(options.inference or inference_configs(files))
         override(inference, {key: value for key, value in settings.items() if key in inference})
 
+    structures = Structures(config["class_names"], regions_of(config))
     cases = config.get_parsed_content("cases")
     images = training_images(cases["training"], config.get_parsed_content("train#preprocessing"), options.images)
     require_content(images)
@@ -156,7 +157,8 @@ def main(argv: list[str] | None = None) -> None:
             (network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")),
             config.get_parsed_content("validate#inferer"),
             config.get_parsed_content("validate#postprocessing"),
-            config["class_names"],
+            structures.names,
+            overlapping=structures.overlapping,
         )
         if not verdict.passed and not quantized.costs:
             quantized = quantize(network_file, images, judged, measure=True, progress=bar)

@@ -33,6 +33,7 @@ from .files import write_text as write_text
 from .formats import ITK as ITK
 from .formats import NIFTI as NIFTI
 from .formats import PHOTOGRAPH as PHOTOGRAPH
+from .formats import names_in_files as names_in_files
 from .formats import without_suffix as without_suffix
 from .holding import at_failure as at_failure
 from .holding import freeing as freeing
@@ -60,6 +61,11 @@ from .sequences import SequencePaths as SequencePaths
 from .sequences import first_image as first_image
 from .sequences import image_files as image_files
 from .settings import ModelSettings as ModelSettings
+from .structures import MOST_REGIONS as MOST_REGIONS
+from .structures import THRESHOLD as THRESHOLD
+from .structures import Structures as Structures
+from .structures import region_values as region_values
+from .structures import values_of as values_of
 from .tasks import DEFAULT_TASK as DEFAULT_TASK
 from .tasks import PROGRAMS as PROGRAMS
 from .tasks import config_option as config_option

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import Compose, Invertd, LoadImaged
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from torch import Tensor, nn
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, region_values
 from bundle.pyraseg.deployment.path import LOGITS
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.dicom import VoiWindow
@@ -132,16 +132,25 @@ class Reference:
         network: in evaluation mode, on the CPU.
         preprocessing, inferer, postprocessing: of the config.
         decision: how probabilities become classes.
+        sigmoid: the channels are regions, which overlap.
     """
 
     def __init__(
-        self, network: nn.Module, preprocessing: Compose, inferer: Inferer, postprocessing: Compose, decision: Decision
+        self,
+        network: nn.Module,
+        preprocessing: Compose,
+        inferer: Inferer,
+        postprocessing: Compose,
+        decision: Decision,
+        *,
+        sigmoid: bool = False,
     ) -> None:
         self.network = network
         self.preprocessing = Compose([t for t in preprocessing.transforms if not isinstance(t, LoadImaged)])
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.decision = decision
+        self.sigmoid = sigmoid
         self.invert = Invertd("pred", preprocessing, "image", nearest_interp=False)
 
     @torch.no_grad()
@@ -149,8 +158,8 @@ class Reference:
         prepared = self.preprocessing(dict(item))
         logits = self.inferer(prepared["image"][None], self.network)[0]
         raw = torch.as_tensor(logits).as_subclass(Tensor)
-        softmax = {"image": prepared["image"], "pred": MetaTensor(raw.softmax(0))}
-        probabilities = self.invert(softmax)["pred"].as_tensor()
+        activated = {"image": prepared["image"], "pred": MetaTensor(raw.sigmoid() if self.sigmoid else raw.softmax(0))}
+        probabilities = self.invert(activated)["pred"].as_tensor()
         if self.decision.temperature != 1:
             probabilities = soften(probabilities, self.decision.temperature, dim=0)
         if self.decision.threshold is None:
@@ -227,7 +236,12 @@ class _Pair(NamedTuple):
 
 
 def compare_network(
-    model: onnx.ModelProto, network: nn.Module, channels: int, sizes: Sequence[tuple[int, ...]] = SIZES
+    model: onnx.ModelProto,
+    network: nn.Module,
+    channels: int,
+    sizes: Sequence[tuple[int, ...]] = SIZES,
+    *,
+    sigmoid: bool = False,
 ) -> Agreement:
     """Compare the graph of a network with the network, on images (B, channels, *size) of several sizes and batches."""
     run, random = _open(model), np.random.default_rng(0)
@@ -238,9 +252,18 @@ def compare_network(
         with torch.no_grad():
             expected = network(torch.from_numpy(image)).numpy()
         (found,) = _run(run, ["logits"], {"image": image}, size)
-        mine, theirs = (Outcome(logits, softmax(logits, axis=1), logits.argmax(1)) for logits in (found, expected))
+        mine, theirs = (_decided(logits, sigmoid=sigmoid) for logits in (found, expected))
         pairs.append(_Pair(size, mine, theirs))
     return _worst(pairs)
+
+
+def _decided(logits: np.ndarray, *, sigmoid: bool) -> Outcome:
+    """Return what logits mean: classes, or label values of regions."""
+    if not sigmoid:
+        return Outcome(logits, softmax(logits, axis=1), logits.argmax(1))
+    probabilities = expit(logits)
+    values = region_values(probabilities.swapaxes(0, 1), np.zeros(logits[:, 0].shape, np.uint8))
+    return Outcome(logits, probabilities, values)
 
 
 def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[Example]) -> Agreement:

@@ -28,7 +28,7 @@ from bundle.pyraseg.deployment.agreement import (
 from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_network, before_network
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
 from bundle.pyraseg.deployment.volume_recipe import read_volume_recipe, sees_volumes
-from bundle.pyraseg.runtime import FORMAT, PATH, TILES
+from bundle.pyraseg.runtime import FORMAT, PATH, REGION_FORMAT, TILES
 
 OPSET = 20
 #: Names of the axes of an image, or of a volume, and the sides that a network is traced at: no two the same, no
@@ -134,7 +134,10 @@ def describe(model: ir.Model, properties: Mapping[str, str]) -> ir.Model:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Hold the components of an inference config that a graph is made of; the network has its trained weights."""
+    """Hold the components of an inference config that a graph is made of; the network has its trained weights.
+
+    `classes` counts the background, too; `regions` is how many regions there are in their place, 0 of none.
+    """
 
     network: nn.Module
     channels: int
@@ -143,6 +146,7 @@ class Parts:
     inferer: Inferer
     postprocessing: Compose
     image_kind: str
+    regions: int = 0
 
 
 def export(
@@ -170,9 +174,11 @@ def export(
         PyrasegError: the config does something that a graph cannot hold, or a graph does not compute the same as
             PyTorch; nothing was written.
     """
-    require_decision(decision, parts.classes)
+    require_decision(decision, parts.classes, regions=parts.regions)
     network = parts.network.eval()
     steps = (parts.preprocessing, parts.inferer, parts.postprocessing)
+    sigmoid = parts.regions > 0
+    properties = {**properties, "pyraseg_format": REGION_FORMAT if parts.regions else FORMAT}
     about = {**properties, "content": "network"}
     if sees_volumes(parts.inferer):
         if decision.threshold is not None:
@@ -180,23 +186,24 @@ def export(
         volume_recipe = None if path_file is None else read_volume_recipe(*steps)
         model = network_model(network, parts.channels, axes=3)
         files = {network_file: _described(model, about)}
-        agreements = {network_file: compare_network(files[network_file], network, parts.channels, VOLUME_SIZES)}
+        found = compare_network(files[network_file], network, parts.channels, VOLUME_SIZES, sigmoid=sigmoid)
+        agreements = {network_file: found}
         if volume_recipe is not None and path_file is not None:
             told = {"recipe": volume_recipe.text, "temperature": "1.0", "threshold": ""}
             files[path_file] = _described(model, {**properties, **told, "content": TILES})
             agreements[path_file] = compare_network(
-                files[path_file], network, parts.channels, [volume_recipe.patch_size]
+                files[path_file], network, parts.channels, [volume_recipe.patch_size], sigmoid=sigmoid
             )
         return _written(files, agreements)
     recipe = None if path_file is None else read_recipe(*steps, parts.image_kind)
     model = network_model(network, parts.channels)
     files = {network_file: _described(model, about)}
-    agreements = {network_file: compare_network(files[network_file], network, parts.channels, SIZES)}
+    agreements = {network_file: compare_network(files[network_file], network, parts.channels, SIZES, sigmoid=sigmoid)}
     if recipe is not None and path_file is not None:
         whole = path_model(model, recipe, decision)
         told = recipe_properties(recipe, decision)
         files[path_file] = _described(whole, {**properties, **told, "content": PATH})
-        reference = Reference(network, *steps, decision)
+        reference = Reference(network, *steps, decision, sigmoid=sigmoid)
         agreements[path_file] = compare_path(files[path_file], reference, examples(recipe))
     return _written(files, agreements)
 
@@ -212,7 +219,7 @@ def _written(files: dict[Path, onnx.ModelProto], agreements: dict[Path, Agreemen
 
 
 def _described(model: ir.Model, properties: Mapping[str, str]) -> onnx.ModelProto:
-    return ir.to_proto(describe(model, {**properties, "pyraseg_format": FORMAT}))
+    return ir.to_proto(describe(model, properties))
 
 
 def recipe_properties(recipe: Recipe, decision: Decision) -> dict[str, str]:
@@ -227,14 +234,16 @@ def recipe_properties(recipe: Recipe, decision: Decision) -> dict[str, str]:
     }
 
 
-def require_decision(decision: Decision, classes: int) -> None:
-    """Refuse a threshold or a temperature that means nothing for a number of classes.
+def require_decision(decision: Decision, classes: int, *, regions: int = 0) -> None:
+    """Refuse a threshold or a temperature that means nothing for a number of classes, or for regions.
 
     Raises:
         PyrasegError: it means nothing.
     """
     if decision.temperature <= 0:
         raise PyrasegError(f"The temperature must be above 0, not {decision.temperature:g}.")
+    if regions and decision != Decision():
+        raise PyrasegError("Regions have no temperature, and a voxel lies in those above 0.5: leave the threshold out.")
     if decision.threshold is None:
         return
     if classes != 2:

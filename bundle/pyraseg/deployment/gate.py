@@ -63,6 +63,8 @@ def judge(
     inferer: Inferer,
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]],
     class_names: Sequence[str],
+    *,
+    overlapping: bool = False,
 ) -> Verdict:
     """Segment every case with a network and with its faster form, and compare.
 
@@ -71,7 +73,8 @@ def judge(
         networks: both, image (B, C, W, H) -> logits (B, classes, W, H).
         inferer: of that config.
         postprocessing: of that config, {"image", "label_before", "pred": logits} -> "pred" and "truth", class indices.
-        class_names: names of all classes, background first.
+        class_names: names of all classes, background first; or of the background and all regions.
+        overlapping: they are regions, and the labels values of them, see `core.Structures`.
     """
     counts: tuple[list, list] = ([], [])
     equal = pixels = 0
@@ -81,7 +84,8 @@ def judge(
             with torch.no_grad():
                 logits = inferer(case["image"][None], network)[0]
             result = postprocessing({**case, "pred": logits})
-            of_one.append(count_overlap(result["pred"], result["truth"], len(class_names)))
+            pair = result["pred"], result["truth"]
+            of_one.append(count_overlap(*pair, len(class_names), overlapping=overlapping))
             found.append(torch.as_tensor(result["pred"]))
         equal += int((found[0] == found[1]).sum())
         pixels += found[0].numel()

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from bundle.pyraseg.core import THRESHOLD
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.dicom import VoiWindow
 from bundle.pyraseg.runtime import NO_CLASS
@@ -148,9 +149,9 @@ def after_network(
     """Return what the bundle makes of logits, in its order: probabilities are resized, then softened, then judged.
 
     Returns:
-        The classes (batch, height, width) uint8, `NO_CLASS` where the network's output is not finite, their
-        probabilities (batch, classes, height, width), and the logits, (batch, classes, columns, rows), averaged over
-        the mirror images.
+        The classes, or label values of regions, (batch, height, width) uint8, `NO_CLASS` where the network's output is
+        not finite, their probabilities (batch, classes, height, width), and the logits, (batch, classes, columns,
+        rows), averaged over the mirror images.
     """
     if recipe.tta_flips:
         images = 1 + len(recipe.tta_flips)
@@ -161,7 +162,11 @@ def after_network(
             op.flip(part, [a + 2 for a in axes]) for part, axes in zip(parts[1:], recipe.tta_flips, strict=True)
         ]
         logits = op.Div(op.Sum(parts[0], *mirrored), float(images))
-    probabilities = op.Transpose(op.Softmax(logits, axis=1), perm=[0, 1, 3, 2])
+    if recipe.regions:  # 0 times what is infinite is no number, and the sigmoid of that would be 0 or 1
+        activated = op.Add(op.Sigmoid(logits), op.ReduceSum(op.Mul(logits, 0.0), [1], keepdims=1))
+    else:
+        activated = op.Softmax(logits, axis=1)
+    probabilities = op.Transpose(activated, perm=[0, 1, 3, 2])
     height, width = _sides(op, recipe, inputs)
     size = op.shape(op.Shape(probabilities, start=0, end=2), height, width)
     mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
@@ -169,7 +174,11 @@ def after_network(
     if decision.temperature != 1:  # as `soften` does
         powers = op.Pow(probabilities, float(1 / decision.temperature))
         probabilities = op.Div(powers, op.ReduceSum(powers, [1], keepdims=1))
-    if decision.threshold is None:
+    if recipe.regions:  # as `region_values` does
+        bits = np.reshape(np.array([1 << place for place in range(recipe.regions)], np.float32), (1, -1, 1, 1))
+        above = op.to(op.Greater(probabilities, THRESHOLD), ir.DataType.FLOAT)
+        classes = op.ReduceSum(op.Mul(above, bits), [1], keepdims=0)
+    elif decision.threshold is None:
         classes = op.ArgMax(probabilities, axis=1, keepdims=0)
     else:
         classes = op.Greater(op.Gather(probabilities, np.int64(1), axis=1), float(decision.threshold))

@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from scipy.special import expit
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, region_values
 from bundle.pyraseg.runtime import open_session
 
 #: Operators with weights: each, with the activation behind it, is a layer that may stay in float.
@@ -117,28 +118,36 @@ def quantize(
         measure: measure what each layer costs even where all of them may be int8.
         progress: goes through the layers while they are measured, with a bar for example.
     """
-    expected = classes(onnx.load(network_file), shown)
+    network = onnx.load(network_file)
+    regions = any(item.key == "regions" for item in network.metadata_props)  # as `pyraseg export` writes
+    expected = classes(network, shown, regions=regions)
     with tempfile.TemporaryDirectory(prefix="pyraseg_int8_") as folder:
         quantizer = Quantizer(network_file, images, Path(folder))
         model = quantizer()
-        agreement = _agreement(model, shown, expected)
+        agreement = _agreement(model, shown, expected, regions=regions)
         if agreement >= enough and not measure:
             return Quantized(model, agreement, (), {})
-        alone = {layer: _agreement(quantizer(only=layer), shown, expected) for layer in progress(quantizer.layers)}
+        alone = {
+            layer: _agreement(quantizer(only=layer), shown, expected, regions=regions)
+            for layer in progress(quantizer.layers)
+        }
         costs = {layer: 1 - alone[layer] for layer in sorted(alone, key=alone.__getitem__)}
         in_float: list[str] = []
         while agreement < enough and len(in_float) < len(costs) // 2:
             in_float = list(costs)[: max(1, 2 * len(in_float))]
             model = quantizer(in_float=in_float)
-            agreement = _agreement(model, shown, expected)
+            agreement = _agreement(model, shown, expected, regions=regions)
     return Quantized(model, agreement, tuple(in_float), costs)
 
 
-def classes(model: onnx.ModelProto, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the classes that a network sees in each image, (1, W, H)."""
+def classes(model: onnx.ModelProto, images: Sequence[np.ndarray], *, regions: bool = False) -> list[np.ndarray]:
+    """Return the classes that a network sees in each image, (1, W, H), or the label values of its regions."""
     run = open_session(model.SerializeToString(), threads=1, remedy="Quantize it anew.")
     (name,) = (item.name for item in run.get_inputs())
-    return [run.run(None, {name: image})[0].argmax(1) for image in images]
+    logits = (run.run(None, {name: image})[0] for image in images)
+    if not regions:
+        return [found.argmax(1) for found in logits]
+    return [region_values(expit(found).swapaxes(0, 1), np.zeros(found[:, 0].shape, np.uint8)) for found in logits]
 
 
 def require_content(images: Sequence[np.ndarray]) -> None:
@@ -153,8 +162,11 @@ def require_content(images: Sequence[np.ndarray]) -> None:
         )
 
 
-def _agreement(model: onnx.ModelProto, images: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    equal = [found == wanted for found, wanted in zip(classes(model, images), expected, strict=True)]
+def _agreement(
+    model: onnx.ModelProto, images: Sequence[np.ndarray], expected: Sequence[np.ndarray], *, regions: bool
+) -> float:
+    pairs = zip(classes(model, images, regions=regions), expected, strict=True)
+    equal = [found == wanted for found, wanted in pairs]
     return sum(int(each.sum()) for each in equal) / sum(each.size for each in equal)
 
 

@@ -13,6 +13,7 @@ from bundle.pyraseg.inference import FlipInferer, FrugalInferer
 from bundle.pyraseg.transforms import (
     DropSliceAxisd,
     InvertArgmaxd,
+    InvertRegionsd,
     KeepOriginald,
     OrientSlicesd,
     Percentiles,
@@ -63,6 +64,7 @@ class Recipe:
         size: (columns, rows) that the network sees, of a projection or a photograph.
         mean, std: of each color, on the scale of bytes; of a photograph.
         tta_flips: for each mirror image that is averaged over, the axes it mirrors: 0 along a row, 1 along a column.
+        regions: how many regions the network finds, which overlap; 0 where it finds classes.
     """
 
     image_kind: str
@@ -74,6 +76,7 @@ class Recipe:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     tta_flips: tuple[tuple[int, ...], ...] = ()
+    regions: int = 0
 
     @property
     def slices(self) -> int:
@@ -116,7 +119,11 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
             f"The preprocessing {found} cannot be put into a graph. That of a {image_kind} can: {known}. Export the "
             "network alone (--network-only), or bring the config into this form."
         )
-    return Recipe(image_kind, tta_flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
+    found = [len(step.regions) for step in postprocessing.transforms if isinstance(step, InvertRegionsd)]
+    regions = found[0] if found else 0
+    return Recipe(
+        image_kind, tta_flips=_flips(inferer), regions=regions, **_numbers({type(step): step for step in steps})
+    )
 
 
 def _sequences(step: object) -> list[str]:

@@ -2,7 +2,7 @@
 """Whether a probability of 0.8 is right in 8 of 10 voxels, and the temperature that makes it so."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, Structures
 from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.evaluation.surfaces import spacing_of
 from bundle.pyraseg.transforms import UNKNOWN, geometry_of, read_temperature, soften, write_temperature
@@ -130,18 +130,28 @@ class BoundaryCalibration:
         margin: mm around the true and the predicted boundary of a class in which its voxels count; pixels without a
             patient position.
         model_file: weights that gave them; a temperature that was fitted to these is read beside them.
+        regions: the classes of each region where these are predicted, see `core.Structures`; they take the place of the
+            classes. They have no temperature.
     """
 
-    def __init__(self, class_names: Sequence[str], *, margin: float, model_file: str | Path | None = None) -> None:
-        self.class_names = list(class_names)
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        margin: float,
+        model_file: str | Path | None = None,
+        regions: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.structures = Structures(class_names, regions)
         self.margin = margin
         self.model_file = model_file
 
     def start(self) -> None:
         """Forget all cases, and read the temperature: the first thing to call, when the weights are there."""
-        self.temperature = None if self.model_file is None else read_temperature(self.model_file)
+        weights = None if self.structures.overlapping else self.model_file
+        self.temperature = None if weights is None else read_temperature(weights)
         versions = ["uncalibrated"] + ["calibrated"] * (self.temperature is not None)
-        self.reliabilities = {v: [Reliability() for _ in self.class_names[1:]] for v in versions}
+        self.reliabilities = {v: [Reliability() for _ in self.structures.names[1:]] for v in versions}
 
     def add(
         self,
@@ -151,17 +161,19 @@ class BoundaryCalibration:
         geometry: Geometry | None,
         annotated: Sequence[bool] | None = None,
     ) -> None:
-        """Count the voxels of a case: (C, W, H[, D]) after the softmax, and class indices (1, W, H[, D]) twice.
+        """Count the voxels of a case: probabilities (C, W, H[, D]), and labels (1, W, H[, D]) twice.
 
-        Of a case that was annotated for some of the C classes only, no voxel counts for the others.
+        Of a case that was annotated for some of the classes only, no voxel counts for the others.
         """
-        annotated = [True] * len(self.class_names) if annotated is None else annotated
-        for number, (region, true) in regions(prediction, truth, geometry, self.margin, annotated).items():
+        for number, (region, true) in near_structures(
+            self.structures, prediction, truth, geometry, margin=self.margin, annotated=annotated
+        ).items():
             here = probabilities[(slice(None), *map(torch.from_numpy, region))].float()
             for version, reliabilities in self.reliabilities.items():
                 own = None if version == "uncalibrated" else self.temperature
                 of_class = here if own is None else soften(here, own, dim=0)
-                reliabilities[number - 1].add(of_class[number].numpy(force=True).astype(float), true == number)
+                shown = of_class[self.structures.channel(number)]
+                reliabilities[number - 1].add(shown.numpy(force=True).astype(float), true)
 
     def summary(self) -> dict[str, Any]:
         """Return the expected calibration error of every class and the curve behind it."""
@@ -171,7 +183,7 @@ class BoundaryCalibration:
             **{
                 version: {
                     name: {"error": of_class.error, "curve": of_class.curve()}
-                    for name, of_class in zip(self.class_names[1:], reliabilities, strict=True)
+                    for name, of_class in zip(self.structures.names[1:], reliabilities, strict=True)
                     if of_class.sums.any()
                 }
                 for version, reliabilities in self.reliabilities.items()
@@ -179,18 +191,35 @@ class BoundaryCalibration:
         }
 
 
-def regions(
-    prediction: Tensor, truth: Tensor, geometry: Geometry | None, margin: float, annotated: Sequence[bool]
+def near_structures(
+    structures: Structures,
+    prediction: Tensor,
+    truth: Tensor,
+    geometry: Geometry | None,
+    *,
+    margin: float,
+    annotated: Sequence[bool] | None,
 ) -> dict[int, tuple[tuple[np.ndarray, ...], np.ndarray]]:
-    """Return, by class that was annotated, the indices of the known voxels near its boundary and their true classes."""
+    """Return, by structure that was annotated, the indices of the known voxels near its boundary, and which are of it.
+
+    Args:
+        structures: what the labels hold.
+        prediction: labels, (1, W, H[, D]).
+        truth: the same.
+        geometry: of the volume.
+        margin: see `near_boundary`.
+        annotated: which of all classes were in this case; None for all.
+    """
     predicted, true = np.asarray(prediction.cpu())[0], np.asarray(truth.cpu())[0]
+    of_classes = np.ones(len(structures.class_names), bool) if annotated is None else np.asarray(annotated)
     found = {}
-    for number in np.flatnonzero(annotated)[1:].tolist():
-        region = near_boundary((predicted == number) & (true != UNKNOWN), true == number, geometry, margin)
-        known = true[region] != UNKNOWN
-        region = tuple(axis[known] for axis in region)
-        if len(region[0]):
-            found[number] = region, true[region].astype(int)
+    for number in np.flatnonzero(structures.annotated(of_classes))[1:].tolist():
+        found_there, there = (structures.mask(labels, number) & (true != UNKNOWN) for labels in (predicted, true))
+        near = near_boundary(found_there, there, geometry, margin)
+        known = true[near] != UNKNOWN
+        near = tuple(axis[known] for axis in near)
+        if len(near[0]):
+            found[number] = near, there[near]
     return found
 
 
@@ -206,11 +235,28 @@ class TemperatureFit:
         margin: as for `BoundaryCalibration`.
         voxels: drawn at most from a case.
         seed: of the draw.
+        regions: None; the probabilities of regions have no temperature.
+
+    Raises:
+        PyrasegError: there are regions.
     """
 
     def __init__(
-        self, model_file: str | Path, *, class_names: Sequence[str], margin: float, voxels: int = 50_000, seed: int = 0
+        self,
+        model_file: str | Path,
+        *,
+        class_names: Sequence[str],
+        margin: float,
+        voxels: int = 50_000,
+        seed: int = 0,
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        if regions is not None:
+            raise PyrasegError(
+                "A temperature is fitted to classes that exclude each other, and this config has `regions`. Their "
+                "calibration is measured as it is, by `evaluating`."
+            )
+        self.structures = Structures(class_names)
         self.model_file = Path(model_file)
         self.class_names = list(class_names)
         self.margin = margin
@@ -232,7 +278,9 @@ class TemperatureFit:
             truth, geometry = output["truth"], geometry_of(batch["original"])
             told = batch.get("annotated")
             annotated = [True] * len(self.class_names) if told is None else told.tolist()
-            found = regions(output["pred"], truth, geometry, self.margin, annotated)
+            found = near_structures(
+                self.structures, output["pred"], truth, geometry, margin=self.margin, annotated=annotated
+            )
             if not found:
                 continue
             flat = [np.ravel_multi_index(region, truth.shape[1:]) for region, _ in found.values()]

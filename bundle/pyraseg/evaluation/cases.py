@@ -2,15 +2,16 @@
 """Every figure of one case: overlap, distances of surfaces, volumes, lesions found and lesions made up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from skimage.measure import label
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, Structures
 from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.evaluation.scores import count_overlap, ratios
 from bundle.pyraseg.evaluation.surfaces import hausdorff, surface_dice, surface_distances
@@ -90,6 +91,8 @@ class CaseScorer:
         tolerance: mm by which a surface may be off in the surface Dice.
         lesion_overlap: share of a lesion that must be predicted, see `detect`.
         iou_threshold: below it the thresholded IoU is 0 (0.65 in ISIC 2018); None for no such figure.
+        regions: the classes of each region where these are predicted, see `core.Structures`; they take the place of the
+            classes, in `lesion_classes` too, and label maps hold label values of them.
     """
 
     class_names: Sequence[str]
@@ -97,18 +100,28 @@ class CaseScorer:
     tolerance: float = 2.0
     lesion_overlap: float = 0.1
     iou_threshold: float | None = None
+    regions: Mapping[str, Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
-        unknown = set(self.lesion_classes) - set(self.class_names[1:])
+        unknown = set(self.lesion_classes) - set(self.names)
         if unknown:
-            raise PyrasegError(
-                f"lesion_classes names {sorted(unknown)}, but the classes are {list(self.class_names[1:])}."
-            )
+            kind = "regions" if self.structures.overlapping else "classes"
+            raise PyrasegError(f"lesion_classes names {sorted(unknown)}, but the {kind} are {self.names}.")
         if self.tolerance < 0 or not 0 <= self.lesion_overlap <= 1 or not 0 <= (self.iou_threshold or 0) <= 1:
             raise PyrasegError(
                 "The tolerance of the surface Dice is 0 mm or more, lesion_overlap and iou_threshold are shares from "
                 f"0 to 1: got {self.tolerance}, {self.lesion_overlap} and {self.iou_threshold}."
             )
+
+    @cached_property
+    def structures(self) -> Structures:
+        """Return what is scored."""
+        return Structures(self.class_names, self.regions)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of what is scored: all classes but the background, or all regions."""
+        return self.structures.names[1:]
 
     def score(
         self, prediction: Tensor, truth: Tensor, geometry: Geometry | None, annotated: Sequence[bool] | None = None
@@ -122,17 +135,19 @@ class CaseScorer:
             prediction: class indices, (1, W, H[, D]).
             truth: class indices, the same shape; what is `UNKNOWN` there belongs to no class in either.
             geometry: of the case; None counts in pixels.
-            annotated: which of all classes were in this case; None for all. Nothing is known of the others.
+            annotated: which of all classes (not regions) were in this case; None for all. The others are unknown.
         """
-        overlaps = count_overlap(prediction, truth, len(self.class_names))
+        names, overlapping = self.structures.names, self.structures.overlapping
+        overlaps = count_overlap(prediction, truth, len(names), overlapping=overlapping)
+        known_of = None if annotated is None else self.structures.annotated(np.asarray(annotated))
         known = truth != UNKNOWN
         predicted, true = (np.asarray(torch.where(known, labels, 0).cpu())[0] for labels in (prediction, truth))
         rows, lesions = [], {}
-        for number, name in enumerate(self.class_names):
-            if number == 0 or (annotated is not None and not annotated[number]):
+        for number, name in enumerate(names):
+            if number == 0 or (known_of is not None and not known_of[number]):
                 continue
             counts = overlaps[number - 1]
-            masks = predicted == number, true == number
+            masks = self.structures.mask(predicted, number), self.structures.mask(true, number)
             hits, extra, missed = counts.tolist()
             row = dict.fromkeys((*METRICS, *SIZES, *LESIONS), math.nan)
             row |= {"truth_voxels": int(hits + missed), "predicted_voxels": int(hits + extra)}

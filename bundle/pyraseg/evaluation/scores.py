@@ -10,6 +10,7 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from bundle.pyraseg.core import Structures, values_of
 from bundle.pyraseg.labels import annotated_classes
 from bundle.pyraseg.transforms import UNKNOWN
 
@@ -17,13 +18,14 @@ from bundle.pyraseg.transforms import UNKNOWN
 BLOCK = 1 << 22
 
 
-def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
+def count_overlap(prediction: Tensor, truth: Tensor, classes: int, *, overlapping: bool = False) -> Tensor:
     """Count true positives, false positives and false negatives of every foreground class over a whole case.
 
     Args:
         prediction: class indices of any shape.
         truth: class indices of the same shape; what is `UNKNOWN` there counts nowhere.
         classes: number of classes, background included.
+        overlapping: they are regions, and the values sets of them, see `core.Structures`.
 
     Returns:
         Tensor (classes - 1, 3) of int64.
@@ -34,15 +36,20 @@ def count_overlap(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape.")
-    confusion = torch.zeros(classes**2, dtype=torch.int64, device=truth.device)
+    values = 2 ** (classes - 1) if overlapping else classes
+    confusion = torch.zeros(values**2, dtype=torch.int64, device=truth.device)
     planes = max(1, BLOCK // max(1, truth[..., :1].numel()))
     for true, found in zip(truth.split(planes, dim=-1), prediction.split(planes, dim=-1), strict=True):
         known = true != UNKNOWN
-        pairs = true[known].long() * classes + found[known].long()
-        confusion += torch.bincount(pairs, minlength=classes**2)
-    confusion = confusion.reshape(classes, classes)
-    hits = confusion.diagonal()
-    return torch.stack([hits, confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits], dim=1)[1:]
+        pairs = true[known].long() * values + found[known].long()
+        confusion += torch.bincount(pairs, minlength=values**2)
+    confusion = confusion.reshape(values, values)
+    counts = []
+    for number in range(1, classes):
+        there = values_of(number, classes - 1, overlapping=overlapping)
+        hits = confusion[there][:, there].sum()
+        counts.append(torch.stack([hits, confusion[:, there].sum() - hits, confusion[there].sum() - hits]))
+    return torch.stack(counts)
 
 
 def ratios(counts: Tensor) -> Tensor:
@@ -116,16 +123,27 @@ class CaseOverlap(CumulativeIterationMetric):
         class_names: names of all classes, background first.
         cases: items of the data list, in the order of the evaluation; what several processes gather beyond them, in
             order, is a repetition and dropped.
+        regions: the classes of each region where these are predicted, see `core.Structures`; they take the place of the
+            classes, and predictions and truth are label values of them.
     """
 
-    def __init__(self, class_names: Sequence[str], *, cases: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        cases: Sequence[Mapping[str, Any]],
+        regions: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         super().__init__()
-        self.class_names = list(class_names)
-        annotated = [annotated_classes(case, class_names)[1:] for case in cases]
-        self.unscored = ~torch.from_numpy(np.stack(annotated)) if annotated else torch.zeros(0, len(class_names) - 1)
+        self.structures = Structures(class_names, regions)
+        annotated = [self.structures.annotated(annotated_classes(case, class_names))[1:] for case in cases]
+        none = torch.zeros(0, len(self.structures.names) - 1)
+        self.unscored = ~torch.from_numpy(np.stack(annotated)) if annotated else none
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor, **kwargs) -> Tensor:
-        return torch.stack([count_overlap(p, t, len(self.class_names)) for p, t in zip(y_pred, y, strict=True)])
+        count, overlapping = len(self.structures.names), self.structures.overlapping
+        pairs = zip(y_pred, y, strict=True)
+        return torch.stack([count_overlap(*pair, count, overlapping=overlapping) for pair in pairs])
 
     def get_buffer(self) -> Tensor:
         counts = super().get_buffer()[: len(self.unscored)]
@@ -134,4 +152,4 @@ class CaseOverlap(CumulativeIterationMetric):
         return counts.double().masked_fill(self.unscored.to(counts.device)[..., None], torch.nan)
 
     def aggregate(self) -> Tensor:
-        return torch.tensor(mean_dice(summarize(self.get_buffer(), self.class_names)))
+        return torch.tensor(mean_dice(summarize(self.get_buffer(), self.structures.names)))

@@ -84,7 +84,7 @@ class CaseTable:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of all cases as plain values; NaN is None."""
-        cases, names = len({row["case"] for row in self.rows}), self.scorer.class_names[1:]
+        cases, names = len({row["case"] for row in self.rows}), self.scorer.names
         found: dict[str, Any] = {
             "format": FORMAT,
             "cases": cases,
@@ -168,11 +168,12 @@ class ScoreTable:
             name, case = self.names[self.done], self.cases[self.done]
             prediction, truth, geometry = output["pred"], output["truth"], geometry_of(batch["original"])
             self.table.add(name, case, prediction, truth, batch["original"])
-            annotated = torch.from_numpy(annotated_classes(case, self.scorer.class_names))
+            annotated = annotated_classes(case, self.scorer.class_names)
             if self.calibration is not None:
                 self.calibration.add(output["probabilities"], prediction, truth, geometry, annotated.tolist())
             if "uncertainty" in output:  # of its classes, by `inference.Uncertainty`
-                of_classes = output["uncertainty"][annotated[1:].to(output["uncertainty"].device)]
+                scored = torch.from_numpy(self.scorer.structures.annotated(annotated))[1:]
+                of_classes = output["uncertainty"][scored.to(output["uncertainty"].device)]
                 self.uncertainties[name] = mean_uncertainty(of_classes)
                 for row, uncertainty in zip(self.table.rows[-len(of_classes) :], of_classes.tolist(), strict=True):
                     row["uncertainty"] = uncertainty

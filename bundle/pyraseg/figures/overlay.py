@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """An image, its label map and both laid over each other, in colors that tell classes apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from PIL import Image
 from skimage.measure import approximate_polygon
 from torch import Tensor
 
+from bundle.pyraseg.core import Structures, values_of
 from bundle.pyraseg.figures.drawing import compose
 from bundle.pyraseg.labels import trace_outlines
 from bundle.pyraseg.transforms import OrientSlices, Windowd, first_window
@@ -18,22 +20,30 @@ from bundle.pyraseg.transforms import OrientSlices, Windowd, first_window
 TOLERANCE = 0.35
 
 
-def outline_paths(labels: np.ndarray, size: Sequence[float]) -> dict[int, str]:
+def outline_paths(labels: np.ndarray, size: Sequence[float], *, overlapping: bool = False) -> dict[int, str]:
     """Return for each class the boundary of its mask, holes included, as the `d` of an SVG path.
 
     Args:
         labels: class indices, (H, W).
         size: width and height of the picture that the paths are drawn on; (0, 0) is its upper left corner.
+        overlapping: the labels are values of regions, see `core.Structures`, each of which has its boundary.
 
     Returns:
         By class index; classes that are not there are left out. Their coordinates have one digit behind the point.
     """
     height, width = labels.shape
     scale = np.array([size[1] / height, size[0] / width])
+    found = np.unique(labels[labels > 0]).astype(int).tolist()
+    highest = max(found, default=0)
+    count = highest.bit_length() if overlapping else highest
     paths = {}
-    for value in np.unique(labels[labels > 0]).astype(int).tolist():
-        rings = [(ring + 0.5) * scale for ring in trace_outlines(labels == value)]  # centers of pixels lie at halves
-        paths[value] = "".join(_path(approximate_polygon(np.append(ring, ring[:1], 0), TOLERANCE)) for ring in rings)
+    for number in range(1, count + 1):
+        there = [value for value in values_of(number, count, overlapping=overlapping) if value in found]
+        if there:
+            rings = trace_outlines(np.isin(labels, there))
+            rings = [(ring + 0.5) * scale for ring in rings]  # centers of pixels lie at halves
+            closed = [np.append(ring, ring[:1], 0) for ring in rings]
+            paths[number] = "".join(_path(approximate_polygon(ring, TOLERANCE)) for ring in closed)
     return paths
 
 
@@ -57,6 +67,7 @@ def draw(
     *,
     windows: Sequence | None,
     truth: MetaTensor | None = None,
+    regions: Mapping[str, Sequence[str]] | None = None,
 ) -> Image.Image:
     """Draw the picture of one input.
 
@@ -66,18 +77,23 @@ def draw(
         class_names: names of all classes, background first.
         windows: as for `Windowd`, the first of which shows the original; None where it needs none.
         truth: true classes on the same grid, where they are known; they then choose the slices.
+        regions: the classes of each region where the labels are values of these, see `core.Structures`. Where several
+            are, the last one is drawn.
 
     Returns:
         RGB picture: a row a slice, with original, truth where it is known, prediction and overlay as columns.
     """
-    maps = [*([] if truth is None else [truth]), labels]
+    structures = Structures(class_names, regions)
+    maps: list[Tensor] = [*([] if truth is None else [truth]), labels]
+    if structures.overlapping:
+        maps = [torch.from_numpy(structures.uppermost[np.asarray(values.cpu(), np.uint8)]) for values in maps]
     if original.ndim == 4:
         slices = telling_slices(np.asarray(maps[0][0]))
         maps = [classes[..., slices] for classes in maps]
         image, places = at_window(original, windows, slices=slices), list(range(len(slices)))
     else:
         image, places = at_window(original, windows), [None]
-    return compose([display(image, maps, index=place) for place in places], class_names)
+    return compose([display(image, maps, index=place) for place in places], structures.names)
 
 
 def at_window(original: MetaTensor, windows: Sequence | None, *, slices: Sequence[int] | None = None) -> MetaTensor:

@@ -17,7 +17,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from bundle.pyraseg.core import PyrasegError, write_csv
+from bundle.pyraseg.core import PyrasegError, values_of, write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +37,23 @@ class Uncertainty:
         rotations: degrees, one view each, in the plane of W and H.
         flips: for each view the spatial axes along which it mirrors, counted from 0.
         dropout: number of views with dropout at work.
+        overlapping: the network has one sigmoid a region, see `core.Structures`; the uncertainty is that of regions.
     """
 
     def __init__(
-        self, *, rotations: Sequence[float] = (), flips: Sequence[Sequence[int]] = (), dropout: int = 0
+        self,
+        *,
+        rotations: Sequence[float] = (),
+        flips: Sequence[Sequence[int]] = (),
+        dropout: int = 0,
+        overlapping: bool = False,
     ) -> None:
         if dropout < 0:
             raise PyrasegError(f"The number of views with dropout is {dropout}: give 0 or more.")
         self.rotations = list(rotations)
         self.flips = [tuple(axis + 2 for axis in axes) for axes in flips]
         self.dropout = dropout
+        self.overlapping = overlapping
 
     def attach(self, engine: Engine) -> None:
         if self.rotations or self.flips or self.dropout:
@@ -65,7 +72,7 @@ class Uncertainty:
     def of_classes(
         self, images: Tensor, logits: Tensor, network: Callable[..., Tensor], look: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Return the uncertainty of every foreground class, (C - 1,).
+        """Return the uncertainty of every foreground class, (C - 1,), or of every region, (C,).
 
         Args:
             images: (1, C', W, H[, D]).
@@ -73,19 +80,31 @@ class Uncertainty:
             network: whose dropout is put to work.
             look: applies the network to images.
         """
-        labels = logits.argmax(dim=1)
-        dice = []
+        labels, dice = self._labels(logits), []
+
+        def compare(others: Tensor, counted: Tensor) -> None:
+            dice.append(_dice(labels, self._labels(others), counted, logits.shape[1], overlapping=self.overlapping))
+
         for degrees in self.rotations:
             turned = rotate(look(rotate(images, degrees)).float(), -degrees)
             seen = rotate(rotate(torch.ones_like(images[:, :1]).float(), degrees, zeros=True), -degrees, zeros=True)
-            dice.append(_dice(labels, turned.argmax(dim=1), seen[:, 0] > 0.99, logits.shape[1]))
+            compare(turned, seen[:, 0] > 0.99)
         everywhere = torch.ones_like(labels, dtype=torch.bool)
         for dims in self.flips:
-            dice.append(_dice(labels, look(images.flip(dims)).flip(dims).argmax(dim=1), everywhere, logits.shape[1]))
+            compare(look(images.flip(dims)).flip(dims), everywhere)
         with _dropout_at_work(network, self.dropout > 0):
             for _ in range(self.dropout):
-                dice.append(_dice(labels, look(images).argmax(dim=1), everywhere, logits.shape[1]))
+                compare(look(images), everywhere)
         return _disagreement(torch.stack(dice))
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        """Return the label values (N, ...) int64 of logits (N, C, ...)."""
+        if not self.overlapping:
+            return logits.argmax(dim=1)
+        values = torch.zeros_like(logits[:, 0], dtype=torch.int64)
+        for place in range(logits.shape[1]):
+            values += (logits[:, place] > 0).long() << place
+        return values
 
 
 def mean_uncertainty(of_classes: Tensor) -> float:
@@ -116,11 +135,16 @@ def rotate(images: Tensor, degrees: float, *, zeros: bool = False) -> Tensor:
     return F.grid_sample(images, places, padding_mode="zeros" if zeros else "border", align_corners=False)
 
 
-def _dice(labels: Tensor, others: Tensor, counted: Tensor, classes: int) -> Tensor:
-    """Return the Dice of every foreground class, (classes - 1,), over the pixels that count; NaN where neither is."""
-    pairs = labels[counted] * classes + others[counted]
-    confusion = torch.bincount(pairs.flatten(), minlength=classes**2).reshape(classes, classes).double()
-    return (2 * confusion.diagonal() / (confusion.sum(dim=0) + confusion.sum(dim=1)))[1:]
+def _dice(labels: Tensor, others: Tensor, counted: Tensor, channels: int, *, overlapping: bool) -> Tensor:
+    """Return the Dice of every foreground class, or region, over the pixels that count; NaN where neither is."""
+    values = 2**channels if overlapping else channels
+    pairs = labels[counted] * values + others[counted]
+    confusion = torch.bincount(pairs.flatten(), minlength=values**2).reshape(values, values).double()
+    dice = []
+    for number in range(1, channels + overlapping):
+        there = values_of(number, channels, overlapping=overlapping)
+        dice.append(2 * confusion[there][:, there].sum() / (confusion[there].sum() + confusion[:, there].sum()))
+    return torch.stack(dice)
 
 
 def _disagreement(dice: Tensor) -> Tensor:

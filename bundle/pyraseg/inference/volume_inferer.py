@@ -15,7 +15,7 @@ from torch import Tensor
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.inference.inferers import FrugalNetwork, Network, SlabInferer
 from bundle.pyraseg.runtime import blended, labels_of, tile_padding
-from bundle.pyraseg.transforms import RequireFinited, on_input_axes, size_before
+from bundle.pyraseg.transforms import InvertRegionsd, RequireFinited, on_input_axes, size_before
 
 
 class TileInferer(Inferer):
@@ -79,10 +79,10 @@ class TileInferer(Inferer):
 class VolumeSlabInferer(SlabInferer):
     """Make labels on the grid of the input while a volume is computed, so that memory does not grow with classes.
 
-    As `SlabInferer`, for `TileInferer`: the first steps of a postprocessing, up to `InvertArgmaxd`, are done slab by
-    slab, in the arithmetic that the runtime without PyTorch shares. The others are left as `rest`. Where there are
-    others before it, as those that keep probabilities, all of it is left, and the logits of the whole volume are
-    returned.
+    As `SlabInferer`, for `TileInferer`: the first steps of a postprocessing, up to `InvertArgmaxd` or `InvertRegionsd`,
+    are done slab by slab, in the arithmetic that the runtime without PyTorch shares. The others are left as `rest`.
+    Where there are others before it, as those that keep probabilities, all of it is left, and the logits of the whole
+    volume are returned.
 
     Args:
         inferer: gives the network its tiles.
@@ -100,7 +100,9 @@ class VolumeSlabInferer(SlabInferer):
             first = self.to_labels.transforms[:-1]
             self.checks = Compose([step for step in first if isinstance(step, RequireFinited)])
             others = [step for step in first if isinstance(step, Activationsd)]
-            if [(step.softmax, step.sigmoid) for step in others] != [((True,), (False,))]:
+            self.overlapping = isinstance(self.invert, InvertRegionsd)
+            wanted = ((not self.overlapping,), (self.overlapping,))
+            if [(step.softmax, step.sigmoid) for step in others] != [wanted]:
                 self.by_slab, self.rest = False, postprocessing
 
     def _labels(self, image: MetaTensor, network: Network) -> MetaTensor:
@@ -115,5 +117,6 @@ class VolumeSlabInferer(SlabInferer):
         size = size_before(image)
         if size is None:  # the preprocessing did more than turn and resample
             return self._classes(self.inferer(image[None], network)[0], image)
-        labels = labels_of(checked(self.tiles.slabs(image, network)), image.shape[1:], size)
+        slabs = checked(self.tiles.slabs(image, network))
+        labels = labels_of(slabs, image.shape[1:], size, overlapping=self.overlapping)
         return on_input_axes(labels, image)

@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, values_of
 from bundle.pyraseg.dicom import (
     PATIENT_AND_STUDY,
     Geometry,
@@ -38,6 +38,7 @@ def write_structure_set(
     frame_numbers: Sequence[int],
     colors: Sequence[Sequence[int]],
     algorithm: tuple[str, str],
+    overlapping: bool = False,
 ) -> None:
     """Write the outlines of a label mask; ROI number is label value, and classes that were not found are listed too.
 
@@ -52,6 +53,7 @@ def write_structure_set(
         frame_numbers: of each slice in its file, from 1.
         colors: RGB for each of them, 0 to 255.
         algorithm: name and version of the program that segmented.
+        overlapping: the mask holds label values of regions, see `core.Structures`; the ROIs are these.
 
     Raises:
         PyrasegError: the sources lack UIDs.
@@ -69,7 +71,8 @@ def write_structure_set(
     dataset.ROIContourSequence = []
     dataset.RTROIObservationsSequence = []
     for value, name in enumerate(class_names, 1):
-        contours = _contours(mask == value, geometry, images)
+        found = np.isin(mask, values_of(value, len(class_names), overlapping=overlapping))
+        contours = _contours(found, geometry, images)
         dataset.StructureSetROISequence.append(
             _item(
                 ROINumber=value,

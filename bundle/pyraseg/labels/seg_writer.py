@@ -134,6 +134,7 @@ def write_segmentation(
     algorithm_type: str = "AUTOMATIC",
     series_description: str = "Segmentation",
     deterministic_seed: int | None = None,
+    overlapping: bool = False,
 ) -> None:
     """Write a BINARY segmentation whose segment number is the label value.
 
@@ -154,6 +155,8 @@ def write_segmentation(
         series_description: goes into the header.
         deterministic_seed: derive UIDs from it and the source, and take dates from the source, so that the same
             input gives the same bytes.
+        overlapping: the mask holds label values of regions, see `core.Structures`: segment 1 is where the first bit is
+            set, segment 2 where the second one is, and a voxel may be in several segments.
 
     Raises:
         PyrasegError: the mask does not fit the sources, holds an undeclared value, or the sources lack UIDs.
@@ -172,7 +175,7 @@ def write_segmentation(
     path = Path(path)
     if len(source_images) == 1:
         source_images = [source_images[0]] * len(mask)
-    _check_sources(path, mask, source_images, len(classes))
+    _check_sources(path, mask, source_images, len(classes), overlapping=overlapping)
     sources = sound_sources(source_images)
     frame_numbers = frame_numbers or numbered(sources)
     planes = slice_planes(sources, frame_numbers)
@@ -185,7 +188,7 @@ def write_segmentation(
     stand_ins = _stand_ins(first, planes, len(mask))
     segmentation = Segmentation(
         source_images=stand_ins,
-        pixel_array=mask,
+        pixel_array=_each(mask, len(classes)) if overlapping else mask,
         segmentation_type="BINARY",
         segment_descriptions=[
             _describe(number, item, algorithm, algorithm_type) for number, item in enumerate(classes, 1)
@@ -213,6 +216,11 @@ def write_segmentation(
     state_character_set(segmentation)
     with replacing(path) as partial:
         segmentation.save_as(partial)
+
+
+def _each(mask: np.ndarray, segments: int) -> np.ndarray:
+    """Return where each segment is, (N, rows, columns, segments) uint8, of label values of regions."""
+    return np.stack([mask >> place & 1 for place in range(segments)], axis=-1)
 
 
 def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> list[Dataset]:
@@ -297,7 +305,9 @@ def _drop_places(segmentation: Dataset, first: Dataset) -> None:
     segmentation.PatientOrientation = first.get("PatientOrientation") or ""
 
 
-def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int) -> None:
+def _check_sources(
+    path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int, *, overlapping: bool
+) -> None:
     missing = missing_attributes(sources)
     if missing:
         raise PyrasegError(
@@ -310,7 +320,7 @@ def _check_sources(path: Path, mask: np.ndarray, sources: Sequence[Dataset], cla
             f"Cannot write {path}: the mask is {mask.dtype} {mask.shape}, but the source images need uint8 {expected} "
             "(slices, rows, columns). Resample the mask to the original grid first."
         )
-    if mask.max(initial=0) > classes:
+    if mask.max(initial=0) > (2**classes - 1 if overlapping else classes):
         raise PyrasegError(f"Cannot write {path}: the mask holds the value {mask.max()}, but {classes} classes are "
                            "described. Describe every class, in the order of the values.")  # fmt: skip
 

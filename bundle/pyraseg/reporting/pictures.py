@@ -3,7 +3,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
-from bundle.pyraseg.core import write_json
+from bundle.pyraseg.core import Structures, values_of, write_json
 from bundle.pyraseg.datalists import case_names
 from bundle.pyraseg.figures import at_window, display, outline_paths
 from bundle.pyraseg.transforms import UNKNOWN, only_annotated
@@ -39,6 +39,8 @@ class CasePictures:
         dataset_dir: cases are named by the path of their image below it.
         windows: as for `Windowd`, the first of which shows the image; None where it needs none.
         slices: that a case shows at most.
+        class_names: names of all classes, background first; needed for regions.
+        regions: the classes of each region where these are predicted, see `core.Structures`.
     """
 
     def __init__(
@@ -49,11 +51,14 @@ class CasePictures:
         dataset_dir: str | Path,
         windows: Sequence[Any] | None,
         slices: int = 24,
+        class_names: Sequence[str] = ("background",),
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "pictures.json"
         self.names = case_names(cases, dataset_dir)
         self.windows = windows
         self.slices = slices
+        self.structures = Structures(class_names, regions)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -69,11 +74,12 @@ class CasePictures:
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             views = draw_views(
                 batch["original"],
-                only_annotated(output["pred"], batch.get("annotated")),
+                only_annotated(output["pred"], batch.get("annotated"), self.structures),
                 output["truth"],
                 windows=self.windows,
                 most=self.slices,
                 room=ROOM // len(self.names),
+                overlapping=self.structures.overlapping,
             )
             self.cases.append({"case": self.names[len(self.cases)], **views})
 
@@ -82,7 +88,14 @@ class CasePictures:
 
 
 def draw_views(
-    original: MetaTensor, prediction: Tensor, truth: Tensor, *, windows: Sequence | None, most: int, room: int
+    original: MetaTensor,
+    prediction: Tensor,
+    truth: Tensor,
+    *,
+    windows: Sequence | None,
+    most: int,
+    room: int,
+    overlapping: bool = False,
 ) -> dict[str, Any]:
     """Return the views of a case as plain values.
 
@@ -93,6 +106,7 @@ def draw_views(
         windows: as for `Windowd`, the first of which is used; None where the image needs none.
         most: slices of a volume.
         room: characters that all views take together; one is returned even if it takes more.
+        overlapping: the labels are values of regions, see `core.Structures`; classes stands for regions below.
 
     Returns:
         `depth`: the number of slices, or None for a picture; `views`, the most telling first: `slice` (counted from 1,
@@ -107,23 +121,29 @@ def draw_views(
     maps = [truth, prediction] if slices is None else [labels[..., slices] for labels in (truth, prediction)]
     views, used = [], 0
     for place, index in [(None, None)] if slices is None else enumerate(slices):
-        view = _view(*display(image, maps, index=place))
+        view = _view(*display(image, maps, index=place), overlapping=overlapping)
         used += sum(len(text) for text in (view["image"], *view["truth"].values(), *view["prediction"].values()))
         if views and used > room:
             break
         views.append({"slice": None if index is None else index + 1} | view)
     counts = {int(value): int(count) for value, count in zip(*np.unique(prediction, return_counts=True), strict=True)}
+    if overlapping:
+        count = max(counts, default=0).bit_length()
+        holding = {number: values_of(number, count, overlapping=True) for number in range(1, count + 1)}
+        counts = {number: sum(counts.get(value, 0) for value in values) for number, values in holding.items()}
     return {"depth": original.shape[3] if volume else None, "views": views, "predicted": counts}
 
 
-def _view(picture: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float]) -> dict[str, Any]:
+def _view(
+    picture: np.ndarray, maps: Sequence[np.ndarray], size: tuple[float, float], *, overlapping: bool
+) -> dict[str, Any]:
     scale = SIDE / max(size)
     shown = tuple(max(1, round(side * scale)) for side in size)
     # Small pixels are averaged; large ones stay as sharp as they are and are enlarged by whoever shows them.
     stored = min(shown[0], picture.shape[1]), min(shown[1], picture.shape[0])
     file = io.BytesIO()
     Image.fromarray(picture).resize(stored, Image.Resampling.LANCZOS).save(file, "WEBP", quality=QUALITY)
-    true, predicted = (outline_paths(labels, shown) for labels in maps)
+    true, predicted = (outline_paths(labels, shown, overlapping=overlapping) for labels in maps)
     return {
         "size": list(shown),
         "image": base64.b64encode(file.getvalue()).decode("ascii"),

@@ -11,6 +11,7 @@ from .listing import list_inputs as list_inputs
 from .model import FORMAT as FORMAT
 from .model import NO_CLASS as NO_CLASS
 from .model import PATH as PATH
+from .model import REGION_FORMAT as REGION_FORMAT
 from .model import TILES as TILES
 from .model import Model as Model
 from .model import open_session as open_session
@@ -21,5 +22,5 @@ from .tiles import blended as blended
 from .tiles import mirrored as mirrored
 from .tiles import tile_padding as tile_padding
 from .volume_labels import labels_of as labels_of
+from .writers import png_writer as png_writer
 from .writers import seg_writer as seg_writer
-from .writers import write_png as write_png

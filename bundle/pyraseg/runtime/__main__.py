@@ -57,11 +57,16 @@ def run(options: argparse.Namespace) -> int:
     from bundle.pyraseg.runtime.find import find_inputs
     from bundle.pyraseg.runtime.images import segment
     from bundle.pyraseg.runtime.model import Model
-    from bundle.pyraseg.runtime.writers import nifti_writer, seg_writer, write_png
+    from bundle.pyraseg.runtime.writers import nifti_writer, png_writer, seg_writer
 
     require_writable([options.output])
     model = Model(options.model, threads=options.threads)
-    write = {"png": lambda: write_png, "nifti": nifti_writer, "seg": lambda: seg_writer(model)}[options.format]()
+    writers = {
+        "png": lambda: png_writer(model.structures),
+        "nifti": lambda: nifti_writer(model.structures),
+        "seg": lambda: seg_writer(model),
+    }
+    write = writers[options.format]()
     if options.refuse is not None:
         model.purpose(options.refuse)  # that it can be
     protect([options.model])
@@ -70,20 +75,20 @@ def run(options: argparse.Namespace) -> int:
     inputs = find_inputs(options.input, leave_out=options.output, **found)
     name, version = model.algorithm
     print(f"{name} {version}: {len(inputs)} input(s) on {options.threads} thread(s)", flush=True)
-    written, failures = set(), []
+    written, failures = [], []
     for item in inputs:
         try:
             if "fault" in item:
                 raise PyrasegError(item["fault"])
             labels = segment(model, item["image"], select=select, refuse=options.refuse)
-            path = write(labels, options.output / item["name"])
+            paths = write(labels, options.output / item["name"])
         except Exception as error:
             failures.append(item["name"])
             print(f"{item['name']}: failed, {describe(error)}", file=sys.stderr, flush=True)
         else:
-            written.add(path)
-            print(f"{item['name']} -> {path.relative_to(options.output)}", flush=True)
-    there = sum(path.exists() for path in written)
+            written.append(paths)
+            print(f"{item['name']} -> {', '.join(str(p.relative_to(options.output)) for p in paths)}", flush=True)
+    there = sum(all(path.exists() for path in paths) for paths in written)
     print(f"{there} of {len(inputs)} inputs segmented, written to {options.output}", flush=True)
     if failures:
         print(f"pyraseg: {len(failures)} failed: {', '.join(failures)}", file=sys.stderr)

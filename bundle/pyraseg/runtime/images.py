@@ -38,7 +38,8 @@ class Labels:
     """Hold what was found in one input.
 
     Attributes:
-        slices: yields the classes of each slice, (rows, columns) uint8, as they are computed; once.
+        slices: yields the label values of each slice, (rows, columns) uint8, as they are computed; once. They are
+            classes, or sets of regions, see `Model.structures`.
         shape: slices, rows, columns.
         geometry: where the slices lie; None for photographs and projections.
         files, frame_numbers: for each slice its DICOM file, with its header once all slices were taken, and its frame

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, Structures
 from bundle.pyraseg.runtime.initializers import require_finite_graph
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from bundle.pyraseg.dicom import Purpose
 
-#: Version of the metadata that this runtime understands.
-FORMAT = "1"
+#: Version of the metadata of a graph that gives classes, and of one that gives label values of regions.
+FORMAT, REGION_FORMAT = "1", "2"
 #: What a file may hold that segments images: a whole path, or a network for tiles of volumes with its recipe.
 PATH, TILES = "path", "tiles"
 #: What stands in place of a class where the network's output is not finite.
@@ -41,7 +41,8 @@ class Model:
         self.path, self.threads = Path(path), threads
         self.session = open_session(self.path, threads=threads, remedy=REMEDY)
         self.properties: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
-        if self.properties.get("pyraseg_format") != FORMAT or self.properties.get("content") not in (PATH, TILES):
+        known = self.properties.get("pyraseg_format") in (FORMAT, REGION_FORMAT)
+        if not known or self.properties.get("content") not in (PATH, TILES):
             found = (
                 "it holds the network alone" if self.properties.get("content") == "network" else "it is of another kind"
             )
@@ -79,6 +80,16 @@ class Model:
         return json.loads(self.properties["class_names"])
 
     @cached_property
+    def structures(self) -> Structures:
+        """Return what the graph finds, and what its label values mean: classes, or regions that overlap."""
+        return Structures(self.class_names, self.regions)
+
+    @property
+    def regions(self) -> dict[str, list[str]] | None:
+        """Return the classes of each region, of a model of regions."""
+        return json.loads(self.properties.get("regions", "null"))
+
+    @cached_property
     def terminology(self) -> dict[str, Any]:
         """Return the codes of the classes, for DICOM."""
         return json.loads(self.properties["terminology"])
@@ -101,7 +112,9 @@ class Model:
         return found
 
     def classes(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the class of each pixel, (height, width) uint8, of one image as the graph's inputs name it.
+        """Return the label value of each pixel, (height, width) uint8, of one image as the graph's inputs name it.
+
+        It is the class; of a model of regions which of them the pixel lies in, see `structures`.
 
         Raises:
             PyrasegError: the network's output is not finite.

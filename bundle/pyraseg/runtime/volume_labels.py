@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from bundle.pyraseg.core import region_values
 from bundle.pyraseg.runtime.resampling import Size, Taps, empty_volume, planes_between
 
 #: Probability by which a class must stay below the background to be nowhere above it between voxels: interpolated
@@ -25,7 +26,16 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers
 
 
-def labels_of(slabs: Iterable[np.ndarray], shape: Size, size: Size) -> np.ndarray:
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities of logits that know nothing of each other, float32, without an overflow.
+
+    >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(logits, np.float32))
+
+
+def labels_of(slabs: Iterable[np.ndarray], shape: Size, size: Size, *, overlapping: bool = False) -> np.ndarray:
     """Return the class of each voxel of another grid: probabilities are linear in between, and the largest counts.
 
     There are never more probabilities than those of a slab and of one plane of the result. Parts of a plane that no
@@ -36,6 +46,8 @@ def labels_of(slabs: Iterable[np.ndarray], shape: Size, size: Size) -> np.ndarra
         slabs: logits (K, W, H, d) of consecutive planes of the volume; they are used up.
         shape: voxels (W, H, D) of the volume.
         size: voxels (W', H', D') of the result.
+        overlapping: the channels are regions, see `core.Structures`: a voxel lies in all that are above 0.5, and the
+            result has their label values.
 
     Returns:
         (W', H', D') uint8.
@@ -46,8 +58,13 @@ def labels_of(slabs: Iterable[np.ndarray], shape: Size, size: Size) -> np.ndarra
     """
     columns, rows = Taps(shape[0], size[0]), Taps(shape[1], size[1])
     labels = empty_volume(1, size, np.uint8)[0]
-    probabilities = (softmax(slab) for slab in slabs)
+    activation = sigmoid if overlapping else softmax
+    probabilities = (activation(slab) for slab in slabs)
     for number, plane in enumerate(planes_between(probabilities, shape[2], size[2])):
+        if overlapping:
+            whole = columns.between(rows.between(plane, 1), 2)
+            labels[..., number] = region_values(whole, np.zeros(whole.shape[1:], np.uint8)).T
+            continue
         near = plane[1:] >= plane[0] - FAR_BELOW
         classes = np.flatnonzero(near.any(axis=(1, 2))) + 1
         if not len(classes):

@@ -43,7 +43,8 @@ def segment_volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]
     small = shrunk(_shown(recipe, stream), len(stream), size)
     small = np.flip(small, tuple(axis + 1 for axis in flipped)).transpose(0, *(np.argsort(axes) + 1))
     target = [counts[axis] for axis in np.argsort(axes)]
-    found = labels_of(_slabs(model, small), small.shape[1:], target)
+    overlapping = model.structures.overlapping
+    found = labels_of(_slabs(model, small), small.shape[1:], target, overlapping=overlapping)
     labels = np.flip(found.transpose(axes), flipped)
     for number in range(len(stream)):
         yield np.ascontiguousarray(labels[..., number].T)

@@ -1,46 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write labels as they come: PNG, NIfTI, DICOM SEG."""
+"""Write labels as they come: PNG, NIfTI, DICOM SEG; of regions, which overlap, one mask each."""
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, remove_results, replacing
+from bundle.pyraseg.core import PyrasegError, Structures, names_in_files, remove_results, replacing
 from bundle.pyraseg.runtime.images import Labels
 from bundle.pyraseg.runtime.model import Model
 
-#: Write the labels of an input at a path without a suffix; return the path.
-Writer = Callable[[Labels, Path], Path]
+#: Write the labels of an input at a path without a suffix; return the paths.
+Writer = Callable[[Labels, Path], list[Path]]
 
 
-def write_png(labels: Labels, stem: Path) -> Path:
-    """Write class values as PNG: one file, or for several slices a folder with one file each, in the order of places.
+def _stems(stem: Path, structures: Structures) -> list[Path]:
+    """Return what the files of an input are called: one of classes, or one a region, see `names_in_files`."""
+    if not structures.overlapping:
+        return [stem]
+    return [stem.with_name(f"{stem.name}_{name}") for name in names_in_files(structures.names[1:])]
 
-    The folder of a run before is replaced.
+
+def _masks(values: np.ndarray, structures: Structures) -> Iterator[np.ndarray]:
+    """Yield what goes into each of these files: the classes, or where each region is, uint8."""
+    if not structures.overlapping:
+        yield values
+        return
+    for number in range(1, len(structures.names)):
+        yield structures.mask(values, number).astype(np.uint8)
+
+
+def png_writer(structures: Structures) -> Writer:
+    """Return what writes PNG: one file, or for several slices a folder with one file each, in the order of places.
+
+    Its values are classes; each region has a file, or a folder, of 0 and 1. The folder of a run before is replaced.
     """
     from PIL import Image
 
-    if labels.shape[0] == 1:
-        path = stem.with_name(f"{stem.name}.png")
-        with replacing(path) as temporary:
-            Image.fromarray(next(labels.slices)).save(temporary, format="PNG")
-        return path
-    digits = len(str(labels.shape[0]))
-    path = stem.with_name(f"{stem.name}_labels")
-    with replacing(path) as temporary:
-        temporary.mkdir()
-        for number, values in enumerate(labels.slices, 1):
-            Image.fromarray(values).save(temporary / f"slice_{number:0{digits}}.png", format="PNG")
-        remove_results(path, r"slice_\d+\.png")
-    return path
+    def write(labels: Labels, stem: Path) -> list[Path]:
+        stems = _stems(stem, structures)
+        if labels.shape[0] == 1:
+            paths = [one.with_name(f"{one.name}.png") for one in stems]
+            for path, values in zip(paths, _masks(next(labels.slices), structures), strict=True):
+                with replacing(path) as temporary:
+                    Image.fromarray(values).save(temporary, format="PNG")
+            return paths
+        digits = len(str(labels.shape[0]))
+        paths = [one.with_name(f"{one.name}_labels") for one in stems]
+        with ExitStack() as stack:
+            folders = [stack.enter_context(replacing(path)) for path in paths]
+            for folder in folders:
+                folder.mkdir()
+            for number, values in enumerate(labels.slices, 1):
+                for folder, mask in zip(folders, _masks(values, structures), strict=True):
+                    Image.fromarray(mask).save(folder / f"slice_{number:0{digits}}.png", format="PNG")
+            for path in paths:
+                remove_results(path, r"slice_\d+\.png")
+        return paths
+
+    return write
 
 
-def nifti_writer() -> Writer:
+def nifti_writer(structures: Structures) -> Writer:
     """Return what writes NIfTI, on the grid of the series or, for uneven slices, a regular one that holds it.
 
-    Images without a place in a patient are refused, and so are slices that no regular grid holds.
+    Its values are classes; each region has a file of 0 and 1. Images without a place in a patient are refused, and so
+    are slices that no regular grid holds.
 
     Raises:
         PyrasegError: nibabel is missing.
@@ -51,28 +78,30 @@ def nifti_writer() -> Writer:
         raise PyrasegError("NIfTI needs nibabel: pip install nibabel, or write --format png.") from error
     from bundle.pyraseg.dicom import LPS_TO_RAS
 
-    def write(labels: Labels, stem: Path) -> Path:
+    def write(labels: Labels, stem: Path) -> list[Path]:
         if labels.geometry is None:
             raise PyrasegError("It has no patient position, so NIfTI is not possible. Give --format png.")
-        path = stem.with_name(f"{stem.name}.nii.gz")
+        paths = [one.with_name(f"{one.name}.nii.gz") for one in _stems(stem, structures)]
         grid = labels.geometry.regular_grid()
         empty = np.zeros(labels.shape[1:], np.uint8)
         like = np.broadcast_to(np.uint8(0), (*empty.shape[::-1], len(grid.sources)))
         header = nib.Nifti1Image(like, LPS_TO_RAS @ grid.affine).header
         header.set_xyzt_units("mm")
         header["vox_offset"] = 352  # the header's 348 bytes, and four that say that no extension follows
-        with (
-            replacing(path) as temporary,
-            temporary.open("wb") as file,
-            gzip.GzipFile("", "wb", compresslevel=3, fileobj=file, mtime=0) as packed,
-        ):
-            packed.write(header.binaryblock + bytes(4))
+        with ExitStack() as stack:
+            packed = []
+            for path in paths:
+                file = stack.enter_context(stack.enter_context(replacing(path)).open("wb"))
+                zipped = gzip.GzipFile("", "wb", compresslevel=3, fileobj=file, mtime=0)
+                packed.append(stack.enter_context(zipped))
+                zipped.write(header.binaryblock + bytes(4))
             there, values = -1, empty
             for source in grid.sources:
                 while there < source:
                     there, values = there + 1, next(labels.slices)
-                packed.write((values if source >= 0 else empty).tobytes())  # columns run fastest in both
-        return path
+                for zipped, mask in zip(packed, _masks(values if source >= 0 else empty, structures), strict=True):
+                    zipped.write(mask.tobytes())  # columns run fastest in both
+        return paths
 
     return write
 
@@ -80,25 +109,33 @@ def nifti_writer() -> Writer:
 def seg_writer(model: Model) -> Writer:
     """Return what writes a BINARY DICOM SEG with the model's codes; it holds the labels of all slices in memory.
 
+    Regions are segments that overlap, of one object.
+
     Raises:
-        PyrasegError: highdicom is missing, or the model has no code for a class.
+        PyrasegError: highdicom is missing, or the model has no code for a class or region.
     """
     try:
         from bundle.pyraseg.dicom import read_sources
         from bundle.pyraseg.labels import segment_classes, write_segmentation
     except ImportError as error:
         raise PyrasegError("DICOM SEG needs highdicom: pip install highdicom, or write --format png.") from error
-    classes = segment_classes(model.class_names, model.terminology)
+    classes = segment_classes(model.structures.names, model.terminology)
 
-    def write(labels: Labels, stem: Path) -> Path:
+    def write(labels: Labels, stem: Path) -> list[Path]:
         if not labels.files:
             raise PyrasegError("It is not DICOM, so DICOM SEG is not possible. Give --format png.")
         path = stem.with_name(f"{stem.name}_seg.dcm")
         slices = np.stack(list(labels.slices))  # first: the headers come with the pixels
         sources = read_sources(labels.files)
         write_segmentation(
-            path, slices, sources, classes, frame_numbers=labels.frame_numbers, algorithm=model.algorithm
+            path,
+            slices,
+            sources,
+            classes,
+            frame_numbers=labels.frame_numbers,
+            algorithm=model.algorithm,
+            overlapping=model.structures.overlapping,
         )
-        return path
+        return [path]
 
     return write

@@ -132,7 +132,7 @@ def start_from(path: str | Path | None, *, networks: Sequence[nn.Module], settin
             "start_from."
         )
     differing = [] if trained is None else settings.differing(trained)
-    anew = bool(reshaped) or "class_names" in differing
+    anew = bool(reshaped) or bool({"class_names", "regions"} & set(differing))
     kept = {name: value for name, value in weights.items() if not (anew and ".classifier." in name)}
     for network in networks:
         copy_model_state(network, kept)

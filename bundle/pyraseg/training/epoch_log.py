@@ -3,7 +3,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ignite.metrics import Average
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from bundle.pyraseg.core import process_rank, replacing, write_csv
+from bundle.pyraseg.core import Structures, process_rank, replacing, write_csv
 from bundle.pyraseg.evaluation import mean_dice, summarize
 from bundle.pyraseg.figures import draw
 from bundle.pyraseg.training.stages import StagePlan
@@ -39,6 +39,7 @@ class EpochLog:
         optimizer: its groups' names and rates are logged.
         evaluator: engine whose `metric_details` hold the counts of `CaseOverlap`.
         class_names: names of all classes, background first.
+        regions: the classes of each region where these are trained, see `core.Structures`; `metric_details` are theirs.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class EpochLog:
         optimizer: Optimizer,
         evaluator: Engine,
         class_names: Sequence[str],
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.plan = plan
         self.optimizer = optimizer
         self.evaluator = evaluator
-        self.class_names = list(class_names)
+        self.names = Structures(class_names, regions).names
         self._started = 0.0
         self._rows: list[dict[str, float | str]] = []
         self._writer: SummaryWriter | None = None
@@ -101,7 +103,7 @@ class EpochLog:
         row["loss"] = engine.state.metrics[LOSS]
         if self.evaluator.state.epoch == engine.state.epoch:  # MONAI's evaluator carries the trainer's epoch
             (counts,) = self.evaluator.state.metric_details.values()
-            scores = summarize(counts, self.class_names)
+            scores = summarize(counts, self.names)
             row["dice"] = mean_dice(scores)
             row |= {f"dice/{score.name}": score.dice for score in scores}
             row |= {f"iou/{score.name}": score.iou for score in scores}
@@ -156,14 +158,21 @@ class Previews:
         cases: number of cases to draw.
         class_names: names of all classes, background first.
         windows: as for `Windowd`, the first of which shows the image; None where it needs none.
+        regions: the classes of each region where these are trained, see `core.Structures`.
     """
 
     def __init__(
-        self, output_dir: str | Path, *, cases: int, class_names: Sequence[str], windows: Sequence[Any] | None
+        self,
+        output_dir: str | Path,
+        *,
+        cases: int,
+        class_names: Sequence[str],
+        windows: Sequence[Any] | None,
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.cases = cases
-        self.class_names = list(class_names)
+        self.structures, self.regions = Structures(class_names, regions), regions
         self.windows = windows
 
     def attach(self, engine: Engine) -> None:
@@ -179,9 +188,16 @@ class Previews:
         (output,) = engine.state.output
         (batch,) = engine.state.batch
         prediction = only_annotated(
-            output["pred"], batch.get("annotated")
+            output["pred"], batch.get("annotated"), self.structures
         )  # of others nobody knows whether they are right
-        picture = draw(batch["original"], prediction, self.class_names, windows=self.windows, truth=output["truth"])
+        picture = draw(
+            batch["original"],
+            prediction,
+            self.structures.class_names,
+            windows=self.windows,
+            truth=output["truth"],
+            regions=self.regions,
+        )
         with replacing(self.output_dir / "previews" / f"epoch_{epoch:04d}_case_{case}.png") as temporary:
             picture.save(temporary, format="PNG")
         with SummaryWriter(str(self.output_dir / "tensorboard")) as writer:

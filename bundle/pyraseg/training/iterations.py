@@ -6,6 +6,7 @@ where a loss or a gradient is not finite, and plain words when a GPU's memory ru
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from monai.transforms import Compose
 from torch import nn
 from torch.optim import Optimizer
 
-from bundle.pyraseg.core import PyrasegError, process_rank
+from bundle.pyraseg.core import PyrasegError, Structures, process_rank
 from bundle.pyraseg.networks import CHANNELS_LAST, DiceFocalLoss, PartialTarget, TaughtTarget
-from bundle.pyraseg.transforms import set_strength, split_at_random
+from bundle.pyraseg.transforms import UNKNOWN, set_strength, split_at_random
 
 logger = logging.getLogger(__name__)
 
@@ -34,19 +35,35 @@ class AugmentBatch:
         augmentation: the dataset's; what it does before its first random transform was done when the slice was loaded.
         loss: that the label is for, told apart where some samples were annotated for some of the classes only.
         teacher: network whose logits for the augmented images go with the label, see `DistillationLoss`.
+        class_names: names of all classes, background first; needed for regions.
+        regions: the classes of each region where these are trained, see `core.Structures`.
 
     Returns:
-        Image (B, C, W, H) and label (B, 1, W, H) on the device; in place of the label a `PartialTarget` where a sample
-        was not annotated for all classes, and a `TaughtTarget` of either where there is a teacher.
+        Image (B, C, W, H) and label (B, 1, W, H) on the device, of regions (B, R, W, H) uint8 with 0, 1 and `UNKNOWN`;
+        in place of the label a `PartialTarget` where a sample was not annotated for all classes, and a `TaughtTarget`
+        of either where there is a teacher.
 
     Raises:
         PyrasegError: there is such a sample, and the loss cannot leave classes out.
     """
 
-    def __init__(self, augmentation: Compose, *, loss: Any = None, teacher: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        augmentation: Compose,
+        *,
+        loss: Any = None,
+        teacher: nn.Module | None = None,
+        class_names: Sequence[str] = ("background",),
+        regions: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         _, self.augmentation = split_at_random(augmentation)
         self.loss = loss
         self.teacher = teacher
+        self.structures = Structures(class_names, regions)
+        if regions is not None and getattr(loss, "sigmoid", True) is False:
+            raise PyrasegError(
+                "With `regions`, which overlap, the loss needs one sigmoid a channel: set loss#sigmoid to true."
+            )
 
     def __call__(
         self, batch: dict[str, torch.Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
@@ -62,6 +79,8 @@ class AugmentBatch:
     def _target(self, batch: dict[str, torch.Tensor], label: torch.Tensor, non_blocking: bool) -> Any:
         """Return the label, and with it what each sample was annotated for where that is not all."""
         annotated = batch.get("annotated")
+        if self.structures.overlapping:
+            label = region_targets(label, self.structures)
         if annotated is None or annotated.all():
             return label
         if not isinstance(self.loss, DiceFocalLoss):
@@ -70,7 +89,10 @@ class AugmentBatch:
                 f"{type(self.loss).__name__} would take the others for background. Use DiceFocalLoss or DiceCELoss of "
                 "bundle.pyraseg.networks, or a class derived from them."
             )
-        return PartialTarget(label, annotated.to(label.device, non_blocking=non_blocking))
+        of_channels = annotated
+        if self.structures.overlapping:
+            of_channels = torch.from_numpy(self.structures.annotated(annotated.numpy(force=True))[:, 1:])
+        return PartialTarget(label, of_channels.to(label.device, non_blocking=non_blocking))
 
     def _augment(
         self, batch: dict[str, torch.Tensor], image: torch.Tensor, label: torch.Tensor
@@ -84,6 +106,19 @@ class AugmentBatch:
             set_strength(self.augmentation, strength)
             slices.append(self.augmentation({"image": of_image, "label": of_label}))
         return torch.stack([each["image"] for each in slices]), torch.stack([each["label"] for each in slices])
+
+
+def region_targets(label: torch.Tensor, structures: Structures) -> torch.Tensor:
+    """Return where each region is, (B, R, ...) uint8, and `UNKNOWN` where the label is, from classes (B, 1, ...).
+
+    >>> names = ["background", "liver", "lesion"]
+    >>> organ = Structures(names, {"organ": ["liver", "lesion"], "lesion": ["lesion"]})
+    >>> region_targets(torch.tensor([[[0, 1, 2, 255]]]), organ).tolist()
+    [[[0, 1, 1, 255], [0, 0, 1, 255]]]
+    """
+    values = torch.from_numpy(structures.table).to(label.device)[label.long()]
+    regions = [structures.mask(values, number) for number in range(1, len(structures.names))]
+    return torch.cat(regions, dim=1).to(torch.uint8).masked_fill_(label == UNKNOWN, UNKNOWN)
 
 
 class SeedEpochs:

@@ -29,6 +29,11 @@ from .postprocessing import write_temperature as write_temperature
 from .reader import MedicalImageReader as MedicalImageReader
 from .reader import from_dicom as from_dicom
 from .reader import geometry_of as geometry_of
+from .regions import InvertRegionsd as InvertRegionsd
+from .regions import LabelToRegionsd as LabelToRegionsd
+from .regions import RegionsToLabeld as RegionsToLabeld
+from .regions import ThresholdRegionsd as ThresholdRegionsd
+from .regions import TidyRegionsd as TidyRegionsd
 from .resampling import AntialiasedResize as AntialiasedResize
 from .resampling import ResampleSlicesd as ResampleSlicesd
 from .resampling import ResizePhotographd as ResizePhotographd

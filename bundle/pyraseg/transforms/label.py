@@ -13,7 +13,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, tell, volume_count, without_suffix
+from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, Structures, tell, volume_count, without_suffix
 from bundle.pyraseg.dicom import ChosenPath, DicomImage
 from bundle.pyraseg.labels import (
     DRAWN_ON,
@@ -327,14 +327,21 @@ class LoadLabeld(MapTransform):
         return MetaTensor(label, affine=image.affine, meta={"filename_or_obj": label_files(path)[0]})
 
 
-def only_annotated(labels: torch.Tensor, annotated: torch.Tensor | None) -> torch.Tensor:
+def only_annotated(
+    labels: torch.Tensor, annotated: torch.Tensor | None, structures: Structures | None = None
+) -> torch.Tensor:
     """Return class indices in which classes that were not annotated are background; None for all that there are.
+
+    With the `structures` of overlapping regions, labels are their values, and lose the regions that were not annotated.
 
     >>> only_annotated(torch.tensor([0, 1, 2]), torch.tensor([True, False, True]))
     tensor([0, 0, 2])
     """
     if annotated is None or annotated.all():
         return labels
+    if structures is not None and structures.overlapping:
+        known = structures.annotated(annotated.numpy(force=True))[1:].tolist()
+        return labels & sum(1 << place for place, there in enumerate(known) if there)
     return torch.where(annotated.to(labels.device)[labels.long()], labels, 0)
 
 

@@ -6,7 +6,7 @@ Probabilities mean what they say by one temperature, fitted on validation and ke
 
 import json
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,11 @@ def keeps_slices(image: MetaTensor) -> bool:
     return image.ndim == 4 and _steps(image) in (["OrientSlices"], ["OrientSlices", "ResampleSlices"])
 
 
+def is_photograph(values: Tensor, image: MetaTensor) -> bool:
+    """Return whether values (C, W', H') are on the grid of an image that was only resized."""
+    return values.ndim == 3 and _steps(image) == ["ResizePhotograph"]
+
+
 def _size_before(image: MetaTensor) -> tuple[int, int]:
     width, height, *_ = image.applied_operations[0][TraceKeys.ORIG_SIZE]
     return width, height
@@ -222,8 +227,8 @@ class InvertArgmaxd(MapTransform):
     def labels(self, data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
         """Return the class indices for one key; of equal probabilities the first class counts, as for an argmax."""
         probabilities, image = data[key], data[self.orig_key]
-        if probabilities.ndim == 3 and _steps(image) == ["ResizePhotograph"]:
-            return _labels_in_bands(probabilities, image)
+        if is_photograph(probabilities, image):
+            return in_bands(probabilities, image, _largest_of)
 
         classes = list(range(1, len(probabilities)))
         if keeps_slices(image):  # what is far below the background at all pixels is so between them
@@ -254,17 +259,27 @@ def _largest(largest: Tensor, others: Iterable[tuple[int, Tensor]], labels: Tens
     return labels
 
 
-def _labels_in_bands(probabilities: Tensor, image: MetaTensor) -> MetaTensor:
-    """Return the class indices of a photograph on the grid that it had before it was resized."""
+def in_bands(probabilities: Tensor, image: MetaTensor, decide: Callable[[Tensor], Tensor]) -> MetaTensor:
+    """Return the labels of a photograph on the grid that it had before it was resized.
+
+    Args:
+        probabilities: (C, W', H').
+        image: with what was done to it.
+        decide: makes labels (1, W, h) uint8 of a band of probabilities (C, W, h) on that grid.
+    """
     width, height = image.applied_operations[0][TraceKeys.ORIG_SIZE]
     labels = torch.zeros((1, height, width), dtype=torch.uint8).mT
     values = torch.as_tensor(probabilities).as_subclass(Tensor).float()
     for columns, band in enlarge_photograph(values, (height, width)):
-        first, *others = band.split(1)
-        found = torch.zeros_like(first, dtype=torch.uint8)
-        labels[:, columns] = _largest(first.clone(), enumerate(others, start=1), found).cpu()
+        labels[:, columns] = decide(band).cpu()
     affine = image.affine @ torch.as_tensor(to_affine_nd(3, scale_affine(image.shape[1:], (width, height))))
     return MetaTensor(labels, meta={**image.meta, "affine": affine})
+
+
+def _largest_of(probabilities: Tensor) -> Tensor:
+    """Return the class indices (1, ...) of probabilities (C, ...)."""
+    first, *others = probabilities.split(1)
+    return _largest(first.clone(), enumerate(others, start=1), torch.zeros_like(first, dtype=torch.uint8))
 
 
 #: Share by which the volume of a region may be wrong where a header holds its voxel sizes as float32.

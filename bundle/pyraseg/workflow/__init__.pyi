@@ -18,4 +18,5 @@ from .running import check_config as check_config
 from .running import plain_console as plain_console
 from .running import warn as warn
 from .settings import model_settings as model_settings
+from .settings import regions_of as regions_of
 from .settings import running_settings as running_settings

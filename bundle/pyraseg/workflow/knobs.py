@@ -55,7 +55,10 @@ OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
     "windows", "sequences", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
+    "regions",
 }  # fmt: skip
+#: Lists by name.
+MAPPINGS = {"regions"}
 #: What is to be true of a value, in words, and whether it is.
 Rule = tuple[str, Callable[[Any], bool]]
 
@@ -138,6 +141,8 @@ def _rule(name: str) -> Rule | None:
         return "a list of whole numbers from 1 on, such as [160, 160]", _is_sizes
     if name in LISTS:
         return "a list, such as [1, 2] or ['a','b']", lambda value: isinstance(value, list | tuple)
+    if name in MAPPINGS:
+        return "lists by name, such as {'organ': ['liver', 'lesion']}", _is_mapping
     if name in OF_SEQUENCES:
         return OF_SEQUENCES[name], lambda value: isinstance(value, list | tuple | Mapping)
     if name in NAMES:
@@ -160,6 +165,10 @@ def _is_triple(value: Any, zero: bool) -> bool:
 
 def _is_count(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, list | tuple) for one in value.values())
 
 
 def _is_phase(value: Any) -> bool:

@@ -10,13 +10,16 @@ from typing import Any
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.utils.module import locate
 
-from bundle.pyraseg.core import ModelSettings
+from bundle.pyraseg.core import ModelSettings, Structures
 from bundle.pyraseg.dicom import listed, read_sequences
 from bundle.pyraseg.transforms import Percentiles, parse_window, windows_of
 from bundle.pyraseg.workflow.running import running_parser
 
 #: Keys of a config that are settings by themselves.
-KNOBS = ("class_names", "image_kind", "modality", "body_part", "plane", "pet_units", "sequences", "sequence_dropout")
+KNOBS = (
+    *("class_names", "regions", "image_kind", "modality", "body_part", "plane", "pet_units"),
+    *("sequences", "sequence_dropout"),
+)
 #: Of these, what may be one name or several.
 SEVERAL = ("modality", "body_part", "plane")
 #: Where the chain of transforms stands that an image goes through, in a config of training or of inference.
@@ -45,6 +48,9 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
     Args:
         parser: of a merged config, of training or of inference.
         may_differ: see `ModelSettings`.
+
+    Raises:
+        PyrasegError: `regions` are none of the classes, see `core.Structures`.
     """
     values: dict[str, Any] = {}
     options: dict[str, str] = {}
@@ -78,6 +84,9 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
         several = component.get("keys")
         if isinstance(several, list) and isinstance(values.get(f"{name}.mode"), list):
             values[f"{name}.mode"] = values[f"{name}.mode"][several.index("image")]
+    if isinstance(values.get("regions"), dict):  # in their order, which is that of the channels
+        Structures(values["class_names"], values["regions"])  # that they are regions of these classes
+        values["regions"] = [[name, list(classes)] for name, classes in values["regions"].items()]
     values |= {name: listed(values[name]) for name in SEVERAL if values.get(name) is not None}
     if values.get("sequences") is not None:  # what they are called differs from site to site
         values["sequences"] = list(read_sequences(values["sequences"]))
@@ -85,6 +94,11 @@ def model_settings(parser: ConfigParser, *, may_differ: Sequence[str] = ()) -> M
         shown = {own: [_window(item) for item in items] for own, items in windows_of(values[name]).items()}
         values[name] = shown.get("", shown)
     return ModelSettings(values, options, tuple(may_differ))
+
+
+def regions_of(parser: ConfigParser) -> dict[str, list[str]] | None:
+    """Return the regions of a config, see `core.Structures`; None where it has none."""
+    return parser.get_parsed_content("regions") if "regions" in parser else None
 
 
 def _steps(parser: ConfigParser, chain: str) -> Iterator[tuple[str, str]]:

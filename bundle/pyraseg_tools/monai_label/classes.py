@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.bundle import ConfigParser
+from monai.transforms import Transform
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.inference import Algorithm
 from bundle.pyraseg.labels import ClassTable, Region, SegmentClass, segment_classes
+from bundle.pyraseg.transforms import RegionsToLabeld
+from bundle.pyraseg.workflow import regions_of
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,17 @@ def as_classes(values: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
     for value, index in classes.items():
         result[values == value] = index
     return result
+
+
+def labels_of_regions(config: ConfigParser, key: str) -> list[Transform]:
+    """Return what makes classes of regions, which overlap: viewers get, and send back, one class a voxel.
+
+    That is what the labels of a training hold, so what a person corrects is what the next training learns from.
+
+    Args:
+        config: of the inference of a bundle.
+        key: of the label values.
+    """
+    if (regions := regions_of(config)) is None:
+        return []
+    return [RegionsToLabeld(key, class_names=config["class_names"], regions=regions)]

@@ -25,6 +25,8 @@ from bundle.pyraseg.core import describe
 from bundle.pyraseg.inference import on_true_grid, write_grid
 from bundle.pyraseg.training import read_model
 from bundle.pyraseg.transforms import place_of
+from bundle.pyraseg.workflow import regions_of
+from bundle.pyraseg_tools.monai_label.classes import labels_of_regions
 from bundle.pyraseg_tools.monai_label.fields import models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of, place_for_viewers
 
@@ -55,6 +57,9 @@ class Inference(QuietInference):
         super().__init__(path, conf, **options)
         if refuse := conf.get("refuse"):
             self.bundle_config["refuse"] = refuse.split(",")
+        if regions_of(self.bundle_config) is not None:  # the channels are regions, and what is returned are classes
+            names = self.bundle_config["class_names"]
+            self.labels = {name: index for index, name in enumerate(names) if index}
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "model_filename": models(self.bundle_path)}
@@ -79,6 +84,7 @@ class Inference(QuietInference):
 
     def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
         steps = super().post_transforms(data)
+        steps += labels_of_regions(self.bundle_config, self.output_label_key)
         if self.is_flat:  # it would take the one slice of a DICOM photograph for a size to resize to
             steps = [step for step in steps if not isinstance(step, Restored)]
         return steps

@@ -2,7 +2,6 @@
 """Fetch a series (WADO-RS), store a segmentation (STOW-RS), get it back (PS3.18 10.4 and 10.5) and check that it is the
 same."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pydicom
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import PyrasegError, Structures
 from bundle.pyraseg.dicom import read_sources
 from bundle.pyraseg.labels import ClassTable, ImageGrid, read_dicom_label, references_of
 from bundle.pyraseg.runtime import Labels
@@ -67,7 +66,7 @@ def fetch_instance(client: DICOMwebClient, study_uid: str, series_uid: str, inst
 KEPT = ("SOPClassUID", "StudyInstanceUID", "FrameOfReferenceUID", "SegmentSequence", "ReferencedSeriesSequence")
 
 
-def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, class_names: Sequence[str]) -> None:
+def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, structures: Structures) -> None:
     """Refuse a segmentation that came back changed.
 
     It is read as a training label would be: laid on the images by its geometry, with classes told by the names
@@ -78,7 +77,7 @@ def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, 
         sent: file that was written; only UIDs of its own and times may differ.
         mask: (N, rows, columns) uint8, what was found in each slice.
         grid: of the images.
-        class_names: background first.
+        structures: what its values mean.
 
     Raises:
         PyrasegError: it cannot be read, or differs.
@@ -87,13 +86,27 @@ def require_same(returned: Path, sent: Path, mask: np.ndarray, grid: ImageGrid, 
     changed = [keyword for keyword in KEPT if was.get(keyword) != is_now.get(keyword)]
     if references_of(was) != references_of(is_now):
         changed.append("the images that frames refer to")
-    if not np.array_equal(read_dicom_label(returned, grid, ClassTable(class_names)), mask):
+    if not _holds_pixels(returned, grid, mask, structures):
         changed.append("pixels")
     if changed:
         raise PyrasegError(
             f"the segmentation is stored as {is_now.SOPInstanceUID}, but comes back with other {', '.join(changed)}. "
             "Look at what the PACS changes on arrival."
         )
+
+
+def _holds_pixels(returned: Path, grid: ImageGrid, mask: np.ndarray, structures: Structures) -> bool:
+    """Return whether a segmentation holds a mask, of regions one after the other."""
+    background, *names = structures.names
+    if not structures.overlapping:
+        return np.array_equal(read_dicom_label(returned, grid, ClassTable(structures.names)), mask)
+    return all(
+        np.array_equal(
+            read_dicom_label(returned, grid, ClassTable([background, name], {background: ["*"]})) == 1,
+            structures.mask(mask, number),
+        )
+        for number, name in enumerate(names, 1)
+    )
 
 
 def grid_of(labels: Labels) -> ImageGrid:

@@ -94,15 +94,19 @@ class Worker:
             files = fetch_series(self.client, series, folder)
             labels = segment(self.model, [str(file) for file in files], select=self.select, refuse=self.refuse)
             mask = np.stack(list(labels.slices))
-            sent, returned = self._write(replace(labels, slices=iter(mask)), folder / "sent"), folder / "returned.dcm"
+            sent, returned = (
+                self._write(replace(labels, slices=iter(mask)), folder / "sent")[0],
+                folder / "returned.dcm",
+            )
             own = self._store(series, pydicom.dcmread(sent))
             if not holds(self.client, series.study_uid, *own):
                 raise PacsError("the PACS took the segmentation, but a search does not find it.")
             fetch_instance(self.client, series.study_uid, *own, returned)
-            require_same(returned, sent, mask, grid_of(labels), self.model.class_names)
+            require_same(returned, sent, mask, grid_of(labels), self.model.structures)
         self.journal[series.uid] = Entry("stored", series.instances, own)
-        counts = np.bincount(mask.ravel(), minlength=len(self.model.class_names))[1:]
-        voxels = ", ".join(f"{name} {n}" for name, n in zip(self.model.class_names[1:], counts, strict=True))
+        structures = self.model.structures
+        counts = [(name, structures.mask(mask, number).sum()) for number, name in enumerate(structures.names)][1:]
+        voxels = ", ".join(f"{name} {count}" for name, count in counts)
         return f"{series.instances} images -> {own[1]}, read back equal (voxels: {voxels})"
 
     def _store(self, series: RemoteSeries, segmentation: Dataset) -> tuple[str, str]:

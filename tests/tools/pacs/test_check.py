@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from bundle.pyraseg.core import Structures
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.source import read_sources
@@ -55,9 +56,9 @@ def swap_planes(seg: pydicom.Dataset) -> None:
 )
 def test_a_change_is_seen(change, text, sent, tmp_path):
     path, mask, grid = sent
-    require_same(path, path, mask, grid, CLASSES)
+    require_same(path, path, mask, grid, Structures(CLASSES))
     seg = pydicom.dcmread(path)
     change(seg)
     seg.save_as(tmp_path / "returned.dcm")
     with pytest.raises(PyrasegError, match=text):
-        require_same(tmp_path / "returned.dcm", path, mask, grid, CLASSES)
+        require_same(tmp_path / "returned.dcm", path, mask, grid, Structures(CLASSES))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import PyrasegError, file_digest, remove_results, replacing
+from bundle.pyraseg.core import PyrasegError, Structures, file_digest, remove_results, replacing
 from bundle.pyraseg.dicom import (
     complete,
     copied_names,
@@ -101,17 +101,19 @@ class SourceImages:
 class SegmentationWriter:
     """Write `<name>_seg.dcm`, a BINARY segmentation whose segment numbers are the label values.
 
-    Every class is described, those that were not found too; nothing found at all is an explicit result of empty frames.
-    Inputs that are not DICOM get none.
+    Regions are segments that overlap, of one object, in the order in which the config names them. Every class is
+    described, those that were not found too; nothing found at all is an explicit result of empty frames. Inputs that
+    are not DICOM get none.
 
     Args:
         class_names: names of all classes, background first; they become the segments' labels.
         terminology: their codes; see `segment_classes`.
         algorithm: what segmented.
         sources: finds the images that are referred to.
+        regions: the classes of each region where these are predicted, see `core.Structures`, as segments.
 
     Raises:
-        PyrasegError: a class has no codes, or faulty ones.
+        PyrasegError: a class or region has no codes, or faulty ones.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class SegmentationWriter:
         terminology: Mapping[str, Mapping[str, Sequence[str]]],
         algorithm: Algorithm,
         sources: SourceImages,
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.classes = segment_classes(class_names, terminology)
+        self.structures = Structures(class_names, regions)
+        self.classes = segment_classes(self.structures.names, terminology)
         self.algorithm = algorithm
         self.sources = sources
 
@@ -138,6 +142,7 @@ class SegmentationWriter:
             self.classes,
             frame_numbers=prediction.source_frames,
             algorithm=(self.algorithm.name, self.algorithm.version),
+            overlapping=self.structures.overlapping,
         )
         return [path]
 
@@ -152,10 +157,18 @@ class StructureSetWriter:
         class_names: names of all classes, background first; they become the names of the ROIs.
         algorithm: what segmented.
         sources: finds the images that are referred to.
+        regions: the classes of each region where these are predicted, see `core.Structures`, as ROIs.
     """
 
-    def __init__(self, *, class_names: Sequence[str], algorithm: Algorithm, sources: SourceImages) -> None:
-        self.class_names = list(class_names)
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        algorithm: Algorithm,
+        sources: SourceImages,
+        regions: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.structures = Structures(class_names, regions)
         self.algorithm = algorithm
         self.sources = sources
 
@@ -169,9 +182,10 @@ class StructureSetWriter:
             prediction.slices,
             sources,
             prediction.geometry,
-            self.class_names[1:],
+            self.structures.names[1:],
             frame_numbers=prediction.source_frames,
-            colors=color_of(np.arange(1, len(self.class_names))).tolist(),
+            colors=color_of(np.arange(1, len(self.structures.names))).tolist(),
             algorithm=(self.algorithm.name, self.algorithm.version),
+            overlapping=self.structures.overlapping,
         )
         return [path]

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bundle.pyraseg.core import PyrasegError, nearest_hint, write_csv
+from bundle.pyraseg.core import PyrasegError, nearest_hint, values_of, write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,14 @@ class EjectionFractions:
     Args:
         output_dir: folder of the table.
         cavity: name of the class.
-        class_names: names of all classes, background first.
+        class_names: names of all classes, background first; or of the background and all regions.
+        overlapping: they are regions, see `core.Structures`.
 
     Raises:
         PyrasegError: there is no class of that name.
     """
 
-    def __init__(self, output_dir: Path, *, cavity: str, class_names: Sequence[str]) -> None:
+    def __init__(self, output_dir: Path, *, cavity: str, class_names: Sequence[str], overlapping: bool = False) -> None:
         if cavity not in class_names[1:]:
             raise PyrasegError(
                 f"ejection_fraction is {cavity!r}, which is none of the classes {', '.join(class_names[1:])}."
@@ -102,7 +103,8 @@ class EjectionFractions:
             )
         self.path = output_dir / "ejection_fraction.csv"
         self.cavity = cavity
-        self.value = list(class_names).index(cavity)
+        number = list(class_names).index(cavity)
+        self.values = values_of(number, len(class_names) - 1, overlapping=overlapping)
         self._found: dict[tuple[str, str], dict[int, tuple[int, float | None]]] = defaultdict(dict)
 
     def start(self) -> None:
@@ -118,7 +120,7 @@ class EjectionFractions:
             return []
         case = re.sub(rf"_phase0*{phase}(?=$|[-_]\d+$)", "", found.name)
         series = str(found.origin.get("series_uid") or "")
-        volume = None if found.volumes is None else float(found.volumes[self.value]) / 1000
+        volume = None if found.volumes is None else float(found.volumes[self.values].sum()) / 1000
         self._found[case, series][phase] = len(found.voxels), volume
         rows = [row for key in self._found for row in self._rows(*key)]
         if rows:

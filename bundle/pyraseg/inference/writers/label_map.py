@@ -3,7 +3,7 @@
 
 import gzip
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from PIL import Image
 
-from bundle.pyraseg.core import replacing
+from bundle.pyraseg.core import Structures, names_in_files, replacing
 from bundle.pyraseg.dicom import LPS_TO_RAS
 from bundle.pyraseg.inference.prediction import Prediction
 from bundle.pyraseg.transforms import geometry_of, place_of
@@ -111,10 +111,32 @@ def write_grid(
 
 
 class LabelMapWriter:
-    """Write the label map of every input, as `write_label_map` does."""
+    """Write the label map of every input, as `write_label_map` does; of regions one mask each, `<name>_<region>`.
+
+    A file holds one value a voxel, and every program shows a mask of 0 and 1: so regions that overlap lose nothing.
+    `names_in_files` says what stands for a region.
+
+    Args:
+        class_names: names of all classes, background first; needed for regions.
+        regions: the classes of each region where these are predicted, see `core.Structures`.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str] = ("background",),
+        regions: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.structures = Structures(class_names, regions)
 
     def __call__(self, prediction: Prediction) -> list[Path]:
-        return [write_label_map(prediction.labels, prediction.original, prediction.stem)]
+        labels, original, stem = prediction.labels, prediction.original, prediction.stem
+        if not self.structures.overlapping:
+            return [write_label_map(labels, original, stem)]
+        return [
+            write_label_map(self.structures.mask(labels, number), original, stem.with_name(f"{stem.name}_{name}"))
+            for number, name in enumerate(names_in_files(self.structures.names[1:]), 1)
+        ]
 
 
 def write_probability(probability: MetaTensor, image: MetaTensor, path: Path) -> Path:
@@ -139,22 +161,24 @@ def write_probability(probability: MetaTensor, image: MetaTensor, path: Path) ->
 
 
 class SaveProbabilities:
-    """Write the probability maps of every input: `NAME_probability_1` and so on, by the number of the class.
+    """Write the probability maps of every input: `NAME_probability_1` and so on, by the number of the class or region.
 
     The evaluator keeps them under `probabilities`, (C, W, H[, D]) on the input's grid; the background is not written.
 
     Args:
         output_dir: folder of the files.
+        overlapping: the channels are those of regions, see `core.Structures`, without a background.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
+    def __init__(self, output_dir: str | Path, *, overlapping: bool = False) -> None:
         self.output_dir = Path(output_dir)
+        self.first = 0 if overlapping else 1
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            for number, probability in enumerate(output["probabilities"][1:], start=1):
+            for number, probability in enumerate(output["probabilities"][self.first :], start=1):
                 path = self.output_dir / f"{item['name']}_probability_{number}"
                 logger.info("%s -> %s", item["name"], write_probability(probability, item["original"], path).name)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Surfaces of what was found, for 3-D viewers and printers."""
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy import ndimage
 from scipy.optimize import brentq
 from skimage.measure import marching_cubes
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, Structures, names_in_files, replacing
 from bundle.pyraseg.dicom import Geometry
 from bundle.pyraseg.inference.prediction import Prediction
 
@@ -22,23 +21,26 @@ HEADER = "SPACE=LPS"  # 3D Slicer reads this, and takes LPS for granted without 
 class MeshWriter:
     """Write `<name>_<class>.stl` or `.ply` for every class that was found, in patient coordinates (LPS, mm).
 
-    `mesh_names` says what stands for a class.
+    `names_in_files` says what stands for a class.
 
     One slice, or an image without a patient position, makes no surface.
 
     Args:
         class_names: names of all classes, background first.
         format: "stl" or "ply", both binary.
+        regions: the classes of each region where these are predicted, see `core.Structures`, each of which has a mesh.
 
     Raises:
         PyrasegError: another format.
     """
 
-    def __init__(self, *, class_names: Sequence[str], format: str = "stl") -> None:
+    def __init__(
+        self, *, class_names: Sequence[str], format: str = "stl", regions: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         formats = {"stl": write_stl, "ply": write_ply}
         if format not in formats:
             raise PyrasegError(f"There is no mesh format {format!r}; there are {' and '.join(formats)}.")
-        self.class_names = list(class_names)
+        self.structures = Structures(class_names, regions)
         self.suffix = format
         self.write = formats[format]
 
@@ -48,7 +50,7 @@ class MeshWriter:
             return None
         written = []
         for value, path in enumerate(self.paths(prediction), 1):
-            mask = prediction.slices == value
+            mask = self.structures.mask(prediction.slices, value)
             if mask.any():
                 with replacing(path) as temporary:
                     self.write(temporary, *surface(mask, geometry))
@@ -59,23 +61,8 @@ class MeshWriter:
 
     def paths(self, prediction: Prediction) -> list[Path]:
         """Return the files of the classes 1, 2, ..., whether they are there or not."""
-        names = mesh_names(self.class_names[1:])
+        names = names_in_files(self.structures.names[1:])
         return [prediction.stem.with_name(f"{prediction.stem.name}_{name}.{self.suffix}") for name in names]
-
-
-def mesh_names(class_names: Sequence[str]) -> list[str]:
-    """Return what stands for each class in the name of its mesh: all that is no letter or digit becomes "_" there.
-
-    Where two classes would share a mesh, or `kidney` of an input `a_left` one with `left_kidney` of an input `a`, the
-    names begin with the value of the class, and have no "_".
-
-    >>> mesh_names(["left kidney", "right kidney"]), mesh_names(["left kidney", "left_kidney"])
-    (['left_kidney', 'right_kidney'], ['1-left-kidney', '2-left-kidney'])
-    """
-    names = ["".join(c if c.isalnum() or c in "-_" else "_" for c in name) for name in class_names]
-    keys = [unicodedata.normalize("NFC", name).casefold() for name in names]  # a disk may ignore capitals
-    alike = len(set(keys)) < len(keys) or any(one.endswith(f"_{other}") for one in keys for other in keys)
-    return [f"{value}-{name.replace('_', '-')}" for value, name in enumerate(names, 1)] if alike else names
 
 
 def surface(mask: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A table of what was found: voxels and volumes of every class in every input."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from bundle.pyraseg.core import hold, release, write_csv
+from bundle.pyraseg.core import Structures, hold, release, values_of, write_csv
 from bundle.pyraseg.inference.writers.ejection import EjectionFractions
 from bundle.pyraseg.inference.writing import MISSING, ORIGIN
+
+logger = logging.getLogger(__name__)
 
 #: What holds the folder of a table.
 WORK = "segmentation"
@@ -45,21 +48,30 @@ class VolumeTable:
         class_names: names of all classes, background first.
         ejection_fraction: name of a cavity of the heart, whose `ejection_fraction.csv` is written as well, see
             `EjectionFractions`; None for none.
+        regions: the classes of each region where these are predicted, see `core.Structures`; `value` is then the number
+            of the region.
 
     Raises:
-        PyrasegError: there is no class of that name.
+        PyrasegError: there is no class, or region, of that name.
     """
 
     def __init__(
-        self, *, output_dir: str | Path, class_names: Sequence[str], ejection_fraction: str | None = None
+        self,
+        *,
+        output_dir: str | Path,
+        class_names: Sequence[str],
+        ejection_fraction: str | None = None,
+        regions: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "volumes.csv"
-        self.class_names = list(class_names)
+        self.structures = Structures(class_names, regions)
         self.rows: dict[str, list[dict[str, object]]] = {}
         self.ejection: EjectionFractions | None = None
         if ejection_fraction is not None:
-            folder, names = Path(output_dir), self.class_names
-            self.ejection = EjectionFractions(folder, cavity=ejection_fraction, class_names=names)
+            folder, names = Path(output_dir), self.structures.names
+            self.ejection = EjectionFractions(
+                folder, cavity=ejection_fraction, class_names=names, overlapping=self.structures.overlapping
+            )
 
     def start(self) -> None:
         """Begin anew, and keep the table from other runs, whose rows would be lost in it.
@@ -90,7 +102,12 @@ class VolumeTable:
         if MISSING in found.origin:
             origin[MISSING] = found.origin[MISSING]
         rows = []
-        for value, name in list(enumerate(self.class_names))[1:]:
-            volume = "" if volumes is None else f"{volumes[value] / 1000:.4f}"
-            rows.append(dict(zip(FIELDS, (found.name, name, value, voxels[value], volume), strict=True)) | origin)
+        for (inner, outer), share in self.structures.outside(voxels).items():
+            logger.info("%s: %.2f %% of the voxels of %s lie outside %s", found.name, 100 * share, inner, outer)
+        names = self.structures.names[1:]
+        for number, name in enumerate(names, 1):
+            values = values_of(number, len(names), overlapping=self.structures.overlapping)
+            volume = "" if volumes is None else f"{volumes[values].sum() / 1000:.4f}"
+            figures = found.name, name, number, voxels[values].sum(), volume
+            rows.append(dict(zip(FIELDS, figures, strict=True)) | origin)
         return rows
