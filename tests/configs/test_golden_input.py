@@ -83,6 +83,12 @@ def mr_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]
     return items, np.stack([before, displayed, after]), {"spacing": 0.5, "context_slices": 1}
 
 
+def single_slices(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """As `mr_case`, without neighbors."""
+    items, expected, settings = mr_case(folder)
+    return items, expected[1:2], {**settings, "context_slices": 0}
+
+
 def between_percentiles(values: np.ndarray) -> np.ndarray:
     """Return values with their 1st percentile at -1 and their 99th at 1, as MONAI has it."""
     scale = ScaleIntensityRangePercentiles(1, 99, -1, 1, clip=True)
@@ -103,6 +109,7 @@ CASES = {
     "train dermoscopy_fast": photograph,
     "train chest_xray": gray_photograph,
     "train hippocampus": mr_case,
+    "train heart": single_slices,
     "train retina": magnified_photograph,
     "train lung_ct": lung_case,
     "train spleen": spleen_case,

@@ -13,6 +13,7 @@ OVERLAYS = (
     "dermoscopy_fast",
     "chest_xray",
     "hippocampus",
+    "heart",
     "retina",
     "lung_ct",
     "spleen",
