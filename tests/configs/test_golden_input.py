@@ -89,6 +89,12 @@ def single_slices(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, o
     return items, expected[1:2], {**settings, "context_slices": 0}
 
 
+def mr_volume(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """As `mr_case`, for a network that sees all of the volume."""
+    items, expected, _ = mr_case(folder)
+    return items, expected[1:2], {"spacing": [0.5, 0.5, 1.0]}
+
+
 def between_percentiles(values: np.ndarray) -> np.ndarray:
     """Return values with their 1st percentile at -1 and their 99th at 1, as MONAI has it."""
     scale = ScaleIntensityRangePercentiles(1, 99, -1, 1, clip=True)
@@ -110,6 +116,7 @@ CASES = {
     "train chest_xray": gray_photograph,
     "train hippocampus": mr_case,
     "train heart": single_slices,
+    "train hippocampus_3d": mr_volume,
     "train retina": magnified_photograph,
     "train lung_ct": lung_case,
     "train spleen": spleen_case,

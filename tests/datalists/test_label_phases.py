@@ -153,11 +153,14 @@ def test_the_labels_of_a_real_cine_lie_on_their_files(real_data):
     """18 of 240 files have a label: blood is brighter than the muscle around it, and neither where labels are moved."""
     items = find_pairs(real_data / "mr_heart_dicom")[1]
     assert len(items) == 18
+    muscles = 0
     for item in items:
         assert item["image"].rpartition("/")[2] == item["label"].rpartition("/")[2].replace(".png", ".dcm")
         case = loading(modality=None, class_names=["background", "cavity", "muscle"])(dict(item))
         image, label = np.asarray(case["image"][0]), np.asarray(case["label"][0])
         assert image.shape == label.shape == (256, 256, 1)
-        cavity, muscle = image[label == 1], image[label == 2]
-        assert np.median(cavity) > 1.5 * np.median(muscle)
+        if (label == 2).any():  # at end systole it was not drawn
+            muscles += 1
+            assert np.median(image[label == 1]) > 1.5 * np.median(image[label == 2])
         np.testing.assert_allclose(np.linalg.norm(case["image"].affine[:3, :2], axis=0), 1.367188, atol=1e-5)
+    assert muscles == 9

@@ -14,6 +14,7 @@ OVERLAYS = (
     "chest_xray",
     "hippocampus",
     "heart",
+    "hippocampus_3d",
     "retina",
     "lung_ct",
     "spleen",
@@ -24,15 +25,20 @@ OVERLAYS = (
 PHOTOGRAPHS = ("dermoscopy", "dermoscopy_fast", "chest_xray", "retina", "ultrasound", "voc")
 
 
+#: Forms of a task that stand on it.
+FORMS = {"dermoscopy_fast": "dermoscopy", "hippocampus_3d": "hippocampus"}
+
+
 def stack(program: str, task: str) -> list[str]:
     """Return the files of a task: a base, the overlay of photographs where it is of 2-D images, and its own.
 
-    A faster form of a task stands on it.
+    A form of another task stands on it, and one that sees volumes in 3-D on their overlay as well.
     """
     base, suffix = ("inference.json", "_inference") if program == "infer" else ("train.json", "")
     shared = [f"photographs{suffix}.json"] if task in PHOTOGRAPHS else []
-    of_base = [f"{task.removesuffix('_fast')}{suffix}.json"] if task.endswith("_fast") else []
-    return [base, *shared, *of_base, f"{task}{suffix}.json"]
+    of_base = [f"{FORMS[task]}{suffix}.json"] if task in FORMS else []
+    volumes = [f"volumes{suffix}.json"] if task.endswith("_3d") else []
+    return [base, *shared, *of_base, *volumes, f"{task}{suffix}.json"]
 
 
 #: What is run, and the files it is made of: a base, then overlays.

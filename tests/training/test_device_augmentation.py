@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 from bundle.pyraseg.data.slices import Draw, SliceDataset
 from bundle.pyraseg.networks.encoders import expected_normalization
 from bundle.pyraseg.training.iterations import AugmentBatch
+from bundle.pyraseg.transforms import RandBlurd, RandBrightnessContrastd, RandColorJitterd, RandNoised
 from bundle.pyraseg.transforms.deformation import RandDeformd
-from bundle.pyraseg.transforms.intensity import RandBlurd, RandBrightnessContrastd, RandColorJitterd, RandNoised
 from bundle.pyraseg.transforms.strength import split_at_random
 
 BOTH = ["image", "label"]

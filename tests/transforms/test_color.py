@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.intensity import RandColorJitterd, color_matrix
+from bundle.pyraseg.transforms.color import RandColorJitterd, color_matrix
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 

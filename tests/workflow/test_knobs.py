@@ -23,10 +23,14 @@ WRONG = {
     "a text for the batch": ({"batch_size": "x"}, "'batch_size' takes a whole number from 1 on, not 'x'"),
     "a batch of less than nothing": ({"batch_size": -2}, "not -2"),
     "a text for the seed, which is used first": ({"seed": "x"}, "'seed' takes a whole number from 0 on"),
-    "a text for a spacing": ({"spacing": "fine"}, "'spacing' takes a number above 0, not 'fine'"),
+    "a text for a spacing": (
+        {"spacing": "fine"},
+        "'spacing' takes a number above 0, or three of them for volumes in 3-D, not 'fine'",
+    ),
     "no spacing": ({"spacing": 0}, "not 0"),
     "no number": ({"dropout": float("nan")}, "'dropout' takes a number from 0 to 1, not nan"),
     "a share of 200 %": ({"background_fraction": 2}, "'background_fraction' takes a number from 0 to 1, not 2"),
+    "a spacing for two": ({"spacing": [1, 1]}, "three of them for volumes in 3-D, not [1, 1]"),
     "a size for two": ({"slice_size": 160}, "'slice_size' takes a list of whole numbers from 1 on"),
     "an empty slice": ({"slice_size": [160, 0]}, "not [160, 0]"),
     "a text for a switch": ({"resume": "yes"}, "'resume' takes True or False, not 'yes'"),
@@ -37,7 +41,8 @@ WRONG = {
     "two of them": ({"epochs": 0, "batch_size": 0}, "'batch_size' takes a whole number from 1 on, not 0"),
 }
 KINDS = (
-    knobs.COUNTS, knobs.NUMBERS, knobs.POSITIVE, knobs.SWITCHES, knobs.SIZES, knobs.LISTS, knobs.NAMES, knobs.TEXTS,
+    knobs.COUNTS, knobs.NUMBERS, knobs.POSITIVE, knobs.TRIPLES, knobs.SWITCHES, knobs.SIZES, knobs.LISTS, knobs.NAMES,
+    knobs.TEXTS,
 )  # fmt: skip
 wrong = pytest.mark.parametrize(("options", "words"), WRONG.values(), ids=WRONG)
 

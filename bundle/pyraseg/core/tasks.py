@@ -7,10 +7,11 @@ from pathlib import Path
 
 #: The task that needs no overlay.
 DEFAULT_TASK = "phantom"
-#: The overlay that tasks of 2-D images share.
-PHOTOGRAPHS = "photographs"
-#: What is run, and the files that it is made of; TASK is left out for the default task. Where TASK is about 2-D images,
-#: `photographs.json` (`photographs_inference.json`) comes before it, see `task_files`.
+#: Overlays that tasks share, and the knob of a task's overlay that asks for one: 2-D images say what kind they are of,
+#: and networks that see volumes in 3-D the size of what they see.
+SHARED = {"photographs": "image_kind", "volumes": "patch_size"}
+#: What is run, and the files that it is made of; TASK is left out for the default task. What TASK shares with others,
+#: such as `photographs.json` (`photographs_inference.json`), comes before it, see `task_files`.
 PROGRAMS = {
     "train": ("train", "TASK"),
     "evaluate": ("train", "TASK", "evaluate"),
@@ -28,7 +29,8 @@ def task_files(folder: Path, program: str, task: str | None) -> list[Path]:
     """Return the configs of a task, in the order in which they are merged.
 
     MONAI has no way to say in a config which others it is laid upon. A task of 2-D images says `image_kind` in its
-    overlay on train.json, and all of these stand on the shared `photographs.json`.
+    overlay on train.json, and all of these stand on the shared `photographs.json`; one of volumes in 3-D says
+    `patch_size`, and stands on `volumes.json`.
 
     Args:
         folder: `configs/` of the bundle.
@@ -45,15 +47,19 @@ def task_files(folder: Path, program: str, task: str | None) -> list[Path]:
 
 
 def overlays(folder: Path, program: str, task: str) -> list[str]:
-    """Return the names of what a task lays over the base: that of 2-D images, if it is about them, and its own.
+    """Return the names of what a task lays over the base: what it shares with others, see `SHARED`, and its own.
 
     A task that is another form of one begins with its name and stands on it: `dermoscopy_fast` on `dermoscopy`.
     """
     names = [name for name in task_names(folder) if f"{task}_".startswith(f"{name}_")]
     names = [*names, task] if task not in names else names  # sorted: the shorter stands first
-    own = (folder / f"{name}.json" for name in names)
-    of_images = any("image_kind" in json.loads(file.read_text(encoding="utf-8")) for file in own if file.is_file())
-    return [PHOTOGRAPHS, *names] if of_images and program != "metadata" else names
+    found: list[str] = []
+    for name in names:
+        file = folder / f"{name}.json"
+        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        asked = [each for each, knob in SHARED.items() if knob in said and program != "metadata"]
+        found += [*(each for each in asked if each not in found), name]
+    return found
 
 
 def how_to_train(model_file: str | Path, bundle_root: str | Path) -> str:

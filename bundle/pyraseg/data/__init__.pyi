@@ -8,3 +8,4 @@ from .slice_cache import state_of_files as state_of_files
 from .slices import Draw as Draw
 from .slices import SliceDataset as SliceDataset
 from .slices import check_cases as check_cases
+from .volume_patches import PatchDataset as PatchDataset

@@ -72,9 +72,15 @@ class SliceCache:
         return entry
 
     @staticmethod
+    def arrays(entry: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image (D, C, W, H) and the label (D, 1, W, H) of an entry, to be read in parts."""
+        image, label = (np.load(entry / f"{name}.npy", mmap_mode="r") for name in ("image", "label"))
+        return image, label
+
+    @staticmethod
     def read(entry: Path, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return slice `index` of an entry: image (C, W, H) and label (1, W, H). Nothing else is read from disk."""
-        image, label = (np.load(entry / f"{name}.npy", mmap_mode="r")[index] for name in ("image", "label"))
+        image, label = (array[index] for array in SliceCache.arrays(entry))
         return np.array(image), np.array(label)
 
     @staticmethod

@@ -103,13 +103,18 @@ class SliceDataset(Dataset):
         case: dict[str, Any] = {"case": str(self.data[index.case]["image"])}
         if self.annotated is not None:
             case["annotated"] = self.annotated[index.case]
-        image, label = map(torch.from_numpy, SliceCache.read(self.entries[index.case], index.slice))
+        image, label = self.read(index)
         if self.before_device is not None:
             drawn = {"seed": index.seed, "strength": index.strength}
             return {**self.before_device({"image": image, "label": label}), **drawn, **case}
         self.augmentation.set_random_state(seed=index.seed)
         set_strength(self.augmentation, index.strength)
         return {**self.augmentation({"image": image, "label": label}), **case}
+
+    def read(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what a draw is about, before its augmentation: image (C, W, H) float32 and label (1, W, H) uint8."""
+        image, label = map(torch.from_numpy, SliceCache.read(self.entries[draw.case], draw.slice))
+        return image, label
 
     def _fill(self, cache: SliceCache, num_workers: int) -> None:
         missing = _Missing(

@@ -71,10 +71,10 @@ class FrugalInferer(Inferer):
         self.inferer = inferer
 
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return self.inferer(inputs, _Frugal(network), *args, **kwargs)
+        return self.inferer(inputs, FrugalNetwork(network), *args, **kwargs)
 
 
-class _Frugal:
+class FrugalNetwork:
     """Call a network, and call it again with less where it runs out of memory; what was too much is remembered."""
 
     def __init__(self, network: Network) -> None:
@@ -156,14 +156,17 @@ class SlabInferer(Inferer):
 
         give_back_memory()  # what reading and preprocessing took
 
-        def logits_of(image: MetaTensor) -> torch.Tensor:
-            return self.inferer(image[None], network, *args, **kwargs)[0]
+        def applied(images: torch.Tensor) -> torch.Tensor:
+            return network(images, *args, **kwargs)
 
-        labels = [self._labels(image, logits_of) for image in decollate_batch(inputs)]
+        labels = [self._labels(image, applied) for image in decollate_batch(inputs)]
         like = list_data_collate([one[..., :1] for one in labels])
         return _stacked([one.as_tensor() for one in labels]).as_subclass(MetaTensor).copy_meta_from(like)
 
-    def _labels(self, image: MetaTensor, logits_of: Callable[[MetaTensor], torch.Tensor]) -> MetaTensor:
+    def _labels(self, image: MetaTensor, network: Network) -> MetaTensor:
+        def logits_of(image: MetaTensor) -> torch.Tensor:
+            return self.inferer(image[None], network)[0]
+
         # Without the other metadata, such as headers, which `Invertd` would copy for each slab and class.
         named = {key: image.meta[key] for key in ("affine", "filename_or_obj") if key in image.meta}
         whole = MetaTensor(image.as_tensor(), meta=named)

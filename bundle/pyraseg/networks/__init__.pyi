@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from .cpu_kernels import FastConvolutions as FastConvolutions
 from .cpu_kernels import has_bfloat16 as has_bfloat16
+from .cpu_norms import FastInstanceNorm as FastInstanceNorm
+from .deep_supervision import DeepSupervisionLoss as DeepSupervisionLoss
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
 from .distillation import DistillationLoss as DistillationLoss
 from .distillation import TaughtTarget as TaughtTarget
@@ -13,6 +15,8 @@ from .losses import PartialTarget as PartialTarget
 from .pspnet import PSPNet as PSPNet
 from .segmentation import PartwiseNetwork as PartwiseNetwork
 from .torchvision_ops import import_with_torchvision as import_with_torchvision
+from .volume_encoders import plan_stages as plan_stages
+from .volume_pspnet import VolumePSPNet as VolumePSPNet
 from .weights import load_weights as load_weights
 from .weights import read_packaged_weights as read_packaged_weights
 from .weights import require_finite as require_finite

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 logger = logging.getLogger(__name__)
 
-#: Pixels of the image that shows which normalization follows which convolution.
+#: Pixels along a side of the image, or the volume, that shows which normalization follows which convolution.
 SIDE = 64
 
 
@@ -23,7 +23,7 @@ def fold_batch_norm(network: nn.Module, *, in_channels: int, device: str = "cpu"
     other parameters than its weights on disk. One that has no batch normalization stays as it is.
 
     Args:
-        network: takes (1, in_channels, H, W).
+        network: takes (1, in_channels, H, W), or (1, in_channels, W, H, D) where its convolutions have three axes.
         in_channels: channels of its input.
         device: where it runs.
     """
@@ -31,7 +31,8 @@ def fold_batch_norm(network: nn.Module, *, in_channels: int, device: str = "cpu"
     if torch.device(device).type != "cpu" or not layers:
         return
     network.eval()
-    pairs = _pairs(network, torch.zeros(1, in_channels, SIDE, SIDE))
+    axes = max((layer.weight.ndim - 2 for layer in network.modules() if isinstance(layer, _ConvNd)), default=2)
+    pairs = _pairs(network, torch.zeros(1, in_channels, *[SIDE] * axes))
     for convolution, layer in pairs:
         _fold(convolution, layer)
     folded = {id(layer): layer for _, layer in pairs}

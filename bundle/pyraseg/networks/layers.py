@@ -4,10 +4,13 @@
 Matrices are computed from run-time sizes: so every exporter takes them, and graphs hold for every size.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from monai.networks.layers.utils import get_act_layer, get_norm_layer
+from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from bundle.pyraseg.core import PyrasegError
@@ -78,14 +81,17 @@ class ConvNormAct(nn.Sequential):
         in_channels: int,
         out_channels: int,
         *,
-        kernel_size: int,
+        kernel_size: int | Sequence[int],
         norm: str | tuple,
         spatial_dims: int = 2,
+        stride: int = 1,
         dilation: int = 1,
         separable: bool = False,
     ) -> None:
         convolution = Conv[Conv.CONV, spatial_dims]
-        wide = {"kernel_size": kernel_size, "padding": dilation * (kernel_size // 2), "dilation": dilation}
+        sides = ensure_tuple_rep(kernel_size, spatial_dims)
+        padding = tuple(dilation * (side // 2) for side in sides)
+        wide = {"kernel_size": sides, "padding": padding, "dilation": dilation, "stride": stride}
         layers: list[nn.Module] = [
             convolution(in_channels, out_channels, bias=False, **({"kernel_size": 1} if separable else wide)),
             get_norm_layer(norm, spatial_dims=spatial_dims, channels=out_channels),
@@ -102,8 +108,8 @@ def resize(features: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(features, size=like.shape[2:], mode=mode, align_corners=False)
 
 
-def pad_to_multiple(image: Tensor, multiple: int = 32) -> Tensor:
-    """Repeat the last row and column (and slice) of an image until all sides are multiples of `multiple`.
+def pad_to_multiple(image: Tensor, multiples: list[int]) -> Tensor:
+    """Repeat the last row and column (and slice) of an image until all sides are multiples, one number an axis.
 
     Strided convolutions with TensorFlow's padding (timm's `tf_` encoders) pad one side or both, depending on whether a
     side is odd. Where training and use differ in that, every level adds half a pixel of its own to a shift of the
@@ -112,7 +118,7 @@ def pad_to_multiple(image: Tensor, multiple: int = 32) -> Tensor:
     """
     padding: list[int] = []
     for axis in range(image.dim() - 1, 1, -1):
-        size = image.shape[axis]
+        size, multiple = image.shape[axis], multiples[axis - 2]
         # Not `-size % multiple`: for this form, `torch.export` can prove that a padded side is a whole multiple.
         padding += [0, (size + multiple - 1) // multiple * multiple - size]
     return F.pad(image, padding, mode="replicate")

@@ -189,7 +189,7 @@ class SegmentationNetwork(PartwiseNetwork):
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:  # or a list in training; TorchScript, which reads this, knows one type
-        padded = pad_to_multiple(image)
+        padded = pad_to_multiple(image, [32] * (image.dim() - 2))
         maps = self.encoder(padded)
         logits = enlarge(self.decode(maps), padded, image)
         if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition

@@ -15,5 +15,9 @@ from .model import open_session as open_session
 from .resampling import enlarged as enlarged
 from .resampling import nearest as nearest
 from .resampling import shrunk as shrunk
+from .tiles import blended as blended
+from .tiles import mirrored as mirrored
+from .tiles import tile_padding as tile_padding
+from .volume_labels import labels_of as labels_of
 from .writers import seg_writer as seg_writer
 from .writers import write_png as write_png

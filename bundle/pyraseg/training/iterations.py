@@ -55,8 +55,9 @@ class AugmentBatch:
         target = self._target(batch, label, non_blocking)
         if self.teacher is None:
             return image, target
+        channels_last = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
         with torch.no_grad():
-            return image, TaughtTarget(target, self.teacher(image.to(memory_format=torch.channels_last)))
+            return image, TaughtTarget(target, self.teacher(image.to(memory_format=channels_last)))
 
     def _target(self, batch: dict[str, torch.Tensor], label: torch.Tensor, non_blocking: bool) -> Any:
         """Return the label, and with it what each sample was annotated for where that is not all."""

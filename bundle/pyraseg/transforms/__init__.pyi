@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+from .color import RandColorJitterd as RandColorJitterd
 from .deformation import RandDeformd as RandDeformd
 from .intensity import RandBlurd as RandBlurd
 from .intensity import RandBrightnessContrastd as RandBrightnessContrastd
-from .intensity import RandColorJitterd as RandColorJitterd
+from .intensity import RandGammad as RandGammad
+from .intensity import RandLowResolutiond as RandLowResolutiond
 from .intensity import RandNoised as RandNoised
 from .label import UNKNOWN as UNKNOWN
 from .label import LabelReader as LabelReader
@@ -40,6 +42,8 @@ from .volume_deformation import RandDeformVolumed as RandDeformVolumed
 from .volume_sampling import sample_volume as sample_volume
 from .volumes import OrientVolumesd as OrientVolumesd
 from .volumes import ResampleVolumesd as ResampleVolumesd
+from .volumes import on_input_axes as on_input_axes
+from .volumes import size_before as size_before
 from .windowing import PRESETS as PRESETS
 from .windowing import Percentiles as Percentiles
 from .windowing import Window as Window

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vary brightness, contrast, noise and sharpness of radiology images that are already scaled to a known range, and the
-colors of photographs.
+"""Vary brightness, contrast, noise and sharpness of radiology slices and volumes already scaled to a known range.
 
 The gray values of CT and MR carry meaning, so there is no color jitter for them: brightness and contrast act on all
 channels alike (they are windows, or neighboring slices, of one image). Nothing is clamped there: values may leave the
@@ -14,9 +13,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import get_track_meta
-from monai.networks.layers import gaussian_1d, separable_filtering
+from monai.networks.layers import gaussian_1d
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
+from torch.nn.functional import interpolate
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.transforms.strength import ScaledByStrength
@@ -90,7 +90,50 @@ class RandBrightnessContrastd(_RandIntensityd):
         gain = 1.0 + self.strength * self.contrast * self._contrast
         shift = self.strength * self.brightness * self._brightness * (self.high - self.low)
         middle = (self.low + self.high) / 2
-        return image * gain + (middle * (1.0 - gain) + shift)
+        return (image * gain).add_(middle * (1.0 - gain) + shift)
+
+
+class RandGammad(_RandIntensityd):
+    """Bend the gray scale by a power: dark or bright tissue is spread, and the ends of the range stay.
+
+    ``out = low + (high - low) * ((in - low) / (high - low)) ** gamma`` with the logarithm of gamma drawn uniformly from
+    [-log_gamma, log_gamma] and multiplied by the strength. The ends are those of the range, not of the image as in
+    MONAI's ``RandAdjustContrast``: what an intensity becomes does not depend on the voxels that a patch happens to
+    hold. Values below ``low`` keep their distance from it. Items are (C, spatial...); the result is float32.
+
+    Args:
+        keys: images to change.
+        prob: probability of changing an image.
+        log_gamma: largest absolute logarithm of gamma (0.3: from 0.74 to 1.35).
+        value_range: (low, high) of the images, as the windowing scaled them.
+        allow_missing_keys: skip keys that are not in the data.
+
+    Raises:
+        PyrasegError: if ``log_gamma`` is negative or the range is empty.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        prob: float = 0.5,
+        log_gamma: float = 0.3,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, prob=prob, allow_missing_keys=allow_missing_keys, log_gamma=log_gamma)
+        self.low, self.high = value_range
+        if not self.low < self.high:
+            raise PyrasegError(f"RandGammad: value_range is {tuple(value_range)}. Give (low, high).")
+
+    def randomize(self, data: None = None) -> None:
+        super().randomize(data)
+        self._log_gamma = self.R.uniform(-1, 1)
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        gamma = float(np.exp(self.strength * self.log_gamma * self._log_gamma))
+        above = (image - self.low).clamp_(min=0).mul_(1 / (self.high - self.low)).pow_(gamma)
+        return above.mul_(self.high - self.low).add_(image.clamp(max=self.low))
 
 
 class RandNoised(_RandIntensityd):
@@ -153,83 +196,80 @@ class RandBlurd(_RandIntensityd):
     def apply(self, image: torch.Tensor) -> torch.Tensor:
         sigma = torch.tensor(self.strength * self.sigma * self._sigma)
         kernel = gaussian_1d(sigma, approx="sampled", normalize=True)
-        return separable_filtering(image[None], kernel, mode="replicate")[0]
+        return along_axes(image, [smoothing_matrix(n, kernel).to(image.device) for n in image.shape[1:]])
 
 
-#: RGB to luma and two axes of chroma (YIQ, FCC 47 CFR 73.682): in this space a hue is an angle about the luma axis.
-RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+class RandLowResolutiond(_RandIntensityd):
+    """Show an image as a scanner with longer voxels would: averaged over them, then interpolated back.
 
-
-class RandColorJitterd(RandomizableTransform, MapTransform, ScaledByStrength):
-    """Change brightness, contrast, saturation and hue of RGB images, all by one matrix on the colors of a pixel.
-
-    Brightness scales the colors, contrast scales their distance from the image's mean luma, saturation scales the
-    chroma, and hue turns the chroma by an angle, in YIQ space. That is one affine map of RGB, unlike the detour through
-    HSV that torchvision's ColorJitter takes for the hue; the amplitudes have the same meaning. Values are clamped to
-    [0, 1], as a camera's are.
+    How many times longer is drawn for each axis by itself, uniformly from [1, factor): slices become thick while
+    their pixels stay fine, and the other way around. MONAI's ``RandSimulateLowResolution`` takes one factor for all
+    axes, leaves out voxels instead of averaging them, and does not follow the strength. Items are (C, spatial...);
+    the result is float32.
 
     Args:
-        keys: images (3, W, H).
+        keys: images to change.
         prob: probability of changing an image.
-        brightness: largest relative change of brightness.
-        contrast: largest relative change of contrast.
-        saturation: largest relative change of saturation.
-        hue: largest turn of the hue, as a share of the full circle.
-        normalization: `mean` and `std`, one value a channel, by which the images were normalized after they were scaled
-            to [0, 1]; None where they still lie there.
+        factor: largest factor of the voxels' length at full strength, at least 1; one for all axes or one for each.
         allow_missing_keys: skip keys that are not in the data.
 
     Raises:
-        PyrasegError: an amplitude is negative, or an image has not three channels.
+        PyrasegError: if a factor is below 1, or (in the call) there is not one for each axis.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         *,
-        prob: float = 1.0,
-        brightness: float = 0.2,
-        contrast: float = 0.2,
-        saturation: float = 0.2,
-        hue: float = 0.1,
-        normalization: Mapping[str, Sequence[float]] | None = None,
+        prob: float = 0.25,
+        factor: float | Sequence[float] = 2.0,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.amplitudes = np.array([brightness, contrast, saturation, hue])
-        if (self.amplitudes < 0).any():
-            raise PyrasegError(f"RandColorJitterd: amplitudes must be 0 or more, got {self.amplitudes.tolist()}.")
-        normalization = normalization or {"mean": [0, 0, 0], "std": [1, 1, 1]}
-        self.mean, self.std = (torch.tensor(normalization[name]).view(3, 1, 1) for name in ("mean", "std"))
+        super().__init__(keys, prob=prob, allow_missing_keys=allow_missing_keys)
+        self.factor = np.asarray(factor, dtype=float)
+        if self.factor.ndim > 1 or not (self.factor >= 1).all():
+            raise PyrasegError(f"RandLowResolutiond: factor is {factor}. Give numbers of at least 1.")
 
     def randomize(self, data: None = None) -> None:
         super().randomize(data)
-        self._draw = self.R.uniform(-1, 1, size=4)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        self.randomize()
-        if not self._do_transform or self.strength == 0:
-            return dict(data)
-        return {**data, **{key: self.apply(data[key]) for key in self.key_iterator(data)}}
+        self._share = self.R.uniform(size=3)
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the image (3, W, H) in the colors of the present draw."""
-        if image.shape[0] != 3:
-            raise PyrasegError(f"RandColorJitterd: an image has {image.shape[0]} channels; colors need three.")
-        brightness, contrast, saturation, hue = self.strength * self.amplitudes * self._draw
-        gain = (1 + brightness) * (1 + contrast)
-        matrix = torch.as_tensor(gain * color_matrix(1 + saturation, 2 * np.pi * hue)).to(image)
-        luma = torch.as_tensor(RGB_TO_YIQ[0]).to(image)
-        mean_color, std = self.mean.to(image), self.std.to(image)
-        unit = image * std + mean_color
-        mean = (luma @ unit.flatten(1)).mean() * (1 + brightness)
-        changed = torch.einsum("ij,jwh->iwh", matrix, unit) - contrast * mean
-        return (changed.clamp(0, 1) - mean_color) / std
+        size = image.shape[1:]
+        if self.factor.ndim and len(self.factor) != len(size):
+            raise PyrasegError(
+                f"RandLowResolutiond: {len(self.factor)} factors for an image of shape {tuple(image.shape)}. Give one "
+                f"number, or one for each of its {len(size)} axes."
+            )
+        factors = 1.0 + self.strength * (self.factor - 1.0) * self._share[: len(size)]
+        matrices = [resolution_matrix(n, factor) for n, factor in zip(size, factors, strict=True)]
+        return along_axes(image, [matrix.to(image.device) for matrix in matrices])
 
 
-def color_matrix(saturation: float, hue: float) -> np.ndarray:
-    """Return the (3, 3) map of RGB that scales the chroma by `saturation` and turns it by `hue` radians."""
-    turn = np.eye(3)
-    turn[1:, 1:] = saturation * np.array([[np.cos(hue), -np.sin(hue)], [np.sin(hue), np.cos(hue)]])
-    return np.linalg.inv(RGB_TO_YIQ) @ turn @ RGB_TO_YIQ
+def along_axes(image: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return an image (C, spatial...) after one matrix (n, n) for each spatial axis of n pixels acted along it.
+
+    A convolution in three dimensions takes several times as long on a CPU as these products of dense matrices.
+    """
+    for axis, matrix in enumerate(matrices, 1):
+        if axis == image.ndim - 1:
+            image = image @ matrix.T
+        else:
+            image = (matrix @ image.flatten(axis + 1).flatten(0, axis - 1)).view(image.shape)
+    return image
+
+
+def smoothing_matrix(size: int, kernel: torch.Tensor) -> torch.Tensor:
+    """Return the convolution of an axis with an odd kernel, its ends continued, as a matrix (size, size)."""
+    taps = torch.arange(len(kernel)) - len(kernel) // 2
+    sources = (torch.arange(size)[:, None] + taps).clamp_(0, size - 1)
+    return torch.zeros(size, size).scatter_add_(1, sources, kernel.expand(size, -1))
+
+
+def resolution_matrix(size: int, factor: float) -> torch.Tensor:
+    """Return the averages of an axis over `factor` times longer pixels, interpolated back: a matrix (size, size)."""
+    count = max(1, round(size / factor))
+    left, fine = torch.arange(count)[:, None] * (size / count), torch.arange(size)
+    overlap = torch.minimum(left + size / count, fine + 1) - torch.maximum(left, fine)  # of long and short pixels
+    averages = overlap.clamp_(min=0) * (count / size)
+    return interpolate(averages[None, None], (size, size), mode="bilinear")[0, 0]

@@ -110,6 +110,35 @@ class ResampleVolumes(InvertibleTransform, Transform):
         return MetaTensor(torch.from_numpy(result).to(data.device)).copy_meta_from(tracked)
 
 
+def size_before(image: MetaTensor) -> tuple[int, int, int] | None:
+    """Return the voxels (W, H, D) that a preprocessed volume had before its resampling, on the axes that it has now.
+
+    None where the preprocessing did anything else than `OrientVolumes` and `ResampleVolumes`.
+    """
+    steps = image.applied_operations
+    if [step[TraceKeys.CLASS_NAME] for step in steps] != [OrientVolumes.__name__, ResampleVolumes.__name__]:
+        return None
+    width, height, depth = map(int, steps[1][TraceKeys.ORIG_SIZE])
+    return width, height, depth
+
+
+def on_input_axes(labels: np.ndarray, image: MetaTensor) -> MetaTensor:
+    """Return labels that lie on the axes of a preprocessed volume on those of the input, with its affine.
+
+    Args:
+        labels: (W, H, D), of the size that `size_before` says.
+        image: that went through `OrientVolumes`.
+
+    Returns:
+        (1, W', H', D'), with the affine and the name of the input as metadata.
+    """
+    affine = np.asarray(image.applied_operations[0][TraceKeys.EXTRA_INFO]["original_affine"])
+    turned = nib.orientations.apply_orientation(labels, back_from_volume(affine))
+    values = torch.from_numpy(np.ascontiguousarray(turned.T)).permute(2, 1, 0)  # slice after slice in memory
+    named = {key: image.meta[key] for key in ("filename_or_obj",) if key in image.meta}
+    return MetaTensor(values[None], meta={**named, "affine": torch.as_tensor(affine)})
+
+
 def _array(image: torch.Tensor) -> np.ndarray:
     return image.detach().cpu().as_subclass(torch.Tensor).numpy()
 

@@ -19,15 +19,17 @@ NUMBERS = {
     "background_fraction": (0, 1), "flip_prob": (0, 1), "dropout": (0, 1), "ema_decay": (0, 1), "overlap": (0, 1),
     "jaccard_threshold": (0, 1), "distill_weight": (0, 1), "lesion_overlap": (0, 1), "weight_decay": (0, math.inf),
     "surface_tolerance": (0, math.inf), "calibration_margin": (0, math.inf), "mask_threshold": (-math.inf, math.inf),
-    "unknown_value": (-math.inf, math.inf),
+    "unknown_value": (-math.inf, math.inf), "margin": (0, math.inf),
 }  # fmt: skip
-POSITIVE = {"distill_temperature", "spacing", "max_grad_norm", "learning_rate", "encoder_learning_rate"}
+POSITIVE = {"distill_temperature", "max_grad_norm", "learning_rate", "encoder_learning_rate"}
+#: One number, or three: along or about the axes of a volume in 3-D; and whether it may be 0.
+TRIPLES = {"spacing": False, "rotation": True}
 SWITCHES = {
     "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "patch_stem", "pretrained", "report", "resume",
     "save_probabilities",
 }  # fmt: skip
 #: Lists of whole numbers from 1 on.
-SIZES = {"slice_size", "photograph_size", "pool_sizes"}
+SIZES = {"slice_size", "photograph_size", "patch_size", "pool_sizes", "channels"}
 LISTS = {
     "class_names", "overlap_order", "windows", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by",
     "uncertainty_rotations", "uncertainty_flips", "roi_size", "may_differ",
@@ -117,6 +119,9 @@ def _rule(name: str) -> Rule | None:
         return f"a whole number from {least} on", lambda value: _is_count(value, least)
     if name in POSITIVE:
         return "a number above 0", lambda value: _is_number(value) and value > 0
+    if name in TRIPLES:
+        least = "from 0 on" if TRIPLES[name] else "above 0"
+        return f"a number {least}, or three of them for volumes in 3-D", lambda value: _is_triple(value, TRIPLES[name])
     if name in NUMBERS:
         low, high = NUMBERS[name]
         upper = f" to {high}" if high < math.inf else " on"
@@ -139,6 +144,11 @@ def _rule(name: str) -> Rule | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_triple(value: Any, zero: bool) -> bool:
+    given = value if isinstance(value, list | tuple) and len(value) == 3 else [value]
+    return all(_is_number(one) and (one > 0 or (zero and one == 0)) for one in given)
 
 
 def _is_count(value: Any, least: int) -> bool:
