@@ -7,7 +7,8 @@ pyraseg quantize dermoscopy --dataset-dir data/dermoscopy
 writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx next to the float files. Ranges of
 activations are measured on training cases. The gate: on the validation cases, the mean Dice falls by at most 0.005, and
 99.5 % of the pixels keep their class. Otherwise nothing is written, and the layers that change most pixels are named
-(docs/int8.md). Options of the config, such as `--spacing 2.0`, must repeat those of the training.
+(docs/int8.md). Networks of volumes in three dimensions stay in float. Options of the config, such as `--spacing 2.0`,
+must repeat those of the training.
 """
 
 import argparse
@@ -114,6 +115,11 @@ def main(argv: list[str] | None = None) -> None:
     config = read_config(files, settings)
     if options.dataset_dir:
         config["dataset_dir"] = verbatim(options.dataset_dir)
+    if config.get("patch_size") is not None:
+        raise PyrasegError(
+            "The network sees volumes in three dimensions, and int8 is for networks of slices, photographs and "
+            "radiographs. The runtime runs its float file: pyraseg export."
+        )
     weights = Path(config.get_parsed_content("model_file"))
     network_file = options.network_file or weights.with_suffix(".network.onnx")
     stem = network_file.name.removesuffix(".network.onnx")

@@ -124,6 +124,6 @@ def _code() -> bytes:
     """Return the source of every room that a transform of this package may run: a change to one outdates the cache."""
     package = Path(__file__).resolve().parents[1]
     sources = sorted(
-        path for room in ("core", "dicom", "labels", "transforms") for path in (package / room).glob("*.py")
+        path for room in ("core", "dicom", "labels", "runtime", "transforms") for path in (package / room).glob("*.py")
     )
     return b"".join(path.read_bytes() for path in sources)

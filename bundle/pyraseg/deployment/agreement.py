@@ -26,6 +26,8 @@ from bundle.pyraseg.transforms import Percentiles, soften
 
 #: Sides (height, width) of images: odd, even, not square, and so small that the coarsest maps have fewer than 7 x 7.
 SIZES = ((33, 33), (64, 64), (97, 130), (160, 96), (255, 65), (33, 321))
+#: Sides (W, H, D) of volumes.
+VOLUME_SIZES = ((33, 33, 17), (64, 32, 32), (49, 66, 21), (21, 35, 80))
 #: Slices of a test volume; the first and the last have neighbors on one side alone.
 SLICES = 3
 
@@ -66,13 +68,14 @@ def examples(recipe: Recipe, sizes: Sequence[tuple[int, int]] = SIZES) -> Iterat
             yield _gray(recipe, gray, number, inverted=number % 2 == 1)
 
 
-def patterns(random: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-    """Return images (count, height, width) from 0 to 1 with coarse shapes and noise; neighbors are alike."""
+def patterns(random: np.random.Generator, count: int, *size: int) -> np.ndarray:
+    """Return images or volumes (count, *size) from 0 to 1 with coarse shapes and noise; neighbors are alike."""
     coarse, fine = (
-        torch.from_numpy(random.random((1, count, *size)).astype(np.float32)) for size in ((6, 7), (height, width))
+        torch.from_numpy(random.random((1, count, *sides)).astype(np.float32))
+        for sides in ((6, 7, 5)[: len(size)], size)
     )
-    means = coarse.cumsum(1) / torch.arange(1, count + 1).view(1, -1, 1, 1)
-    shapes = F.interpolate(means, (height, width), mode="bicubic")
+    means = coarse.cumsum(1) / torch.arange(1, count + 1).view(1, -1, *[1] * len(size))
+    shapes = F.interpolate(means, size, mode="bicubic" if len(size) == 2 else "trilinear")
     return (0.85 * shapes + 0.15 * fine)[0].clamp(0, 1).numpy()
 
 
@@ -180,14 +183,14 @@ class Agreement:
         logit_error: largest difference of logits, relative to the largest logit of the image.
         probability_error: largest difference of probabilities.
         mask_agreement: share of all pixels with the same class.
-        worst: (height, width) of the image with the largest difference of logits.
+        worst: (height, width), or of a volume (W, H, D), of the image with the largest difference of logits.
     """
 
     images: int
     logit_error: float
     probability_error: float
     mask_agreement: float
-    worst: tuple[int, int]
+    worst: tuple[int, ...]
 
     def __str__(self) -> str:
         return (
@@ -208,22 +211,28 @@ class Agreement:
         raise PyrasegError(
             f"{what} is not what PyTorch computes: {self}; at most {LOGIT_TOLERANCE:.0e} and "
             f"{PROBABILITY_TOLERANCE:.0e}, and at least {MASK_AGREEMENT:.1%} are accepted. It differs most at "
-            f"{self.worst[0]} x {self.worst[1]} pixels. The network has an operation that the exporter gets wrong; "
+            f"{_by(self.worst)} pixels. The network has an operation that the exporter gets wrong; "
             "nothing was written."
         )
 
 
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
+
+
 class _Pair(NamedTuple):
-    size: tuple[int, int]
+    size: tuple[int, ...]
     found: Outcome
     expected: Outcome
 
 
-def compare_network(model: onnx.ModelProto, network: nn.Module, channels: int) -> Agreement:
-    """Compare the graph of a network with the network, on images (B, channels, H, W) of several sizes and batches."""
+def compare_network(
+    model: onnx.ModelProto, network: nn.Module, channels: int, sizes: Sequence[tuple[int, ...]] = SIZES
+) -> Agreement:
+    """Compare the graph of a network with the network, on images (B, channels, *size) of several sizes and batches."""
     run, random = _open(model), np.random.default_rng(0)
     pairs = []
-    for number, size in enumerate(SIZES):
+    for number, size in enumerate(sizes):
         batch = 1 + 2 * (number % 2)
         image = 2 * np.stack([patterns(random, channels, *size) for _ in range(batch)]) - 1
         with torch.no_grad():
@@ -260,14 +269,14 @@ def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def _run(
-    run: onnxruntime.InferenceSession, names: list[str], feed: dict[str, np.ndarray], size: tuple[int, int]
+    run: onnxruntime.InferenceSession, names: list[str], feed: dict[str, np.ndarray], size: tuple[int, ...]
 ) -> list[np.ndarray]:
     try:
         return run.run(names, feed)
     except Exception as error:  # of types of ONNX Runtime's own
         reason = next(iter(str(error).strip().splitlines()), "")[-200:]
         raise PyrasegError(
-            f"The graph cannot be computed at {size[0]} x {size[1]} pixels ({reason}): an operation was written for "
+            f"The graph cannot be computed at {_by(size)} pixels ({reason}): an operation was written for "
             "one size alone. Use another encoder or decoder; nothing was written."
         ) from error
 

@@ -16,24 +16,39 @@ from monai.transforms import Compose
 from torch import nn
 
 from bundle.pyraseg.core import PyrasegError, replacing
-from bundle.pyraseg.deployment.agreement import Agreement, Reference, compare_network, compare_path, examples
+from bundle.pyraseg.deployment.agreement import (
+    SIZES,
+    VOLUME_SIZES,
+    Agreement,
+    Reference,
+    compare_network,
+    compare_path,
+    examples,
+)
 from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_network, before_network
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
-from bundle.pyraseg.runtime import FORMAT
+from bundle.pyraseg.deployment.volume_recipe import read_volume_recipe, sees_volumes
+from bundle.pyraseg.runtime import FORMAT, PATH, TILES
 
 OPSET = 20
-#: Sides that the network is traced at: two images, not square, no multiples of a stride.
-TRACED = (2, 70, 91)
+#: Names of the axes of an image, or of a volume, and the sides that a network is traced at: no two the same, no
+#: multiples of a stride.
+TRACED = {2: {"height": 70, "width": 91}, 3: {"width": 46, "height": 53, "depth": 39}}
 
 
-def network_model(network: nn.Module, channels: int) -> ir.Model:
-    """Return a network for any batch, height and width: image (B, C, H, W) float32 -> logits (B, classes, H, W).
+def network_model(network: nn.Module, channels: int, *, axes: int = 2) -> ir.Model:
+    """Return a network for any batch and size: image (B, C, H, W[, D]) float32 -> logits (B, classes, H, W[, D]).
+
+    Args:
+        network: on the CPU.
+        channels: C.
+        axes: 2, or 3 for volumes.
 
     Raises:
         PyrasegError: the network cannot be written.
     """
-    shapes = ({axis: torch.export.Dim(name) for axis, name in [(0, "batch"), (2, "height"), (3, "width")]},)
-    batch, *size = TRACED
+    sides = TRACED[axes]
+    shapes = ({0: torch.export.Dim("batch"), **{n: torch.export.Dim(name) for n, name in enumerate(sides, 2)}},)
     exporters = logging.getLogger("torch.onnx")
     level = exporters.level
     exporters.setLevel(logging.ERROR)
@@ -42,7 +57,7 @@ def network_model(network: nn.Module, channels: int) -> ir.Model:
             warnings.simplefilter("ignore")  # the exporter's remarks on its own use of torch
             program = torch.onnx.export(
                 network.eval(),
-                (torch.zeros(batch, channels, *size),),
+                (torch.zeros(2, channels, *sides.values()),),
                 dynamo=True,
                 dynamic_shapes=shapes,
                 input_names=["image"],
@@ -143,7 +158,8 @@ def export(
     Args:
         parts: what is exported.
         network_file: the network alone: image (B, channels, columns, rows) float32 -> logits, any size.
-        path_file: the whole path, from raw pixels to classes, see `Inputs`; None: not wanted.
+        path_file: the whole path, from raw pixels to classes, see `Inputs`; of a network that sees volumes in three
+            dimensions, the network with the recipe that the runtime follows around it; None: not wanted.
         properties: what the files say of themselves.
         decision: how probabilities become classes, in the whole path.
 
@@ -157,16 +173,36 @@ def export(
     require_decision(decision, parts.classes)
     network = parts.network.eval()
     steps = (parts.preprocessing, parts.inferer, parts.postprocessing)
+    about = {**properties, "content": "network"}
+    if sees_volumes(parts.inferer):
+        if decision.threshold is not None:
+            raise PyrasegError("A threshold is for images and slices; of a volume the larger probability counts.")
+        volume_recipe = None if path_file is None else read_volume_recipe(*steps)
+        model = network_model(network, parts.channels, axes=3)
+        files = {network_file: _described(model, about)}
+        agreements = {network_file: compare_network(files[network_file], network, parts.channels, VOLUME_SIZES)}
+        if volume_recipe is not None and path_file is not None:
+            told = {"recipe": volume_recipe.text, "temperature": "1.0", "threshold": ""}
+            files[path_file] = _described(model, {**properties, **told, "content": TILES})
+            agreements[path_file] = compare_network(
+                files[path_file], network, parts.channels, [volume_recipe.patch_size]
+            )
+        return _written(files, agreements)
     recipe = None if path_file is None else read_recipe(*steps, parts.image_kind)
     model = network_model(network, parts.channels)
-    files = {network_file: _described(model, {**properties, "content": "network"})}
-    agreements = {network_file: compare_network(files[network_file], network, parts.channels)}
+    files = {network_file: _described(model, about)}
+    agreements = {network_file: compare_network(files[network_file], network, parts.channels, SIZES)}
     if recipe is not None and path_file is not None:
         whole = path_model(model, recipe, decision)
-        about = {**properties, **recipe_properties(recipe, decision), "content": "path"}
-        files[path_file] = _described(whole, about)
+        told = recipe_properties(recipe, decision)
+        files[path_file] = _described(whole, {**properties, **told, "content": PATH})
         reference = Reference(network, *steps, decision)
         agreements[path_file] = compare_path(files[path_file], reference, examples(recipe))
+    return _written(files, agreements)
+
+
+def _written(files: dict[Path, onnx.ModelProto], agreements: dict[Path, Agreement]) -> dict[Path, Agreement]:
+    """Write graphs if all of them agree; return how well they do."""
     for path, agreement in agreements.items():
         agreement.require(f"The graph for {path}")
     for path, proto in files.items():

@@ -14,7 +14,7 @@ from bundle.pyraseg.runtime import open_session
 
 
 class OnnxNetwork(nn.Module):
-    """Compute logits by ONNX Runtime, on the CPU: image (B, C, W, H) float32 -> logits (B, classes, W, H).
+    """Compute logits by ONNX Runtime, on the CPU: image (B, C, W, H[, D]) float32 -> logits (B, classes, W, H[, D]).
 
     It has no parameters, so nothing is trained and no weights are loaded into it.
 
@@ -33,7 +33,7 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         self.session = open_session(path, threads=threads, remedy=remedy)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if [item.type for item in (*inputs, *outputs)] != ["tensor(float)"] * 2 or len(inputs[0].shape) != 4:
+        if [item.type for item in (*inputs, *outputs)] != ["tensor(float)"] * 2 or len(inputs[0].shape) not in (4, 5):
             names = ", ".join(item.name for item in inputs)
             raise PyrasegError(f"{path} is no network alone: it takes {names}. {remedy}")
         self.input = inputs[0].name

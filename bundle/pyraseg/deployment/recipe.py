@@ -101,12 +101,7 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
     Raises:
         PyrasegError: they do something that a graph cannot hold.
     """
-    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
-    if tidying:
-        raise PyrasegError(
-            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
-            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
-        )
+    require_untidied(postprocessing)
     steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | KeepOriginald | CopyItemsd)]
     if tuple(map(type, steps)) != CHAINS[image_kind]:
         found = ", ".join(type(step).__name__ for step in steps)
@@ -116,6 +111,16 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
             "network alone (--network-only), or bring the config into this form."
         )
     return Recipe(image_kind, tta_flips=_flips(inferer), **_numbers({type(step): step for step in steps}))
+
+
+def require_untidied(postprocessing: Compose) -> None:
+    """Raise PyrasegError where labels are tidied up behind the network."""
+    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
+    if tidying:
+        raise PyrasegError(
+            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
+            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
+        )
 
 
 def _numbers(steps: Mapping[type, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from .listing import Listing as Listing
 from .listing import list_inputs as list_inputs
 from .model import FORMAT as FORMAT
 from .model import NO_CLASS as NO_CLASS
+from .model import PATH as PATH
+from .model import TILES as TILES
 from .model import Model as Model
 from .model import open_session as open_session
 from .resampling import enlarged as enlarged

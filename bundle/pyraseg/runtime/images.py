@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as a graph takes them, slice by slice, and their labels on the way back."""
+"""Images as a graph takes them, slice by slice or as volumes, and their labels on the way back."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ from bundle.pyraseg.core import (
     valid_percentiles,
 )
 from bundle.pyraseg.runtime.model import Model
+from bundle.pyraseg.runtime.volumes import segment_volume
 
 if TYPE_CHECKING:  # for a photograph, pydicom is not loaded
     from bundle.pyraseg.dicom import Geometry, SeriesStream, VoiLut, VoiWindow
@@ -93,6 +94,9 @@ def segment(
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
     origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":
+        _require_gray(stream)
+        if model.sees_volumes:
+            return Labels(segment_volume(model, stream), shape, stream.geometry, **origin)
         return Labels(_volume(model, stream), shape, stream.geometry, **origin)
     if len(stream) > 1:
         raise PyrasegError(f"{stream.files[0].parent} has {len(stream)} slices or frames, the model is for one.")
@@ -130,8 +134,6 @@ def _volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
     """Yield the labels of each slice, in the order and the orientation of the series."""
     from bundle.pyraseg.dicom import LPS_TO_RAS, resampled_size, slice_orientation
 
-    if stream.is_color:
-        raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
     if stream.geometry is None:
         raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
     orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)
@@ -171,6 +173,11 @@ def ahead(function: Callable[[U], T], items: Iterable[U], *, threads: int) -> It
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+
+
+def _require_gray(stream: "SeriesStream") -> None:
+    if stream.is_color:
+        raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
 
 
 def _turn(pixels: np.ndarray, axes: Sequence[int], swapped: bool) -> np.ndarray:

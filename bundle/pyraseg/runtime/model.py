@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 #: Version of the metadata that this runtime understands.
 FORMAT = "1"
+#: What a file may hold that segments images: a whole path, or a network for tiles of volumes with its recipe.
+PATH, TILES = "path", "tiles"
 #: What stands in place of a class where the network's output is not finite.
 NO_CLASS = 255
 REMEDY = "Give the file that pyraseg export wrote."
 
 
 class Model:
-    """A whole-path graph in ONNX Runtime.
+    """A whole-path graph, or a network for tiles of volumes, in ONNX Runtime.
 
     Args:
         path: file that `pyraseg export` wrote.
-        threads: how many threads the graph runs on; of a volume, how many slices are computed at a time.
+        threads: how many threads the graph runs on; of slices of a volume, how many are computed at a time.
 
     Raises:
         PyrasegError: there is no such file, or it is none of that kind.
@@ -39,18 +41,24 @@ class Model:
         self.path, self.threads = Path(path), threads
         self.session = open_session(self.path, threads=threads, remedy=REMEDY)
         self.properties: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
-        if self.properties.get("pyraseg_format") != FORMAT or self.properties.get("content") != "path":
+        if self.properties.get("pyraseg_format") != FORMAT or self.properties.get("content") not in (PATH, TILES):
             found = (
                 "it holds the network alone" if self.properties.get("content") == "network" else "it is of another kind"
             )
             raise PyrasegError(f"{path} is no model for whole images ({found}). {REMEDY}")
-        if threads > 1 and self.recipe["image_kind"] == "volume":  # faster: some slices at a time, on one thread each
+        by_slices = self.recipe["image_kind"] == "volume" and not self.sees_volumes
+        if threads > 1 and by_slices:  # faster: some slices at a time, on one thread each
             self.session = open_session(self.path, threads=1, remedy=REMEDY)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """Return what happens to an image; outside the graph `image_kind`, `context_slices`, `free_windows` matter."""
         return json.loads(self.properties["recipe"])
+
+    @property
+    def sees_volumes(self) -> bool:
+        """Return whether the network looks at tiles of volumes in three dimensions."""
+        return self.properties["content"] == TILES
 
     def purpose(self, refuse: str | Sequence[str] | None = None) -> "Purpose":
         """Return what images the model is for.
@@ -81,6 +89,17 @@ class Model:
         version, weights = self.properties["version"], self.properties["weights_sha256"][:12]
         return self.properties["algorithm"], f"{version}, weights {weights}"
 
+    def logits(self, tile: np.ndarray) -> np.ndarray:
+        """Return the logits (K, w, h, d) of a tile (C, w, h, d) of a volume.
+
+        Raises:
+            PyrasegError: they are not finite.
+        """
+        found = self.session.run(["logits"], {"image": tile[None]})[0][0]
+        if not np.isfinite([found.min(), found.max()]).all():
+            raise PyrasegError(self._not_finite)
+        return found
+
     def classes(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the class of each pixel, (height, width) uint8, of one image as the graph's inputs name it.
 
@@ -89,11 +108,15 @@ class Model:
         """
         found = self.session.run(["classes"], dict(feed))[0][0]
         if found.max() == NO_CLASS:
-            raise PyrasegError(
-                "the network's output is NaN or infinite, and makes no mask: the image holds values far from those of "
-                f"the training, or the weights in {self.path} are damaged."
-            )
+            raise PyrasegError(self._not_finite)
         return found
+
+    @property
+    def _not_finite(self) -> str:
+        return (
+            "the network's output is NaN or infinite, and makes no mask: the image holds values far from those of "
+            f"the training, or the weights in {self.path} are damaged."
+        )
 
 
 def open_session(model: str | Path | bytes, *, threads: int, remedy: str) -> "InferenceSession":
