@@ -125,7 +125,29 @@ def prepare(name: str, site: Site, tmp_path: Path, *more: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def test_pictures_of_cine_become_slices(tmp_path, capsys):
+    """Each patient is in one part, and the pixels are those of the pictures, 1.37 mm wide."""
+    given = tmp_path / "given"
+    pictures = {f"SC-{n:02}-IM-0001-{k:04}.png": texture(10 * n + k, (60, 80)) for n in CASES for k in (7, 8)}
+    for name, picture in pictures.items():
+        for folder, content in (("images", picture), ("masks", mask(10, 30))):
+            (given / folder).mkdir(parents=True, exist_ok=True)
+            (given / folder / name).write_bytes(encoded(content, "png"))
+    main(["heart", "--output-dir", str(tmp_path / "heart"), "--masks", str(given)])
+    parts = load_cases(tmp_path / "heart")
+    patients = [{Path(case["image"]).name.partition("-IM-")[0] for case in cases} for cases in parts.values()]
+    assert sum(map(len, patients)) == len(set().union(*patients)) == len(CASES)
+    for case in (case for cases in parts.values() for case in cases):
+        name = f"{Path(case['image']).name.partition('.')[0]}.png"
+        image, label = nib.load(case["image"]), nib.load(case["label"])
+        picture, masked = (np.asarray(Image.open(given / folder / name)) for folder in ("images", "masks"))
+        np.testing.assert_array_equal(np.asarray(image.dataobj)[..., 0].T, picture)
+        np.testing.assert_array_equal(np.asarray(label.dataobj)[..., 0].T, masked > 0)
+        assert image.header.get_zooms() == pytest.approx((1.37, 1.37, 10))
+    assert "configs/heart.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "heart"])
 def test_downloads_unpacks_and_lists(name, mirror, tmp_path, capsys):
     mirror.breaks = [5000]  # the first transfer breaks off and goes on
     folder = prepare(name, mirror, tmp_path)

@@ -83,6 +83,12 @@ def mr_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]
     return items, np.stack([before, displayed, after]), {"spacing": 0.5, "context_slices": 1}
 
 
+def single_slices(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
+    """As `mr_case`, without neighbors."""
+    items, expected, settings = mr_case(folder)
+    return items, expected[1:2], {**settings, "context_slices": 0}
+
+
 def mr_volume(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, object]]:
     """As `mr_case`, for a network that sees all of the volume."""
     items, expected, _ = mr_case(folder)
@@ -109,6 +115,7 @@ CASES = {
     "train dermoscopy_fast": photograph,
     "train chest_xray": gray_photograph,
     "train hippocampus": mr_case,
+    "train heart": single_slices,
     "train hippocampus_3d": mr_volume,
     "train retina": magnified_photograph,
     "train lung_ct": lung_case,

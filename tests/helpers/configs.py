@@ -13,6 +13,7 @@ OVERLAYS = (
     "dermoscopy_fast",
     "chest_xray",
     "hippocampus",
+    "heart",
     "hippocampus_3d",
     "retina",
     "lung_ct",

@@ -30,7 +30,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="folder of archives (default: %(default)s)",
     )
     parser.add_argument("--mirror", metavar="URL", help="folder on another server with the same archives")
-    parser.add_argument("--masks", type=Path, help="archive or folder of masks, for a set without masks")
+    parser.add_argument("--masks", type=Path, help="archive or folder of masks, or of a set that must be given")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     downloads = options.download_dir.expanduser().resolve()
     prepare(recipe, folder, downloads, mirror=options.mirror, masks=options.masks)
     if not (folder / LIST).exists():
-        data = collect_cases(folder, threshold=THRESHOLD)
+        data = collect_cases(folder, threshold=THRESHOLD, patient_pattern=recipe.patient_pattern)
         print(write_split(data, folder, folder, shares=(0.7, 0.15, 0.15), seed=options.seed))
     print(f"{recipe.title} is in {folder}, license: {recipe.license}. Train on it:")
     overlay = config_option(task_files(home() / "configs", "train", recipe.task))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 from monai.apps import DecathlonDataset
 from PIL import Image, ImageChops
 from tqdm import tqdm
@@ -19,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 #: Tells where a prepared folder came from; a folder that has it is whole.
 SOURCE = "SOURCE.txt"
+#: Width of a pixel and thickness of a slice, mm, of the cine MR of Sunnybrook, where pictures have none: an assumption.
+#: It holds for the patient whose DICOM files are known (1.367 and 10 mm).
+CINE_PIXEL, CINE_STEP = 1.37, 10.0
 _ISIC = "https://isic-challenge-data.s3.amazonaws.com"
 _NLM = "https://openi.nlm.nih.gov/imgs/collections"
 
@@ -46,7 +51,9 @@ class Recipe:
         cite: what its authors ask to be cited.
         archives: to download.
         arrange: brings what was unpacked into a layout that `find_pairs` knows.
-        masks: where its masks come from, if they are no part of the archives and must be given.
+        masks: where its masks, or its images and masks, come from, if they are no part of the archives and must be
+            given.
+        patient_pattern: finds the patient in the name of a case, see `collect_cases`; None: the set names none.
     """
 
     title: str
@@ -56,6 +63,7 @@ class Recipe:
     archives: tuple[Archive, ...]
     arrange: Callable[[Path], None]
     masks: str | None = None
+    patient_pattern: str | None = None
 
 
 def prepare(
@@ -136,6 +144,24 @@ def _shenzhen(folder: Path) -> None:
     images.rename(folder / "images")
 
 
+def _sunnybrook(folder: Path) -> None:
+    """Write each picture and mask, PATIENT-IM-NUMBER.png, as a NIfTI of one slice, whose pixels are `CINE_PIXEL` wide.
+
+    Pictures have no place in the patient: they are laid as if they were axial.
+    """
+    given = folder / "given_masks"
+    (images,), (masks,) = (_find(given, name)[:1] for name in ("images", "masks"))
+    affine = np.diag([-CINE_PIXEL, -CINE_PIXEL, CINE_STEP, 1])
+    for source, name in ((images, "images"), (masks, "labels")):
+        (folder / name).mkdir()
+        for path in tqdm(sorted(source.glob("*.png")), desc=f"Writing {name}", unit="slice", disable=None):
+            with Image.open(path) as picture:
+                values = np.asarray(picture.convert("L"))
+            values = (values > 0).astype(np.uint8) if name == "labels" else values
+            nib.save(nib.Nifti1Image(values.T[..., None], affine), folder / name / f"{path.stem}.nii.gz")
+    shutil.rmtree(given)
+
+
 def _find(folder: Path, name: str) -> list[Path]:
     """Return what is called so below a folder, or refuse an archive in another layout."""
     found = sorted(folder.rglob(name))
@@ -198,6 +224,17 @@ RECIPES = {
         cite="Antonelli M et al. The Medical Segmentation Decathlon. Nat Commun 13:4128 (2022)",
         archives=(Archive(DecathlonDataset.resource["Task09_Spleen"], f"md5:{DecathlonDataset.md5['Task09_Spleen']}"),),
         arrange=_decathlon,
+    ),
+    "heart": Recipe(
+        title="Sunnybrook Cardiac Data, short-axis cine MR as pictures, with masks of the left ventricle's cavity",
+        task="heart",
+        license="CC0 1.0",
+        cite="Radau P et al. Evaluation framework for algorithms segmenting short axis cardiac MRI. MIDAS J (2009). "
+        "doi:10.54294/g80ruo",
+        archives=(),
+        arrange=_sunnybrook,
+        masks="a copy as PNG (folders images and masks, files PATIENT-IM-NUMBER.png in both)",
+        patient_pattern="^(.+)-IM-",
     ),
     "montgomery": Recipe(
         title="NLM chest radiographs, Montgomery County (138 images with masks of both lungs)",
