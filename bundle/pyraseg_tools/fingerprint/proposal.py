@@ -83,7 +83,7 @@ def propose_slices(parser: ConfigParser, study: Study, budget: Budget) -> Propos
         grid.pop("slice_size")
     settings |= grid | _background(study)
     _drop_unused(parser, settings, notes)
-    settings["loss#weight"] = _weights(study)
+    _add_weights(parser, study, settings, notes)
     if budget == (None, None):
         notes.append("no `batch_size`: state the memory of the device that trains with `--memory GB`.")
         return Proposal(settings, [*notes, NO_LENGTH])
@@ -106,7 +106,7 @@ def propose_volumes(parser: ConfigParser, study: Study, budget: Budget, sizes: V
     settings, notes = _of_images(parser, study)
     settings |= _background(study)
     _drop_unused(parser, settings, notes)
-    settings["loss#weight"] = _weights(study)
+    _add_weights(parser, study, settings, notes)
     settings |= _grid(sizes, DEFAULT_VOXELS)
     if budget == (None, None):
         notes.append("the patch is what most machines can hold: state `--memory GB` and `--minutes N` to measure.")
@@ -155,8 +155,11 @@ def _background(study: Study) -> dict[str, Setting]:
     return {"background_fraction": propose_background_fraction(study.training)} if several else {}
 
 
-def _weights(study: Study) -> Setting:
-    return propose_weights(study.counts, method=study.method, max_ratio=study.max_ratio)
+def _add_weights(parser: ConfigParser, study: Study, settings: dict[str, Setting], notes: list[str]) -> None:
+    if parser.get("regions"):
+        notes.append("no `loss#weight`: classes were counted, and this config is trained on `regions` that overlap.")
+        return
+    settings["loss#weight"] = propose_weights(study.counts, method=study.method, max_ratio=study.max_ratio)
 
 
 def _grid(sizes: VolumeSizes, voxels: int) -> dict[str, Setting]:
