@@ -29,7 +29,7 @@ from bundle.pyraseg_tools.fingerprint.rules import (
 from bundle.pyraseg_tools.fingerprint.trial import Trial, fitting_voxels, memory_of, run_trials
 from bundle.pyraseg_tools.fingerprint.volumes import (
     DEFAULT_VOXELS,
-    FEWEST_PATCHES,
+    LEAST_PATCHES,
     VolumeSizes,
     volume_patch,
     volume_rotation,
@@ -118,7 +118,7 @@ def propose_volumes(parser: ConfigParser, study: Study, budget: Budget, sizes: V
     room = fitting_voxels(trials, memory * 2**30)
     voxels, a_voxel = room // SMALLEST_BATCH, trials[-1].seconds / trials[-1].pixels
     if budget.minutes is not None:
-        voxels = min(voxels, int(training_seconds(budget.minutes) / a_voxel / FEWEST_PATCHES))
+        voxels = min(voxels, int(training_seconds(budget.minutes) / a_voxel / LEAST_PATCHES))
     settings |= _grid(sizes, max(voxels, 1))
     patch = settings["patch_size"].value
     seconds = float(a_voxel * np.prod(patch))
