@@ -165,7 +165,7 @@ def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_pa
 
 def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
     folder = write_ball_study(tmp_path / "study")
-    options = ("--class_names", "['background','ball']", "--device", "cpu", "--memory", "4", "--minutes", "5")
+    options = ("--class_names", "['background','ball']", "--device", "cpu", "--memory", "4", "--minutes", "20")
     first = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus"])
     slices, volumes = (json.loads((tmp_path / "out" / f"{form}.json").read_text()) for form in ("slices", "volumes"))
     assert first == volumes

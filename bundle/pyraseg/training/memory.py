@@ -33,6 +33,7 @@ def cost_of_steps(
     device: str | torch.device,
     amp_dtype: torch.dtype | None = None,
     inferer: Callable[[torch.Tensor, nn.Module], Any] | None = None,
+    label_channels: int = 1,
 ) -> StepCost:
     """Run training steps on random images and measure the last one.
 
@@ -41,11 +42,12 @@ def cost_of_steps(
 
     Args:
         network: on any device, (B, C, W, H[, D]) -> (B, K, W, H[, D]), or a list of such logits.
-        loss: of what the network returns and a label (B, 1, W, H[, D]).
+        loss: of what the network returns and a label (B, L, W, H[, D]).
         image_shape: (B, C, W, H[, D]).
         device: to measure on.
         amp_dtype: of the mixed precision, or None.
         inferer: how the training calls the network, such as `TrainingInferer`; None: directly.
+        label_channels: L, 1 for class indices, or as many as there are regions that overlap.
     """
     device = torch.device(device)
     network = channels_last(network.to(device)).train()
@@ -54,7 +56,7 @@ def cost_of_steps(
     seconds = 0.0
     for _ in range(STEPS):
         image = torch.randn(*image_shape, device=device)
-        label = torch.zeros(image_shape[0], 1, *image_shape[2:], device=device)
+        label = torch.zeros(image_shape[0], label_channels, *image_shape[2:], device=device)
         label[:, :, : image_shape[2] // 2] = 1
         begun = clock()
         with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):

@@ -29,7 +29,7 @@ from bundle.pyraseg_tools.fingerprint.rules import (
 from bundle.pyraseg_tools.fingerprint.trial import Trial, fitting_voxels, memory_of, run_trials
 from bundle.pyraseg_tools.fingerprint.volumes import (
     DEFAULT_VOXELS,
-    FEWEST_PATCHES,
+    LEAST_PATCHES,
     VolumeSizes,
     volume_patch,
     volume_rotation,
@@ -83,7 +83,7 @@ def propose_slices(parser: ConfigParser, study: Study, budget: Budget) -> Propos
         grid.pop("slice_size")
     settings |= grid | _background(study)
     _drop_unused(parser, settings, notes)
-    settings["loss#weight"] = _weights(study)
+    _add_weights(parser, study, settings, notes)
     if budget == (None, None):
         notes.append("no `batch_size`: state the memory of the device that trains with `--memory GB`.")
         return Proposal(settings, [*notes, NO_LENGTH])
@@ -106,7 +106,7 @@ def propose_volumes(parser: ConfigParser, study: Study, budget: Budget, sizes: V
     settings, notes = _of_images(parser, study)
     settings |= _background(study)
     _drop_unused(parser, settings, notes)
-    settings["loss#weight"] = _weights(study)
+    _add_weights(parser, study, settings, notes)
     settings |= _grid(sizes, DEFAULT_VOXELS)
     if budget == (None, None):
         notes.append("the patch is what most machines can hold: state `--memory GB` and `--minutes N` to measure.")
@@ -118,7 +118,7 @@ def propose_volumes(parser: ConfigParser, study: Study, budget: Budget, sizes: V
     room = fitting_voxels(trials, memory * 2**30)
     voxels, a_voxel = room // SMALLEST_BATCH, trials[-1].seconds / trials[-1].pixels
     if budget.minutes is not None:
-        voxels = min(voxels, int(training_seconds(budget.minutes) / a_voxel / FEWEST_PATCHES))
+        voxels = min(voxels, int(training_seconds(budget.minutes) / a_voxel / LEAST_PATCHES))
     settings |= _grid(sizes, max(voxels, 1))
     patch = settings["patch_size"].value
     seconds = float(a_voxel * np.prod(patch))
@@ -155,8 +155,11 @@ def _background(study: Study) -> dict[str, Setting]:
     return {"background_fraction": propose_background_fraction(study.training)} if several else {}
 
 
-def _weights(study: Study) -> Setting:
-    return propose_weights(study.counts, method=study.method, max_ratio=study.max_ratio)
+def _add_weights(parser: ConfigParser, study: Study, settings: dict[str, Setting], notes: list[str]) -> None:
+    if parser.get("regions"):
+        notes.append("no `loss#weight`: classes were counted, and this config is trained on `regions` that overlap.")
+        return
+    settings["loss#weight"] = propose_weights(study.counts, method=study.method, max_ratio=study.max_ratio)
 
 
 def _grid(sizes: VolumeSizes, voxels: int) -> dict[str, Setting]:

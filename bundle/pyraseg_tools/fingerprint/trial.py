@@ -68,6 +68,7 @@ def _trial(config: Mapping[str, Any], batch_size: int, key: str) -> Trial:
         device=parser.get_parsed_content("device"),
         amp_dtype=parser.get_parsed_content("amp_dtype") if parser.get_parsed_content("amp") else None,
         inferer=parser.get_parsed_content("train#inferer"),
+        label_channels=parser.get_parsed_content("network_def#out_channels") if parser.get("regions") else 1,
     )
     margin = 1 + (parser.get_parsed_content("train#dataset#margin") if key == "patch_size" else 0)
     region = [round(side * margin) for side in size]
