@@ -30,10 +30,11 @@ from bundle.pyraseg.workflow.knobs import PATHS, wrong_arguments, wrong_values
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
-#: Knobs whose only use may be replaced by a value: by MONAI Label, MONAI FL, `pyraseg segment`, or stages of their own.
+#: Knobs whose only use may be replaced by a value: by MONAI Label, MONAI FL, `pyraseg segment`, stages of their own, or
+#: a network that needs no number of channels.
 REPLACED = {
     "epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data",
-    "learning_rate": "plan#stages", "encoder_learning_rate": "plan#stages",
+    "learning_rate": "plan#stages", "encoder_learning_rate": "plan#stages", "image_channels": "network_def",
 }  # fmt: skip
 #: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.
 OF_TASKS = {"image_kind", "jaccard_threshold"}
