@@ -29,10 +29,8 @@ from .luts import VoiLut as VoiLut
 from .luts import VoiWindow as VoiWindow
 from .luts import apply_voi_lut as apply_voi_lut
 from .luts import read_rescale as read_rescale
-from .phases import ALL_PHASES as ALL_PHASES
 from .phases import Phase as Phase
 from .phases import Phases as Phases
-from .phases import read_phase as read_phase
 from .phases import split_phases as split_phases
 from .purpose import Purpose as Purpose
 from .purpose import listed as listed
@@ -72,7 +70,9 @@ from .source import slice_planes as slice_planes
 from .volume_grid import require_volume as require_volume
 from .volume_grid import resampled_shape as resampled_shape
 from .volume_grid import volume_orientation as volume_orientation
+from .wanted import ALL_PHASES as ALL_PHASES
 from .wanted import ChosenPath as ChosenPath
 from .wanted import is_meant as is_meant
+from .wanted import read_phase as read_phase
 from .wanted import read_wanted as read_wanted
 from .wanted import those_meant as those_meant

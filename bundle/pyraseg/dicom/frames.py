@@ -22,7 +22,7 @@ from bundle.pyraseg.dicom.geometry import PLANE_ATTRIBUTES, Geometry, frame_plan
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse, transfer_syntax
 from bundle.pyraseg.dicom.others import refuse_others
-from bundle.pyraseg.dicom.phases import Phases, phase_number, read_phase, split_phases
+from bundle.pyraseg.dicom.phases import Phases, phase_number, split_phases
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, is_inverted
 from bundle.pyraseg.dicom.scan import Scan, Series, find_series
 from bundle.pyraseg.dicom.selection import (
@@ -38,7 +38,7 @@ from bundle.pyraseg.dicom.selection import (
     typed,
 )
 from bundle.pyraseg.dicom.views import TOMOGRAPHIC
-from bundle.pyraseg.dicom.wanted import ChosenPath, read_wanted, those_meant
+from bundle.pyraseg.dicom.wanted import ChosenPath, read_phase, read_wanted, those_meant
 
 LOGGER = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from bundle.pyraseg.core import describe
 from bundle.pyraseg.dicom.frame import counted
 from bundle.pyraseg.dicom.frames import in_stack
 from bundle.pyraseg.dicom.geometry import Geometry
-from bundle.pyraseg.dicom.phases import ALL_PHASES, Phases
+from bundle.pyraseg.dicom.phases import Phases
 from bundle.pyraseg.dicom.scan import Series
 from bundle.pyraseg.dicom.selection import Selection, SeveralStacks, read_selection, selection_text
+from bundle.pyraseg.dicom.wanted import ALL_PHASES
 
 
 @dataclass(frozen=True)

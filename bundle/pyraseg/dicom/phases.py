@@ -7,16 +7,12 @@ Which attribute numbers them is found out, see `split_phases`.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom.differences import CERTAIN
 from bundle.pyraseg.dicom.frame import Frame, comparable, mixture, names_of, places, text
-
-#: Stands for every phase, each an input of its own.
-ALL_PHASES = "all"
 
 #: What may number phases, the first that does counts, and what they then are. What images *are* (an echo, a b-value)
 #: comes before what only tells in which order they were made: with it an acquisition number often differs, too.
@@ -110,23 +106,6 @@ class Phases:
         if self.uneven:
             told += f"; a time seems to be missing beside {self.uneven}, so that later ones may be of other phases"
         return f"{len(self)} {self.kind}, by {by}{told}"
-
-
-def read_phase(phase: Any) -> int | str:
-    """Return which phase is meant: a number from 1, `ALL_PHASES`, or "" for none.
-
-    Raises:
-        PyrasegError: it is something else.
-
-    >>> read_phase("3"), read_phase(3), read_phase(" All "), read_phase(None)
-    (3, 3, 'all', '')
-    """
-    written = "" if phase is None else str(phase).strip().lower()
-    if written in ("", ALL_PHASES):
-        return written
-    if not isinstance(phase, bool) and written.isdecimal() and int(written) > 0:
-        return int(written)
-    raise PyrasegError(f"The option phase is a number from 1 on, or all, not {phase!r}.")
 
 
 def split_phases(frames: Sequence[Frame]) -> Phases | None:

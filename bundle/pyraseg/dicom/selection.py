@@ -14,7 +14,8 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom.descriptions import is_personal
 from bundle.pyraseg.dicom.differences import PHASES
 from bundle.pyraseg.dicom.frame import Frame, comparable, counted, mixture, names_of, places, plain, short, tally, text
-from bundle.pyraseg.dicom.phases import ALL_PHASES, Phases
+from bundle.pyraseg.dicom.phases import Phases
+from bundle.pyraseg.dicom.wanted import ALL_PHASES
 
 #: As the value of a keyword: it need not be the same in all slices.
 ANY = "any"

@@ -25,12 +25,12 @@ from bundle.pyraseg.dicom.geometry import Geometry
 from bundle.pyraseg.dicom.grids import grid_kind, stored_values, unpack
 from bundle.pyraseg.dicom.headers import frame_count, parse
 from bundle.pyraseg.dicom.luts import VoiLut, VoiWindow, apply_modality_lut, read_voi
-from bundle.pyraseg.dicom.phases import read_phase
 from bundle.pyraseg.dicom.pixels import PIXEL_GROUPS, padding_mask, to_uint8
 from bundle.pyraseg.dicom.purpose import facts_of
 from bundle.pyraseg.dicom.scan import Series
 from bundle.pyraseg.dicom.selection import Selection
 from bundle.pyraseg.dicom.uptake import Uptake, in_unit, stored_unit, uptake_of
+from bundle.pyraseg.dicom.wanted import read_phase
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from bundle.pyraseg.core import PyrasegError
 
+#: Stands for every phase, each an input of its own.
+ALL_PHASES = "all"
+
 MOST_LISTED = 6  # series that a message lists
 
 
@@ -107,3 +110,20 @@ class ChosenPath(str):
         chosen = super().__new__(cls, path if isinstance(path, str) else path.__fspath__())
         chosen.series, chosen.select, chosen.phase = series, select, phase
         return chosen
+
+
+def read_phase(phase: Any) -> int | str:
+    """Return which phase is meant: a number from 1, `ALL_PHASES`, or "" for none.
+
+    Raises:
+        PyrasegError: it is something else.
+
+    >>> read_phase("3"), read_phase(3), read_phase(" All "), read_phase(None)
+    (3, 3, 'all', '')
+    """
+    written = "" if phase is None else str(phase).strip().lower()
+    if written in ("", ALL_PHASES):
+        return written
+    if not isinstance(phase, bool) and written.isdecimal() and int(written) > 0:
+        return int(written)
+    raise PyrasegError(f"The option phase is a number from 1 on, or all, not {phase!r}.")

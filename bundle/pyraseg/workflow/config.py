@@ -34,6 +34,7 @@ PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values
 #: a network that needs no number of channels.
 REPLACED = {
     "epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data",
+    "phase": "dataset#data", "sequence_dropout": "dataset#data",
     "learning_rate": "plan#stages", "encoder_learning_rate": "plan#stages", "image_channels": "network_def",
 }  # fmt: skip
 #: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.
