@@ -6,10 +6,9 @@ import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.frames import find_phases
-from bundle.pyraseg.dicom.phases import read_phase
 from bundle.pyraseg.dicom.scan import find_series
 from bundle.pyraseg.dicom.series import SeriesStream, read_series
-from bundle.pyraseg.dicom.wanted import ChosenPath
+from bundle.pyraseg.dicom.wanted import ChosenPath, read_phase
 from tests.helpers.dicom_files import refusal, uid
 from tests.helpers.phased import trigger_times, values, write_enhanced_cine, write_phases
 

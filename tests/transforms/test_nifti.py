@@ -193,7 +193,7 @@ RGB = np.zeros((5, 7, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     [
         (RGB, "holds colors"),
         (VOXELS.astype(np.complex64), "holds complex numbers"),
-        (np.stack([VOXELS] * 4, axis=3), r"holds 4 volumes \(5 x 7 x 3 x 4 voxels\).* Save the one to use"),
+        (np.stack([VOXELS] * 4, axis=3), r"holds 4 volumes \(5 x 7 x 3 x 4 voxels\).* [Ss]ave the one to use"),
         (VOXELS.reshape(5, 7, 1, 1, 3), r"holds 3 volumes"),
         (VOXELS[..., :0], "holds no voxels: its size is 5 x 7 x 0"),
     ],

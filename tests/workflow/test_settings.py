@@ -21,7 +21,7 @@ def settings(program: str, task: str | None = None, **options: object):
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "phantom"], ids=str)
 def test_all_programs_of_a_task_have_the_same(task: str | None) -> None:
     train = settings("train", task).values
-    assert train["class_names"] and train["preprocessing"] and train["network"] == "PSPNet"
+    assert train["class_names"] and train["preprocessing"] and train["network"] in ("PSPNet", "VolumePSPNet")
     for program in PROGRAMS:
         if program not in ("train", "metadata"):
             assert settings(program, task).values == train
