@@ -157,6 +157,7 @@ def test_nnunet_gets_the_test_part_to_predict_alone(study, tmp_path):
     assert described["numTraining"] == len(known)
 
 
+@pytest.mark.slow
 def test_a_run_is_made_once_and_scored(study, tmp_path):
     tiny = ["--batch_size", "2", "--slice_size", "[64,64]", "--spacing", "1.0", "--pretrained", "false"]
     command = ["PSPNet on slices", str(study), "--minutes", "0.15", "--work", str(tmp_path / "work"), *tiny]

@@ -80,6 +80,7 @@ def contenders(tmp_path: Path) -> list[str]:
     return [*files, "--base", "hippocampus", "--minutes", "0.05", "--output", str(tmp_path / "out"), *words]
 
 
+@pytest.mark.slow
 def test_slices_and_volumes_are_trained_alike_and_go_on_after_a_kill(contenders, tmp_path, capsys):
     command = [sys.executable, "-m", "scripts.compare_models", *contenders]
     killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
