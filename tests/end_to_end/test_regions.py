@@ -20,6 +20,8 @@ from bundle.pyraseg.training import read_model
 from bundle.pyraseg_tools.datasets.phantom import write_phantom_study
 from tests.helpers.commands import ROOT, config_files, monai_bundle
 
+pytestmark = pytest.mark.slow  # a training each
+
 CLASSES = ["background", "liver", "lesion", "spleen", "kidney"]
 REGIONS = {
     "whole liver": ["liver", "lesion"],

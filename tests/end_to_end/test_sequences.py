@@ -17,6 +17,8 @@ from tests.helpers.commands import config_files, monai_bundle
 from tests.helpers.sequence_study import SEQUENCES, T1, lesion, write_label, write_patient
 from tests.helpers.warm import python
 
+pytestmark = pytest.mark.slow  # a training each
+
 PATIENTS, WITHOUT = 8, 3  # the one of the patients who has no FLAIR
 KNOBS = [
     "--sequences", str(SEQUENCES), "--sequence_dropout", "0.1", "--modality", "MR", "--body_part", "BRAIN",
