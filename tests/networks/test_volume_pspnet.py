@@ -72,6 +72,15 @@ def test_deep_supervision_is_for_training_alone():
         small(deep_supervision=0)
 
 
+@pytest.mark.parametrize("size", [(18, 16, 16), (16, 17, 16), (16, 16, 15)])
+def test_deep_supervision_refuses_patches_whose_maps_would_lie_beside_their_labels(size):
+    """Of a patch that is padded, a coarse map covers more than the label does."""
+    image = torch.randn(1, 2, *size)
+    with pytest.raises(PyrasegError, match=r"no multiples of \(4, 4, 4\).*Change patch_size"):
+        small()(image)
+    assert small(deep_supervision=1)(image).shape == small().eval()(image).shape == (1, 3, *size)
+
+
 def test_parts_freeze_and_learn():
     network = small()
     network.learn_only(["head"])

@@ -62,7 +62,7 @@ class DistillationLoss(nn.Module):
                 f"{tuple(logits.shape)}. Distill from a model of the same classes."
             )
         own, taught = logits.float() / self.temperature, target.logits.float() / self.temperature
-        if getattr(self.loss, "sigmoid", False):
+        if _is_sigmoid(self.loss):
             soft = taught.sigmoid()
             certain = F.binary_cross_entropy_with_logits(taught, soft)
             distance = F.binary_cross_entropy_with_logits(own, soft) - certain
@@ -71,3 +71,10 @@ class DistillationLoss(nn.Module):
             distance = (log_soft.exp() * (log_soft - own.log_softmax(dim=1))).sum(dim=1).mean()
         share = self.weight * self.temperature**2 * distance
         return share if self.weight == 1 else (1 - self.weight) * self.loss(input, target.target) + share
+
+
+def _is_sigmoid(loss: Any) -> bool:
+    """Return whether a loss has one sigmoid a channel, seen through losses around it, as that of deep supervision."""
+    while not hasattr(loss, "sigmoid") and hasattr(loss, "loss"):
+        loss = loss.loss
+    return bool(getattr(loss, "sigmoid", False))

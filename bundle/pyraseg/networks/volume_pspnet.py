@@ -40,7 +40,12 @@ class VolumePSPNet(PartwiseNetwork):
         deep_supervision: how many of the finest maps, at most, have logits in training; 1 is the result alone.
 
     Shapes: (B, in_channels, W, H, D) of any size -> logits (B, out_channels, W, H, D). In training mode, with deep
-    supervision, a list of logits, the finest first, each of the size of its map.
+    supervision, a list of logits, the finest first, each of the size of its map; sides are whole multiples of the
+    coarsest stride then.
+
+    Raises:
+        PyrasegError: an encoder, weights or a number of maps that there are not; or, in training with deep supervision,
+            a patch whose sides are no multiples.
 
     >>> network = VolumePSPNet(in_channels=1, out_channels=3, spacing=[1, 1, 3], channels=[4, 8, 16]).eval()
     >>> network.part_names()
@@ -102,6 +107,11 @@ class VolumePSPNet(PartwiseNetwork):
         if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
             if self.training:
                 finest, *others = self.head.supervised(maps, levels)
+                if others and padded.shape != image.shape:  # their voxels would not lie on those of a label
+                    raise PyrasegError(
+                        f"A patch of {tuple(image.shape[2:])} voxels has sides that are no multiples of "
+                        f"{tuple(self.multiples)}, which deep supervision needs. Change patch_size."
+                    )
                 logits = enlarge(finest, padded, image)
                 return [logits, *others] if others else logits  # pyrefly: ignore # see above
         return enlarge(self.head(maps, levels), padded, image)
