@@ -347,6 +347,10 @@ def test_weights_that_a_training_put_in_the_place_of_included_ones_are_not_calle
     [
         (["--tta_flips", "[[0]]", "--min_size", "many"], "'min_size' takes a whole number from 0 on, not 'many'"),
         (["--device", "cuda"], "The device is 'cuda', but PyTorch"),
+        (["--sequence_dropout", "x"], "'sequence_dropout' takes a number from 0 to 1, not 'x'"),
+        (["--sequence_dropout", "2"], "'sequence_dropout' takes a number from 0 to 1, not 2"),
+        (["--phase", "0"], "phase is a number from 1 on, or all, not 0"),
+        (["--sequences", "5"], "sequences is 5. Name each"),
     ],
 )
 def test_a_wrong_value_is_told_in_a_line(drawn, capsys, options, words):

@@ -134,7 +134,10 @@ def with_included(chosen: Model | None, source: Path, target: Path, settings: di
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     series = settings.get("series", "")
     select, phase = settings.get("select", ""), settings.get("phase", "")
-    several = {"sequences": settings.get("sequences"), "allow_missing": settings.get("sequence_dropout", 0) > 0}
+    dropout = settings.get("sequence_dropout", 0)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        raise PyrasegError(f"The option 'sequence_dropout' takes a number from 0 to 1, not {dropout!r}.")
+    several = {"sequences": settings.get("sequences"), "allow_missing": dropout > 0}
     found = search_inputs(source, leave_out=target, series=series, select=select, phase=phase, **several)
     if found.series:
         print("\n".join(found.table(select)), flush=True)
