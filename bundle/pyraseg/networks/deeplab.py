@@ -77,7 +77,7 @@ class DeepLabV3Plus(SegmentationNetwork):
             bottleneck, channels[self.skip], out_channels, skip_width=skip_width, dropout=dropout, **options
         )
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """Return logits of the size of the map at stride 4."""
         return self.head(maps[self.skip], resize(self.pyramid(maps[-1]), maps[self.skip]))
 

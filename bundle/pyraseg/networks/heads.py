@@ -6,13 +6,15 @@ learn.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Dropout
 from torch import Tensor, nn
 
-from bundle.pyraseg.networks.layers import ConvNormAct, interpolation_matrix, numbered, resize
+from bundle.pyraseg.networks.layers import ConvNormAct, DetailMaps, interpolation_matrix, numbered, resize
 
 
 class PyramidBottleneck(ConvNormAct):
@@ -111,7 +113,7 @@ class Classifier(nn.Sequential):
 class PlainHead(nn.Module):
     """Mix the pyramid's levels by a convolution of width 3 and classify every position of the coarse map.
 
-    Shapes: map (B, in_channels, h, w[, d]), its pyramid levels, and finer maps, which are not used -> logits
+    Shapes: map (B, in_channels, h, w[, d]), its pyramid levels, finer maps and the image, which are not used -> logits
     (B, out_channels, h, w[, d]).
     """
 
@@ -132,7 +134,7 @@ class PlainHead(nn.Module):
         )
         self.classifier = Classifier(bottleneck, out_channels, dropout=dropout, spatial_dims=spatial_dims)
 
-    def forward(self, features: Tensor, levels: list[Tensor], skips: list[Tensor]) -> Tensor:
+    def forward(self, features: Tensor, levels: list[Tensor], skips: list[Tensor], image: Tensor) -> Tensor:
         return self.classifier(self.bottleneck(features, levels))
 
 
@@ -146,8 +148,11 @@ class SkipHead(nn.Module):
         in_channels: channels of the map that was pooled.
         level_channels: channels of its pyramid levels together.
         skip_channels: channels of the finer maps, from coarse to fine.
+        image_channels: of the image, for a head that goes on to its full resolution (`refinements` 2) or half of it
+            (1), where structures are thinner than the finest map's pixels; None for one that ends with the skips.
 
-    Shapes: map (B, in_channels, h, w[, d]), its levels, and skips from coarse to fine -> logits of the finest's size.
+    Shapes: map (B, in_channels, h, w[, d]), its levels, skips from coarse to fine, and the image -> logits of the
+    size of the finest skip or refinement.
     """
 
     def __init__(
@@ -161,21 +166,32 @@ class SkipHead(nn.Module):
         norm: str | tuple,
         dropout: float,
         spatial_dims: int = 2,
+        image_channels: int | None = None,
+        refinements: int = 0,
     ) -> None:
         super().__init__()
-        options = {"norm": norm, "spatial_dims": spatial_dims}
+        options: dict[str, Any] = {"norm": norm, "spatial_dims": spatial_dims}
         self.bottleneck = PyramidBottleneck(in_channels, level_channels, bottleneck, **options)
         self.laterals = nn.ModuleList(ConvNormAct(c, bottleneck, kernel_size=1, **options) for c in skip_channels)
         self.fusions = nn.ModuleList(
             ConvNormAct(bottleneck, bottleneck, kernel_size=3, separable=True, **options) for _ in skip_channels
         )
-        self.classifier = Classifier(bottleneck, out_channels, dropout=dropout, spatial_dims=spatial_dims)
+        self.detail = DetailMaps(image_channels, **options) if refinements else None
+        widths = [bottleneck, *DetailMaps.channels[::-1][:refinements]]
+        self.narrow = nn.ModuleList(Conv[Conv.CONV, spatial_dims](a, b, kernel_size=1) for a, b in pairwise(widths))
+        self.refinements = nn.ModuleList(ConvNormAct(b, b, kernel_size=3, **options) for b in widths[1:])
+        self.classifier = Classifier(widths[-1], out_channels, dropout=dropout, spatial_dims=spatial_dims)
 
-    def forward(self, features: Tensor, levels: list[Tensor], skips: list[Tensor]) -> Tensor:
+    def forward(self, features: Tensor, levels: list[Tensor], skips: list[Tensor], image: Tensor) -> Tensor:
         x = self.bottleneck(features, levels)
         for index, (lateral, fusion) in enumerate(zip(self.laterals, self.fusions)):  # noqa: B905 TorchScript has no strict=
             skip = skips[index]
             x = fusion(resize(x, skip) + lateral(skip))
+        if self.detail is not None:
+            finer = self.detail(image)
+            for index, (narrow, refine) in enumerate(zip(self.narrow, self.refinements)):  # noqa: B905
+                skip = finer[1 - index]
+                x = refine(resize(narrow(x), skip) + skip)
         return self.classifier(x)
 
 

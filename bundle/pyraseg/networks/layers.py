@@ -179,3 +179,28 @@ def check_batch(pooled: Tensor, branch: ConvNormAct) -> None:
 def is_exporting() -> bool:
     """Return whether the network is being traced into a graph for another runtime."""
     return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+
+
+class DetailMaps(nn.Module):
+    """Look at an image at full and at half resolution, for encoders that begin at a quarter.
+
+    Args:
+        in_channels: of the image.
+        norm: normalization, in MONAI's notation.
+        spatial_dims: 2 or 3.
+
+    Shapes: (B, in_channels, W, H[, D]) with even sides -> (B, 16, W, H[, D]) and (B, 32, W / 2, H / 2[, D / 2]).
+    """
+
+    channels = (16, 32)
+
+    def __init__(self, in_channels: int, *, norm: str | tuple, spatial_dims: int = 2) -> None:
+        super().__init__()
+        full, half = self.channels
+        options = {"kernel_size": 3, "norm": norm, "spatial_dims": spatial_dims}
+        self.whole = ConvNormAct(in_channels, full, **options)
+        self.halved = ConvNormAct(full, half, stride=2, **options)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        full = self.whole(image)
+        return [full, self.halved(full)]

@@ -31,7 +31,8 @@ class PSPNet(SegmentationNetwork):
         pool_sizes: bins along each side, one entry a level of the pyramid.
         decoder: "plain" classifies the pooled map, as the original does; "fpn" carries it down to `decoder_stride`
             first, through light lateral connections to the encoder's finer maps, and so follows boundaries.
-        decoder_stride: stride of the finest map that "fpn" goes down to: 4, or 8 or 16 for a faster network.
+        decoder_stride: stride of the finest map that "fpn" goes down to: 4, or 8 or 16 for a faster network, or 2 or 1
+            for structures of a few pixels, with convolutions of its own on the image.
         bottleneck: channels between pyramid and classifier. (The paper has 512, which most of the time goes into.)
         auxiliary: whether the encoder's last but one map has a head of its own; the network then returns
             [logits, auxiliary logits] in training mode, which `monai.losses.DeepSupervisionLoss` weights.
@@ -72,8 +73,8 @@ class PSPNet(SegmentationNetwork):
     ) -> None:
         if decoder not in ("plain", "fpn"):
             raise PyrasegError(f"PSPNet has the decoders 'plain' and 'fpn', not {decoder!r}.")
-        if decoder_stride not in SKIP_STRIDES:
-            raise PyrasegError(f"`decoder_stride` is 4, 8 or 16, not {decoder_stride}.")
+        if decoder_stride not in (*SKIP_STRIDES, 2, 1):
+            raise PyrasegError(f"`decoder_stride` is 1, 2, 4, 8 or 16, not {decoder_stride}.")
         super().__init__(
             spatial_dims=spatial_dims,
             in_channels=in_channels,
@@ -94,10 +95,11 @@ class PSPNet(SegmentationNetwork):
         reached = [stride for stride in SKIP_STRIDES if stride >= decoder_stride]
         self.skips = self.skip_indices(reached) if decoder == "fpn" else []
         if decoder == "fpn":
-            self.head = SkipHead(*sizes, skip_channels=[channels[index] for index in self.skips], **options)
+            refined = {"image_channels": in_channels, "refinements": {2: 1, 1: 2}.get(decoder_stride, 0)}
+            self.head = SkipHead(*sizes, skip_channels=[channels[index] for index in self.skips], **options, **refined)
         else:
             self.head = PlainHead(*sizes, **options)
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
-        """Return logits of the deepest map's size, or of the finest skip's."""
-        return self.head(maps[-1], self.pyramid(maps[-1]), [maps[index] for index in self.skips])
+    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
+        """Return logits of the deepest map's size, or of the finest that the decoder goes down to."""
+        return self.head(maps[-1], self.pyramid(maps[-1]), [maps[index] for index in self.skips], image)

@@ -184,14 +184,14 @@ class SegmentationNetwork(PartwiseNetwork):
                 self.encoder.channels[-2], out_channels, norm=norm, dropout=dropout, spatial_dims=spatial_dims
             )
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
-        """Return logits of any size from the encoder's maps, given from fine to coarse."""
+    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
+        """Return logits of any size from the encoder's maps, given from fine to coarse, and the padded image."""
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:  # or a list in training; TorchScript, which reads this, knows one type
         padded = pad_to_multiple(image, [32] * (image.dim() - 2))
         maps = self.encoder(padded)
-        logits = enlarge(self.decode(maps), padded, image)
+        logits = enlarge(self.decode(maps, padded), padded, image)
         if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out a whole block, not a condition
             if self.auxiliary is not None and self.training:
                 return [logits, enlarge(self.auxiliary(maps[-2]), padded, image)]  # pyrefly: ignore # see above

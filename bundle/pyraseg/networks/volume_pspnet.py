@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.networks.encoders import build_encoder
 from bundle.pyraseg.networks.heads import Classifier, PyramidBottleneck
-from bundle.pyraseg.networks.layers import ConvNormAct, enlarge, pad_to_multiple, resize
+from bundle.pyraseg.networks.layers import ConvNormAct, DetailMaps, enlarge, pad_to_multiple, resize
 from bundle.pyraseg.networks.pyramid import PyramidPooling
 from bundle.pyraseg.networks.segmentation import PartwiseNetwork
 from bundle.pyraseg.networks.volume_encoders import ResidualVolumeEncoder, plan_stages
@@ -84,7 +84,7 @@ class VolumePSPNet(PartwiseNetwork):
             self.used = list(range(len(widths)))
         else:
             self.encoder = build_encoder(encoder, spatial_dims=3, in_channels=in_channels, pretrained=pretrained)
-            self.detail = DetailMaps(in_channels, norm=norm)
+            self.detail = DetailMaps(in_channels, norm=norm, spatial_dims=3)
             strides = self.encoder.strides
             self.used = [index for index, stride in enumerate(strides) if stride not in strides[index + 1 :]]
             widths = [*self.detail.channels, *(self.encoder.channels[index] for index in self.used)]
@@ -115,26 +115,6 @@ class VolumePSPNet(PartwiseNetwork):
                 logits = enlarge(finest, padded, image)
                 return [logits, *others] if others else logits  # pyrefly: ignore # see above
         return enlarge(self.head(maps, levels), padded, image)
-
-
-class DetailMaps(nn.Module):
-    """Look at an image at full and at half resolution, for encoders that begin at a quarter.
-
-    Shapes: (B, in_channels, W, H, D) with even sides -> (B, 16, W, H, D) and (B, 32, W / 2, H / 2, D / 2).
-    """
-
-    channels = (16, 32)
-
-    def __init__(self, in_channels: int, *, norm: str | tuple) -> None:
-        super().__init__()
-        full, half = self.channels
-        options = {"kernel_size": 3, "norm": norm, "spatial_dims": 3}
-        self.whole = ConvNormAct(in_channels, full, **options)
-        self.halved = ConvNormAct(full, half, stride=2, **options)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        full = self.whole(image)
-        return [full, self.halved(full)]
 
 
 class VolumeHead(nn.Module):
