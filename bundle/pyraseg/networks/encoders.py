@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.networks.torchvision_ops import import_with_torchvision
 from bundle.pyraseg.networks.weights import (
+    PACKAGED_ENCODERS,
     TORCHVISION_EPS,
     change_batch_norm_eps,
     load_weights,
@@ -27,8 +28,6 @@ from bundle.pyraseg.networks.weights import (
 timm = import_with_torchvision("timm")
 logger = logging.getLogger(__name__)
 
-#: The encoder whose ImageNet weights come with a Python package.
-PACKAGED_ENCODER = "tf_efficientnet_lite0"
 #: Stride of the first map that an encoder returns; what comes before is its stem.
 FIRST_STRIDE = 4
 #: Families of timm whose stages are a list named `blocks`.
@@ -199,10 +198,10 @@ def build_encoder(
     if name not in timm.list_models():
         hint = nearest_hint(name, timm.list_models(), count=5)
         raise PyrasegError(f"timm has no encoder named {name!r}; timm.list_models() names all.{hint}")
-    download = pretrained is True and name != PACKAGED_ENCODER
+    download = pretrained is True and name not in PACKAGED_ENCODERS
     extractor = _extractor(name, in_channels=in_channels, download=download, output_stride=output_stride)
     if pretrained is True and not download:
-        load_weights(extractor, read_packaged_weights())
+        load_weights(extractor, read_packaged_weights(name))
     elif not isinstance(pretrained, bool):
         weights = read_weights(pretrained)
         if load_weights(extractor, weights) == "order":
@@ -228,8 +227,8 @@ def _extractor(name: str, *, in_channels: int, download: bool, output_stride: in
     except OSError as error:
         raise PyrasegError(
             f"The ImageNet weights of {name} could not be downloaded ({type(error).__name__}). Without a network, "
-            f"either use {PACKAGED_ENCODER}, whose weights are installed with a package, or give the path of a "
-            "weights file (.pth or .safetensors) as `pretrained`."
+            f"either use {next(iter(PACKAGED_ENCODERS))}, whose weights are installed with a package, or give the path "
+            "of a weights file (.pth or .safetensors) as `pretrained`."
         ) from error
     stride = extractor.feature_info.reduction()[-1]
     if stride != output_stride:

