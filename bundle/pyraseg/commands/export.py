@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     options, settings = arguments(argv)
     # Behind the arguments, so that --help needs no extra.
     from bundle.pyraseg.deployment import Decision, Parts, export
+    from bundle.pyraseg.inference import PROPERTY, read_guard
+    from bundle.pyraseg.runtime import tell_without_guard
     from bundle.pyraseg.training import load_model
     from bundle.pyraseg.transforms import read_temperature
 
@@ -94,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         "algorithm": config["algorithm"]["name"],
         "version": metadata("pyraseg")["Version"],
         "weights_sha256": file_digest(weights),
+        **({} if (guard := read_guard(weights)) is None else {PROPERTY: guard.text}),
         **data,
     }
     print(f"Exporting {weights} and comparing the graphs with PyTorch; this takes half a minute", flush=True)
@@ -106,6 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     for path, agreement in agreements.items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {agreement}")
+    if guard is None:
+        tell_without_guard(weights)
     if not data:
         print("The files name no data: give the folder of the training, --run, for its hash.")
     print(f"Written: {', '.join(map(str, agreements))}")

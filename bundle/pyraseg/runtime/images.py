@@ -20,6 +20,7 @@ from bundle.pyraseg.core import (
     read_photograph,
     valid_percentiles,
 )
+from bundle.pyraseg.runtime.guard import Watch
 from bundle.pyraseg.runtime.model import Model
 from bundle.pyraseg.runtime.volumes import segment_volume
 
@@ -45,6 +46,7 @@ class Labels:
         files, frame_numbers: for each slice its DICOM file, with its header once all slices were taken, and its frame
             there; empty for other formats.
         photograph: what was segmented, RGB (rows, columns, 3) uint8; None for other kinds of image.
+        watch: what looks at the image while it is segmented; it has judged when all slices were taken.
     """
 
     slices: Iterator[np.ndarray]
@@ -53,6 +55,7 @@ class Labels:
     files: Sequence[str] = ()
     frame_numbers: Sequence[int] = ()
     photograph: np.ndarray | None = None
+    watch: Watch | None = None
 
 
 def segment(
@@ -61,6 +64,8 @@ def segment(
     *,
     select: Mapping[str, object] | None = None,
     refuse: Sequence[str] | None = None,
+    unlike: str = "warn",
+    name: str = "The image",
 ) -> Labels:
     """Return the labels of an image, which are computed when they are taken.
 
@@ -69,11 +74,14 @@ def segment(
         image: a path, or the files of a DICOM series, as `find_inputs` gives them.
         select: attributes that the slices of a series must have, where it holds several phases or echoes.
         refuse: in what an image may not differ from those that the model is for, see `Purpose`; None: the modality.
+        unlike: what is done about one that is unlike those of the training, see `UNLIKE`.
+        name: of the image, for messages.
 
     Raises:
-        PyrasegError: it cannot be read, or it is no image for this model.
+        PyrasegError: it cannot be read, or it is no image for this model. Of a volume that is unlike those of the
+            training, and refused, this may be found when the last slice is taken.
     """
-    kind = model.recipe["image_kind"]
+    kind, watch = model.recipe["image_kind"], Watch(model.guard, unlike, name=name)
     if isinstance(image, str) and image.lower().endswith(NIFTI + ITK):
         raise PyrasegError(f"{image} is no DICOM, PNG or JPEG. The full bundle reads NIfTI, NRRD and MetaImage.")
     if isinstance(image, str) and image.lower().endswith(PHOTOGRAPH):
@@ -85,7 +93,7 @@ def segment(
         else:
             feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
         shown = pixels if kind == "photograph" else None
-        return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]), photograph=shown)
+        return Labels(_one(model, feed, watch), (1, *pixels.shape[:2]), photograph=shown, watch=watch)
     from bundle.pyraseg.dicom import SeriesStream
 
     purpose = model.purpose(refuse)
@@ -97,8 +105,8 @@ def segment(
     if kind == "volume":
         _require_gray(stream)
         if model.sees_volumes:
-            return Labels(segment_volume(model, stream), shape, stream.geometry, **origin)
-        return Labels(_volume(model, stream), shape, stream.geometry, **origin)
+            return Labels(segment_volume(model, stream, watch), shape, stream.geometry, **origin, watch=watch)
+        return Labels(_volume(model, stream, watch), shape, stream.geometry, **origin, watch=watch)
     if len(stream) > 1:
         raise PyrasegError(f"{stream.files[0].parent} has {len(stream)} slices or frames, the model is for one.")
     (pixels,) = stream.slices()
@@ -106,7 +114,7 @@ def segment(
         feed = {"image": as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))}
     else:
         feed = _projection(model, pixels, stream)
-    return Labels(iter([model.classes(feed)]), shape, stream.geometry, **origin)
+    return Labels(_one(model, feed, watch), shape, stream.geometry, **origin, watch=watch)
 
 
 def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
@@ -131,8 +139,15 @@ def _projection(model: Model, pixels: np.ndarray, stream: "SeriesStream | None" 
     return feed
 
 
-def _volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
-    """Yield the labels of each slice, in the order and the orientation of the series."""
+def _one(model: Model, feed: Feed, watch: Watch) -> Iterator[np.ndarray]:
+    """Return the labels of an image that is no volume, which is judged now."""
+    labels = model.classes(feed, watch.see if watch.planes(1) else None)
+    watch.judge()
+    return iter([labels])
+
+
+def _volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
+    """Yield the labels of each slice, in the order and the orientation of the series; judge before the last one."""
     from bundle.pyraseg.dicom import LPS_TO_RAS, resampled_size, slice_orientation
 
     if stream.geometry is None:
@@ -148,16 +163,23 @@ def _volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
     oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
     edges = with_neighbors(_edges(free, stream), context_slices) if free else None
 
-    def feeds() -> Iterator[Feed]:
-        for stack in with_neighbors(oriented, context_slices):
+    depth = len(stream)
+    planes = watch.planes(depth)
+
+    def feeds() -> Iterator[tuple[Feed, Callable | None]]:
+        for number, stack in enumerate(with_neighbors(oriented, context_slices)):
             resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph
             step = -1 if backwards else 1
             feed = {**constant, "image": np.stack(stack[::step])[None]}
             if edges is not None:
                 feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
-            yield feed
+            plane = depth - 1 - number if backwards else number
+            yield feed, watch.see if plane in planes else None
 
-    for labels in ahead(model.classes, feeds(), threads=model.threads):
+    found = ahead(lambda one: model.classes(*one), feeds(), threads=model.threads)
+    for number, labels in enumerate(found, 1):
+        if number == depth:
+            watch.judge()
         yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, tuple(axes)))
 
 
