@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a task on one thread, score its test part once, and keep what was measured; or write the table of the docs.
 
-python -m benchmarks.tasks run hippocampus DATA
+python -m benchmarks.tasks run lungs DATA
 python -m benchmarks.tasks table
 """
 
@@ -25,7 +25,7 @@ from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "tasks"
 PAGE = ROOT / "docs" / "tasks.md"
-TASKS = ("chest_xray", "hippocampus", "retina")
+TASKS = ("lungs", "vessels")
 HEADER = [
     "| task | cases: training, validation, test | patients in test | split | epochs x samples | minutes "
     "| validation Dice | test Dice | test IoU |",
