@@ -165,7 +165,7 @@ def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_pa
 def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
     folder = write_ball_study(tmp_path / "study")
     options = ("--class_names", "['background','ball']", "--device", "cpu", "--memory", "4", "--minutes", "20")
-    first = fingerprint(folder, tmp_path / "out", *options, configs=[SLICES])
+    first = fingerprint(folder, tmp_path / "out", *options, configs=[str(SLICES)])
     slices, volumes = (json.loads((tmp_path / "out" / f"{form}.json").read_text()) for form in ("slices", "volumes"))
     assert first == volumes
     assert volumes["spacing"] == [1, 1, 1] and volumes["patch_size"] == [24, 28, 20]
@@ -192,7 +192,7 @@ def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
 def test_thick_slices_are_trained_as_slices(tmp_path):
     folder = write_ball_study(tmp_path / "study", spacing=(1, 1, 6))
     options = ("--class_names", "['background','ball']")
-    first = fingerprint(folder, tmp_path / "out", *options, configs=[SLICES])
+    first = fingerprint(folder, tmp_path / "out", *options, configs=[str(SLICES)])
     assert first == json.loads((tmp_path / "out" / "slices.json").read_text())
     volumes = json.loads((tmp_path / "out" / "volumes.json").read_text())
     assert volumes["spacing"] == [1, 1, 6] and volumes["rotation"] == [0, 0, 15]
