@@ -14,7 +14,6 @@ on when it is started again.
 import argparse
 import csv
 import json
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -26,15 +25,15 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from benchmarks.hippocampus.costs import Clock, Costs, Length, fitting
+from benchmarks.costs import Clock, Costs, Length, fitting
 from benchmarks.hippocampus.study import PREDICTED, SPLIT_SEED, label_file, read_split, write_run
+from benchmarks.trials import CONFIGS, taken_out
 from bundle.pyraseg.commands import split_options
 from bundle.pyraseg.core import PyrasegError, replacing, task_files
 from bundle.pyraseg.workflow import PACKAGES, plain_console
 
 TASK = "hippocampus"
 HERE = Path(__file__).resolve().parent
-CONFIGS = HERE.parents[1] / "configs"
 #: What every network has in its `network_def`, whatever else.
 CHANNELS = {"in_channels": "$len(@windows)", "out_channels": "$len(@class_names)"}
 PEERS = "benchmarks.hippocampus.networks"
@@ -192,26 +191,11 @@ class Trial:
             keys |= {"dataset_dir": str(self.dataset_dir), "cache_dir": str(self.work / "cache"), "num_workers": 0}
             keys |= {"seed": self.seed, "cases#seed": SPLIT_SEED, "patience": None, "previews": 0}
         if network is not None:
-            keys |= {**only_for_network(config), "network_def": network}
+            keys |= {**taken_out(config, {"network_def": network}), "network_def": network}
         run_id = "training" if program == "train" else "inferring"
         workflow = ConfigWorkflow(config_file=self._files(program), run_id=run_id, **keys | changed)
         workflow.initialize()
         return workflow
-
-
-def only_for_network(config: Mapping[str, Any]) -> dict[str, None]:
-    """Return the knobs that nothing but `network_def` uses, as options that take them out of use.
-
-    >>> only_for_network({"a": 1, "b": 2, "network_def": {"x": "@a", "y": "@b"}, "loss": {"z": "$@b + 1"}})
-    {'a': None}
-    """
-    inside = json.dumps(config["network_def"])
-    outside = json.dumps({key: value for key, value in config.items() if key != "network_def"})
-
-    def uses(text: str, knob: str) -> bool:
-        return re.search(rf"@{re.escape(knob)}(?!\w)", text) is not None
-
-    return {knob: None for knob in config if uses(inside, knob) and not uses(outside, knob)}
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from benchmarks.tasks import PAGE, RESULTS, TASKS, figures, keep, table
+from benchmarks.tasks.tables import PAGE, RESULTS, TASKS, figures, keep, table
 from bundle.pyraseg.core import task_files
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
