@@ -14,7 +14,7 @@ from bundle.pyraseg.evaluation import mean_interval
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "tasks"
 PAGE = ROOT / "docs" / "tasks.md"
-TASKS = ("chest_xray", "hippocampus", "retina")
+TASKS = ("lungs", "vessels")
 HEADER = [
     "| task | cases: training, validation, test | patients in test | split | epochs x samples | minutes "
     "| validation Dice | test Dice | test IoU |",

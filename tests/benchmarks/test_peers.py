@@ -99,7 +99,7 @@ def test_peers_of_a_task_differ_from_it_in_the_network_alone():
     assert list(found) == [OURS, *PEERS, USERS] and found[OURS] == {}
     for name in PEERS:
         assert all(value is None for key, value in found[name].items() if key != "network_def"), name
-    assert list(networks_of(config_of("hippocampus_3d"))) == [OURS, *VOLUME_PEERS]
+    assert list(networks_of(config_of("hippocampus"))) == [OURS, *VOLUME_PEERS]
 
 
 def test_as_users_train_it_is_one_rate_flips_and_no_stage():

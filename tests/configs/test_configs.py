@@ -127,7 +127,7 @@ def test_who_lacks_a_model_is_told_how_to_train_it():
     for task, files in {
         "": "configs/train.json",
         " spleen": "\"['configs/train.json','configs/spleen.json']\"",
-        " retina": "\"['configs/train.json','configs/photographs.json','configs/retina.json']\"",
+        " vessels": "\"['configs/train.json','configs/photographs.json','configs/vessels.json']\"",
     }.items():
         assert how_to_train(ROOT / "models" / f"{task.strip() or 'model'}.pt", str(ROOT)) == (
             f"Train one first, `pyraseg train{task}` or `python -m monai.bundle run training --config_file {files}`, "
@@ -136,8 +136,8 @@ def test_who_lacks_a_model_is_told_how_to_train_it():
 
 
 KINDS = {
-    "chest_xray": "projection",
-    **dict.fromkeys(("dermoscopy", "dermoscopy_fast", "retina", "ultrasound", "voc"), "photograph"),
+    "lungs": "projection",
+    **dict.fromkeys(("dermoscopy", "dermoscopy_fast", "vessels", "nerves", "voc"), "photograph"),
 }
 
 
