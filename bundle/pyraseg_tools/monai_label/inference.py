@@ -90,7 +90,7 @@ class Inference(QuietInference):
         unlike = self._check_model(data).judge("An image", data[self.input_key])
         data = super().run_inferer(data, *args, **options)
         if unlike is not None:
-            told = {"unlike": round(unlike, 3)}
+            told: dict[str, Any] = {"unlike": round(unlike, 3)}
             if unlike > 1:
                 told["message"] = f"The image is {in_words(unlike)}. The labels may mean nothing: look at them."
             data[self.output_json_key] = {**data.get(self.output_json_key, {}), **told}
