@@ -33,7 +33,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PLACES = ("dataset_dir", "output_dir", "cache_dir", "model_file", "device", "num_workers", "resume")
 #: Columns of a `scores.csv` that are kept of every case and class, as far as they hold anything.
 COLUMNS = ("case", "class", "patient", "truth_voxels", "predicted_voxels")
-FIGURES = ("dice", "iou", "thresholded_iou")
+FIGURES = ("dice", "iou", "thresholded_iou", "cldice")
 
 
 @dataclass(frozen=True)

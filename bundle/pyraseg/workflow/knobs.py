@@ -31,7 +31,7 @@ SWITCHES = {
 #: Lists of whole numbers from 1 on.
 SIZES = {"slice_size", "photograph_size", "patch_size", "pool_sizes", "channels"}
 LISTS = {
-    "class_names", "overlap_order", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by",
+    "class_names", "overlap_order", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by", "thin_classes",
     "uncertainty_rotations", "uncertainty_flips", "roi_size", "may_differ",
 }  # fmt: skip
 #: Lists, or values by the names of sequences, and what each takes.
