@@ -18,6 +18,7 @@ from .listing import list_inputs as list_inputs
 from .model import FORMAT as FORMAT
 from .model import NO_CLASS as NO_CLASS
 from .model import PATH as PATH
+from .model import RECIPE_FORMAT as RECIPE_FORMAT
 from .model import REGION_FORMAT as REGION_FORMAT
 from .model import SHOWN as SHOWN
 from .model import TILES as TILES
@@ -29,6 +30,8 @@ from .resampling import shrunk as shrunk
 from .statistics import group_sizes as group_sizes
 from .statistics import image_statistics as image_statistics
 from .statistics import planes_of as planes_of
+from .tidying import Tidying as Tidying
+from .tiles import SIGMA_SCALE as SIGMA_SCALE
 from .tiles import blended as blended
 from .tiles import mirrored as mirrored
 from .tiles import tile_padding as tile_padding
