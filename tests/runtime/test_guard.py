@@ -17,6 +17,7 @@ from bundle.pyraseg.inference import PROPERTY, ImageGuard
 from bundle.pyraseg.runtime import Guard, Model, Watch, image_statistics, main, planes_of, segment
 from bundle.pyraseg.runtime.statistics import EDGES, GRID
 from bundle.pyraseg.transforms import MedicalImageReader
+from tests.helpers.commands import ROOT
 from tests.helpers.dicom_files import write_image
 from tests.helpers.exported import Exported
 from tests.helpers.guards import made_up_guard
@@ -84,15 +85,22 @@ def test_planes_are_spread_over_a_volume():
     assert len(planes_of(17)) == 16 and planes_of(160) == list(range(5, 160, 10))
 
 
-def test_it_costs_less_than_a_millisecond():
-    """The fastest included network takes about 10 ms for such a photograph on one thread."""
-    image, guard = np.random.default_rng(0).normal(size=(3, 256, 256)).astype(np.float32), made_up_guard(3)
-    seconds = []
-    for _ in range(50):
-        start = time.process_time()
+def test_it_costs_a_small_part_of_the_fastest_network():
+    """It is measured as less than 5 % (docs/guard.md); twice as much passes, for other programs run as well."""
+    pixels = np.random.default_rng(0).integers(0, 255, (256, 256, 3)).astype(np.uint8)
+    image, guard = np.ascontiguousarray(pixels.transpose(2, 1, 0) / np.float32(127) - 1), made_up_guard(3)
+    network = Model(ROOT / "models" / "dermoscopy_fast.int8.onnx", threads=1)
+
+    def look() -> None:
         guard.unlike([image_statistics(image)])
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.001
+
+    seconds: dict[str, list[float]] = {"look": [], "network": []}
+    for _ in range(15):
+        for name, call in (("look", look), ("network", lambda: network.classes({"image": pixels[None]}))):
+            start = time.process_time()
+            call()
+            seconds[name].append(time.process_time() - start)
+    assert min(seconds["look"]) < 0.1 * min(seconds["network"])
 
 
 def looked(unlike: str, guard: Guard | None, image: np.ndarray) -> Watch:
