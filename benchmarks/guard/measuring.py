@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far images are from those of a model's training, by the guard of its weights."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from PIL import Image
 
 from benchmarks.guard.pictures import in_color, in_gray
 from bundle.pyraseg.commands import config_files
-from bundle.pyraseg.core import file_digest
 from bundle.pyraseg.inference import read_guard
 from bundle.pyraseg.runtime import Guard, image_statistics, planes_of
 from bundle.pyraseg.workflow import read_config, verbatim
@@ -114,7 +114,8 @@ def measured(
         for name, change in CHANGED.items():
             changed[name] = flagged([measuring.of_picture(change(picture)) for picture in upright])
     return {
-        "weights_sha256": file_digest(weights),
+        "guard_sha256": hashlib.sha256(guard.text.encode()).hexdigest(),
+        "threshold": guard.threshold,
         "axes": len(guard.axes),
         "own": flagged(own.tolist()),
         "foreign": {

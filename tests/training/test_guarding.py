@@ -81,7 +81,17 @@ def test_of_a_volume_its_planes_are_learned(tmp_path):
     assert guard.unlike(volume) < 1 < guard.unlike([image_statistics(foreign(number)["noise"]) for number in range(4)])
 
 
-def test_the_threshold_is_the_bound_of_a_prediction_interval():
+def test_of_many_cases_the_threshold_is_one_of_theirs_whatever_their_distribution():
+    random = np.random.default_rng(0)
+    beyond = []
+    for _ in range(2000):
+        values = random.standard_cauchy(100)
+        beyond.append(values[99] > guarding.upper_bound(values[:99]))
+    assert np.mean(beyond) == pytest.approx(0.02, abs=0.007)
+    assert guarding.upper_bound(np.arange(1, 49)) > 49 == guarding.upper_bound(np.arange(1, 50))
+
+
+def test_of_few_cases_it_is_the_bound_of_a_prediction_interval():
     planes = np.stack([image_statistics(disk(seed)) for seed in range(40)])
     judged = [[image_statistics(disk(1000 + seed))] for seed in range(5)]
     guard = fit_guard(planes, judged, channels=1)

@@ -104,9 +104,7 @@ def fit_guard(planes: np.ndarray, judged: Sequence[Sequence[np.ndarray]], *, cha
     """Return a guard for images like those of a training.
 
     Statistics of each kind have the same weight in all, whatever their number and unit. The axes are the principal ones
-    that explain `EXPLAINED` of the variance. The threshold is the distance that `LEFT_ALONE` in 100 images are meant to
-    stay below: the upper bound of a prediction interval for one more image (Student's t, from the logarithms of the
-    distances of the validation cases), which few cases move up.
+    that explain `EXPLAINED` of the variance. For the threshold, see `upper_bound`.
 
     Args:
         planes: statistics of planes of the training, (N, F), see `image_statistics`.
@@ -126,10 +124,29 @@ def fit_guard(planes: np.ndarray, judged: Sequence[Sequence[np.ndarray]], *, cha
     residual = max(float(variances[count:].sum()), LEAST)
     fitted = (center, scale, axes[:count].astype(np.float16), variances[:count])  # as the weights will have them
     guard = Guard(*(array.astype(np.float32) for array in fitted), residual=residual, threshold=1.0)
-    logs = np.log([max(guard.unlike(case), LEAST) for case in judged])
-    width = float(t.ppf(LEFT_ALONE / 100, len(logs) - 1)) * logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
-    threshold = float(np.exp(logs.mean() + width))
+    threshold = upper_bound([guard.unlike(case) for case in judged])
     return Guard(*(array.astype(np.float32) for array in fitted), residual=residual, threshold=threshold)
+
+
+def upper_bound(distances: Sequence[float]) -> float:
+    """Return the distance that one more image of the same kind stays below with a probability of `LEFT_ALONE` %.
+
+    From 49 images on it is one of theirs, whatever their distribution (conformal prediction: the k-th smallest of n, k =
+    0.98 (n + 1) rounded up). Of fewer it is the upper bound of a prediction interval (Student's t, of the logarithms).
+
+    Args:
+        distances: of at least two images.
+
+    >>> upper_bound(range(1, 100))
+    98.0
+    """
+    share, count = LEFT_ALONE / 100, len(distances)
+    rank = int(np.ceil(share * (count + 1)))
+    if rank <= count:
+        return float(np.sort(distances)[rank - 1])
+    logs = np.log(np.maximum(distances, LEAST))
+    width = t.ppf(share, count - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / count)
+    return float(np.exp(logs.mean() + width))
 
 
 def _planes(training: Slices, random: np.random.Generator) -> Iterator[np.ndarray]:
