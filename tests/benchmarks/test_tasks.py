@@ -214,7 +214,7 @@ def test_tasks_networks_and_folders_that_are_none_are_refused(tmp_path, capsys):
 
 def test_nothing_of_this_machine_is_kept():
     kept = [path for folder in shares(RESULTS).values() for path in folder.rglob("*") if path.is_file()]
-    assert len(kept) > 5
+    assert kept
     marks = ("/home", "/tmp", "/work", "/root", "\\\\")
     assert [path for path in kept if any(mark in path.read_text() for mark in marks)] == []
 
