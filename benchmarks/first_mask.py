@@ -20,8 +20,8 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.dermoscopy.trials import versions
 from benchmarks.networks import processor
+from benchmarks.trials import versions
 from benchmarks.whole_series import environment, interpreter
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 from bundle.pyraseg_tools.datasets import draw_photograph

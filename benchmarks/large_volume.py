@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from benchmarks.dermoscopy.trials import versions
 from benchmarks.memory import CONFIG, PATIENT, ROOT, RUNTIME, child, differing, python
 from benchmarks.networks import processor
+from benchmarks.trials import versions
 from bundle.pyraseg_tools.datasets.phantom import phantom_case, write_series
 
 RESULTS = ROOT / "benchmarks" / "results" / "large_volume" / "large_volume.json"

@@ -12,6 +12,9 @@ minutes of a processor.
 import argparse
 import json
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,8 +23,7 @@ import nibabel as nib
 import numpy as np
 from monai.transforms import Compose, LoadImaged
 
-from benchmarks.tasks import bundle, processor_seconds
-from bundle.pyraseg.core import write_json
+from bundle.pyraseg.core import task_files, write_json
 from bundle.pyraseg.datalists import load_cases
 from bundle.pyraseg.transforms import LoadLabeld
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
@@ -50,6 +52,19 @@ SETTINGS = {
     "val_interval": 8,
     "num_workers": 0,
 }
+
+
+def bundle(run_id: str, program: str, *options: str) -> None:
+    """Run a program of the default task on one thread; its output goes to the screen."""
+    files = str([str(file) for file in task_files(ROOT / "configs", program, None)])
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files, *options]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+
+
+def processor_seconds() -> float:
+    """Return the processor time of the programs that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def write_arms(study: Path, work: Path) -> None:
@@ -91,11 +106,11 @@ def train(arm: str, seed: int, work: Path) -> dict[str, Any]:
         options |= {key: 2 * SETTINGS[key] for key in ("epochs", "val_interval")}
     pairs = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     before = processor_seconds()
-    bundle("training", None, "train", *pairs, "--previews", "0")
+    bundle("training", "train", *pairs, "--previews", "0")
     minutes = (processor_seconds() - before) / 60
     options["output_dir"] = str(folder / "test")
     pairs = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    bundle("evaluating", None, "evaluate", *pairs, "--uncertainty_rotations", "[]", "--report", "False")
+    bundle("evaluating", "evaluate", *pairs, "--uncertainty_rotations", "[]", "--report", "False")
     summary = json.loads((folder / "test" / "summary.json").read_text(encoding="utf-8"))
     dice = {name: round(of["metrics"]["dice"]["mean"], 4) for name, of in summary["classes"].items()}
     return {"arm": arm, "seed": seed, "dice": dice, "processor_minutes": round(minutes, 1)}

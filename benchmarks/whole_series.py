@@ -26,8 +26,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from benchmarks.dermoscopy.trials import versions
 from benchmarks.networks import processor
+from benchmarks.trials import versions
 from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 from bundle.pyraseg_tools.datasets.phantom import phantom_case, write_series
 

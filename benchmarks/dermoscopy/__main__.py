@@ -15,7 +15,8 @@ from pathlib import Path
 from benchmarks.dermoscopy.networks import NETWORKS
 from benchmarks.dermoscopy.plans import PLANS
 from benchmarks.dermoscopy.settings import SETTINGS
-from benchmarks.dermoscopy.trials import Bench, Trial
+from benchmarks.dermoscopy.tables import compact
+from benchmarks.trials import Bench, Trial
 from bundle.pyraseg.commands import split_options
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.workflow import plain_console
@@ -51,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "cache", help="folder of prepared photographs")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "dermoscopy")
     given, options = split_options(parser, sys.argv[1:] if argv is None else argv)
-    bench = Bench(given.dataset_dir, given.work, given.results, given.cache, every=given.every, options=options)
+    places = (given.dataset_dir, given.work, given.results, given.cache)
+    bench = Bench("dermoscopy", *places, every=given.every, options=options, kept=compact)
     chosen = trials(given.comparison, given.seeds, given.only)
     for number, trial in enumerate(chosen, start=1):
         record = bench.train(trial)

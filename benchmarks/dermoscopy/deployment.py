@@ -32,7 +32,6 @@ from benchmarks.allocators import ALLOCATORS, Calls, interleaved_in_both
 from benchmarks.dermoscopy.latency import RESULTS, build, example
 from benchmarks.dermoscopy.networks import NETWORKS, OURS
 from benchmarks.dermoscopy.tables import SHIPPED
-from benchmarks.dermoscopy.trials import CONFIGS, Trial, versions
 from benchmarks.networks import (
     PEER,
     check_export,
@@ -43,6 +42,7 @@ from benchmarks.networks import (
     processor,
     summary,
 )
+from benchmarks.trials import CONFIGS, Trial, versions
 from bundle.pyraseg.commands import on_openvino, training_images
 from bundle.pyraseg.core import PyrasegError, task_files
 from bundle.pyraseg.deployment import OnnxNetwork, Quantizer, judge, quantize

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from benchmarks.allocators import ALLOCATORS, Calls, interleaved_in_both
 from benchmarks.dermoscopy.networks import NETWORKS, OURS
-from benchmarks.dermoscopy.trials import CONFIGS, versions
 from benchmarks.networks import check_export, eager_call, export, onnx_call, processor, summary
+from benchmarks.trials import CONFIGS, versions
 from bundle.pyraseg.core import task_files
 from bundle.pyraseg.workflow import read_config
 

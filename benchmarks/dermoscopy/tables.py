@@ -50,6 +50,13 @@ def case_scores(path: Path) -> dict[str, np.ndarray]:
     return {"case": np.array([row["case"] for row in rows]), **figures}
 
 
+def compact(scores: Path) -> str:
+    """Return name, Dice and Jaccard of every case from a `scores.csv`, as CSV."""
+    rows = csv.DictReader(scores.read_text(encoding="utf-8").splitlines())
+    lines = [f"{Path(row['case']).stem},{float(row['dice']):.6f},{float(row['iou']):.6f}" for row in rows]
+    return "\n".join(["case,dice,jaccard", *lines]) + "\n"
+
+
 def compare(results: Path, part: str) -> dict[str, Any]:
     """Return every network's mean scores on a part, and the paired differences of each of ours to every other.
 

@@ -17,7 +17,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from benchmarks.dermoscopy.latency import RESULTS
-from benchmarks.dermoscopy.trials import CONFIGS, versions
+from benchmarks.trials import CONFIGS, versions
 from bundle.pyraseg.core import task_files
 from bundle.pyraseg.workflow import plain_console
 

@@ -4,16 +4,16 @@
 OMP_NUM_THREADS=1 python -m benchmarks.hippocampus.trials DynUNet data/mr_hippocampus --minutes 60 --work runs/peers
 
 All networks are trained by the bundle's config of the task: the same data, patches, augmentation, loss, optimizer,
-batch and stages; `network_def` alone is another one. `PSPNet on slices` is the task `hippocampus` as it is. Every
-training takes the same processor time: a miniature of it measures what a step, a validation and the rest of an epoch
-cost, and the number of epochs and of samples in them follow. Validations take a tenth of the time at most. Other keys
-of the config may be given as options, `--key value`. A run that was stopped goes on when it is started again.
+batch and stages; `network_def` alone is another one. `PSPNet on slices` is the network of `train.json`, with
+`slices.json` of this folder. Every training takes the same processor time: a miniature of it measures what a step, a
+validation and the rest of an epoch cost, and the number of epochs and of samples in them follow. Validations take a
+tenth of the time at most. Other keys of the config may be given as options, `--key value`. A run that was stopped goes
+on when it is started again.
 """
 
 import argparse
 import csv
 import json
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -25,22 +25,26 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from benchmarks.hippocampus.costs import Clock, Costs, Length, fitting
+from benchmarks.costs import Clock, Costs, Length, fitting
 from benchmarks.hippocampus.study import PREDICTED, SPLIT_SEED, label_file, read_split, write_run
+from benchmarks.trials import CONFIGS, taken_out
 from bundle.pyraseg.commands import split_options
 from bundle.pyraseg.core import PyrasegError, replacing, task_files
 from bundle.pyraseg.workflow import PACKAGES, plain_console
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TASK = "hippocampus"
+HERE = Path(__file__).resolve().parent
 #: What every network has in its `network_def`, whatever else.
 CHANNELS = {"in_channels": "$len(@windows)", "out_channels": "$len(@class_names)"}
 PEERS = "benchmarks.hippocampus.networks"
-#: Task and network of every run; None is the task's own network.
-NETWORKS: dict[str, tuple[str, dict[str, Any] | None]] = {
-    "VolumePSPNet": ("hippocampus_3d", None),
-    "DynUNet": ("hippocampus_3d", {"_target_": f"{PEERS}.DynUNetPeer", **CHANNELS}),
-    "SegResNet": ("hippocampus_3d", {"_target_": f"{PEERS}.SegResNetPeer", **CHANNELS}),
-    "PSPNet on slices": ("hippocampus", None),
+#: The run in slices, whose overlay is in this folder.
+SLICES = "PSPNet on slices"
+#: The network of every run; None is that of its config.
+NETWORKS: dict[str, dict[str, Any] | None] = {
+    "VolumePSPNet": None,
+    "DynUNet": {"_target_": f"{PEERS}.DynUNetPeer", **CHANNELS},
+    "SegResNet": {"_target_": f"{PEERS}.SegResNetPeer", **CHANNELS},
+    SLICES: None,
 }
 #: The miniature that is measured: it has all stages, and every epoch a few steps.
 MINIATURE = {"epochs": 10, "val_interval": 10}
@@ -162,16 +166,23 @@ class Trial:
             _write(path, json.dumps(found))
         return json.loads(path.read_text(encoding="utf-8"))
 
+    def _files(self, program: str) -> list[str]:
+        """Return the configs of a program, "train" or "inference", in the order in which they are merged."""
+        files = task_files(CONFIGS, program, None if self.name == SLICES else TASK)
+        if self.name == SLICES:
+            files.append(HERE / ("slices.json" if program == "train" else "slices_inference.json"))
+        return [str(file) for file in files]
+
     def _knobs(self, program: str) -> dict[str, Any]:
         """Return the merged config as it is written, with those of this trial's options that it has in use."""
         parser = ConfigParser()
-        parser.read_config([str(file) for file in task_files(CONFIGS, program, NETWORKS[self.name][0])])
+        parser.read_config(self._files(program))
         config = parser.get()
         return config | {key: value for key, value in self.options.items() if config.get(key) is not None}
 
     def _workflow(self, program: str, **changed: Any) -> ConfigWorkflow:
-        """Return the initialized workflow of a program of the task, with this trial's network."""
-        task, network = NETWORKS[self.name]
+        """Return the initialized workflow of a program, with this trial's network."""
+        network = NETWORKS[self.name]
         config = self._knobs(program)
         # Inference takes the options that it knows; null takes a knob out of its use.
         shared = {key: of for key, of in self.options.items() if program == "train" or config.get(key) is not None}
@@ -180,27 +191,11 @@ class Trial:
             keys |= {"dataset_dir": str(self.dataset_dir), "cache_dir": str(self.work / "cache"), "num_workers": 0}
             keys |= {"seed": self.seed, "cases#seed": SPLIT_SEED, "patience": None, "previews": 0}
         if network is not None:
-            keys |= {**only_for_network(config), "network_def": network}
-        files = [str(file) for file in task_files(CONFIGS, program, task)]
+            keys |= {**taken_out(config, {"network_def": network}), "network_def": network}
         run_id = "training" if program == "train" else "inferring"
-        workflow = ConfigWorkflow(config_file=files, run_id=run_id, **keys | changed)
+        workflow = ConfigWorkflow(config_file=self._files(program), run_id=run_id, **keys | changed)
         workflow.initialize()
         return workflow
-
-
-def only_for_network(config: Mapping[str, Any]) -> dict[str, None]:
-    """Return the knobs that nothing but `network_def` uses, as options that take them out of use.
-
-    >>> only_for_network({"a": 1, "b": 2, "network_def": {"x": "@a", "y": "@b"}, "loss": {"z": "$@b + 1"}})
-    {'a': None}
-    """
-    inside = json.dumps(config["network_def"])
-    outside = json.dumps({key: value for key, value in config.items() if key != "network_def"})
-
-    def uses(text: str, knob: str) -> bool:
-        return re.search(rf"@{re.escape(knob)}(?!\w)", text) is not None
-
-    return {knob: None for knob in config if uses(inside, knob) and not uses(outside, knob)}
 
 
 def _write(path: Path, text: str) -> None:

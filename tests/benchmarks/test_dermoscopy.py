@@ -7,18 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from benchmarks.dermoscopy import __main__ as program
 from benchmarks.dermoscopy import tables, unfreezing
-from benchmarks.dermoscopy.networks import NETWORKS, PeerNetwork, count_parameters
 from benchmarks.dermoscopy.plans import plans
-from benchmarks.dermoscopy.trials import compact, config_hash, split_hashes
+from benchmarks.dermoscopy.tables import compact
+from benchmarks.trials import config_hash, split_hashes
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.networks.encoders import build_encoder
 
-ENCODER = "tf_efficientnet_lite0"
 TINY = ["--epochs=1", "--samples_per_epoch=4", "--batch_size=2", "--slice_size=[64,64]", "--num_workers=0"]
 
 
@@ -38,43 +35,6 @@ def study(tmp_path_factory) -> Path:
         mask = Image.fromarray((inside * 255).astype(np.uint8))
         mask.save(folder / "masks" / f"ISIC_{number:07}_segmentation.png")
     return folder
-
-
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("smp")])
-def test_a_peer_starts_from_the_weights_of_ours(name):
-    options = {key: NETWORKS[name]["network_def"][key] for key in ("architecture", "encoder_depth", "upsampling")
-               if key in NETWORKS[name]["network_def"]}  # fmt: skip
-    peer = PeerNetwork(encoder=ENCODER, **options).eval()
-    stride = peer.encoder.model.feature_info.reduction()[-1] if "DeepLab" not in name else 16
-    ours = build_encoder(ENCODER, output_stride=max(16, stride)).eval()
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        theirs = peer.encoder(image)[-1]
-        same = next(each for each in ours(image) if each.shape == theirs.shape)
-        torch.testing.assert_close(theirs, same, rtol=1e-4, atol=1e-4)
-        assert peer(image).shape == (1, 2, 64, 96)
-
-
-def test_a_peer_freezes_as_ours_does():
-    peer = PeerNetwork("Unet", encoder=ENCODER, pretrained=False)
-    assert peer.part_names() == ["encoder", "pyramid", "head"]
-    assert [group["name"] for group in peer.parameter_groups()] == ["encoder", "pyramid", "head"]
-    peer.learn_only(["pyramid", "head"])
-    before = {name: value.clone() for name, value in peer.encoder.state_dict().items()}
-    peer.train()(torch.randn(2, 3, 64, 64)).sum().backward()
-    assert all(torch.equal(before[name], value) for name, value in peer.encoder.state_dict().items())
-    assert all(parameter.grad is None for parameter in peer.encoder.parameters())
-    assert all(parameter.grad is not None for parameter in peer.pyramid.parameters())
-
-
-def test_stages_that_nothing_runs_are_no_parameters():
-    cut = PeerNetwork("PSPNet", encoder=ENCODER, pretrained=False)
-    whole = PeerNetwork("PSPNet", encoder=ENCODER, pretrained=False, encoder_depth=5, upsampling=32)
-    image = torch.zeros(2, 3, 64, 64)
-    assert count_parameters(whole, image) == sum(parameter.numel() for parameter in whole.parameters())
-    blocks = cut.encoder.model.blocks
-    unused = sum(parameter.numel() for block in blocks[3:] for parameter in block.parameters())
-    assert count_parameters(cut, image) == sum(parameter.numel() for parameter in cut.parameters()) - unused
 
 
 def test_plans_of_one_stage_keep_rates_and_end():

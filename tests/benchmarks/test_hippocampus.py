@@ -12,8 +12,8 @@ import torch
 from monai.metrics import DiceMetric
 from monai.networks import one_hot
 
+from benchmarks.costs import FEWEST_EPOCHS, VALIDATIONS, Costs, fitting
 from benchmarks.hippocampus import nnunet, score, trials
-from benchmarks.hippocampus.costs import FEWEST_EPOCHS, VALIDATIONS, Costs, fitting
 from benchmarks.hippocampus.study import PREDICTED, label_file, read_run, read_split, write_run
 from bundle.pyraseg.core.errors import PyrasegError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from benchmarks.tasks import PAGE, RESULTS, TASKS, figures, keep, table
+from benchmarks.tasks.tables import PAGE, RESULTS, TASKS, figures, keep, table
 from bundle.pyraseg.core import task_files
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -37,8 +37,8 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_figures_by_hand(work, tmp_path):
-    keep("retina", work, minutes=1.26, results=tmp_path)
-    found = figures("retina", tmp_path)
+    keep("vessels", work, minutes=1.26, results=tmp_path)
+    found = figures("vessels", tmp_path)
     assert (found["validation"], found["test_patients"], found["processor_minutes"]) == (0.75, 2, 1.3)
     assert found["dice"].mean == pytest.approx((0.6 + 0.9 + 0.3) / 3)
     # Two patients can be drawn as a a, a b, b a or b b: the outermost means are those of a patient alone.
@@ -47,14 +47,21 @@ def test_figures_by_hand(work, tmp_path):
 
 
 def test_nothing_of_this_machine_is_kept(work, tmp_path):
-    keep("retina", work, minutes=1, results=tmp_path)
-    kept = [path for path in (tmp_path / "retina").iterdir()] + [path for path in RESULTS.rglob("*") if path.is_file()]
+    keep("vessels", work, minutes=1, results=tmp_path)
+    kept = [path for path in (tmp_path / "vessels").iterdir()] + [path for path in RESULTS.rglob("*") if path.is_file()]
     assert len(kept) == 3 + 3 * len(TASKS)
     assert not any(mark in path.read_text() for path in kept for mark in ("/home", "/tmp", "/work", "/root", "\\"))
 
 
 def test_the_page_shows_what_was_measured():
     assert table() in PAGE.read_text()
+
+
+def test_the_page_of_volumes_shows_what_slices_reached():
+    found = figures("hippocampus_slices", RESULTS.parent)
+    text = " ".join((PAGE.parent / "volumes.md").read_text().split())
+    assert f"had {found['dice']} after {found['epochs']} epochs of {found['samples_per_epoch']} slices" in text
+    assert f"in {found['processor_minutes']} minutes, seed {found['seed']}" in text
 
 
 @pytest.mark.parametrize("task", TASKS)

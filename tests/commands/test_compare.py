@@ -18,6 +18,7 @@ from tests.helpers.ball_study import write_ball_study
 from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
+SLICES = ROOT / "benchmarks" / "hippocampus" / "slices.json"
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def contenders(tmp_path: Path) -> list[str]:
     options = {"dataset_dir": study, "cache_dir": tmp_path / "cache", "class_names": "['background','ball']"}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     files = [str(tmp_path / "slices.json"), str(tmp_path / "volumes.json")]
-    return [*files, "--base", "hippocampus", "--minutes", "0.05", "--output", str(tmp_path / "out"), *words]
+    return [*files, "--base", str(SLICES), "--minutes", "0.05", "--output", str(tmp_path / "out"), *words]
 
 
 @pytest.mark.slow
@@ -104,7 +105,7 @@ def test_slices_and_volumes_are_trained_alike_and_go_on_after_a_kill(contenders,
         with (tmp_path / "out" / place / "evaluation" / "scores.csv").open() as file:
             assert {row["case"] for row in csv.DictReader(file)} == {f"validation{n}_image.nii.gz" for n in range(3)}
     out = capsys.readouterr().out
-    assert "minutes of the processor" in out and "of the validation part" in out and "pyraseg train hippocampus" in out
+    assert "minutes of the processor" in out and "of the validation part" in out and f"pyraseg train {SLICES}" in out
     with pytest.raises(PyrasegError, match="holds another comparison, with another minutes"):
         main([*contenders, "--minutes", "2"])
 

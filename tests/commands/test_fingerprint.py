@@ -23,11 +23,10 @@ from tests.helpers.dicom_files import item, write_series
 from tests.helpers.warm import python
 
 ROOT = Path(__file__).resolve().parents[2]
-CHEST, HIPPOCAMPUS, RETINA = (
-    [str(file) for file in task_files(ROOT / "configs", "train", task)]
-    for task in ("chest_xray", "hippocampus", "retina")
-)
+LUNGS, VESSELS = ([str(file) for file in task_files(ROOT / "configs", "train", task)] for task in ("lungs", "vessels"))
 TRAIN = str(ROOT / "configs" / "train.json")
+SLICES = ROOT / "benchmarks" / "hippocampus" / "slices.json"
+HIPPOCAMPUS = [TRAIN, str(SLICES)]
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def study(tmp_path) -> Path:
     return folder
 
 
-def fingerprint(study, out, *options, configs=CHEST):
+def fingerprint(study, out, *options, configs=LUNGS):
     main([*configs, "--output", str(out), "--dataset_dir", str(study), "--num_workers", "0", *options])
     return json.loads((out / "proposal.json").read_text())
 
@@ -81,7 +80,7 @@ def test_a_knob_that_the_config_does_not_use_is_not_proposed(study, tmp_path):
         for k in range(12):
             picture = Image.open(study / name / f"p{k}.png").convert("RGB" if name == "images" else "L")
             picture.save(photographs / other / f"{k:02}L.{'jpg' if name == 'images' else 'png'}")
-    assert fingerprint(photographs, tmp_path / "out", configs=RETINA).keys() == {"loss#weight"}
+    assert fingerprint(photographs, tmp_path / "out", configs=VESSELS).keys() == {"loss#weight"}
     assert "patches" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -166,7 +165,7 @@ def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_pa
 def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
     folder = write_ball_study(tmp_path / "study")
     options = ("--class_names", "['background','ball']", "--device", "cpu", "--memory", "4", "--minutes", "20")
-    first = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus"])
+    first = fingerprint(folder, tmp_path / "out", *options, configs=[str(SLICES)])
     slices, volumes = (json.loads((tmp_path / "out" / f"{form}.json").read_text()) for form in ("slices", "volumes"))
     assert first == volumes
     assert volumes["spacing"] == [1, 1, 1] and volumes["patch_size"] == [24, 28, 20]
@@ -179,10 +178,11 @@ def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
     assert report.index("### `volumes.json`") < report.index("### `slices.json`")
     assert "s a sample, measured" in report and "80% of 4 GB" in report
     out = capsys.readouterr().out
-    assert f"pyraseg compare {tmp_path}/out/slices.json {tmp_path}/out/volumes.json --base hippocampus" in out
+    assert f"pyraseg compare {tmp_path}/out/slices.json {tmp_path}/out/volumes.json --base {SLICES}" in out
     for program in ("train", "inference"):  # what is proposed is what both build
         suffix = "_inference" if program == "inference" else ""
-        files, _ = config_files(["hippocampus", tmp_path / "out" / f"volumes{suffix}.json"], program=program)
+        overlays = [SLICES.with_stem(f"slices{suffix}"), tmp_path / "out" / f"volumes{suffix}.json"]
+        files, _ = config_files(overlays, program=program)
         assert f"volumes{suffix}.json" in [file.name for file in files[:-1]]
         network = read_config(files).get_parsed_content("network_def").eval()
         with torch.no_grad():
@@ -192,7 +192,7 @@ def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
 def test_thick_slices_are_trained_as_slices(tmp_path):
     folder = write_ball_study(tmp_path / "study", spacing=(1, 1, 6))
     options = ("--class_names", "['background','ball']")
-    first = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus"])
+    first = fingerprint(folder, tmp_path / "out", *options, configs=[str(SLICES)])
     assert first == json.loads((tmp_path / "out" / "slices.json").read_text())
     volumes = json.loads((tmp_path / "out" / "volumes.json").read_text())
     assert volumes["spacing"] == [1, 1, 6] and volumes["rotation"] == [0, 0, 15]
@@ -203,7 +203,7 @@ def test_thick_slices_are_trained_as_slices(tmp_path):
 def test_a_config_that_sees_volumes_already_gets_one_proposal(tmp_path):
     folder = write_ball_study(tmp_path / "study")
     options = ("--class_names", "['background','ball']")
-    proposal = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus_3d"])
+    proposal = fingerprint(folder, tmp_path / "out", *options, configs=["hippocampus"])
     assert proposal["patch_size"] == [24, 28, 20] and "slice_size" not in proposal
     assert not (tmp_path / "out" / "slices.json").exists()
 

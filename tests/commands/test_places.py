@@ -22,12 +22,12 @@ def overlay(tmp_path):
 @pytest.mark.parametrize(
     ("given", "program", "expected"),
     [
-        (["hippocampus", "MINE"], "train", ["train", "hippocampus", "volumes", "mine"]),
-        (["hippocampus", "MINE"], "evaluate", ["train", "hippocampus", "volumes", "mine", "evaluate"]),
-        (["hippocampus", "MINE"], "inference", ["inference", "hippocampus_inference", "volumes_inference", "mine"]),
-        (["hippocampus_3d", "MINE"], "train", ["train", "hippocampus", "volumes", "hippocampus_3d", "mine"]),
+        (["heart", "MINE"], "train", ["train", "heart", "volumes", "mine"]),
+        (["heart", "MINE"], "evaluate", ["train", "heart", "volumes", "mine", "evaluate"]),
+        (["heart", "MINE"], "inference", ["inference", "heart_inference", "volumes_inference", "mine"]),
+        (["hippocampus", "MINE"], "train", ["train", "volumes", "hippocampus", "mine"]),
         (["configs/train.json", "configs/volumes.json", "MINE"], "train", ["train", "volumes", "mine"]),
-        (["hippocampus"], "train", ["train", "hippocampus"]),
+        (["heart"], "train", ["train", "heart"]),
     ],
 )
 def test_an_overlay_with_a_patch_stands_on_that_of_volumes_once(overlay, monkeypatch, given, program, expected):

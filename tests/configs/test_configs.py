@@ -68,7 +68,7 @@ def test_every_knob_and_argument_is_used(program):
     keys = {key for key, value in parser.get().items() if value is not None and key != "_meta_"}
     used = {ReferenceResolver.split_id(id)[0] for id in references(parser.get())}
     # MONAI Label reads network_def; image_kind is checked, and a task may say how it is evaluated.
-    assert keys - used - RUN_IDS - {"network_def", "image_kind", "jaccard_threshold"} == set()
+    assert keys - used - RUN_IDS - {"network_def", "image_kind", "jaccard_threshold", "thin_classes"} == set()
 
 
 @pytest.mark.parametrize("program", ["train", "train in several processes", "train in a federation"])
@@ -127,7 +127,7 @@ def test_who_lacks_a_model_is_told_how_to_train_it():
     for task, files in {
         "": "configs/train.json",
         " spleen": "\"['configs/train.json','configs/spleen.json']\"",
-        " retina": "\"['configs/train.json','configs/photographs.json','configs/retina.json']\"",
+        " vessels": "\"['configs/train.json','configs/photographs.json','configs/vessels.json']\"",
     }.items():
         assert how_to_train(ROOT / "models" / f"{task.strip() or 'model'}.pt", str(ROOT)) == (
             f"Train one first, `pyraseg train{task}` or `python -m monai.bundle run training --config_file {files}`, "
@@ -136,8 +136,8 @@ def test_who_lacks_a_model_is_told_how_to_train_it():
 
 
 KINDS = {
-    "chest_xray": "projection",
-    **dict.fromkeys(("dermoscopy", "dermoscopy_fast", "retina", "ultrasound", "voc"), "photograph"),
+    "lungs": "projection",
+    **dict.fromkeys(("dermoscopy", "dermoscopy_fast", "vessels", "nerves", "voc"), "photograph"),
 }
 
 

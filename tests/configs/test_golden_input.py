@@ -113,14 +113,13 @@ CASES = {
     "train": ct_case,
     "train dermoscopy": photograph,
     "train dermoscopy_fast": photograph,
-    "train chest_xray": gray_photograph,
-    "train hippocampus": mr_case,
+    "train lungs": gray_photograph,
+    "train hippocampus": mr_volume,
     "train heart": single_slices,
-    "train hippocampus_3d": mr_volume,
-    "train retina": magnified_photograph,
+    "train vessels": magnified_photograph,
     "train lung_ct": lung_case,
     "train spleen": spleen_case,
-    "train ultrasound": photograph,
+    "train nerves": photograph,
     "train voc": photograph,
 }
 

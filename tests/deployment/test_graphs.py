@@ -99,8 +99,13 @@ def test_what_a_graph_cannot_hold_is_refused():
     whole, infer, post = steps(photograph())
     for wrong, text in [
         ((Compose([*whole.transforms, ScaleIntensityd("image")]), infer, post), "ScaleIntensityd cannot be put into"),
-        ((whole, SlidingWindowInferer((32, 32)), post), "tiles"),
-        ((whole, SliceInferer(roi_size=(32, 32), spatial_dim=2), post), "tiles"),
+        ((whole, SlidingWindowInferer((32, 32)), post), "mode 'constant'.* blends tiles by mode \"gaussian\""),
+        (
+            (whole, SlidingWindowInferer((32, 49), mode="gaussian"), post),
+            r"Tiles of \[32, 49\] do not fit",
+        ),
+        ((whole, SliceInferer(roi_size=(32, 32), spatial_dim=2), post), r"tiles \(SliceInferer\)"),
+        ((projection("soft_tissue"), SlidingWindowInferer((32, 32), mode="gaussian"), post), "SlidingWindowInferer"),
         ((whole, infer, Compose([*post.transforms, FillHolesd("pred")])), "FillHolesd"),
     ]:
         with pytest.raises(PyrasegError, match=text):

@@ -30,8 +30,8 @@ CASES = [
     ("222000000000000000000000", "022200000000000000000000"),  # no liver; lesion 2 hit, 1 extra, 1 missed
 ]
 COLUMNS = (
-    "case,class,dice,iou,thresholded_iou,precision,recall,hd95_mm,hd95_px,surface_dice,volume_difference_ml,"
-    "absolute_volume_difference_ml,truth_voxels,predicted_voxels,truth_ml,lesions,lesions_found,predicted_lesions,"
+    "case,class,dice,iou,thresholded_iou,cldice,precision,recall,hd95_mm,hd95_px,surface_dice,"
+    "volume_difference_ml,absolute_volume_difference_ml,truth_voxels,predicted_voxels,truth_ml,lesions,lesions_found,predicted_lesions,"
     "false_positive_lesions,uncertainty,patient,site"
 )
 

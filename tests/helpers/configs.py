@@ -11,22 +11,22 @@ CONFIGS = ROOT / "configs"
 OVERLAYS = (
     "dermoscopy",
     "dermoscopy_fast",
-    "chest_xray",
+    "lungs",
     "hippocampus",
     "heart",
-    "hippocampus_3d",
-    "retina",
+    "vessels",
     "lung_ct",
     "spleen",
-    "ultrasound",
+    "nerves",
     "voc",
 )
 #: Those of 2-D images, which share the overlay of photographs.
-PHOTOGRAPHS = ("dermoscopy", "dermoscopy_fast", "chest_xray", "retina", "ultrasound", "voc")
-
+PHOTOGRAPHS = ("dermoscopy", "dermoscopy_fast", "lungs", "vessels", "nerves", "voc")
+#: Those of volumes in 3-D.
+VOLUMES = ("hippocampus",)
 
 #: Forms of a task that stand on it.
-FORMS = {"dermoscopy_fast": "dermoscopy", "hippocampus_3d": "hippocampus"}
+FORMS = {"dermoscopy_fast": "dermoscopy"}
 
 
 def stack(program: str, task: str) -> list[str]:
@@ -37,7 +37,7 @@ def stack(program: str, task: str) -> list[str]:
     base, suffix = ("inference.json", "_inference") if program == "infer" else ("train.json", "")
     shared = [f"photographs{suffix}.json"] if task in PHOTOGRAPHS else []
     of_base = [f"{FORMS[task]}{suffix}.json"] if task in FORMS else []
-    volumes = [f"volumes{suffix}.json"] if task.endswith("_3d") else []
+    volumes = [f"volumes{suffix}.json"] if task in VOLUMES else []
     return [base, *shared, *of_base, *volumes, f"{task}{suffix}.json"]
 
 

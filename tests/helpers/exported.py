@@ -39,8 +39,9 @@ class Exported:
     truth: Callable[[object], np.ndarray]
 
 
-def exported(folder: Path, preprocessing: Compose, *, rgb: bool = False) -> Exported:
-    parts = steps(preprocessing)
+def exported(folder: Path, preprocessing: Compose, *, rgb: bool = False, parts: tuple | None = None) -> Exported:
+    """Export a small network with what is around it, by default `steps`."""
+    parts = parts or steps(preprocessing)
     channels = {"Windowd": lambda w: len(w.windows), "StackContextSlicesd": lambda s: 2 * s.context_slices + 1}
     counts = [channels[type(s).__name__](s) for s in preprocessing.transforms if type(s).__name__ in channels]
     number = 3 if rgb else int(np.prod(counts))

@@ -4,13 +4,13 @@
 from functools import cache
 
 import torch
-from monai.inferers import Inferer, SimpleInferer, SliceInferer
+from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
 from monai.transforms import Activationsd, Compose, NormalizeIntensityd
 from torch import Tensor, nn
 
 from bundle.pyraseg.deployment.recipe import Recipe, read_recipe
 from bundle.pyraseg.inference.inferers import FlipInferer, FrugalInferer
-from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd
+from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, TidyLabelsd
 from bundle.pyraseg.transforms.resampling import ResampleSlicesd, ResizePhotographd
 from bundle.pyraseg.transforms.slices import DropSliceAxisd, OrientSlicesd, StackContextSlicesd
 from bundle.pyraseg.transforms.windowing import Windowd
@@ -73,11 +73,19 @@ def recipe_of(preprocessing: Compose, inferer: Inferer, postprocessing: Compose)
     return read_recipe(preprocessing, inferer, postprocessing, kind_of(preprocessing))
 
 
-def after(preprocessing: Compose) -> Compose:
-    return Compose(
-        [Activationsd("pred", softmax=True), InvertArgmaxd("pred", transform=preprocessing, orig_keys="image")]
-    )
+def after(preprocessing: Compose, tidy: TidyLabelsd | None = None) -> Compose:
+    argmax = InvertArgmaxd("pred", transform=preprocessing, orig_keys="image")
+    return Compose([Activationsd("pred", softmax=True), argmax, *([] if tidy is None else [tidy])])
 
 
-def steps(preprocessing: Compose, flips: list[list[int]] | None = None) -> tuple[Compose, Inferer, Compose]:
-    return preprocessing, inferer(preprocessing, flips or []), after(preprocessing)
+def steps(
+    preprocessing: Compose, flips: list[list[int]] | None = None, tidy: TidyLabelsd | None = None
+) -> tuple[Compose, Inferer, Compose]:
+    return preprocessing, inferer(preprocessing, flips or []), after(preprocessing, tidy)
+
+
+def tiled(preprocessing: Compose, flips: list[list[int]], **options: object) -> tuple[Compose, Inferer, Compose]:
+    """Return steps that give the network overlapping tiles of a photograph."""
+    tiles = {"roi_size": (24, 20), "sw_batch_size": 3, "overlap": 0.4, "mode": "gaussian", **options}
+    inner = FrugalInferer(FlipInferer(SlidingWindowInferer(**tiles), flips=flips))
+    return preprocessing, inner, after(preprocessing)

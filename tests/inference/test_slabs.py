@@ -16,11 +16,11 @@ from bundle.pyraseg.inference import FlipInferer, FrugalInferer, SlabInferer
 from bundle.pyraseg.transforms import (
     InvertArgmaxd,
     OrientSlicesd,
-    RemoveSmallRegionsd,
     RequireFinited,
     ResampleSlicesd,
     ResizePhotographd,
     StackContextSlicesd,
+    TidyLabelsd,
 )
 from tests.helpers.commands import ROOT
 
@@ -187,7 +187,7 @@ def test_a_photograph_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_probabilities_that_are_wanted_stay_whole() -> None:
     chain = Compose([OrientSlicesd("image")])
     argmax = InvertArgmaxd("pred", transform=chain, orig_keys="image")
-    tidy = RemoveSmallRegionsd("pred", min_size=4)
+    tidy = TidyLabelsd("pred", class_names=["background", "a"], min_size=4)
     kept = Compose([SOFTMAX, CopyItemsd("pred", names="probabilities"), argmax, tidy])
     inferer = SlabInferer(SimpleInferer(), postprocessing=kept, classes=CLASSES)
     assert not inferer.by_slab and inferer.rest is kept

@@ -100,7 +100,10 @@ def test_gray_input_sees_the_sum_of_the_color_weights(caplog):
 
 
 def test_six_channels_see_a_repeated_image_as_three_do():
-    three, six = build_encoder("tf_efficientnet_lite0").eval(), build_encoder("tf_efficientnet_lite0", in_channels=6).eval()
+    three, six = (
+        build_encoder("tf_efficientnet_lite0").eval(),
+        build_encoder("tf_efficientnet_lite0", in_channels=6).eval(),
+    )
     image = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(six(image.repeat(1, 2, 1, 1))[-1], three(image)[-1], atol=1e-4, rtol=1e-4)
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
-from monai.data import MetaTensor, list_data_collate
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Activationsd, Compose, FillHolesd, Invertd, LoadImaged
 
+from bundle.pyraseg.commands.quantize import Sample
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.deployment import Decision, Parts, export
+from bundle.pyraseg.deployment import Decision, Parts, describe, export, quantize
 from bundle.pyraseg.deployment.onnx_network import OnnxNetwork
 from bundle.pyraseg.deployment.volume_recipe import read_volume_recipe
 from bundle.pyraseg.inference import TileInferer, VolumeSlabInferer
@@ -26,6 +28,7 @@ from bundle.pyraseg.transforms import (
     OrientVolumesd,
     RequireFinited,
     ResampleVolumesd,
+    TidyLabelsd,
     Windowd,
 )
 from tests.helpers.exported import PROPERTIES
@@ -198,10 +201,51 @@ def test_the_network_alone_takes_the_place_of_that_in_pytorch(model: tuple[Train
     torch.testing.assert_close(network(image), model[0].network(image), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["plain", "sagittal"])
+@torch.no_grad()
+def test_what_is_tidied_up(name: str, model: tuple[Trained, Path], tmp_path: Path) -> None:
+    plain = model[0]
+    tidy = TidyLabelsd("pred", class_names=["background", "a", "b"], keep_largest=["a", "b"], min_size=40)
+    made = Trained(plain.network, plain.preprocessing, plain.inferer, Compose([*plain.after.transforms, tidy]))
+    folder = series(tmp_path / "in", name)
+    assert run(made.around(model[1], tmp_path / "tidied.onnx"), folder, tmp_path / "out") == 0
+    found = png(tmp_path / "out" / "in_labels")
+    load = LoadImaged("image", reader=MedicalImageReader(), ensure_channel_first=True)
+    batch = list_data_collate([made.preprocessing(load({"image": str(folder)}))])["image"]
+    inferer = VolumeSlabInferer(made.inferer, postprocessing=made.after, classes=3)
+    (labels,) = decollate_batch(inferer(batch, made.network))
+    expected = inferer.rest({"pred": labels})["pred"]
+    assert (found == expected[0].numpy().T).mean() > 0.999
+    assert not torch.equal(expected, labels)
+
+
+def test_in_int8_the_runtime_gives_what_the_bundle_gives(model: tuple[Trained, Path], tmp_path: Path) -> None:
+    made, path = model
+    folder = series(tmp_path / "in")
+    image = made.preprocessing(
+        LoadImaged("image", reader=MedicalImageReader(), ensure_channel_first=True)({"image": str(folder)})
+    )["image"]
+    shown = Sample(6, np.random.default_rng(0))
+    made.inferer(image[None], shown)
+    int8 = quantize(path.with_name("small.network.onnx"), shown.kept, shown.kept, enough=0)
+    assert int8.agreement > 0.9
+    assert {item.data_type for item in int8.model.graph.initializer} >= {onnx.TensorProto.INT8}
+    files = tmp_path / "int8.network.onnx", tmp_path / "int8.onnx"
+    onnx.save(int8.model, files[0])
+    about = {item.key: item.value for item in onnx.load(path).metadata_props}
+    onnx.save(ir.to_proto(describe(ir.from_proto(int8.model), about)), files[1])
+    assert run(files[1], folder, tmp_path / "out") == 0
+    found = png(tmp_path / "out" / "in_labels")
+    network = OnnxNetwork(files[0], threads=1, settings=None, remedy="")
+    check(Trained(network, made.preprocessing, made.inferer, made.after), folder, found)
+    in_float, _ = made.labels(folder)
+    assert 0.9 < (found == in_float).mean() < 1
+
+
 def test_what_the_runtime_does_not_do_is_refused(tmp_path: Path) -> None:
     made = trained(["soft_tissue"])
     parts = Parts(made.network, 1, 2, made.preprocessing, made.inferer, made.after, "volume")
-    with pytest.raises(PyrasegError, match="A threshold is for images and slices"):
+    with pytest.raises(PyrasegError, match="A threshold is for whole images and slices"):
         export(parts, tmp_path / "a", tmp_path / "b", properties=PROPERTIES, decision=Decision(1.0, 0.5))
     tidied = Trained(
         made.network, made.preprocessing, made.inferer, Compose([*made.after.transforms, FillHolesd("pred")])

@@ -9,14 +9,15 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import AsDiscreted, Compose, Invertd
+from monai.transforms import AsDiscreted, Compose, FillHoles, Invertd, KeepLargestConnectedComponent
 from scipy import ndimage
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, RemoveSmallRegionsd, RequireFinited, class_indices
+from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, RequireFinited, TidyLabelsd
 from tests.helpers.dicom_files import CORONAL, write_series
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
+NAMES = ["background", "a", "b"]
 
 
 @pytest.mark.parametrize("spacing", [0.8, 2.5])
@@ -56,13 +57,13 @@ def test_small_regions_of_each_class_become_background():
     for matrix in (affine, sheared):
         data = {"pred": MetaTensor(labels.clone(), affine=matrix)}
         for least, kept in ((1.0, labels), (2.5, expected), (6.0, expected)):
-            result = RemoveSmallRegionsd("pred", min_size=least)(data)["pred"]
+            result = TidyLabelsd("pred", class_names=NAMES, min_size=least)(data)["pred"]
             if least == 1.0:
                 assert torch.equal(result.as_tensor(), labels)
             else:
                 assert torch.equal(result.as_tensor(), kept)
     data = {"pred": MetaTensor(labels[..., 1].clone(), affine=affine)}
-    photograph = RemoveSmallRegionsd("pred", min_size=3)(data)["pred"]  # pixels
+    photograph = TidyLabelsd("pred", class_names=NAMES, min_size=3)(data)["pred"]  # pixels
     assert torch.equal(photograph.as_tensor(), expected[..., 1])
 
 
@@ -82,7 +83,7 @@ def test_a_region_of_just_the_least_size_stays(shape, sizes, least):
     affine = torch.diag(torch.tensor([*map(float, sizes), 1.0], dtype=torch.float64))
     for values, kept in ((labels, labels), (smaller, torch.zeros_like(labels))):
         data = {"pred": MetaTensor(values.clone(), affine=affine)}
-        result = RemoveSmallRegionsd("pred", min_size=least)(data)["pred"]
+        result = TidyLabelsd("pred", class_names=NAMES, min_size=least)(data)["pred"]
         assert torch.equal(result.as_tensor(), kept)
 
 
@@ -90,7 +91,7 @@ def test_small_regions_are_removed_in_little_memory():
     random = np.random.default_rng(0)
     labels = MetaTensor(torch.from_numpy(random.integers(0, 3, (1, 80, 80, 40)).astype(np.uint8)), affine=torch.eye(4))
     tracemalloc.start()
-    result = RemoveSmallRegionsd("pred", min_size=30)({"pred": labels})["pred"]
+    result = TidyLabelsd("pred", class_names=NAMES, min_size=30)({"pred": labels})["pred"]
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 12 * labels.numel()
@@ -98,17 +99,40 @@ def test_small_regions_are_removed_in_little_memory():
     assert len(found.nonzero()[0]) and np.unique(found, return_counts=True)[1].min() >= 30
 
 
-def test_classes_are_told_by_name():
-    assert class_indices(["spleen", "liver"], ["background", "liver", "spleen"]) == [2, 1]
-    with pytest.raises(PyrasegError, match="no class 'splen'"):
-        class_indices(["splen"], ["background", "liver", "spleen"])
+def test_what_is_tidied_up_is_told_by_name():
+    tidy = TidyLabelsd("pred", class_names=NAMES, keep_largest=["b", "a"])
+    assert tidy.tidying.keep_largest == (2, 1)
+    with pytest.raises(PyrasegError, match=r"nothing called 'spleem' .* finds liver, spleen. The nearest name is 'spl"):
+        TidyLabelsd("pred", class_names=["background", "liver", "spleen"], fill_holes=["spleem"])
+    with pytest.raises(PyrasegError, match="nothing called 'background'"):
+        TidyLabelsd("pred", class_names=NAMES, keep_largest=["background"])
+
+
+@pytest.mark.parametrize("shape", [(30, 28, 9), (60, 50)])
+def test_classes_are_tidied_up_as_monai_does(shape):
+    random = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(random.standard_normal((3, *shape)), (0, 2, 2, 1)[: 1 + len(shape)])
+    classes = np.where(random.random(shape) < 0.05, 0, noise.argmax(0)).astype(np.uint8)
+    labels = MetaTensor(torch.from_numpy(classes)[None], affine=torch.eye(4))
+    kept = KeepLargestConnectedComponent(applied_labels=[1, 2], connectivity=1)(labels.clone())
+    expected = FillHoles(applied_labels=[2])(kept.clone())
+    assert not torch.equal(kept, labels) and not torch.equal(expected, kept)
+    tidy = TidyLabelsd("pred", class_names=NAMES, keep_largest=["a", "b"], fill_holes=["b"])
+    assert torch.equal(tidy({"pred": labels})["pred"].as_tensor(), expected.as_tensor())
+
+
+def test_holes_of_one_slice_are_filled_in_its_plane():
+    labels = torch.ones(1, 5, 5, 1, dtype=torch.uint8)
+    labels[0, 2, 2] = labels[0, 0, 0] = 0  # a corner is open
+    found = TidyLabelsd("pred", class_names=NAMES, fill_holes=["a"])({"pred": MetaTensor(labels, affine=torch.eye(4))})
+    assert found["pred"].sum() == 24 and found["pred"][0, 2, 2, 0] == 1
 
 
 def test_the_knobs_of_the_config_tidy_up():
     parser = ConfigParser()
     parser.read_config(CONFIG)
     parser.update({"keep_largest": ["liver"], "fill_holes": ["spleen"], "min_size": 4})
-    *_, keep, fill, remove = parser.get_parsed_content("postprocessing").transforms
+    *_, tidy = parser.get_parsed_content("postprocessing").transforms
     labels = torch.zeros(1, 9, 9, 5, dtype=torch.uint8)
     labels[0, :2, :2, 0] = 1  # 4 mm3
     labels[0, 6:, :2] = 1  # 30 mm3
@@ -118,7 +142,7 @@ def test_the_knobs_of_the_config_tidy_up():
     expected = labels.clone()
     expected[0, :2, :2, 0], expected[0, 4, 4, 2], expected[0, 8, 8, 0] = 0, 3, 0
     data = {"pred": MetaTensor(labels, affine=torch.eye(4))}
-    assert torch.equal(remove(fill(keep(data)))["pred"].as_tensor(), expected)
+    assert torch.equal(tidy(data)["pred"].as_tensor(), expected)
     parser = ConfigParser()
     parser.read_config(CONFIG)
     assert len(parser.get_parsed_content("postprocessing").transforms) == 3  # none of them unless asked for

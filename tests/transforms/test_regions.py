@@ -15,11 +15,12 @@ from bundle.pyraseg.transforms import (
     LabelToRegionsd,
     ResizePhotographd,
     ThresholdRegionsd,
-    TidyRegionsd,
+    TidyLabelsd,
 )
 from tests.helpers.commands import ROOT
 from tests.helpers.dicom_files import CORONAL, write_series
 
+NAMES = ["background", "liver", "lesion", "spleen"]
 REGIONS = {"organ": ["liver", "lesion"], "lesion": ["lesion"], "all": ["liver", "lesion", "spleen"]}
 
 
@@ -76,7 +77,9 @@ def blobs(seed: int) -> torch.Tensor:
 def test_regions_are_tidied_up_as_masks_are():
     channels = blobs(0)
     affine = torch.diag(torch.tensor([0.5, 1.0, 4.0, 1.0]))  # 2 cubic mm
-    tidy = TidyRegionsd("pred", regions=REGIONS, keep_largest=["lesion"], fill_holes=["organ"], min_size=20)
+    tidy = TidyLabelsd(
+        "pred", class_names=NAMES, regions=REGIONS, keep_largest=["lesion"], fill_holes=["organ"], min_size=20
+    )
     found = tidy({"pred": MetaTensor(values_of_channels(channels).to(torch.uint8), affine=affine)})["pred"]
     expected = channels.clone()
     expected[1:2] = KeepLargestConnectedComponent(connectivity=1)(channels[1:2])
@@ -88,8 +91,8 @@ def test_regions_are_tidied_up_as_masks_are():
         mask[torch.from_numpy(np.isin(parts, small))] = 0
     assert torch.equal(found.as_tensor(), values_of_channels(expected))
     assert not torch.equal(expected, channels) and torch.equal(found.affine, affine)
-    with pytest.raises(PyrasegError, match="no class 'spleen'"):
-        TidyRegionsd("pred", regions=REGIONS, keep_largest=["spleen"])
+    with pytest.raises(PyrasegError, match="nothing called 'spleen'"):
+        TidyLabelsd("pred", class_names=NAMES, regions=REGIONS, keep_largest=["spleen"])
 
 
 def test_truth_becomes_regions():

@@ -97,8 +97,8 @@ def test_values_of_the_right_kind_pass(options):
 def test_every_knob_has_a_kind(program):
     known = {name for names in KINDS for name in names}
     # Checked by what they are for: the kind of image by its transforms, a device by PyTorch, an export by its name, a
-    # phase (a number or a word) where it is read.
-    others = {"image_kind", "device", "bundle_root", "phase"}
+    # phase (a number or a word) where it is read, `pretrained` (a switch or a file) by a rule of its own.
+    others = {"image_kind", "device", "bundle_root", "phase", "pretrained"}
     assert {key for key in plain(PROGRAMS[program]) if key not in known | others} == set()
 
 

@@ -57,9 +57,9 @@ def test_each_option_that_changes_what_is_seen_or_meant_differs(option: str, val
     ("task", "option", "value", "names"),
     [
         ("dermoscopy", "slice_size", [128, 128], {"slice_size", "photograph_size"}),
-        ("retina", "photograph_size", [512, 480], {"photograph_size"}),
-        ("retina", "slice_size", [512, 512], {"slice_size"}),
-        ("chest_xray", "windows", ["header"], {"windows"}),
+        ("vessels", "photograph_size", [512, 480], {"photograph_size"}),
+        ("vessels", "slice_size", [512, 512], {"slice_size"}),
+        ("lungs", "windows", ["header"], {"windows"}),
         ("dermoscopy", "normalization", {"mean": [0.4, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}, {None}),
         ("dermoscopy", "image_kind", "projection", None),
     ],

@@ -6,7 +6,7 @@ pyraseg compare runs/evaluation_a runs/evaluation_b
 prints first - second of two evaluations of the same cases, for every class. If an interval contains 0, these cases show
 no difference.
 
-pyraseg compare OUT/slices.json OUT/volumes.json --base hippocampus --minutes 5 --dataset_dir DATA
+pyraseg compare OUT/slices.json OUT/volumes.json --base spleen --minutes 5 --dataset_dir DATA
 
 trains two overlays (or tasks) for five minutes each, of one thread of the processor and of training steps alone, scores
 both on the validation part, and says which is ahead. The test part is not looked at. The same command goes on where it

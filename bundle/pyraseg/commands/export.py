@@ -10,9 +10,12 @@ written (docs/deployment.md). Options of the config, such as `--spacing 2.0`, mu
 
 import argparse
 import json
+from collections.abc import Mapping
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
+
+from monai.bundle import ConfigParser
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.options import add_configs, split_options
@@ -54,26 +57,54 @@ def data_of(run: Path | None) -> dict[str, str]:
     return {"data": json.dumps(content["split"]), "revision": content["revision"]}
 
 
-def main(argv: list[str] | None = None) -> None:
-    options, settings = arguments(argv)
-    # Behind the arguments, so that --help needs no extra.
+def float_files(weights: Path, root: Path, folder: Path | None = None) -> tuple[Path, Path]:
+    """Return where the network and the whole path of weights are written.
+
+    Args:
+        weights: their file; of those that came with the package, the folder of the package is left alone.
+        root: of the bundle that the command works in.
+        folder: another place; None: that of the weights.
+    """
+    came_along = weights.parent == shipped() / "models" and shipped() != root
+    folder = folder or (root / "models" if came_along else weights.parent)
+    return folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
+
+
+def write(
+    config: ConfigParser,
+    weights: Path,
+    network_file: Path,
+    path_file: Path | None,
+    *,
+    about: Mapping[str, Any],
+    data: Mapping[str, str] | None = None,
+    license: str | None = None,
+    threshold: float | None = None,
+) -> None:
+    """Export trained weights, and tell how well the files agree with PyTorch.
+
+    Args:
+        config: of inference.
+        weights: their file.
+        network_file: the network alone.
+        path_file: the whole path; None: it is not wanted.
+        about: metadata of the bundle and the task.
+        data: what the record of the training says of its data, see `data_of`.
+        license: of the weights; None: that of the bundle.
+        threshold: probability from which the second of two classes is chosen.
+
+    Raises:
+        PyrasegError: there are no such weights, they cannot be exported, or a graph computes something else.
+    """
     from bundle.pyraseg.deployment import Decision, Parts, export
     from bundle.pyraseg.training import load_model
     from bundle.pyraseg.transforms import read_temperature
 
-    files, root = config_files(options.tasks, program="inference")
-    config = read_config(files, {"bundle_root": verbatim(root), "device": "cpu", **settings})
-    about = read_metadata(files, options.metadata)
-    weights = options.model_file or trained_model(config)
-    came_along = weights.parent == shipped() / "models" and shipped() != root
-    folder = options.output_dir or (root / "models" if came_along else weights.parent)
-    network_file, path_file = folder / f"{weights.stem}.network.onnx", folder / f"{weights.stem}.onnx"
-    require_writable(files=[path_file])
-    data = data_of(options.run)
+    require_writable(files=[network_file, *([] if path_file is None else [path_file])])
     settings, remedy = (config.get_parsed_content(name) for name in ("settings", "remedy"))
     network = load_model(config.get_parsed_content("network_def"), weights, settings=settings, remedy=remedy)
     class_names, regions = config["class_names"], regions_of(config)
-    decision = Decision(read_temperature(weights) or 1.0, options.threshold)
+    decision = Decision(read_temperature(weights) or 1.0, threshold)
     parts = Parts(
         network,
         config.get_parsed_content("network_def#in_channels"),
@@ -86,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
         "description": f"{about['task']}. {about['description']}",
         "intended_use": about["intended_use"],
         "data_source": about["data_source"],
-        "license": options.license or metadata("pyraseg")["License-Expression"],
+        "license": license or metadata("pyraseg")["License-Expression"],
         "class_names": json.dumps(class_names),
         **({} if regions is None else {"regions": json.dumps(regions)}),
         "settings": json.dumps(settings.values),
@@ -94,18 +125,30 @@ def main(argv: list[str] | None = None) -> None:
         "algorithm": config["algorithm"]["name"],
         "version": metadata("pyraseg")["Version"],
         "weights_sha256": file_digest(weights),
-        **data,
+        **(data or {}),
     }
     print(f"Exporting {weights} and comparing the graphs with PyTorch; this takes half a minute", flush=True)
-    agreements = export(
-        parts,
-        network_file,
-        None if options.network_only else path_file,
-        properties=properties,
-        decision=decision,
-    )
+    agreements = export(parts, network_file, path_file, properties=properties, decision=decision)
     for path, agreement in agreements.items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {agreement}")
     if not data:
-        print("The files name no data: give the folder of the training, --run, for its hash.")
-    print(f"Written: {', '.join(map(str, agreements))}")
+        print("The files name no data: give the folder of the training to pyraseg export, --run, for its hash.")
+    print(f"Written: {', '.join(map(str, agreements))}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options, settings = arguments(argv)
+    files, root = config_files(options.tasks, program="inference")
+    config = read_config(files, {"bundle_root": verbatim(root), "device": "cpu", **settings})
+    weights = options.model_file or trained_model(config)
+    network_file, path_file = float_files(weights, root, options.output_dir)
+    write(
+        config,
+        weights,
+        network_file,
+        None if options.network_only else path_file,
+        about=read_metadata(files, options.metadata),
+        data=data_of(options.run),
+        license=options.license,
+        threshold=options.threshold,
+    )

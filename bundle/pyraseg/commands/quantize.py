@@ -1,36 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantize an exported model to int8, and keep the result only if it is as good on validation cases.
+"""Quantize a trained model to int8, and keep the result only if it is as good on validation cases.
 
-pyraseg export dermoscopy
 pyraseg quantize dermoscopy --dataset-dir data/dermoscopy
 
-writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx next to the float files. Ranges of
-activations are measured on training cases. The gate: on the validation cases, the mean Dice falls by at most 0.005, and
-99.5 % of the pixels keep their class. Otherwise nothing is written, and the layers that change most pixels are named
-(docs/int8.md). Networks of volumes in three dimensions stay in float. Options of the config, such as `--spacing 2.0`,
-must repeat those of the training.
+writes models/dermoscopy.int8.network.onnx and models/dermoscopy.int8.onnx. What they are made of, the float files of
+`pyraseg export`, is written first where it is missing, of other weights, or of other settings. Ranges of activations
+are measured on what the network is shown of training cases: whole images, slices, or tiles. The gate: on the
+validation cases, the mean Dice falls by at most 0.005, and 99.5 % of the pixels keep their class. Otherwise no int8
+file is written, and the layers that change most pixels are named (docs/int8.md). Options of the config, such as
+`--spacing 2.0`, must repeat those of the training.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from monai.bundle import ConfigParser
+from monai.inferers import Inferer
 from monai.transforms import Compose
 from tqdm import tqdm
 
 from bundle.pyraseg.commands.console import command_parser
+from bundle.pyraseg.commands.export import float_files, read_metadata, write
 from bundle.pyraseg.commands.options import add_configs, split_options
 from bundle.pyraseg.commands.places import config_files
-from bundle.pyraseg.core import PyrasegError, Structures, protect, replacing, require_writable
+from bundle.pyraseg.commands.run import trained_model
+from bundle.pyraseg.core import PyrasegError, Structures, file_digest, protect, replacing, require_writable
 from bundle.pyraseg.workflow import override, read_config, regions_of, verbatim
 
 if TYPE_CHECKING:
     import onnx
 
-    from bundle.pyraseg.deployment import Quantized
+    from bundle.pyraseg.deployment import Quantized, Recipe, VolumeRecipe
 
 #: Layers that a message names.
 NAMED = 5
@@ -40,27 +44,62 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     parser = command_parser("quantize", __doc__)
     add_configs(parser, "train")
     parser.add_argument("--dataset-dir", type=Path, help="data set of the training (default: that of the config)")
-    parser.add_argument("--network-file", type=Path, help="float network (default: next to the weights of the config)")
-    parser.add_argument("--inference", type=Path, nargs="+",
-                        help="configs of inference, for the whole path (default: by name)")  # fmt: skip
-    parser.add_argument("--images", type=int, default=64, help="number of training images for measuring ranges")
+    parser.add_argument("--network-file", type=Path, help="float network, taken as it is with the whole path beside it "
+                        "(default: that of the weights of the config)")  # fmt: skip
+    parser.add_argument("--network-only", action="store_true", help="quantize the network alone")
+    parser.add_argument("--inference", type=Path, nargs="+", help="configs of inference (default: by name)")
+    parser.add_argument("--images", type=int, default=64, help="number of training images, slices or tiles for "
+                        "measuring ranges (default: %(default)s)")  # fmt: skip
     parser.add_argument("--cases", type=int, help="number of validation cases for the gate (default: all)")
     parser.add_argument("--layers", action="store_true", help="print the effect of each layer, even if all can be int8")
     return split_options(parser, argv)
 
 
-def training_images(cases: Sequence[dict[str, str]], preprocessing: Compose, count: int) -> list[np.ndarray]:
-    """Return what the network is shown in randomly drawn training cases, (1, C, W, H) each; of volumes a few slices."""
+def training_images(
+    cases: Sequence[dict[str, str]], preprocessing: Compose, inferer: Inferer, count: int
+) -> list[np.ndarray]:
+    """Return what the network is shown of randomly drawn training cases, (1, C, W, H[, D]) each.
+
+    Args:
+        cases: of the training.
+        preprocessing: of the config.
+        inferer: which gives the network whole images, slices or tiles.
+        count: of what is shown; as many of each case as it takes.
+    """
     random = np.random.default_rng(0)
-    order = random.permutation(len(cases))
+    order = random.permutation(len(cases))[:count]
     of_each = -(-count // len(order))
     images: list[np.ndarray] = []
-    for index in tqdm(order[:count], desc="reading training cases", unit="case", disable=None):
-        image = np.asarray(preprocessing(dict(cases[index]))["image"], np.float32)
-        slices = [image] if image.ndim == 3 else np.moveaxis(image, 3, 0)
-        chosen = random.permutation(len(slices))[:of_each]
-        images += [np.ascontiguousarray(slices[number])[None] for number in sorted(chosen)]
+    for index in tqdm(order, desc="reading training cases", unit="case", disable=None):
+        shown = Sample(of_each, random)
+        inferer(preprocessing(dict(cases[index]))["image"][None], shown)
+        images += shown.kept
     return images[:count]
+
+
+class Sample:
+    """Be a network that keeps some of what it is shown, each with the same chance, and says nothing of it.
+
+    Args:
+        count: how many are kept.
+        random: decides which.
+
+    Attributes:
+        kept: (1, C, W, H[, D]) float32 each.
+    """
+
+    def __init__(self, count: int, random: np.random.Generator) -> None:
+        self.count, self.random = count, random
+        self.kept: list[np.ndarray] = []
+        self.seen = 0
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        for image in images.as_subclass(torch.Tensor):
+            place = self.seen if self.seen < self.count else int(self.random.integers(self.seen + 1))
+            self.seen += 1
+            if place < self.count:
+                self.kept[place : place + 1] = [image[None].numpy().astype(np.float32)]
+        return torch.zeros(len(images), 1, *images.shape[2:])
 
 
 def inference_configs(configs: Sequence[Path]) -> list[Path]:
@@ -72,26 +111,86 @@ def inference_configs(configs: Sequence[Path]) -> list[Path]:
     ]
 
 
-def whole_path(network: "onnx.ModelProto", float_path: Path, config: ConfigParser) -> "onnx.ModelProto":
-    """Return the whole path around a network in int8, with the decision and the description of the float one."""
+def stated(path: Path) -> dict[str, str]:
+    """Return what an exported file says of itself; nothing where there is none."""
     import onnx
+
+    if not path.is_file():
+        return {}
+    return {item.key: item.value for item in onnx.load(path, load_external_data=False).metadata_props}
+
+
+def outdated(path: Path, weights: Path, recipe: str | None = None) -> str:
+    """Return why a file is to be exported, in a sentence; nothing where it is of some weights, and has a recipe."""
+    found = stated(path)
+    if not found:
+        return f"There is no {path} yet."
+    if weights.is_file() and found.get("weights_sha256") != file_digest(weights):
+        return f"{path} is of other weights than {weights}."
+    if recipe is not None and found.get("recipe") != recipe:
+        return f"{path} was exported with other settings than these."
+    return ""
+
+
+def export_outdated(
+    config: ConfigParser, weights: Path, network_file: Path, path_file: Path | None, about: Mapping[str, Any]
+) -> None:
+    """Write the float files where they are not what the weights and the config of inference make.
+
+    Args:
+        config: of inference.
+        weights: their file; where it is not there, files that are there are taken for theirs.
+        network_file: the network alone.
+        path_file: the whole path; None: it is not wanted.
+        about: metadata of the bundle and the task.
+
+    Raises:
+        PyrasegError: they cannot be written, or the old whole path has a threshold that the new one would not have.
+    """
+    reason = outdated(network_file, weights)
+    if path_file is not None and not reason:
+        reason = outdated(path_file, weights, recipe_of_config(config).text)
+    if not reason:
+        return
+    if path_file is not None and (threshold := stated(path_file).get("threshold")):
+        raise PyrasegError(
+            f"{reason} The whole path there has the threshold {threshold}, which may not be that of these weights. "
+            "Export it first: pyraseg export, with --threshold or without."
+        )
+    print(reason)
+    write(config, weights, network_file, path_file, about=about)
+
+
+def recipe_of_config(config: ConfigParser) -> "Recipe | VolumeRecipe":
+    """Return what happens to an image around the network, by a config of inference."""
+    from bundle.pyraseg.deployment import recipe_of
+
+    parts = ("preprocessing", "inferer", "postprocessing", "image_kind")
+    return recipe_of(*(config.get_parsed_content(name) for name in parts))
+
+
+def whole_path(network: "onnx.ModelProto", float_path: Path, config: ConfigParser) -> "onnx.ModelProto":
+    """Return the whole path around a network in int8, with the decision and the description of the float one.
+
+    Raises:
+        PyrasegError: the float one has another recipe than the config.
+    """
     import onnx_ir as ir
 
-    from bundle.pyraseg.deployment import Decision, describe, path_model, read_recipe, recipe_properties
+    from bundle.pyraseg.deployment import Decision, Recipe, describe, path_model
 
-    about = {item.key: item.value for item in onnx.load(float_path, load_external_data=False).metadata_props}
+    about = stated(float_path)
     about["precision"] = next(item.value for item in network.metadata_props if item.key == "precision")
-    recipe = read_recipe(
-        *(config.get_parsed_content(name) for name in ("preprocessing", "inferer", "postprocessing", "image_kind"))
-    )
-    properties = recipe_properties(recipe, Decision())
-    if properties["recipe"] != about["recipe"]:
+    recipe = recipe_of_config(config)
+    if recipe.text != about["recipe"]:
         raise PyrasegError(
             f"The configs of inference preprocess images differently than {float_path}. Give the configs of its "
             "export (--inference), and the same options. Nothing was written."
         )
-    decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
-    model = path_model(ir.from_proto(network), recipe, decision)
+    model = ir.from_proto(network)
+    if isinstance(recipe, Recipe) and recipe.patch_size is None:
+        decision = Decision(float(about["temperature"]), float(about["threshold"]) if about["threshold"] else None)
+        model = path_model(model, recipe, decision)
     return ir.to_proto(describe(model, about))
 
 
@@ -115,26 +214,32 @@ def main(argv: list[str] | None = None) -> None:
     config = read_config(files, settings)
     if options.dataset_dir:
         config["dataset_dir"] = verbatim(options.dataset_dir)
-    if config.get("patch_size") is not None:
-        raise PyrasegError(
-            "The network sees volumes in three dimensions, and int8 is for networks of slices, photographs and "
-            "radiographs. The runtime runs its float file: pyraseg export."
-        )
-    weights = Path(config.get_parsed_content("model_file"))
-    network_file = options.network_file or weights.with_suffix(".network.onnx")
+    for_inference = options.inference or inference_configs(files)
+
+    def config_of_inference() -> ConfigParser:
+        inference = read_config(for_inference)
+        override(inference, {key: value for key, value in settings.items() if key in inference})
+        return inference
+
+    weights = trained_model(config)
+    network_file, _ = float_files(weights, root)
+    network_file = options.network_file or network_file
     stem = network_file.name.removesuffix(".network.onnx")
+    beside = network_file.with_name(f"{stem}.onnx")
+    float_path = None if options.network_only or (options.network_file and not beside.is_file()) else beside
+    if not options.network_file:
+        about = read_metadata(for_inference, None)
+        export_outdated(config_of_inference(), weights, network_file, float_path, about)
     require_writable(files=[int8_file := network_file.with_name(f"{stem}.int8.network.onnx")])
     model_settings = config.get_parsed_content("settings")
     network = OnnxNetwork(network_file, threads=1, settings=model_settings, remedy="Write it first: pyraseg export.")
-    inference = None
-    protect([network_file, network_file.with_name(f"{stem}.onnx")])
-    if (float_path := network_file.with_name(f"{stem}.onnx")).is_file():
-        inference = read_config(options.inference or inference_configs(files))
-        override(inference, {key: value for key, value in settings.items() if key in inference})
+    protect([network_file, beside])
 
     structures = Structures(config["class_names"], regions_of(config))
     cases = config.get_parsed_content("cases")
-    images = training_images(cases["training"], config.get_parsed_content("train#preprocessing"), options.images)
+    inferer = config.get_parsed_content("validate#inferer")
+    shown = cases["training"], config.get_parsed_content("train#preprocessing"), inferer
+    images = training_images(*shown, options.images)
     require_content(images)
 
     def bar(layers: Sequence[str]) -> Iterator[str]:
@@ -142,11 +247,11 @@ def main(argv: list[str] | None = None) -> None:
 
     judged = images[: max(1, len(images) // 4)]
     quantized = quantize(network_file, images, judged, measure=options.layers, progress=bar)
-    about = {item.key: item.value for item in onnx.load(network_file).metadata_props}
     precision = f"int8, {len(quantized.in_float)} layers in float" if quantized.in_float else "int8"
-    described = ir.to_proto(describe(ir.from_proto(quantized.model), {**about, "precision": precision}))
+    about = {**stated(network_file), "precision": precision}
+    described = ir.to_proto(describe(ir.from_proto(quantized.model), about))
 
-    whole = None if inference is None else whole_path(described, float_path, inference)
+    whole = None if float_path is None else whole_path(described, float_path, config_of_inference())
     with replacing(int8_file) as temporary:
         onnx.save(described, temporary)
         data = config.get_parsed_content("validate#dataset")
@@ -155,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
         verdict = judge(
             (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
             (network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")),
-            config.get_parsed_content("validate#inferer"),
+            inferer,
             config.get_parsed_content("validate#postprocessing"),
             structures.names,
             overlapping=structures.overlapping,

@@ -59,10 +59,6 @@ demonstration. Train a model on real images: pyraseg train --dataset_dir DATA (d
 
 #: What the runtime does, by keys of the configs of inference. With other values, PyTorch segments.
 ABLE: dict[str, Any] = {
-    "tta_flips": [],
-    "keep_largest": [],
-    "fill_holes": [],
-    "min_size": 0,
     "save_probabilities": False,
     "uncertainty_rotations": [],
     "uncertainty_flips": [],
@@ -223,7 +219,25 @@ def runtime_form(model: Model, items: list[dict[str, Any]], settings: dict[str, 
     if exported.properties["weights_sha256"] != model.digest:
         print(f"{model.form} is a form of other weights than {model.path}, which run in PyTorch.", flush=True)
         return None
+    if differing := [key for key, value in told(exported).items() if config[key] != value]:
+        print(
+            f"{model.form} was exported with another value of {', '.join(differing)} than the configs have: PyTorch "
+            f"runs {model.name}. pyraseg quantize writes it anew.",
+            flush=True,
+        )
+        return None
     return exported
+
+
+def told(form: "Exported") -> dict[str, Any]:
+    """Return what an exported model does around its network, by keys of the configs of inference."""
+    names, tidying = form.structures.names, form.tidying
+    return {
+        "tta_flips": form.recipe["tta_flips"],
+        "keep_largest": [names[place] for place in tidying.keep_largest],
+        "fill_holes": [names[place] for place in tidying.fill_holes],
+        "min_size": tidying.min_size,
+    }
 
 
 def config_of(model: Model, settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a trained network as ONNX, alone and with its whole path, and keep only what computes the same."""
 
-import json
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -26,9 +25,10 @@ from bundle.pyraseg.deployment.agreement import (
     examples,
 )
 from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_network, before_network
-from bundle.pyraseg.deployment.recipe import Decision, Recipe, read_recipe
-from bundle.pyraseg.deployment.volume_recipe import read_volume_recipe, sees_volumes
-from bundle.pyraseg.runtime import FORMAT, PATH, REGION_FORMAT, TILES
+from bundle.pyraseg.deployment.recipe import Decision, Recipe, untidied
+from bundle.pyraseg.deployment.volume_recipe import VolumeRecipe, recipe_of
+from bundle.pyraseg.inference import TileInferer
+from bundle.pyraseg.runtime import FORMAT, PATH, RECIPE_FORMAT, REGION_FORMAT, TILES
 
 OPSET = 20
 #: Names of the axes of an image, or of a volume, and the sides that a network is traced at: no two the same, no
@@ -162,8 +162,8 @@ def export(
     Args:
         parts: what is exported.
         network_file: the network alone: image (B, channels, columns, rows) float32 -> logits, any size.
-        path_file: the whole path, from raw pixels to classes, see `Inputs`; of a network that sees volumes in three
-            dimensions, the network with the recipe that the runtime follows around it; None: not wanted.
+        path_file: the whole path, from raw pixels to classes, see `Inputs`; of a network that sees tiles, the network
+            with the recipe that the runtime follows around it; None: not wanted.
         properties: what the files say of themselves.
         decision: how probabilities become classes, in the whole path.
 
@@ -171,41 +171,40 @@ def export(
         For each file how well it agrees.
 
     Raises:
-        PyrasegError: the config does something that a graph cannot hold, or a graph does not compute the same as
-            PyTorch; nothing was written.
+        PyrasegError: the config does something that neither a graph can hold nor the runtime does, or a graph does not
+            compute the same as PyTorch; nothing was written.
     """
     require_decision(decision, parts.classes, regions=parts.regions)
     network = parts.network.eval()
     steps = (parts.preprocessing, parts.inferer, parts.postprocessing)
     sigmoid = parts.regions > 0
-    properties = {**properties, "pyraseg_format": REGION_FORMAT if parts.regions else FORMAT}
-    about = {**properties, "content": "network"}
-    if sees_volumes(parts.inferer):
-        if decision.threshold is not None:
-            raise PyrasegError("A threshold is for images and slices; of a volume the larger probability counts.")
-        volume_recipe = None if path_file is None else read_volume_recipe(*steps)
-        model = network_model(network, parts.channels, axes=3)
-        files = {network_file: _described(model, about)}
-        found = compare_network(files[network_file], network, parts.channels, VOLUME_SIZES, sigmoid=sigmoid)
-        agreements = {network_file: found}
-        if volume_recipe is not None and path_file is not None:
-            told = {"recipe": volume_recipe.text, "temperature": "1.0", "threshold": ""}
-            files[path_file] = _described(model, {**properties, **told, "content": TILES})
-            agreements[path_file] = compare_network(
-                files[path_file], network, parts.channels, [volume_recipe.patch_size], sigmoid=sigmoid
-            )
-        return _written(files, agreements)
-    recipe = None if path_file is None else read_recipe(*steps, parts.image_kind)
-    model = network_model(network, parts.channels)
-    files = {network_file: _described(model, about)}
-    agreements = {network_file: compare_network(files[network_file], network, parts.channels, SIZES, sigmoid=sigmoid)}
+    axes = 3 if isinstance(parts.inferer, TileInferer) else 2
+    recipe = None if path_file is None else recipe_of(*steps, parts.image_kind)
+    if recipe is not None and recipe.patch_size is not None and decision.threshold is not None:
+        raise PyrasegError("A threshold is for whole images and slices; of tiles the larger probability counts.")
+    properties = {**properties, "pyraseg_format": _format(recipe, regions=parts.regions)}
+    model = network_model(network, parts.channels, axes=axes)
+    files = {network_file: _described(model, {**properties, "content": "network"})}
+    sizes = VOLUME_SIZES if axes == 3 else SIZES
+    agreements = {network_file: compare_network(files[network_file], network, parts.channels, sizes, sigmoid=sigmoid)}
     if recipe is not None and path_file is not None:
-        whole = path_model(model, recipe, decision)
-        told = recipe_properties(recipe, decision)
-        files[path_file] = _described(whole, {**properties, **told, "content": PATH})
-        reference = Reference(network, *steps, decision, sigmoid=sigmoid)
-        agreements[path_file] = compare_path(files[path_file], reference, examples(recipe))
+        about = {**properties, **recipe_properties(recipe, decision)}
+        if (tile := recipe.patch_size) is not None:
+            files[path_file] = _described(model, {**about, "content": TILES})
+            agreements[path_file] = compare_network(files[path_file], network, parts.channels, [tile], sigmoid=sigmoid)
+        else:
+            assert isinstance(recipe, Recipe)  # volumes are always seen in tiles
+            files[path_file] = _described(path_model(model, recipe, decision), {**about, "content": PATH})
+            reference = Reference(network, *steps[:2], untidied(parts.postprocessing), decision, sigmoid=sigmoid)
+            agreements[path_file] = compare_path(files[path_file], reference, examples(recipe))
     return _written(files, agreements)
+
+
+def _format(recipe: Recipe | VolumeRecipe | None, *, regions: int) -> str:
+    """Return the version of the metadata: what an earlier runtime would do wrong has one that it refuses."""
+    if recipe is not None and (recipe.tidying or (recipe.patch_size is not None and recipe.image_kind != "volume")):
+        return RECIPE_FORMAT
+    return REGION_FORMAT if regions else FORMAT
 
 
 def _written(files: dict[Path, onnx.ModelProto], agreements: dict[Path, Agreement]) -> dict[Path, Agreement]:
@@ -222,13 +221,14 @@ def _described(model: ir.Model, properties: Mapping[str, str]) -> onnx.ModelProt
     return ir.to_proto(describe(model, properties))
 
 
-def recipe_properties(recipe: Recipe, decision: Decision) -> dict[str, str]:
+def recipe_properties(recipe: Recipe | VolumeRecipe, decision: Decision) -> dict[str, str]:
     """Return what a runtime, and a reader, have to know of a recipe.
 
-    The runtime uses `image_kind`, `context_slices` and `free_windows`; the rest tells what is inside.
+    Around a whole path, the runtime uses `image_kind`, `context_slices`, `free_windows` and `tidying`; the rest tells
+    what is inside.
     """
     return {
-        "recipe": json.dumps({**asdict(recipe), "free_windows": recipe.free_windows}),
+        "recipe": recipe.text,
         "temperature": str(decision.temperature),
         "threshold": "" if decision.threshold is None else str(decision.threshold),
     }

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to an image before and after the network, read from the components of an inference config."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from monai.inferers import Inferer, SimpleInferer, SliceInferer
+from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
 from monai.transforms import Activationsd, Compose, CopyItemsd, Invertd, LoadImaged, NormalizeIntensityd
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.inference import FlipInferer, FrugalInferer
+from bundle.pyraseg.runtime import SIGMA_SCALE, Tidying
 from bundle.pyraseg.transforms import (
     DropSliceAxisd,
     InvertArgmaxd,
@@ -22,6 +24,7 @@ from bundle.pyraseg.transforms import (
     ResizePhotographd,
     StackContextSlicesd,
     TemperatureScaled,
+    TidyLabelsd,
     Window,
     Windowd,
 )
@@ -34,7 +37,7 @@ CHAINS = {
 }
 
 
-#: The transforms behind the network that the end of a graph does.
+#: The transforms behind the network that the end of a graph does; what comes behind them is for the runtime.
 AFTER = (RequireFinited, Activationsd, CopyItemsd, Invertd, TemperatureScaled, InvertArgmaxd)
 
 
@@ -65,6 +68,9 @@ class Recipe:
         mean, std: of each color, on the scale of bytes; of a photograph.
         tta_flips: for each mirror image that is averaged over, the axes it mirrors: 0 along a row, 1 along a column.
         regions: how many regions the network finds, which overlap; 0 where it finds classes.
+        patch_size: (columns, rows) of the tiles of a photograph that the network sees one by one; None: it sees all.
+        overlap: share of a tile that the next one covers too.
+        tidying: what is tidied up of the labels, which a graph cannot.
     """
 
     image_kind: str
@@ -77,6 +83,9 @@ class Recipe:
     std: tuple[float, ...] = ()
     tta_flips: tuple[tuple[int, ...], ...] = ()
     regions: int = 0
+    patch_size: tuple[int, int] | None = None
+    overlap: float = 0.0
+    tidying: Tidying = field(default_factory=Tidying)
 
     @property
     def slices(self) -> int:
@@ -97,14 +106,19 @@ class Recipe:
             if isinstance(window, Percentiles | int)
         ]
 
+    @property
+    def text(self) -> str:
+        """Return the recipe as JSON."""
+        return json.dumps({**asdict(self), "free_windows": self.free_windows})
+
 
 def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compose, image_kind: str) -> Recipe:
     """Return what the preprocessing, the inferer and the postprocessing of a config do with its kind of image.
 
     Raises:
-        PyrasegError: they do something that a graph cannot hold.
+        PyrasegError: they do something that neither a graph can hold nor the runtime does around it.
     """
-    require_untidied(postprocessing)
+    tidying = read_tidying(postprocessing)
     several = [name for step in preprocessing.transforms for name in _sequences(step)]
     if several:
         raise PyrasegError(
@@ -121,9 +135,10 @@ def read_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compos
         )
     found = [len(step.regions) for step in postprocessing.transforms if isinstance(step, InvertRegionsd)]
     regions = found[0] if found else 0
-    return Recipe(
-        image_kind, tta_flips=_flips(inferer), regions=regions, **_numbers({type(step): step for step in steps})
-    )
+    numbers = _numbers({type(step): step for step in steps})
+    flips, inner = _flips(inferer)
+    tiles = _tiles(inner, image_kind, numbers.get("size"))
+    return Recipe(image_kind, tta_flips=flips, regions=regions, tidying=tidying, **numbers, **tiles)
 
 
 def _sequences(step: object) -> list[str]:
@@ -132,14 +147,26 @@ def _sequences(step: object) -> list[str]:
     return [name for reader in registered for name in getattr(reader, "sequences", ())]
 
 
-def require_untidied(postprocessing: Compose) -> None:
-    """Raise PyrasegError where labels are tidied up behind the network."""
-    tidying = [type(step).__name__ for step in postprocessing.transforms if not isinstance(step, AFTER)]
-    if tidying:
+def read_tidying(postprocessing: Compose) -> Tidying:
+    """Return what is tidied up of the labels behind the network.
+
+    Raises:
+        PyrasegError: something else happens there, or before.
+    """
+    steps = list(postprocessing.transforms)
+    tidying = steps.pop().tidying if steps and isinstance(steps[-1], TidyLabelsd) else Tidying()
+    unknown = [type(step).__name__ for step in steps if not isinstance(step, AFTER)]
+    if unknown:
         raise PyrasegError(
-            f"The postprocessing ({', '.join(tidying)}) uses connected components, which a graph cannot. Export with "
-            "keep_largest, fill_holes and min_size switched off, and apply them to the labels yourself."
+            f"The postprocessing has {', '.join(unknown)}, which the runtime does not know. It knows keep_largest, "
+            "fill_holes and min_size of the configs. Export the network alone (--network-only)."
         )
+    return tidying
+
+
+def untidied(postprocessing: Compose) -> Compose:
+    """Return the postprocessing without what tidies labels up."""
+    return Compose([step for step in postprocessing.transforms if not isinstance(step, TidyLabelsd)])
 
 
 def _numbers(steps: Mapping[type, Any]) -> dict[str, Any]:
@@ -158,17 +185,40 @@ def _numbers(steps: Mapping[type, Any]) -> dict[str, Any]:
     return found
 
 
-def _flips(inferer: Inferer) -> tuple[tuple[int, ...], ...]:
-    """Return the flips that an inferer averages over, and refuse one that cuts images into tiles."""
+def _flips(inferer: Inferer) -> tuple[tuple[tuple[int, ...], ...], Inferer]:
+    """Return the flips that an inferer averages over, and the inferer inside."""
     flips: Sequence[tuple[int, ...]] = ()
     while isinstance(inferer, FrugalInferer | FlipInferer):
         if isinstance(inferer, FlipInferer):
             flips = [tuple(axis - 2 for axis in axes) for axes in inferer.flips]  # from the axes of a batch
         inferer = inferer.inferer
-    whole = isinstance(inferer, SimpleInferer) or (isinstance(inferer, SliceInferer) and max(inferer.roi_size) < 0)
-    if not whole:
+    return tuple(flips), inferer
+
+
+def _tiles(inferer: Inferer, image_kind: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Return the tiles that an inferer gives the network; nothing where it gives whole images.
+
+    Raises:
+        PyrasegError: it cuts images in a way that the runtime does not.
+    """
+    if isinstance(inferer, SimpleInferer) or (isinstance(inferer, SliceInferer) and max(inferer.roi_size) < 0):
+        return {}
+    remedy = "Export the network alone (--network-only)."
+    if image_kind != "photograph" or size is None or type(inferer) is not SlidingWindowInferer:
         raise PyrasegError(
-            f"The config gives the network tiles ({type(inferer).__name__}), and the graph gives it whole images. "
-            "Export the network alone (--network-only)."
+            f"The config gives the network tiles ({type(inferer).__name__}). The runtime cuts photographs by "
+            f"SlidingWindowInferer, volumes in three dimensions by TileInferer, and gives all else whole. {remedy}"
         )
-    return tuple(flips)
+    tile = tuple(int(side) for side in inferer.roi_size)
+    if inferer.mode != "gaussian" or inferer.sigma_scale != SIGMA_SCALE or not isinstance(inferer.overlap, float | int):
+        raise PyrasegError(
+            f"SlidingWindowInferer has the mode {str(inferer.mode)!r}, a sigma_scale of {inferer.sigma_scale} and an "
+            f'overlap of {inferer.overlap}. The runtime blends tiles by mode "gaussian", a sigma_scale of '
+            f"{SIGMA_SCALE}, and one overlap. {remedy}"
+        )
+    if len(tile) != 2 or min(tile) < 1 or any(of > whole for of, whole in zip(tile, size, strict=True)):
+        raise PyrasegError(
+            f"Tiles of {list(inferer.roi_size)} do not fit into photographs of {list(size)}. Give smaller ones "
+            f"(slice_size), or larger photographs (photograph_size). {remedy}"
+        )
+    return {"patch_size": tile, "overlap": float(inferer.overlap)}

@@ -2,14 +2,15 @@
 """What happens around a network that sees volumes in three dimensions, for the runtime that does it without PyTorch."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from monai.inferers import Inferer
 from monai.transforms import Compose, CopyItemsd, LoadImaged
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.deployment.recipe import require_untidied
+from bundle.pyraseg.deployment.recipe import Recipe, read_recipe, read_tidying
 from bundle.pyraseg.inference import TileInferer
+from bundle.pyraseg.runtime import Tidying
 from bundle.pyraseg.transforms import KeepOriginald, OrientVolumesd, ResampleVolumesd, Window, Windowd
 
 #: The transforms behind `LoadImaged` (`KeepOriginald` aside) that the runtime does.
@@ -27,6 +28,7 @@ class VolumeRecipe:
         patch_size: voxels of a tile, along the same axes.
         overlap: share of a tile that the next one covers too.
         tta_flips: for each mirror image of a tile that is averaged over, the axes that it mirrors.
+        tidying: what is tidied up of the labels.
         image_kind: "volume".
     """
 
@@ -36,6 +38,7 @@ class VolumeRecipe:
     patch_size: tuple[int, ...]
     overlap: float
     tta_flips: tuple[tuple[int, ...], ...]
+    tidying: Tidying = field(default_factory=Tidying)
     image_kind: str = "volume"
 
     @property
@@ -44,9 +47,13 @@ class VolumeRecipe:
         return json.dumps(asdict(self))
 
 
-def sees_volumes(inferer: Inferer) -> bool:
-    """Return whether an inferer gives the network tiles of volumes."""
-    return isinstance(inferer, TileInferer)
+def recipe_of(
+    preprocessing: Compose, inferer: Inferer, postprocessing: Compose, image_kind: str
+) -> Recipe | VolumeRecipe:
+    """Return what the components of a config do with its kind of image, see `read_recipe` and `read_volume_recipe`."""
+    if isinstance(inferer, TileInferer):
+        return read_volume_recipe(preprocessing, inferer, postprocessing)
+    return read_recipe(preprocessing, inferer, postprocessing, image_kind)
 
 
 def read_volume_recipe(preprocessing: Compose, inferer: Inferer, postprocessing: Compose) -> VolumeRecipe:
@@ -55,7 +62,7 @@ def read_volume_recipe(preprocessing: Compose, inferer: Inferer, postprocessing:
     Raises:
         PyrasegError: they, or the postprocessing, do something that the runtime does not.
     """
-    require_untidied(postprocessing)
+    tidying = read_tidying(postprocessing)
     if not isinstance(inferer, TileInferer):
         raise PyrasegError(f"The config has {type(inferer).__name__}, and volumes are inferred by TileInferer.")
     steps = [step for step in preprocessing.transforms if not isinstance(step, LoadImaged | KeepOriginald | CopyItemsd)]
@@ -75,4 +82,5 @@ def read_volume_recipe(preprocessing: Compose, inferer: Inferer, postprocessing:
         inferer.patch_size,
         inferer.overlap,
         tuple(inferer.flips),
+        tidying,
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError, Structures
 from bundle.pyraseg.dicom import Geometry
+from bundle.pyraseg.evaluation.centerlines import centerline_dice
 from bundle.pyraseg.evaluation.scores import count_overlap, ratios
 from bundle.pyraseg.evaluation.surfaces import hausdorff, surface_dice, surface_distances
 from bundle.pyraseg.transforms import UNKNOWN
@@ -69,6 +70,7 @@ METRICS = (
     "dice",
     "iou",
     "thresholded_iou",
+    "cldice",
     "precision",
     "recall",
     "hd95_mm",
@@ -93,6 +95,7 @@ class CaseScorer:
         iou_threshold: below it the thresholded IoU is 0 (0.65 in ISIC 2018); None for no such figure.
         regions: the classes of each region where these are predicted, see `core.Structures`; they take the place of the
             classes, in `lesion_classes` too, and label maps hold label values of them.
+        thin_classes: those that are also compared along their centerlines, see `centerline_dice`.
     """
 
     class_names: Sequence[str]
@@ -101,12 +104,14 @@ class CaseScorer:
     lesion_overlap: float = 0.1
     iou_threshold: float | None = None
     regions: Mapping[str, Sequence[str]] | None = None
+    thin_classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        unknown = set(self.lesion_classes) - set(self.names)
-        if unknown:
-            kind = "regions" if self.structures.overlapping else "classes"
-            raise PyrasegError(f"lesion_classes names {sorted(unknown)}, but the {kind} are {self.names}.")
+        for option in ("lesion_classes", "thin_classes"):
+            unknown = set(getattr(self, option)) - set(self.names)
+            if unknown:
+                kind = "regions" if self.structures.overlapping else "classes"
+                raise PyrasegError(f"{option} names {sorted(unknown)}, but the {kind} are {self.names}.")
         if self.tolerance < 0 or not 0 <= self.lesion_overlap <= 1 or not 0 <= (self.iou_threshold or 0) <= 1:
             raise PyrasegError(
                 "The tolerance of the surface Dice is 0 mm or more, lesion_overlap and iou_threshold are shares from "
@@ -156,6 +161,8 @@ class CaseScorer:
                 if self.iou_threshold is not None:
                     row["thresholded_iou"] = row["iou"] if row["iou"] >= self.iou_threshold else 0.0
                 row |= self._surfaces(*masks, geometry)
+                if name in self.thin_classes:
+                    row["cldice"] = centerline_dice(*masks)
             row |= _volumes(*masks, geometry)
             if name in self.lesion_classes:
                 lesions[name] = detect(*masks, geometry, overlap=self.lesion_overlap)

@@ -96,6 +96,7 @@ class CaseTable:
                 "surface_tolerance_mm": self.scorer.tolerance,
                 "lesion_overlap": self.scorer.lesion_overlap,
                 "iou_threshold": self.scorer.iou_threshold,
+                "thin_classes": list(self.scorer.thin_classes),
                 "resamples": self.resamples,
             },
             **summarize_rows(self.rows, self.lesions, names, resamples=self.resamples),

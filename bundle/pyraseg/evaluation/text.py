@@ -8,6 +8,7 @@ from typing import Any
 COLUMNS = {
     "iou": "IoU",
     "thresholded_iou": "thresholded",
+    "cldice": "clDice",
     "precision": "precision",
     "recall": "recall",
     "hd95_mm": "HD95 mm",

@@ -176,7 +176,10 @@ class SkipHead(nn.Module):
         self.fusions = nn.ModuleList(
             ConvNormAct(bottleneck, bottleneck, kernel_size=3, separable=True, **options) for _ in skip_channels
         )
-        self.detail = DetailMaps(image_channels, **options) if refinements else None
+        self.detail: DetailMaps | None = None
+        if refinements:
+            assert image_channels is not None  # whoever refines says of how many channels the image is
+            self.detail = DetailMaps(image_channels, **options)
         widths = [bottleneck, *DetailMaps.channels[::-1][:refinements]]
         self.narrow = nn.ModuleList(Conv[Conv.CONV, spatial_dims](a, b, kernel_size=1) for a, b in pairwise(widths))
         self.refinements = nn.ModuleList(ConvNormAct(b, b, kernel_size=3, **options) for b in widths[1:])

@@ -37,6 +37,7 @@ SORTED = {
     "dice": ("Dice", True),
     "iou": ("IoU", True),
     "thresholded_iou": ("thresholded IoU", True),
+    "cldice": ("clDice", True),
     "precision": ("precision", True),
     "recall": ("recall", True),
     "surface_dice": ("surface Dice", True),

@@ -11,6 +11,7 @@ from .listing import list_inputs as list_inputs
 from .model import FORMAT as FORMAT
 from .model import NO_CLASS as NO_CLASS
 from .model import PATH as PATH
+from .model import RECIPE_FORMAT as RECIPE_FORMAT
 from .model import REGION_FORMAT as REGION_FORMAT
 from .model import TILES as TILES
 from .model import Model as Model
@@ -18,6 +19,8 @@ from .model import open_session as open_session
 from .resampling import enlarged as enlarged
 from .resampling import nearest as nearest
 from .resampling import shrunk as shrunk
+from .tidying import Tidying as Tidying
+from .tiles import SIGMA_SCALE as SIGMA_SCALE
 from .tiles import blended as blended
 from .tiles import mirrored as mirrored
 from .tiles import tile_padding as tile_padding

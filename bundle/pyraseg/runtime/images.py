@@ -4,7 +4,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ from bundle.pyraseg.core import (
     valid_percentiles,
 )
 from bundle.pyraseg.runtime.model import Model
+from bundle.pyraseg.runtime.photographs import segment_photograph
 from bundle.pyraseg.runtime.volumes import segment_volume
 
 if TYPE_CHECKING:  # for a photograph, pydicom is not loaded
@@ -73,6 +74,17 @@ def segment(
     Raises:
         PyrasegError: it cannot be read, or it is no image for this model.
     """
+    found = _found(model, image, select, refuse)
+    return replace(found, slices=_tidied(model, found)) if model.tidying else found
+
+
+def _found(
+    model: Model,
+    image: str | Sequence[str],
+    select: Mapping[str, object] | None,
+    refuse: Sequence[str] | None,
+) -> Labels:
+    """Return the labels of an image as the network has them."""
     kind = model.recipe["image_kind"]
     if isinstance(image, str) and image.lower().endswith(NIFTI + ITK):
         raise PyrasegError(f"{image} is no DICOM, PNG or JPEG. The full bundle reads NIfTI, NRRD and MetaImage.")
@@ -81,11 +93,9 @@ def segment(
             raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
         pixels = _read_photograph(Path(image), rgb=kind == "photograph")
         if kind == "photograph":
-            feed = {"image": pixels[None]}
-        else:
-            feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
-        shown = pixels if kind == "photograph" else None
-        return Labels(iter([model.classes(feed)]), (1, *pixels.shape[:2]), photograph=shown)
+            return Labels(iter([_photograph(model, pixels)]), (1, *pixels.shape[:2]), photograph=pixels)
+        feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
+        return Labels(iter([model.classes(feed)]), (1, *pixels.shape))
     from bundle.pyraseg.dicom import SeriesStream
 
     purpose = model.purpose(refuse)
@@ -96,17 +106,36 @@ def segment(
     origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":
         _require_gray(stream)
-        if model.sees_volumes:
+        if model.sees_tiles:
             return Labels(segment_volume(model, stream), shape, stream.geometry, **origin)
         return Labels(_volume(model, stream), shape, stream.geometry, **origin)
     if len(stream) > 1:
         raise PyrasegError(f"{stream.files[0].parent} has {len(stream)} slices or frames, the model is for one.")
     (pixels,) = stream.slices()
     if kind == "photograph":
-        feed = {"image": as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))}
+        (colors,) = as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))
+        labels = _photograph(model, colors)
     else:
-        feed = _projection(model, pixels, stream)
-    return Labels(iter([model.classes(feed)]), shape, stream.geometry, **origin)
+        labels = model.classes(_projection(model, pixels, stream))
+    return Labels(iter([labels]), shape, stream.geometry, **origin)
+
+
+def _tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
+    """Yield labels that are tidied up, once all of them are computed; of a volume as a whole."""
+    values = np.stack([labels.T for labels in found.slices], axis=2)  # as the bundle has them: columns, rows, slices
+    if model.recipe["image_kind"] != "volume":
+        yield np.ascontiguousarray(model.tidying(values[..., 0], model.structures).T)
+        return
+    assert found.geometry is not None  # without it there are no labels of a volume
+    blocks = [(block, part.voxel_volumes) for block, part in found.geometry.parts()]
+    values = model.tidying(values, model.structures, blocks)
+    for index in range(values.shape[2]):
+        yield np.ascontiguousarray(values[..., index].T)
+
+
+def _photograph(model: Model, pixels: np.ndarray) -> np.ndarray:
+    """Return the labels (rows, columns) of a photograph, RGB."""
+    return segment_photograph(model, pixels) if model.sees_tiles else model.classes({"image": pixels[None]})
 
 
 def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:

@@ -11,15 +11,17 @@ import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, Structures
 from bundle.pyraseg.runtime.initializers import require_finite_graph
+from bundle.pyraseg.runtime.tidying import Tidying
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
     from bundle.pyraseg.dicom import Purpose
 
-#: Version of the metadata of a graph that gives classes, and of one that gives label values of regions.
-FORMAT, REGION_FORMAT = "1", "2"
-#: What a file may hold that segments images: a whole path, or a network for tiles of volumes with its recipe.
+#: Version of the metadata of a graph that gives classes, of one that gives label values of regions, and of one of
+#: either kind whose recipe tidies labels up, or cuts photographs into tiles.
+FORMAT, REGION_FORMAT, RECIPE_FORMAT = "1", "2", "3"
+#: What a file may hold that segments images: a whole path, or a network for tiles with its recipe.
 PATH, TILES = "path", "tiles"
 #: What stands in place of a class where the network's output is not finite.
 NO_CLASS = 255
@@ -27,39 +29,51 @@ REMEDY = "Give the file that pyraseg export wrote."
 
 
 class Model:
-    """A whole-path graph, or a network for tiles of volumes, in ONNX Runtime.
+    """A whole-path graph, or a network for tiles of volumes or photographs, in ONNX Runtime.
 
     Args:
         path: file that `pyraseg export` wrote.
         threads: how many threads the graph runs on; of slices of a volume, how many are computed at a time.
 
     Raises:
-        PyrasegError: there is no such file, or it is none of that kind.
+        PyrasegError: there is no such file, it is none of that kind, or what its recipe needs is not installed.
     """
 
     def __init__(self, path: str | Path, *, threads: int) -> None:
         self.path, self.threads = Path(path), threads
         self.session = open_session(self.path, threads=threads, remedy=REMEDY)
         self.properties: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
-        known = self.properties.get("pyraseg_format") in (FORMAT, REGION_FORMAT)
+        known = self.properties.get("pyraseg_format") in (FORMAT, REGION_FORMAT, RECIPE_FORMAT)
         if not known or self.properties.get("content") not in (PATH, TILES):
             found = (
                 "it holds the network alone" if self.properties.get("content") == "network" else "it is of another kind"
             )
             raise PyrasegError(f"{path} is no model for whole images ({found}). {REMEDY}")
-        by_slices = self.recipe["image_kind"] == "volume" and not self.sees_volumes
+        self.tidying.require()
+        by_slices = self.recipe["image_kind"] == "volume" and not self.sees_tiles
         if threads > 1 and by_slices:  # faster: some slices at a time, on one thread each
             self.session = open_session(self.path, threads=1, remedy=REMEDY)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """Return what happens to an image; outside the graph `image_kind`, `context_slices`, `free_windows` matter."""
+        """Return what happens to an image.
+
+        Outside the graph of a whole path, `image_kind`, `context_slices`, `free_windows` and `tidying` matter.
+        """
         return json.loads(self.properties["recipe"])
 
     @property
-    def sees_volumes(self) -> bool:
-        """Return whether the network looks at tiles of volumes in three dimensions."""
+    def sees_tiles(self) -> bool:
+        """Return whether the network looks at tiles, of photographs or of volumes in three dimensions."""
         return self.properties["content"] == TILES
+
+    @cached_property
+    def tidying(self) -> Tidying:
+        """Return what is tidied up of the labels, of whole images and volumes."""
+        found = self.recipe.get("tidying")
+        if found is None:  # an earlier file
+            return Tidying()
+        return Tidying(tuple(found["keep_largest"]), tuple(found["fill_holes"]), found["min_size"])
 
     def purpose(self, refuse: str | Sequence[str] | None = None) -> "Purpose":
         """Return what images the model is for.
@@ -101,7 +115,7 @@ class Model:
         return self.properties["algorithm"], f"{version}, weights {weights}"
 
     def logits(self, tile: np.ndarray) -> np.ndarray:
-        """Return the logits (K, w, h, d) of a tile (C, w, h, d) of a volume.
+        """Return the logits (K, w, h[, d]) of a tile (C, w, h[, d]).
 
         Raises:
             PyrasegError: they are not finite.

@@ -18,10 +18,9 @@ from .nifti import PLACE as PLACE
 from .nifti import place_of as place_of
 from .original import KeepOriginald as KeepOriginald
 from .postprocessing import InvertArgmaxd as InvertArgmaxd
-from .postprocessing import RemoveSmallRegionsd as RemoveSmallRegionsd
 from .postprocessing import RequireFinited as RequireFinited
 from .postprocessing import TemperatureScaled as TemperatureScaled
-from .postprocessing import class_indices as class_indices
+from .postprocessing import TidyLabelsd as TidyLabelsd
 from .postprocessing import read_temperature as read_temperature
 from .postprocessing import soften as soften
 from .postprocessing import temperature_path as temperature_path
@@ -33,7 +32,6 @@ from .regions import InvertRegionsd as InvertRegionsd
 from .regions import LabelToRegionsd as LabelToRegionsd
 from .regions import RegionsToLabeld as RegionsToLabeld
 from .regions import ThresholdRegionsd as ThresholdRegionsd
-from .regions import TidyRegionsd as TidyRegionsd
 from .resampling import AntialiasedResize as AntialiasedResize
 from .resampling import ResampleSlicesd as ResampleSlicesd
 from .resampling import ResizePhotographd as ResizePhotographd

@@ -18,10 +18,10 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import Invertd, InvertibleTransform, MapTransform
 from monai.transforms.utils import scale_affine
 from monai.utils import TraceKeys
-from scipy import ndimage
 from torch import Tensor
 
-from bundle.pyraseg.core import PyrasegError, file_digest, write_json
+from bundle.pyraseg.core import PyrasegError, Structures, file_digest, nearest_hint, write_json
+from bundle.pyraseg.runtime import Tidying
 from bundle.pyraseg.transforms.reader import geometry_of
 from bundle.pyraseg.transforms.resampling import enlarge_photograph
 
@@ -282,67 +282,61 @@ def _largest_of(probabilities: Tensor) -> Tensor:
     return _largest(first.clone(), enumerate(others, start=1), torch.zeros_like(first, dtype=torch.uint8))
 
 
-#: Share by which the volume of a region may be wrong where a header holds its voxel sizes as float32.
-SIZE_ROUNDING = 1e-6
-
-
-class RemoveSmallRegionsd(MapTransform):
-    """Make background of the connected regions of a class that are smaller than a volume.
+class TidyLabelsd(MapTransform):
+    """Tidy up label maps by connected components, as the runtime does, see `runtime.Tidying`.
 
     (MONAI's `RemoveSmallObjectsd` takes all voxels of a class for one object where a label map has several classes.)
 
     Args:
-        keys: class indices, (1, W, H[, D]), with their affine.
-        min_size: mm³ of a volume, pixels of a photograph; a region of this size stays. Voxels that share a face are
-            connected.
+        keys: label values of classes or of regions, (1, W, H[, D]) uint8, with their affine.
+        class_names: names of all classes, background first.
+        regions: the classes of each region, where they overlap, see `core.Structures`.
+        keep_largest: names of the classes (or regions) of which the largest component alone stays.
+        fill_holes: names of those whose holes are filled.
+        min_size: mm³ (pixels of a photograph) below which a component of any of them becomes background; 0: none does.
         allow_missing_keys: skip keys that are not in the data.
 
+    Raises:
+        PyrasegError: there is no class or region of a name.
+
     >>> labels = MetaTensor(torch.tensor([[[0, 2, 0, 1, 1, 1]]], dtype=torch.uint8))
-    >>> RemoveSmallRegionsd("pred", min_size=2)({"pred": labels})["pred"].flatten().tolist()
+    >>> tidy = TidyLabelsd("pred", class_names=["background", "a", "b"], min_size=2)
+    >>> tidy({"pred": labels})["pred"].flatten().tolist()
     [0, 0, 0, 1, 1, 1]
     """
 
-    def __init__(self, keys: KeysCollection, *, min_size: float, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        class_names: Sequence[str],
+        regions: Mapping[str, Sequence[str]] | None = None,
+        keep_largest: Sequence[str] = (),
+        fill_holes: Sequence[str] = (),
+        min_size: float = 0,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.min_size = min_size
+        self.structures = Structures(class_names, regions)
+        largest, filled = (_places(names, self.structures.names) for names in (keep_largest, fill_holes))
+        self.tidying = Tidying(largest, filled, min_size)
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        return {**data, **{key: self.remove(data[key]) for key in self.key_iterator(data)}}
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, **{key: self.tidied(data[key]) for key in self.key_iterator(data)}}
 
-    def remove(self, labels: MetaTensor) -> MetaTensor:
-        """Return the label map without small regions."""
-        values = np.asarray(labels[0]).copy()
+    def tidied(self, labels: MetaTensor) -> MetaTensor:
+        """Return a label map that is tidied up."""
         geometry = geometry_of(labels)
-        for block, part in [(slice(None), None)] if geometry is None else geometry.parts():
-            slices = values[..., block]
-            volumes = None if part is None else part.voxel_volumes
-            for value in np.unique(slices[slices > 0]):
-                self._remove(slices, value, volumes)
-            values[..., block] = slices
+        blocks = None if geometry is None else [(block, part.voxel_volumes) for block, part in geometry.parts()]
+        values = self.tidying(np.asarray(labels[0]), self.structures, blocks)
         return MetaTensor(torch.from_numpy(values)[None], meta=labels.meta)
 
-    def _remove(self, values: np.ndarray, value: int, volumes: np.ndarray | None) -> None:
-        """Set the small regions of a value to 0, where the voxels of each slice have a volume, or each counts as 1."""
-        regions, count = ndimage.label(values == value)
-        if volumes is None:
-            sizes = np.bincount(regions.ravel(), minlength=count + 1)
-        else:
-            sizes = np.zeros(count + 1)
-            for index, volume in enumerate(volumes):  # each slice in turn: of what is counted, 8 bytes a voxel are made
-                sizes += np.bincount(regions[..., index].ravel(), minlength=count + 1) * volume
-        small = sizes < self.min_size * (1 - SIZE_ROUNDING)
-        small[0] = False
-        for plane, found in zip(values, regions, strict=True):  # in turn, as well
-            plane[small[found]] = 0
 
-
-def class_indices(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Return the indices of classes in a list of all, for MONAI's `applied_labels`.
-
-    Raises:
-        PyrasegError: there is no such class.
-    """
-    unknown = [name for name in names if name not in class_names]
-    if unknown:
-        raise PyrasegError(f"There is no class {unknown[0]!r} to postprocess; the classes are {list(class_names)}.")
-    return [class_names.index(name) for name in names]
+def _places(names: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
+    """Return the places of structures, behind the background."""
+    if unknown := [name for name in names if name not in known[1:]]:
+        raise PyrasegError(
+            f"There is nothing called {unknown[0]!r} to tidy up. The network finds {', '.join(known[1:])}."
+            f"{nearest_hint(unknown[0], known[1:])}"
+        )
+    return tuple(known.index(name) for name in names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overlapping regions: from class indices and from probabilities to label values, and what is tidied up of them.
+"""Overlapping regions: from class indices and from probabilities to label values.
 
 `core.Structures` says what a label value means where regions overlap.
 """
@@ -11,17 +11,11 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Compose, FillHoles, InvertibleTransform, KeepLargestConnectedComponent, MapTransform
+from monai.transforms import InvertibleTransform, MapTransform
 from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError, Structures, region_values
-from bundle.pyraseg.transforms.postprocessing import (
-    InvertArgmaxd,
-    RemoveSmallRegionsd,
-    class_indices,
-    in_bands,
-    is_photograph,
-)
+from bundle.pyraseg.transforms.postprocessing import InvertArgmaxd, in_bands, is_photograph
 
 Regions = Mapping[str, Sequence[str]]
 
@@ -168,57 +162,3 @@ def _above(probabilities: Tensor) -> Tensor:
 
 def _like(values: Tensor, other: Any) -> Tensor:
     return MetaTensor(values, meta=other.meta) if isinstance(other, MetaTensor) else values
-
-
-class TidyRegionsd(MapTransform):
-    """Tidy up label values of regions, each region by itself, as the transforms of a label map do its classes.
-
-    Args:
-        keys: label values, (1, W, H[, D]), with their affine.
-        regions: by their names, in the order of the channels.
-        keep_largest: names of those of which the largest connected component is kept.
-        fill_holes: names of those whose holes are filled.
-        min_size: mm³ (pixels of a photograph) below which a component of any region is removed, see
-            `RemoveSmallRegionsd`; 0 removes none.
-        allow_missing_keys: skip keys that are not in the data.
-
-    Raises:
-        PyrasegError: there is no region of a name.
-
-    >>> values = MetaTensor(torch.tensor([[[3, 1, 0, 0, 1]]], dtype=torch.uint8))
-    >>> tidy = TidyRegionsd("pred", regions={"organ": ["a", "b"], "lesion": ["b"]}, keep_largest=["organ"])
-    >>> tidy({"pred": values})["pred"].flatten().tolist()
-    [3, 1, 0, 0, 0]
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        *,
-        regions: Regions,
-        keep_largest: Sequence[str] = (),
-        fill_holes: Sequence[str] = (),
-        min_size: float = 0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.steps = []
-        largest, filled = (class_indices(names, list(regions)) for names in (keep_largest, fill_holes))
-        for place in range(len(regions)):
-            steps = [KeepLargestConnectedComponent(applied_labels=[1], connectivity=1)] if place in largest else []
-            steps += [FillHoles(applied_labels=[1])] if place in filled else []
-            steps += [RemoveSmallRegionsd("mask", min_size=min_size).remove] if min_size else []
-            self.steps.append(Compose(steps) if steps else None)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return {**data, **{key: self.tidied(data[key]) for key in self.key_iterator(data)}}
-
-    def tidied(self, labels: MetaTensor) -> MetaTensor:
-        """Return label values in which every region was tidied up."""
-        values = labels.as_tensor().clone()
-        for place, steps in enumerate(self.steps):
-            if steps is not None:
-                mask = MetaTensor((values >> place & 1).to(torch.uint8), meta=labels.meta)
-                found = torch.as_tensor(steps(mask)).as_subclass(Tensor) > 0
-                values = values & ~torch.tensor(1 << place, dtype=torch.uint8) | found.to(torch.uint8) << place
-        return MetaTensor(values, meta=labels.meta)

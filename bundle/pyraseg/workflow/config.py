@@ -38,7 +38,7 @@ REPLACED = {
     "learning_rate": "plan#stages", "encoder_learning_rate": "plan#stages", "image_channels": "network_def",
 }  # fmt: skip
 #: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.
-OF_TASKS = {"image_kind", "jaccard_threshold"}
+OF_TASKS = {"image_kind", "jaccard_threshold", "thin_classes"}
 #: For each kind of image, the transforms that its chain must have, and those that it cannot have.
 IMAGE_KINDS = {
     "volume": ((), ("DropSliceAxisd", "ResizePhotographd")),

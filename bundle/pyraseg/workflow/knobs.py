@@ -25,12 +25,13 @@ POSITIVE = {"distill_temperature", "max_grad_norm", "learning_rate", "encoder_le
 #: One number, or three: along or about the axes of a volume in 3-D; and whether it may be 0.
 TRIPLES = {"spacing": False, "rotation": True}
 SWITCHES = {
-    "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "patch_stem", "report", "resume", "save_probabilities",
+    "amp", "augment_on_device", "compile", "complete_headers", "on_gpu", "patch_stem", "report", "resume",
+    "save_probabilities",
 }  # fmt: skip
 #: Lists of whole numbers from 1 on.
 SIZES = {"slice_size", "photograph_size", "patch_size", "pool_sizes", "channels"}
 LISTS = {
-    "class_names", "overlap_order", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by",
+    "class_names", "overlap_order", "tta_flips", "keep_largest", "fill_holes", "lesion_classes", "by", "thin_classes",
     "uncertainty_rotations", "uncertainty_flips", "roi_size", "may_differ",
 }  # fmt: skip
 #: Lists, or values by the names of sequences, and what each takes.

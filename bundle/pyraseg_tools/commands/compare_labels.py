@@ -38,6 +38,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="classes scored lesion by lesion",
     )
     parser.add_argument(
+        "--thin-classes", nargs="+", default=[], metavar="NAME", help="classes compared along their centerlines, too"
+    )
+    parser.add_argument(
         "--surface-tolerance",
         type=float,
         default=2.0,
@@ -71,9 +74,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     # Apart from the truth: what is scored may hold classes that the case was not annotated for.
     load_scored = LoadLabeld("scored", class_names=options.class_names, mask_value=options.mask_value)
-    table = CaseTable(
-        CaseScorer(options.class_names, options.lesion_classes, tolerance=options.surface_tolerance), by=["size"]
+    scorer = CaseScorer(
+        options.class_names,
+        options.lesion_classes,
+        tolerance=options.surface_tolerance,
+        thin_classes=options.thin_classes,
     )
+    table = CaseTable(scorer, by=["size"])
     for case in cases:
         item = load(case)
         scored = load_scored({"image": item["image"], "scored": case["image"]})["scored"]

@@ -20,7 +20,7 @@ TOLD_ANEW = {"model_file", "remedy"}
 
 def test_every_task_is_found():
     assert set(task_names(ROOT / "configs")) == {DEFAULT_TASK, *OVERLAYS}
-    with pytest.raises(PyrasegError, match=r"no task 'dermoscpy'\. Its tasks are phantom, chest_xray"):
+    with pytest.raises(PyrasegError, match=r"no task 'dermoscpy'\. Its tasks are phantom, dermoscopy"):
         Task(ROOT, "dermoscpy")
 
 

@@ -238,7 +238,7 @@ RECIPES = {
     ),
     "montgomery": Recipe(
         title="NLM chest radiographs, Montgomery County (138 images with masks of both lungs)",
-        task="chest_xray",
+        task="lungs",
         license="public, NLM; its terms ask for the citation",
         cite=_JAEGER_2014,
         archives=(
@@ -251,7 +251,7 @@ RECIPES = {
     ),
     "shenzhen": Recipe(
         title="NLM chest radiographs, Shenzhen (662 images, 566 of them with masks from elsewhere)",
-        task="chest_xray",
+        task="lungs",
         license="public, NLM; its terms ask for the citation. Masks: as their page states",
         cite=f"{_JAEGER_2014}; masks: Stirenko S et al. ELNANO 2018. https://arxiv.org/abs/1803.01199",
         archives=(Archive(f"{_NLM}/ChinaSet_AllFiles.zip"),),
