@@ -41,21 +41,30 @@ _BLACK, _SPECKS = 0.02, 0.02
 
 @dataclass(frozen=True)
 class LookAlike:
-    """Two pictures, by their indices, that look like frames of one scan.
-
-    Attributes:
-        correlation: mean of those of their tiles.
-        spreads: by how many spreads of strangers this is more than strangers have.
-    """
+    """Two pictures, by their indices, that look like frames of one scan: their tiles correlate by `correlation`."""
 
     first: int
     second: int
     correlation: float
-    spreads: float
 
 
-def find_look_alikes(images: Sequence[str | Path], *, spreads: float = SPREADS) -> list[LookAlike]:
-    """Return the pairs of pictures that look like frames of one scan, the most alike first.
+@dataclass(frozen=True)
+class LookAlikes:
+    """What was found in a set.
+
+    Attributes:
+        pairs: of look-alikes, the most alike first.
+        usual: correlation of strangers, their median.
+        least: correlation from which on pictures count as look-alikes.
+    """
+
+    pairs: list[LookAlike]
+    usual: float
+    least: float
+
+
+def find_look_alikes(images: Sequence[str | Path], *, spreads: float = SPREADS) -> LookAlikes:
+    """Find the pairs of pictures that look like frames of one scan.
 
     Black borders and brightness do not count. Frames of another magnification, rotated and mirrored ones are not found.
     Strangers are pairs drawn at random: most of them must be, so that a set of one or two scans shows nothing.
@@ -67,7 +76,8 @@ def find_look_alikes(images: Sequence[str | Path], *, spreads: float = SPREADS) 
             scan among them hardly change it.
 
     Raises:
-        PyrasegError: an image cannot be read or is a volume, there are too few, or the threshold is not above zero.
+        PyrasegError: an image cannot be read or is a volume, the number of spreads is not above zero, or the pictures
+            are too few or too much alike to tell frames of one scan from strangers.
     """
     if not spreads > 0:
         raise PyrasegError(f"Look-alikes are more alike than strangers: the spreads must be above 0, not {spreads}.")
@@ -82,12 +92,20 @@ def find_look_alikes(images: Sequence[str | Path], *, spreads: float = SPREADS) 
         pictures.append(_scene(picture, SIDE))
         small.append(_scene(picture, SIDE // 2))
     usual, spread = _strangers(pictures)
+    least = usual + spreads * spread
+    if least > 1:
+        raise PyrasegError(
+            f"Half of the pairs of these pictures correlate by {usual:.2f} or more, so that frames of one scan would have "
+            f"to by {least:.2f}: by their looks they cannot be told from strangers. Leave --together out and name the "
+            "patients."
+        )
     found = []
     for first, second in tqdm(_neighbors(small), desc="Comparing pictures", unit="pair", disable=None):
         correlation = tile_correlation(pictures[first], pictures[second])
-        if correlation >= usual + spreads * spread:
-            found.append(LookAlike(first, second, correlation, (correlation - usual) / spread))
-    return sorted(found, key=lambda pair: (-pair.correlation, pair.first, pair.second))
+        if correlation >= least:
+            found.append(LookAlike(first, second, correlation))
+    found.sort(key=lambda pair: (-pair.correlation, pair.first, pair.second))
+    return LookAlikes(found, usual, least)
 
 
 def _strangers(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -95,8 +113,11 @@ def _strangers(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
     pairs = list(combinations(range(len(pictures)), 2)) if len(pictures) ** 2 < 2 * DRAWN else _drawn(len(pictures))
     drawn = tqdm(pairs, desc="Comparing strangers", unit="pair", disable=None)
     found = [tile_correlation(pictures[first], pictures[second]) for first, second in drawn]
-    low, usual = np.percentile(found, [16, 50])
-    return float(usual), max(float(usual - low), 1e-3)
+    told = [correlation for correlation in found if correlation > 0]  # -1 and 0: other shapes, no structure
+    if not told:
+        raise PyrasegError("No two of the pictures can be compared: they have no structure. Leave --together out.")
+    low, usual = np.percentile(told, [16, 50])
+    return float(usual), float(usual - low)
 
 
 def _drawn(count: int) -> list[tuple[int, int]]:
@@ -156,12 +177,15 @@ def _neighbors(pictures: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 def tile_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Return the mean correlation of the tiles of two pictures with each other, at the best common shift.
 
+    It is 1 for copies, 0 where one has no structure, and -1 where their shapes differ so much that one never covers the
+    other.
+
     Args:
         one: (H, W) lines, edges and spots of a picture, as `detail` gives them.
         other: (H', W').
     """
     there, back = _at_shifts(one, other), _at_shifts(other, one)[::-1, ::-1]
-    return float(np.max((there + back) / 2))
+    return float(np.where(np.minimum(there, back) > -1, (there + back) / 2, -1).max())
 
 
 def _at_shifts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -170,27 +194,25 @@ def _at_shifts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     Returns:
         (2 REACH + 1, 2 REACH + 1) mean correlations; -1 where too few tiles lie inside the other picture.
     """
-    windows = _normed(sliding_window_view(other, (TILE, TILE)))
-    tiles = _normed(sliding_window_view(one, (TILE, TILE))[::STEP, ::STEP])
-    rows, columns = tiles.shape[:2]
-    everywhere = tiles.reshape(rows * columns, -1) @ windows.reshape(-1, TILE**2).T
+    tiles, rows, columns = _windows(one, STEP)
+    windows, height, width = _windows(other, 1)
+    norms = np.sqrt(np.maximum(np.einsum("ij,ij->i", windows, windows), 1e-12))
+    tiles = tiles / np.maximum(np.linalg.norm(tiles, axis=1, keepdims=True), 1e-6)
     far = REACH + PLAY
-    around = np.full((rows * columns, windows.shape[0] + 2 * far, windows.shape[1] + 2 * far), -1, np.float32)
-    around[:, far:-far, far:-far] = everywhere.reshape(-1, *windows.shape[:2])
     size = 2 * far + 1
+    around = np.full((rows * columns, height + 2 * far, width + 2 * far), -1, np.float32)
+    around[:, far:-far, far:-far] = (tiles @ windows.T / norms).reshape(-1, height, width)
     near = np.full((rows * columns, size, size), -1, np.float32)
     for number, (row, column) in enumerate(np.ndindex(rows, columns)):
         part = around[number, STEP * row : STEP * row + size, STEP * column : STEP * column + size]
         near[number, : part.shape[0], : part.shape[1]] = part
     best = maximum_filter(near, size=(1, 2 * PLAY + 1, 2 * PLAY + 1))[:, PLAY:-PLAY, PLAY:-PLAY]
-    inside = best > -1
-    count = inside.sum(axis=0)
-    mean = np.where(inside, best, 0).sum(axis=0) / np.maximum(count, 1)
-    return np.where(count >= OVERLAP * len(tiles) * columns, mean, -1)
+    count = (best > -1).sum(axis=0)
+    mean = best.sum(axis=0, where=best > -1) / np.maximum(count, 1)
+    return np.where(count >= OVERLAP * rows * columns, mean, -1)
 
 
-def _normed(tiles: np.ndarray) -> np.ndarray:
-    """Return tiles of norm 1; those without structure stay zero. (..., TILE, TILE) to (..., TILE**2)."""
-    flat = tiles.reshape(*tiles.shape[:2], -1)
-    norms = np.linalg.norm(flat, axis=-1, keepdims=True)
-    return np.divide(flat, norms, out=np.zeros_like(flat), where=norms > 1e-6)
+def _windows(picture: np.ndarray, step: int) -> tuple[np.ndarray, int, int]:
+    """Return the windows of a picture, (N, TILE**2), some pixels from each other, and how many rows and columns."""
+    windows = sliding_window_view(picture, (TILE, TILE))[::step, ::step]
+    return windows.reshape(-1, TILE**2), windows.shape[0], windows.shape[1]
