@@ -21,11 +21,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.networks import processor
+from benchmarks.tasks import tables
 from benchmarks.tasks.study import RESULTS, ROOT, TASKS, bench, results_of, trials
-from benchmarks.tasks.tables import PAGE, table
 from bundle.pyraseg.commands import split_options
 from bundle.pyraseg.workflow import plain_console
-from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--work", type=Path, default=ROOT / "runs" / "tasks", help="folder of weights")
     found.add_argument("--cache", type=Path, default=ROOT / "runs" / "cache", help="folder of prepared images")
     found.add_argument("--results", type=Path, default=RESULTS, help="folder of the figures")
+    found.add_argument("--page", type=Path, default=tables.PAGE, help="page of the tables; default: %(default)s")
     return found
 
 
@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     if unknown:
         command.error(f"there is no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
     if given.program == "table":
-        PAGE.write_text(replace_between_markers(PAGE.read_text(encoding="utf-8"), "tasks", table()), encoding="utf-8")
+        tables.write(given.results, given.page)
+        print(f"Wrote the tables of {given.page}")
         return
     if given.data is None:
         command.error(f"{given.program} needs --data, the folder with one folder a task")
