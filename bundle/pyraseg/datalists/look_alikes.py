@@ -95,9 +95,9 @@ def find_look_alikes(images: Sequence[str | Path], *, spreads: float = SPREADS) 
     least = usual + spreads * spread
     if least > 1:
         raise PyrasegError(
-            f"Half of the pairs of these pictures correlate by {usual:.2f} or more, so that frames of one scan would have "
-            f"to by {least:.2f}: by their looks they cannot be told from strangers. Leave --together out and name the "
-            "patients."
+            f"Half of the pairs of these pictures correlate by {usual:.2f} or more, so that frames of one scan would "
+            f"have to by {least:.2f}: by their looks they cannot be told from strangers. Leave --together out and name "
+            "the patients."
         )
     found = []
     for first, second in tqdm(_neighbors(small), desc="Comparing pictures", unit="pair", disable=None):
