@@ -131,8 +131,8 @@ def fit_guard(planes: np.ndarray, judged: Sequence[Sequence[np.ndarray]], *, cha
 def upper_bound(distances: Sequence[float]) -> float:
     """Return the distance that one more image of the same kind stays below with a probability of `LEFT_ALONE` %.
 
-    From 49 images on it is one of theirs, whatever their distribution (conformal prediction: the k-th smallest of n, of
-    k = 0.98 (n + 1), rounded up). Of fewer it is the upper bound of a prediction interval (Student's t, of logarithms).
+    From 49 images on it is one of theirs, whatever their distribution: the k-th smallest, k = 0.98 (n + 1) rounded up
+    (conformal prediction). Of fewer it is the upper bound of a prediction interval (Student's t, of the logarithms).
 
     Args:
         distances: of at least two images.
