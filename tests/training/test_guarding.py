@@ -12,6 +12,7 @@ from torch import nn
 
 from bundle.pyraseg.core import ModelSettings
 from bundle.pyraseg.inference import read_guard
+from bundle.pyraseg.networks import restore, shrink
 from bundle.pyraseg.runtime import image_statistics
 from bundle.pyraseg.training import add_guard, fit_guard, guarding, load_model, read_model, save_model, start_from
 
@@ -105,7 +106,7 @@ def test_each_kind_of_statistics_has_the_same_weight():
     planes = np.stack([image_statistics(disk(seed)) for seed in range(40)])
     guard = fit_guard(planes, [[planes[0]], [planes[1]]], channels=1)
     scaled = ((planes - guard.center) * guard.scale) ** 2
-    shares = [part.sum(axis=1).mean() for part in np.split(scaled, np.cumsum([64, 13, 24]), axis=1)]
+    shares = [part.sum(axis=1).mean() for part in np.split(scaled, np.cumsum([64, 13, 20]), axis=1)]
     np.testing.assert_allclose(shares, 1, rtol=1e-4)
     np.testing.assert_allclose(guard.axes @ guard.axes.T, np.eye(len(guard.axes)), atol=2e-3)
 
@@ -122,6 +123,18 @@ def test_the_weights_stay_what_they_were_but_for_the_guard(tmp_path):
     loaded = load_model(nn.Conv2d(1, 2, 1), tmp_path / "best.pt", settings=SETTINGS, remedy="")
     for name, value in network.state_dict().items():
         assert torch.equal(weights[name], value) and torch.equal(loaded.state_dict()[name], value)
+
+
+def test_weights_that_are_stored_small_stay_small(tmp_path):
+    network = nn.Conv2d(64, 64, 3)
+    small = shrink(network.state_dict())
+    torch.save(small, tmp_path / "model.pt")
+    before = (tmp_path / "model.pt").stat().st_size
+    add_guard(tmp_path / "model.pt", training=Training(20), validation=Training(4, first=100), seed=0)
+    guard = read_guard(tmp_path / "model.pt")
+    assert guard is not None
+    assert (tmp_path / "model.pt").stat().st_size < before + len(guard.text) + 1000
+    assert torch.equal(read_model(tmp_path / "model.pt")[0]["weight"], restore(small)["weight"])
 
 
 def test_another_training_that_starts_from_the_weights_has_no_guard_yet(tmp_path):

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from bundle.pyraseg.runtime.statistics import image_statistics, planes_of
 
 logger = logging.getLogger(__name__)
 
-#: Version of the text of a guard.
-FORMAT = 1
+#: Version of the text of a guard, and of the statistics that it is about.
+FORMAT = 2
 #: What may be done about an image that is unlike those of the training: say so, refuse it, or not look.
 UNLIKE = ("warn", "refuse", "ignore")
 #: Images of its kind, of 100, that a guard is meant to leave alone.
@@ -61,14 +62,19 @@ class Guard:
         [1.0, 0.0, 2.23606797749979]
         """
         scaled = (statistics - self.center) * self.scale
-        along = scaled @ self.axes.T
-        beside = np.maximum((scaled**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        squares = (along**2 / self.variances).mean(axis=1) + beside / self.residual
-        return np.nan_to_num(np.sqrt(squares / 2), nan=np.inf)
+        along = (scaled @ self.axes.T) ** 2
+        beside = np.maximum(np.einsum("nf,nf->n", scaled, scaled) - along.sum(axis=1), 0)
+        squares = along @ self._weights + beside / (2 * self.residual)
+        return np.where(np.isfinite(squares), np.sqrt(squares), np.inf)
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """Return what the squares along the axes are multiplied by in the mean of two."""
+        return 0.5 / len(self.axes) / self.variances
 
     def unlike(self, statistics: Sequence[np.ndarray]) -> float:
         """Return the median distance of an image's planes as a multiple of the threshold: above 1 it is unlike."""
-        return float(np.median(self.distances(np.stack(statistics))) / self.threshold)
+        return median(self.distances(np.array(statistics)).tolist()) / self.threshold
 
     @cached_property
     def text(self) -> str:
@@ -89,13 +95,13 @@ class Guard:
             source: where it was found, for the message.
 
         Raises:
-            PyrasegError: it is of a later version of this program.
+            PyrasegError: it is of another version of this program.
         """
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise PyrasegError(
-                f"The guard in {source} is of form {content['format']}, and this program knows form {FORMAT}. Use a "
-                "later version of pyraseg, or leave the guard out: --unlike ignore."
+                f"The guard in {source} is of form {content['format']}, and this program knows form {FORMAT}. Make it "
+                "anew (pyraseg guard), use the version of pyraseg that made it, or do without: --unlike ignore."
             )
 
         def array(name: str, dtype: str) -> np.ndarray:

@@ -5,16 +5,16 @@ Of a whole image a few thousand samples are looked at, so that it costs a small 
 """
 
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
-#: Samples along each side that an image is looked at by, and lines along each side whose spectrum is taken.
-GRID, LINES = 64, 32
+#: Samples along each side that an image is looked at by; of the lines along each side, how many have their spectrum
+#: taken, and how many samples of each in its middle.
+GRID, LINES, LENGTH = 64, 8, 128
 #: Sides of the thumbnail, quantiles of each channel, cells and directions of the gradients.
 THUMBNAIL, QUANTILES, CELLS, DIRECTIONS = 8, 13, 4, 8
 #: Edges of the bands of the spectrum, cycles a pixel: half an octave each.
-EDGES = 0.5 * 2.0 ** np.arange(-6, 0.1, 0.5)
+EDGES = 0.5 * 2.0 ** np.arange(-5, 0.1, 0.5)
 #: What is added to the power of a band, so that one without any has a logarithm.
 FLOOR = 1e-4
 #: Planes of a volume that are looked at, at most.
@@ -34,7 +34,7 @@ def group_sizes(channels: int) -> tuple[int, int, int, int]:
     """Return how many numbers `image_statistics` has of each kind, in their order.
 
     >>> group_sizes(3)
-    (192, 39, 24, 128)
+    (192, 39, 20, 128)
     """
     bands = 2 * (len(EDGES) - 1)
     return channels * THUMBNAIL**2, channels * QUANTILES, bands, CELLS**2 * DIRECTIONS
@@ -43,35 +43,43 @@ def group_sizes(channels: int) -> tuple[int, int, int, int]:
 def image_statistics(image: np.ndarray) -> np.ndarray:
     """Return what a plane looks like, (F,) float32: see `group_sizes`.
 
-    First a thumbnail, then quantiles of the values, both of each channel; of the mean of the channels the logarithms of
-    the spectrum along either axis, in bands of half an octave, and the square roots of the gradients' magnitudes by
+    First a thumbnail, then quantiles of the values, both of each channel; of the channel in the middle the logarithms
+    of the spectrum along either axis, in bands of half an octave, and the square roots of the gradients' magnitudes by
     cell and by direction (as histograms of oriented gradients: Dalal and Triggs, CVPR 2005).
 
     Args:
         image: as the network is shown it, (C, W, H) float32.
 
     >>> image_statistics(np.zeros((1, 40, 50), np.float32)).shape
-    (229,)
+    (225,)
     """
     channels, width, height = image.shape
-    samples = image[:, _places(width, GRID)[:, None], _places(height, GRID)]
+    middle = channels // 2
+    rows = image.take(_places(width, GRID), axis=1)
+    samples = rows.take(_places(height, GRID), axis=2)
     averaging = _averaging()
     thumbnail = averaging @ samples @ averaging.T
-    quantiles = np.sort(samples.reshape(channels, -1), axis=1)[:, _places(GRID**2, QUANTILES)]
-    spectra = [
-        _spectrum(np.add.reduce(lines, axis=0) / np.float32(channels))
-        for lines in (image[:, _places(width, LINES)], image[:, :, _places(height, LINES)].swapaxes(1, 2))
-    ]
-    gradients = _gradients(np.add.reduce(samples, axis=0) / np.float32(channels))
-    return np.concatenate([thumbnail.ravel(), quantiles.ravel(), *spectra, gradients]).astype(np.float32)
+    values = samples.reshape(channels, -1)[:, ::4].copy()
+    values.sort(axis=1)
+    quantiles = values[:, _places(values.shape[1], QUANTILES)]
+    lines = rows[middle, :: GRID // LINES], image[middle].take(_neighbors(height), axis=1).T
+    found = thumbnail.ravel(), quantiles.ravel(), _spectra(*lines), _gradients(samples[middle])
+    return np.concatenate(found, dtype=np.float32)
 
 
-def _spectrum(lines: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the mean power of lines (N, length) in each band."""
-    window, bands = _bands(lines.shape[1])
-    found = np.fft.rfft((lines - lines.mean(axis=1, keepdims=True)) * window, axis=1)
-    power = np.mean(found.real**2 + found.imag**2, axis=0)
-    return np.log(power @ bands + FLOOR)
+def _spectra(*lines: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the mean power of some lines (LINES, length), and of others, in each band."""
+    lengths = tuple(min(some.shape[1], LENGTH) for some in lines)
+    middles = np.zeros((len(lines), LINES, LENGTH), np.float32)
+    for part, some, length in zip(middles, lines, lengths, strict=True):
+        first = (some.shape[1] - length) // 2
+        part[:, :length] = some[:, first : first + length]
+    windows, counts = _windows(lengths)
+    middles -= middles.sum(axis=2, keepdims=True) / counts
+    middles *= windows
+    found = np.fft.rfft(middles, axis=2)
+    power = (found.real**2 + found.imag**2).mean(axis=1)
+    return np.log(power @ _bands() / counts[..., 0] + np.float32(FLOOR)).ravel()
 
 
 def _gradients(gray: np.ndarray) -> np.ndarray:
@@ -109,16 +117,25 @@ def _cells() -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _bands(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what weighs the samples of a line, (length,), and what averages its power in bands, (length // 2 + 1, B).
+def _neighbors(length: int) -> np.ndarray:
+    """Return which `LINES` columns of an image are taken: four neighbors at a time, which lie together in memory."""
+    groups = _places(length, LINES // 4)[:, None] + np.arange(-2, 2)
+    return np.clip(groups, 0, length - 1).ravel()
 
-    A band between two frequencies of a short line has the one that is nearest to its middle.
-    """
-    frequencies = np.arange(length // 2 + 1) / length
-    matrix = np.zeros((len(frequencies), len(EDGES) - 1))
-    for number, (low, high) in enumerate(pairwise(EDGES)):
-        inside = (frequencies >= low) & ((frequencies < high) | (high == EDGES[-1]))
-        if not inside.any():
-            inside = np.arange(len(frequencies)) == np.abs(frequencies - np.sqrt(low * high)).argmin()
-        matrix[inside, number] = 1 / inside.sum() / length
-    return np.hanning(length + 2)[1:-1].astype(np.float32), matrix.astype(np.float32)
+
+@lru_cache(maxsize=32)
+def _windows(lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what weighs the samples of lines of some lengths, (N, 1, LENGTH), and the lengths, (N, 1, 1)."""
+    windows = np.zeros((len(lengths), 1, LENGTH), np.float32)
+    for window, length in zip(windows, lengths, strict=True):
+        window[0, :length] = np.hanning(length + 2)[1:-1]
+    return windows, np.array(lengths, np.float32)[:, None, None]
+
+
+@lru_cache(maxsize=1)
+def _bands() -> np.ndarray:
+    """Return what averages the power at each frequency in bands, (LENGTH // 2 + 1, B)."""
+    frequencies = np.arange(LENGTH // 2 + 1) / LENGTH
+    band = np.minimum(np.searchsorted(EDGES, frequencies, side="right"), len(EDGES) - 1) - 1
+    matrix = (band[:, None] == np.arange(len(EDGES) - 1)).astype(np.float32)
+    return matrix / matrix.sum(axis=0)

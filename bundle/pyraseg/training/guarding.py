@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from scipy.stats import t
 from torch import Tensor
 
@@ -65,7 +66,7 @@ def add_guard(weights: str | Path, *, training: Slices, validation: Cases, seed:
     weights = Path(weights)
     if process_rank() > 0 or not weights.is_file():
         return
-    content, _ = read_model(weights)
+    read_model(weights)  # that it can be
     random = np.random.default_rng(seed)
     planes = list(_planes(training, random))
     drawn = sorted(random.permutation(len(validation))[:MOST_VALIDATED].tolist())
@@ -79,9 +80,10 @@ def add_guard(weights: str | Path, *, training: Slices, validation: Cases, seed:
     channels = training.slices_of(0).shape[1]
     judged = [_of_image(validation[index]["image"]) for index in drawn]
     guard = fit_guard(np.stack(planes), judged, channels=channels)
-    found = OrderedDict(content)
-    vars(found)["_metadata"] = OrderedDict({**getattr(content, "_metadata", {}), GUARD: guard.text})
-    save_atomically(found, weights)
+    stored = torch.load(weights, map_location="cpu", weights_only=True)  # as it is, small or not
+    content = OrderedDict(stored)
+    vars(content)["_metadata"] = OrderedDict({**getattr(stored, "_metadata", {}), GUARD: guard.text})
+    save_atomically(content, weights)
     logger.info(
         "%s has a guard now, of %d axes, from %d planes of the training and %d cases of the validation",
         weights, len(guard.axes), len(planes), len(judged),
