@@ -30,7 +30,7 @@ from bundle.pyraseg.packaging import (
     sums_text,
     unpack,
 )
-from bundle.pyraseg.training import read_model
+from bundle.pyraseg.training import plain_file, read_model
 from bundle.pyraseg.transforms import temperature_path
 from bundle.pyraseg.workflow import config_text
 from bundle.pyraseg_tools.datasets.phantom import phantom_case
@@ -178,7 +178,7 @@ def _code(root: Path) -> list[Path]:
 
 
 def _weights(path: Path, task: Task) -> bytes:
-    """Return a file of weights after a look into it: finite ones, trained with the settings of the task."""
+    """Return a file of weights after a look into it: finite ones, trained with the settings of the task; plain ones."""
     _, trained = read_model(path, remedy="Train the task first, or give its weights: --model FILE.")
     task.settings.require(
         trained,
@@ -187,7 +187,7 @@ def _weights(path: Path, task: Task) -> bytes:
         "task, name the task that the weights are of (--task), or write a task with the settings of their training "
         "(docs/tasks.md).",
     )
-    return path.read_bytes()
+    return plain_file(path)
 
 
 def _document(path: Path, what: str) -> bytes:
