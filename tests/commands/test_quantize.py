@@ -22,7 +22,6 @@ from bundle.pyraseg.commands import quantize
 from bundle.pyraseg.core import file_digest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.inference import FlipInferer, TileInferer
-from bundle.pyraseg.workflow import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = [str(ROOT / "configs" / name) for name in ("train.json", "photographs.json", "dermoscopy.json")]
@@ -170,16 +169,6 @@ def test_the_model_that_comes_along_passes_the_gate(exported):
         assert found[0].shape == found[1].shape == (1, 200, 300)
         equal.append((found[0] == found[1]).mean())
     assert np.mean(equal) > 0.99
-
-
-@pytest.mark.slow
-def test_a_path_that_prepares_images_otherwise_is_refused(exported):
-    models, _ = exported
-    config = read_config(INFERENCE, {"slice_size": [128, 128]})
-    network = onnx.load(models / "dermoscopy.network.onnx")
-    network.metadata_props.add(key="precision", value="int8")
-    with pytest.raises(PyrasegError, match=r"preprocess images differently than .*dermoscopy.onnx"):
-        quantize.whole_path(network, models / "dermoscopy.onnx", config)
 
 
 @pytest.mark.slow

@@ -31,8 +31,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return exported(tmp_path_factory.mktemp("tiles"), chain, rgb=True, parts=tiled(chain, FLIPS))
 
 
-def picture(path: Path, size: tuple[int, int]) -> Path:
-    pixels = np.random.default_rng(1).integers(0, 255, (7, 5, 3), dtype=np.uint8)
+def picture(path: Path, size: tuple[int, int], *, gray: bool = False) -> Path:
+    pixels = np.random.default_rng(1).integers(0, 255, (7, 5) if gray else (7, 5, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
     return path
 

@@ -201,7 +201,9 @@ def _tiles(inferer: Inferer, image_kind: str, size: tuple[int, int] | None) -> d
     Raises:
         PyrasegError: it cuts images in a way that the runtime does not.
     """
-    if isinstance(inferer, SimpleInferer) or (isinstance(inferer, SliceInferer) and max(inferer.roi_size) < 0):
+    # The roi_size of a SliceInferer has a 1 across the slices, too, once it was called.
+    whole_slices = isinstance(inferer, SliceInferer) and max(inferer.orig_roi_size) < 0
+    if isinstance(inferer, SimpleInferer) or whole_slices:
         return {}
     remedy = "Export the network alone (--network-only)."
     if image_kind != "photograph" or size is None or type(inferer) is not SlidingWindowInferer:
