@@ -88,7 +88,9 @@ def plain_file(path: Path) -> bytes:
     weights = restore(stored)
     if weights is stored:
         return content
-    halved = OrderedDict((name, value.half() if value.is_floating_point() else value) for name, value in weights.items())
+    halved = OrderedDict(
+        (name, value.half() if value.is_floating_point() else value) for name, value in weights.items()
+    )
     vars(halved)["_metadata"] = getattr(weights, "_metadata", OrderedDict())
     buffer = io.BytesIO()
     torch.save(halved, buffer)
