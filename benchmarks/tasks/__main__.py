@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
                     f"{record['processor_minutes']:.1f} minutes",
                     flush=True,
                 )
+            elif not (of_task.results_dir / trial.folder / "run.json").is_file():
+                print(f"{task}, {trial.name}, seed {trial.seed}: not trained yet, left out", flush=True)
             else:
                 for part in ("validation", "test") if given.score_test else ("validation",):
                     print(f"{task}, {trial.name}, seed {trial.seed}: {of_task.score(trial, part)}", flush=True)

@@ -121,11 +121,15 @@ def _compared(task: str, share: float, name: str, runs: Sequence[Run]) -> dict[s
         scored = [run for run in own if run.is_scored(part)]
         if not scored:
             continue
-        row[part] = {"figure": figure, **mean(mean_of(scored, part, figure)), "seeds": of_seeds(scored, part, figure)}
+        scores = mean_of(scored, part, figure)
+        row[part] = {"figure": figure, **mean(scores), "seeds": of_seeds(scored, part, figure)}
+        row[part]["classes"] = {each: mean(scores.of_class(each)) for each in scores.classes}
         both = [run for run in ours if run.is_scored(part) and run.seed in {each.seed for each in scored}]
         if name != OURS and both:
             same = [run for run in scored if run.seed in {each.seed for each in both}]
-            row[f"ours minus this, {part}"] = difference(mean_of(both, part, figure), mean_of(same, part, figure))
+            pair = mean_of(both, part, figure), mean_of(same, part, figure)
+            of_classes = {each: difference(*(one.of_class(each) for one in pair)) for each in scores.classes}
+            row[f"ours minus this, {part}"] = difference(*pair) | {"classes": of_classes}
     return row
 
 
@@ -177,10 +181,16 @@ def peers_table(results: Path = RESULTS) -> str:
         cells += [NAMES[figure_of(row["task"])]]
         for part in PARTS:
             compared = row.get(f"ours minus this, {part}")
-            cells += [text(row[part]) + spread(row[part]["seeds"]) if part in row else ""]
-            cells += ["" if compared is None else text(compared, sign=True)]
+            cells += [text(row[part]) + spread(row[part]["seeds"]) + _of_classes(row[part]) if part in row else ""]
+            cells += ["" if compared is None else text(compared, sign=True) + _of_classes(compared, sign=True)]
         lines.append(cells)
     return _markdown(PEERS_HEAD, lines) if lines else NOTHING
+
+
+def _of_classes(row: dict[str, Any], *, sign: bool = False) -> str:
+    """Return the figures of several classes, behind that of all of them."""
+    classes = row["classes"]
+    return "".join(f"; {name} {text(of, sign=sign)}" for name, of in classes.items()) if len(classes) > 1 else ""
 
 
 def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

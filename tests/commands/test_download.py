@@ -51,19 +51,19 @@ def isic(images: str, masks: str) -> dict[str, dict[str, bytes]]:
     }
 
 
-def spleen() -> dict[str, dict[str, bytes]]:
+def decathlon(task: str, organ: str) -> dict[str, dict[str, bytes]]:
     def nifti(values: np.ndarray) -> bytes:
         return nib.Nifti1Image(values, np.eye(4)).to_bytes()
 
     label = np.zeros((40, 48, 24), np.uint8)
     label[10:20, 10:20, 5:9] = 1
-    names = [f"spleen_{n}.nii" for n in CASES]  # the real ones are .nii.gz
+    names = [f"{organ}_{n}.nii" for n in CASES]  # the real ones are .nii.gz
     training = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
-    content = {"name": "Spleen", "training": training, "test": ["./imagesTs/spleen_1.nii"]}
-    files = {"dataset.json": json.dumps(content).encode(), "._dataset.json": b"litter", "imagesTs/spleen_1.nii": b""}
+    content = {"name": organ, "training": training, "test": [f"./imagesTs/{organ}_1.nii"]}
+    files = {"dataset.json": json.dumps(content).encode(), "._dataset.json": b"litter", f"imagesTs/{organ}_1.nii": b""}
     files |= {f"imagesTr/{name}": nifti(volume(n)) for n, name in zip(CASES, names, strict=True)}
     files |= {f"labelsTr/{name}": nifti(label) for name in names}
-    return {"Task09_Spleen.tar": {f"Task09_Spleen/{name}": content for name, content in files.items()}}
+    return {f"{task}.tar": {f"{task}/{name}": content for name, content in files.items()}}
 
 
 def montgomery() -> dict[str, dict[str, bytes]]:
@@ -83,10 +83,42 @@ def shenzhen() -> dict[str, dict[str, bytes]]:
     return {"ChinaSet_AllFiles.zip": {**files, "ChinaSet_AllFiles/NLM-ChinaCXRSet-ReadMe.docx": b"-"}}
 
 
+def chase() -> dict[str, dict[str, bytes]]:
+    files = {}
+    for n, eye in ((n, eye) for n in CASES for eye in "LR"):
+        name = f"Image_{n:02}{eye}"
+        files[f"{name}.jpg"] = encoded(texture(2 * n + (eye == "R"), (60, 80)), "jpg")
+        files[f"{name}_1stHO.png"] = encoded(mask(10, 50), "png")
+        files[f"{name}_2ndHO.png"] = encoded(mask(12, 50), "png")
+    return {"CHASEDB1.zip": files}
+
+
+#: Pictures of nerves: enough to tell how alike strangers are.
+FRAMES = range(20)
+
+
+def usgra() -> dict[str, dict[str, bytes]]:
+    """Return the archive; the last picture is another frame of what the first one shows."""
+    files = {}
+    for n in FRAMES:
+        whole = texture(0 if n == FRAMES[-1] else n, (64, 96))
+        frame = whole[4:, 16:] if n == FRAMES[-1] else whole[:60, :80]
+        files |= {f"images/{n:04}.png": encoded(frame, "png"), f"masks/{n:04}.png": encoded(mask(10, 50) // 255, "png")}
+    files |= {f"test/{kind}/0099.png": encoded(mask(10, 50), "png") for kind in ("images", "masks")}
+    (archive,) = RECIPES["nerves"].archives
+    root = f"usgra-seg-{archive.name.removesuffix('.zip')}"
+    return {
+        archive.name: {f"{root}/README.md": b"-", **{f"{root}/dataset/{name}": held for name, held in files.items()}}
+    }
+
+
 SETS = {
     "isic2018": isic("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
     "isic2017": isic("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"),
-    "spleen": spleen(),
+    "spleen": decathlon("Task09_Spleen", "spleen"),
+    "hippocampus": decathlon("Task04_Hippocampus", "hippocampus"),
+    "vessels": chase(),
+    "nerves": usgra(),
     "montgomery": montgomery(),
     "shenzhen": shenzhen(),
 }
@@ -153,7 +185,7 @@ def test_downloads_unpacks_and_lists(name, mirror, tmp_path, capsys):
     folder = prepare(name, mirror, tmp_path)
     assert mirror.asked[1][1] == "bytes=5000-"
     cases = load_cases(folder)
-    count = len(CASES) - (name == "shenzhen")
+    count = {"shenzhen": len(CASES) - 1, "vessels": 2 * len(CASES), "nerves": len(FRAMES)}.get(name, len(CASES))
     assert sum(len(cases[part]) for part in SPLITS) == count
     assert all(cases[part] for part in SPLITS)
     source = (folder / "SOURCE.txt").read_text()
@@ -167,6 +199,27 @@ def test_downloads_unpacks_and_lists(name, mirror, tmp_path, capsys):
     prepare(name, mirror, tmp_path)  # again: nothing happens
     assert len(mirror.asked) == asked
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_both_eyes_of_a_child_are_in_one_part_and_the_first_observer_is_the_label(mirror, tmp_path):
+    folder = prepare("vessels", mirror, tmp_path)
+    parts = load_cases(folder)
+    children = [{Path(case["image"]).stem[:-1] for case in cases} for cases in parts.values()]
+    assert sum(map(len, children)) == len(set().union(*children)) == len(CASES)
+    for case in (case for cases in parts.values() for case in cases):
+        assert Path(case["label"]) == folder / "masks_1stHO" / f"{Path(case['image']).stem}.png"
+        np.testing.assert_array_equal(np.asarray(Image.open(case["label"])), mask(10, 50))
+    second = np.asarray(Image.open(folder / "masks_2ndHO" / "Image_01L.png"))
+    np.testing.assert_array_equal(second, mask(12, 50))
+
+
+def test_frames_of_nerves_stay_together_and_pictures_set_aside_stay_out(mirror, tmp_path):
+    folder = prepare("nerves", mirror, tmp_path)
+    part_of = {Path(case["image"]).name: part for part, cases in load_cases(folder).items() for case in cases}
+    assert sorted(part_of) == [f"{n:04}.png" for n in FRAMES]
+    assert part_of["0000.png"] == part_of[f"{FRAMES[-1]:04}.png"]
+    assert "1 pairs of pictures look like frames of one scan" in (folder / "summary.txt").read_text()
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["images", "masks"]
 
 
 def test_masks_of_both_lungs_are_one(mirror, tmp_path):

@@ -18,7 +18,7 @@ from tests.helpers.configs import CONFIGS, FILES, FORMS, OVERLAYS, PROGRAMS, TAS
 ROOT = Path(__file__).resolve().parents[2]
 
 
-RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
+RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "guarding", "inferring"}
 overlays = pytest.mark.parametrize("program", [name for name, files in PROGRAMS.items() if len(files) > 1])
 
 

@@ -46,6 +46,7 @@ PROGRAMS = {
     "train": ["train.json"],
     "evaluate": ["train.json", "evaluate.json"],
     "calibrate": ["train.json", "calibrate.json"],
+    "guard": ["train.json", "guard.json"],
     "infer": ["inference.json"],
     "infer on ONNX Runtime": ["inference.json", "inference_onnx.json"],
     "infer dermoscopy on ONNX Runtime": [*stack("infer", "dermoscopy"), "inference_onnx.json"],
@@ -58,6 +59,7 @@ PROGRAMS = {
     **{f"train {task}": stack("train", task) for task in OVERLAYS},
     **{f"evaluate {task}": [*stack("train", task), "evaluate.json"] for task in OVERLAYS},
     **{f"calibrate {task}": [*stack("train", task), "calibrate.json"] for task in OVERLAYS},
+    **{f"guard {task}": [*stack("train", task), "guard.json"] for task in OVERLAYS},
     **{f"infer {task}": stack("infer", task) for task in OVERLAYS},
 }
 

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "train": (f"{_OWN}.train", "train a task"),
         "evaluate": (f"{_OWN}.evaluate", "score a trained model on the test part of its data"),
         "calibrate": (f"{_OWN}.calibrate", "calibrate the probabilities of a model"),
+        "guard": (f"{_OWN}.guard", "teach a model which images are unlike those of its training"),
         "report": (f"{_OWN}.report", "write the report of an evaluation again"),
         "compare": (f"{_OWN}.compare", "compare two models that were evaluated on the same cases"),
         "compare-labels": (f"{_TOOLS}.compare_labels", "score one set of label maps against another"),

@@ -18,6 +18,7 @@ from bundle.pyraseg.datalists import (
     GROUPINGS,
     LIST,
     MANIFEST,
+    SPREADS,
     SUMMARY,
     THRESHOLD,
     check_request,
@@ -71,6 +72,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--threshold", type=float, default=THRESHOLD,
         help="correlation from which two images count as nearly identical (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--together", type=float, nargs="?", const=SPREADS, metavar="SPREADS",
+        help="for pictures of unknown patients: keep those that look like frames of one scan in one part, here those "
+        "that are more alike than strangers are by so many of their spreads (without a number: %(const)s)",
+    )  # fmt: skip
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--shares", type=float, nargs=3, default=(0.7, 0.15, 0.15), metavar=("TRAINING", "VALIDATION", "TEST"),
@@ -101,6 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         group_by=options.group_by,
         merge_duplicates=options.merge_duplicates,
         threshold=options.threshold,
+        together=options.together,
         label_threshold=options.label_threshold,
         unknown_value=options.unknown_value,
         series=options.series,

@@ -97,6 +97,8 @@ def write(
         PyrasegError: there are no such weights, they cannot be exported, or a graph computes something else.
     """
     from bundle.pyraseg.deployment import Decision, Parts, export
+    from bundle.pyraseg.inference import PROPERTY, read_guard
+    from bundle.pyraseg.runtime import tell_without_guard
     from bundle.pyraseg.training import load_model
     from bundle.pyraseg.transforms import read_temperature
 
@@ -125,12 +127,15 @@ def write(
         "algorithm": config["algorithm"]["name"],
         "version": metadata("pyraseg")["Version"],
         "weights_sha256": file_digest(weights),
+        **({} if (guard := read_guard(weights)) is None else {PROPERTY: guard.text}),
         **(data or {}),
     }
     print(f"Exporting {weights} and comparing the graphs with PyTorch; this takes half a minute", flush=True)
     agreements = export(parts, network_file, path_file, properties=properties, decision=decision)
     for path, agreement in agreements.items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {agreement}")
+    if guard is None:
+        tell_without_guard(weights)
     if not data:
         print("The files name no data: give the folder of the training to pyraseg export, --run, for its hash.")
     print(f"Written: {', '.join(map(str, agreements))}", flush=True)

@@ -14,7 +14,7 @@ from bundle.pyraseg.commands.places import home
 from bundle.pyraseg.core import PyrasegError, freeing, protect, protecting_inputs, require_writable
 from bundle.pyraseg.figures import compose, write_overlay
 from bundle.pyraseg.inference import Tally, VolumeTable, count_values, write_outputs
-from bundle.pyraseg.runtime import Labels, Model, png_writer, segment
+from bundle.pyraseg.runtime import Labels, Model, png_writer, require_unlike, segment, tell_without_guard
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class Photograph:
         stem: path of what is written about it, without a suffix.
         pixels: RGB, (rows, columns, 3) uint8.
         labels: label values, (rows, columns) uint8, see `Model.structures`.
+        unlike: how far it is from those of the training, see `runtime.Guard.unlike`; None where nobody looked.
         origin: of the DICOM series: a photograph is none.
         volumes: nobody knows how large a pixel is.
     """
@@ -34,6 +35,7 @@ class Photograph:
     stem: Path
     pixels: np.ndarray
     labels: np.ndarray
+    unlike: float | None = None
     origin: dict[str, object] = field(default_factory=dict)
     volumes: None = None
 
@@ -43,7 +45,9 @@ class Photograph:
         return count_values(self.labels.ravel())[None]
 
 
-def segment_photographs(model: Model, items: Sequence[dict[str, Any]], target: Path, *, outputs: Sequence[str]) -> None:
+def segment_photographs(
+    model: Model, items: Sequence[dict[str, Any]], target: Path, *, outputs: Sequence[str], unlike: str
+) -> None:
     """Segment photographs, and name what failed at the end.
 
     Args:
@@ -51,13 +55,16 @@ def segment_photographs(model: Model, items: Sequence[dict[str, Any]], target: P
         items: what `search_inputs` found: photographs, and what is no image though it was given.
         target: folder of the results.
         outputs: some of labels, overlay and volumes.
+        unlike: what is done about photographs that are unlike those of the training, see `runtime.Watch`.
 
     Raises:
-        PyrasegError: an input failed or lacks an output; the others have their results.
+        PyrasegError: `unlike` is none of these; or an input failed or lacks an output; the others have their results.
     """
     # MONAI's workflow does the same, with the same file.
     logging.config.fileConfig(home() / "configs" / "logging.conf", disable_existing_loggers=False)
     require_writable([target])
+    if require_unlike(unlike) != "ignore" and model.guard is None:
+        tell_without_guard(model.path)
     tally, table = Tally(items), VolumeTable(output_dir=target, class_names=model.class_names, regions=model.regions)
     write_png = png_writer(model.structures)
 
@@ -80,9 +87,11 @@ def segment_photographs(model: Model, items: Sequence[dict[str, Any]], target: P
             try:
                 if "fault" in item:
                     raise PyrasegError(item["fault"])
-                found = segment(model, item["image"])
-                assert found.photograph is not None  # the model is one of photographs
-                photograph = Photograph(item["name"], target / item["name"], found.photograph, next(found.slices))
+                name = item["name"]
+                found = segment(model, item["image"], unlike=unlike, name=name)
+                assert found.photograph is not None and found.watch is not None  # the model is one of photographs
+                labeled = next(found.slices)
+                photograph = Photograph(name, target / name, found.photograph, labeled, found.watch.value)
             except Exception as error:
                 tally.fail(item["name"], error)
             else:

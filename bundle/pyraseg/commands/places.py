@@ -9,7 +9,7 @@ import bundle.pyraseg
 from bundle.pyraseg.core import DEFAULT_TASK, PyrasegError, nearest_hint, overlays, task_names
 
 #: The configs that stand first in a program; tasks are laid over them.
-BASES = {"train": "train", "evaluate": "train", "calibrate": "train", "inference": "inference"}
+BASES = {"train": "train", "evaluate": "train", "calibrate": "train", "guard": "train", "inference": "inference"}
 
 
 def shipped() -> Path:

@@ -9,15 +9,16 @@ photographs are segmented with the included fast skin lesion model, dermoscopy_f
 models/model.pt, which `pyraseg train` writes, or, if there is none, with the model of the phantom study. `pyraseg
 models` lists the models. None is for diagnosis.
 
-Without further options, dermoscopy_fast runs in int8 in ONNX Runtime, without the seconds in which PyTorch starts, and
-the first line says so. With any option of a config it runs in PyTorch (docs/inference.md).
+Without further options but --unlike, dermoscopy_fast runs in int8 in ONNX Runtime, without the seconds in which PyTorch
+starts, and the first line says so. With any other option of a config it runs in PyTorch (docs/inference.md).
 
 --model takes the NAME of an included model; a FILE of weights (give --task if its name is not that of its task); a
 FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first.
 
 Every other option is a key of the configs: `--series 'portal*'` chooses a series, `--select EchoTime=4.6` its slices,
 and `--phase 3` or `--phase all` its phases (`pyraseg list IN` shows what there is), `--refuse none` takes images of
-another modality, `--device cuda` runs on a GPU.
+another modality, `--unlike refuse` leaves out images that are unlike those of the training (docs/guard.md), `--device
+cuda` runs on a GPU.
 `python -m monai.bundle run inferring --config_file configs/inference.json` does the same.
 """
 
@@ -172,7 +173,8 @@ def with_included(chosen: Model | None, source: Path, target: Path, settings: di
             else:
                 from bundle.pyraseg.commands.photographs import segment_photographs
 
-                segment_photographs(form, items, folder, outputs=config_of(model, settings)["outputs"])
+                config = config_of(model, settings)
+                segment_photographs(form, items, folder, outputs=config["outputs"], unlike=config["unlike"])
         except Exception as error:
             cause = mendable(error)
             if cause is None or not both:
@@ -193,7 +195,7 @@ def runtime_form(model: Model, items: list[dict[str, Any]], settings: dict[str, 
 
     A line says why a form that would do is not taken.
     """
-    if model.form is None or not settings.keys() <= {"outputs"}:
+    if model.form is None or not settings.keys() <= {"outputs", "unlike"}:
         return None
     config = config_of(model, settings)
     able = all(config.get(key) == value for key, value in ABLE.items()) and set(config["outputs"]) <= set(QUICK)
@@ -288,9 +290,9 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     """Segment with an exported model, without PyTorch; return the exit code."""
     from bundle.pyraseg.runtime import main as runtime
 
-    if unknown := settings.keys() - {"threads", "series", "select", "phase", "refuse"}:
+    if unknown := settings.keys() - {"threads", "series", "select", "phase", "refuse", "unlike"}:
         raise PyrasegError(
-            f"With an ONNX model, the options are --threads, --series, --select, --phase and --refuse, not "
+            f"With an ONNX model, the options are --threads, --series, --select, --phase, --refuse and --unlike, not "
             f"--{min(unknown)}."
         )
     typed = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in settings.items()}

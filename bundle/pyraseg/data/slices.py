@@ -116,6 +116,10 @@ class SliceDataset(Dataset):
         image, label = map(torch.from_numpy, SliceCache.read(self.entries[draw.case], draw.slice))
         return image, label
 
+    def slices_of(self, case: int) -> np.ndarray:
+        """Return all slices of a case before their augmentation, (D, C, W, H) float32, to be read in parts."""
+        return SliceCache.arrays(self.entries[case])[0]
+
     def _fill(self, cache: SliceCache, num_workers: int) -> None:
         missing = _Missing(
             [item for item, entry in zip(self.data, self.entries, strict=True) if not entry.exists()], cache

@@ -5,6 +5,10 @@ from .datalist import load_cases as load_cases
 from .datalist import split_hash as split_hash
 from .duplicates import THRESHOLD as THRESHOLD
 from .duplicates import find_duplicates as find_duplicates
+from .look_alikes import SPREADS as SPREADS
+from .look_alikes import LookAlike as LookAlike
+from .look_alikes import LookAlikes as LookAlikes
+from .look_alikes import find_look_alikes as find_look_alikes
 from .making import LIST as LIST
 from .making import MANIFEST as MANIFEST
 from .making import SUMMARY as SUMMARY

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from bundle.pyraseg.core import ITK, NIFTI, PHOTOGRAPH, PyrasegError, first_image, image_files, protect
 from bundle.pyraseg.datalists.annotations import annotated_from_csv
 from bundle.pyraseg.datalists.duplicates import Duplicate, find_duplicates
+from bundle.pyraseg.datalists.look_alikes import LookAlikes, find_look_alikes
 from bundle.pyraseg.datalists.nnunet import stated_classes
 from bundle.pyraseg.datalists.pairing import DECATHLON, NNUNET, find_pairs, read_dataset_json
 from bundle.pyraseg.datalists.patients import (
@@ -53,6 +54,7 @@ class DataList:
         duplicates: pairs of images that are the same or nearly so.
         class_names: of label values, as a `dataset.json` states them.
         unknown_value: value of pixels that nobody has labeled.
+        look_alikes: pairs of images that look like frames of one scan, where they were looked for.
     """
 
     layout: str
@@ -63,6 +65,7 @@ class DataList:
     duplicates: list[Duplicate]
     class_names: dict[int, str] = field(default_factory=dict)
     unknown_value: int | None = None
+    look_alikes: LookAlikes | None = None
 
 
 def collect_cases(
@@ -76,6 +79,7 @@ def collect_cases(
     group_by: str = "auto",
     merge_duplicates: bool = False,
     threshold: float,
+    together: float | None = None,
     label_threshold: float | None = None,
     unknown_value: int | None = None,
     series: str = "",
@@ -99,6 +103,8 @@ def collect_cases(
         group_by: how headers tell patients apart, as for `group_patients`.
         merge_duplicates: make one patient of those who share an image.
         threshold: correlation from which on two images are nearly the same.
+        together: make one patient of those whose pictures look like frames of one scan, `spreads` of
+            `find_look_alikes`; None: do not look for such.
         label_threshold: values of blurred masks from here on are class 1.
         unknown_value: value of pixels that nobody has labeled.
         series, select, drawn_on: which DICOM series, which slices of each, and what their labels must share with them;
@@ -151,11 +157,16 @@ def collect_cases(
     protect([] if annotated_csv is None else [annotated_csv])
     annotated = [None] * len(cases) if annotated_csv is None else annotated_from_csv(cases, named, annotated_csv)
     patients = group_patients(identities, group_by, strict=known, naming="by --patient-csv or --patient-pattern")
-    duplicates = find_duplicates([first_image(item["image"]) for item in items], threshold=threshold)
-    merged = duplicates if merge_duplicates or not known else []
+    images = [first_image(item["image"]) for item in items]
+    duplicates = find_duplicates(images, threshold=threshold)
+    merged = [(pair.first, pair.second) for pair in duplicates if merge_duplicates or not known]
     if merged:
         grouping += ", joined where images are the same or nearly so"
-    names = join([[patient] for patient in patients], [(pair.first, pair.second) for pair in merged])
+    look_alikes = None if together is None else find_look_alikes(images, spreads=together)
+    if look_alikes:
+        grouping += ", joined where pictures look like frames of one scan"
+        merged += [(pair.first, pair.second) for pair in look_alikes.pairs]
+    names = join([[patient] for patient in patients], merged)
     classes = [
         classes_present(
             item["label"], threshold=label_threshold, unknown_value=unknown_value, phase=int(item.get("phase") or 0)
@@ -177,6 +188,7 @@ def collect_cases(
         duplicates,
         class_names,
         unknown_value,
+        look_alikes,
     )
 
 

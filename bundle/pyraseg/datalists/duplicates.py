@@ -66,13 +66,13 @@ def find_duplicates(images: Sequence[str | Path], *, threshold: float = THRESHOL
     volumes: dict[int, Reduced] = {}
     same: dict[bytes, list[int]] = defaultdict(list)
     for index, path in enumerate(tqdm(images, desc="Comparing images", unit="image", disable=None)):
-        values, affine = _gray(as_file(path))
+        values, affine = gray_values(as_file(path))
         if values.ndim == 3 and min(values.shape) >= THINNEST:
             volumes[index] = reduce_volume(values, affine)
             same[volumes[index].levels.tobytes()].append(index)
         else:
-            picture = _resize(values.mean(axis=2) if values.ndim == 3 else values, SIZE)
-            coarse = structure(_resize(picture, COARSE_SIZE), 0.7, 3)
+            picture = resize(values.mean(axis=2) if values.ndim == 3 else values, (SIZE, SIZE))
+            coarse = structure(resize(picture, (COARSE_SIZE, COARSE_SIZE)), 0.7, 3)
             pictures[index] = coarse, structure(picture, 1, 4).astype(np.float16)
             same[picture.tobytes()].append(index)
     exact = {pair for group in same.values() for pair in _identical(images, group)}
@@ -107,21 +107,31 @@ def structure(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
     """Return the lines, edges and spots of a picture as an array of mean 0 and norm 1; zeros where there are none.
 
     Args:
+        picture: (H, W), H = W.
+        fine, coarse: as for `detail`.
+    """
+    # The rim weighs less: a round field of view, a black border or a ruler there makes strangers look alike.
+    rim = np.sqrt(np.hanning(len(picture) + 2)[1:-1])
+    found = detail(picture, fine, coarse) * np.outer(rim, rim)
+    found -= found.mean()
+    norm = np.linalg.norm(found)
+    return found / norm if picture.std() > 1e-6 * (abs(picture).max() + 1e-12) else np.zeros_like(found)
+
+
+def detail(picture: np.ndarray, fine: float, coarse: float) -> np.ndarray:
+    """Return the lines, edges and spots of a picture, (H, W), those of dark and of bright regions of equal contrast.
+
+    Args:
         picture: (H, W).
         fine: standard deviation in pixels of the blur that takes out noise.
         coarse: of the blur that stands for what is slower than structure.
     """
-    detail = gaussian_filter(picture, fine, mode="nearest") - gaussian_filter(picture, coarse, mode="nearest")
-    contrast = np.sqrt(gaussian_filter(detail**2, 1.5 * coarse, mode="nearest")) + 0.02 * picture.std()
-    # The rim weighs less: a round field of view, a black border or a ruler there makes strangers look alike.
-    rim = np.sqrt(np.hanning(len(picture) + 2)[1:-1])
-    detail = detail / np.maximum(contrast, 1e-12) * np.outer(rim, rim)
-    detail -= detail.mean()
-    norm = np.linalg.norm(detail)
-    return detail / norm if picture.std() > 1e-6 * (abs(picture).max() + 1e-12) else np.zeros_like(detail)
+    found = gaussian_filter(picture, fine, mode="nearest") - gaussian_filter(picture, coarse, mode="nearest")
+    contrast = np.sqrt(gaussian_filter(found**2, 1.5 * coarse, mode="nearest")) + 0.02 * picture.std()
+    return found / np.maximum(contrast, 1e-12)
 
 
-def _gray(path: Path | ChosenPath | FoundFile) -> tuple[np.ndarray, np.ndarray]:
+def gray_values(path: Path | ChosenPath | FoundFile) -> tuple[np.ndarray, np.ndarray]:
     """Return the gray values of an image, (W, H) or (W, H, D), of any size, and where they lie, (4, 4)."""
     if str(path).lower().endswith(PHOTOGRAPH):
         image = open_photograph(Path(path), draft=(2 * SIZE, 2 * SIZE))
@@ -135,10 +145,10 @@ def _gray(path: Path | ChosenPath | FoundFile) -> tuple[np.ndarray, np.ndarray]:
     return values, np.asarray(meta["affine"])
 
 
-def _resize(picture: np.ndarray, size: int) -> np.ndarray:
-    """Return a picture of another size; Pillow averages where it shrinks."""
+def resize(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a picture, (H, W), of another shape; Pillow averages where it shrinks."""
     image = Image.fromarray(np.ascontiguousarray(picture, np.float32))
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
 def _identical(images: Sequence[str | Path], group: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from bundle.pyraseg.datalists.annotations import count_annotated
 from bundle.pyraseg.datalists.collecting import DataList
 from bundle.pyraseg.datalists.datalist import files_of, split_hash
 from bundle.pyraseg.datalists.duplicates import Duplicate
+from bundle.pyraseg.datalists.look_alikes import LookAlike
 from bundle.pyraseg.datalists.splitting import NAMED, SPLITS, check_shares, refuse_duplicates, stratified_parts
 
 LIST, SUMMARY, MANIFEST, PAIRS = "datalist.json", "summary.txt", "manifest.json", "duplicates.csv"
+LOOK_ALIKES = "look_alikes.csv"
 _REMEDY = (
     "Where they are one patient under two names, correct the names or join them (--merge-duplicates); where they are "
     "strangers, raise --threshold."
@@ -142,7 +145,7 @@ def summarize(data: DataList, parts: Sequence[str], names: Sequence[str], folder
     lines += ["", *_same(data, folder)]
     if len(data.duplicates) > NAMED:
         lines[-1] += f": all are in {PAIRS}"
-    return "\n".join(lines)
+    return "\n".join(lines + _alike(data))
 
 
 def _same(data: DataList, folder: Path) -> list[str]:
@@ -154,6 +157,21 @@ def _same(data: DataList, folder: Path) -> list[str]:
     if len(data.duplicates) > NAMED:
         lines.append(f"  and {len(data.duplicates) - NAMED} more")
     return lines
+
+
+def _alike(data: DataList) -> list[str]:
+    """Return lines about pictures that look like frames of one scan; none where they were not looked for."""
+    if data.look_alikes is None:
+        return []
+    found = data.look_alikes
+    sizes = Counter(item["patient"] for item in data.items)
+    groups = [size for size in sizes.values() if size > 1]
+    return [
+        "",
+        f"{len(found.pairs)} pairs of pictures look like frames of one scan, by a correlation of {found.least:.2f} or "
+        f"more (strangers: {found.usual:.2f}): all are in {LOOK_ALIKES}",
+        f"  {sum(groups)} cases are in {len(groups)} groups, the largest of {max(groups, default=0)}",
+    ]
 
 
 def _annotated(data: DataList, parts: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -192,10 +210,10 @@ def _parts(
     try:
         return [names[part] for part in stratified_parts(patients, data.classes, shares, seed)]
     except PyrasegError as error:
-        if not data.duplicates:
+        if not data.duplicates and data.look_alikes is None:
             raise
-        # Copies may be why there are so few patients.
-        lines = [str(error), f"patients: {data.grouping}", *_same(data, folder)]
+        # Copies and look-alikes may be why there are so few patients.
+        lines = [str(error), f"patients: {data.grouping}", *_same(data, folder), *_alike(data)]
         raise PyrasegError("\n".join(lines)) from error
 
 
@@ -214,6 +232,7 @@ def _write(output: Path, lists: Mapping[Path, Mapping], data: DataList, summary:
     write_manifest(output, files_of(data.items), settings)
     write_text(output / SUMMARY, summary + "\n")
     _write_pairs(output, data)
+    _write_look_alikes(output, data)
     for path, cases in lists.items():
         folder = (output / path).parent
         content = {
@@ -235,15 +254,30 @@ def _relative(path: Any, folder: Path) -> str | dict[str, str]:
 def _write_pairs(output: Path, data: DataList) -> None:
     """Write a CSV with a row for each pair of images that are the same or nearly so, the most alike first."""
     rows = [
-        {
-            "first": Path(os.path.relpath(data.items[pair.first]["image"], output)).as_posix(),
-            "second": Path(os.path.relpath(data.items[pair.second]["image"], output)).as_posix(),
-            "correlation": round(pair.score, 4),
-            "same_pixels": pair.exact,
-        }
+        {**_images(output, data, pair), "correlation": round(pair.score, 4), "same_pixels": pair.exact}
         for pair in data.duplicates
     ]
     write_csv(output / PAIRS, ["first", "second", "correlation", "same_pixels"], rows)
+
+
+def _write_look_alikes(output: Path, data: DataList) -> None:
+    """Write a CSV with a row for each pair of pictures that look like frames of one scan, if they were looked for.
+
+    A file of an earlier list is removed.
+    """
+    if data.look_alikes is None:
+        (output / LOOK_ALIKES).unlink(missing_ok=True)
+        return
+    rows = [
+        {**_images(output, data, pair), "correlation": round(pair.correlation, 4)} for pair in data.look_alikes.pairs
+    ]
+    write_csv(output / LOOK_ALIKES, ["first", "second", "correlation"], rows)
+
+
+def _images(output: Path, data: DataList, pair: Duplicate | LookAlike) -> dict[str, str]:
+    """Return the paths of the two images of a pair, relative to the folder of the list."""
+    pairs = {"first": pair.first, "second": pair.second}
+    return {key: Path(os.path.relpath(data.items[i]["image"], output)).as_posix() for key, i in pairs.items()}
 
 
 def write_manifest(folder: Path, paths: Iterable[str | Path], settings: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_netw
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, untidied
 from bundle.pyraseg.deployment.volume_recipe import VolumeRecipe, recipe_of
 from bundle.pyraseg.inference import TileInferer
-from bundle.pyraseg.runtime import FORMAT, PATH, RECIPE_FORMAT, REGION_FORMAT, TILES
+from bundle.pyraseg.runtime import FORMAT, PATH, RECIPE_FORMAT, REGION_FORMAT, SHOWN, TILES
 
 OPSET = 20
 #: Names of the axes of an image, or of a volume, and the sides that a network is traced at: no two the same, no
@@ -87,7 +87,8 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
         decision: how probabilities become classes.
 
     Returns:
-        A model with the inputs of `Inputs`, the outputs `classes` and `probabilities`, and the value `LOGITS` inside.
+        A model with the inputs of `Inputs`, the outputs `classes` and `probabilities`, and `SHOWN`, what the network is
+        shown of an image and of its mirror images, and the value `LOGITS` inside.
     """
     graph, inputs = network.graph, Inputs.of(recipe)
     (shown,), (logits,) = graph.inputs, graph.outputs
@@ -105,6 +106,7 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
             ir.DataType.FLOAT,
             ("batch", logits.shape[1] if logits.shape else None, *sides),
         ),
+        (prepared, SHOWN, ir.DataType.FLOAT, ("views", recipe.channels, "columns", "rows")),
     ):
         value.name, value.dtype, value.shape = name, dtype, ir.Shape(shape)
     ir.convenience.replace_all_uses_with(shown, prepared)
@@ -113,7 +115,7 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
     for value in (*before.tape.initializers, *after.tape.initializers):
         graph.register_initializer(value)
     graph.inputs[:] = inputs.all()
-    graph.outputs[:] = [classes, probabilities]
+    graph.outputs[:] = [classes, probabilities, prepared]
     # What the exporter knew of sizes inside was in terms of the network's own batch, height and width.
     for node in graph:
         for value in node.outputs:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from .counting import count_values as count_values
+from .guarding import GUARD as GUARD
+from .guarding import PROPERTY as PROPERTY
+from .guarding import ImageGuard as ImageGuard
+from .guarding import read_guard as read_guard
 from .inferers import FlipInferer as FlipInferer
 from .inferers import FrugalInferer as FrugalInferer
 from .inferers import SlabInferer as SlabInferer

@@ -9,6 +9,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor, list_data_collate
 from torch.utils.data import IterableDataset
 
+from bundle.pyraseg.inference.guarding import ImageGuard
 from bundle.pyraseg.inference.tally import Tally
 
 
@@ -64,14 +65,18 @@ class SegmentOne:
 
     Args:
         tally: where a failure is reported. The batch of the input is empty afterwards, so that handlers pass it over.
+        guard: judges the input before the network sees it, and the batch holds what it finds as `unlike`; or None.
     """
 
-    def __init__(self, *, tally: Tally) -> None:
+    def __init__(self, *, tally: Tally, guard: ImageGuard | None = None) -> None:
         self.tally = tally
+        self.guard = guard
 
     def __call__(self, engine: Engine, batch: dict[str, Any]) -> Any:
         (name,) = batch["name"]
         try:
+            if self.guard is not None:
+                batch["unlike"] = [self.guard.judge(name, batch["image"][0])]
             return engine._iteration(engine, batch)  # the network and, by its events, the postprocessing
         except Exception as error:
             self.tally.fail(name, error)

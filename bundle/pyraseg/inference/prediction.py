@@ -28,12 +28,14 @@ class Prediction:
         stem: path of what is written about it, without a suffix.
         labels: class indices on the input's grid, (1, W, H[, D]) uint8.
         original: the input before preprocessing, (C, W, H[, D]), with the reader's metadata.
+        unlike: how far it is from the images of the training, see `runtime.Guard.unlike`; None where nobody looked.
     """
 
     name: str
     stem: Path
     labels: MetaTensor
     original: MetaTensor
+    unlike: float | None = None
 
     @cached_property
     def slices(self) -> np.ndarray:
@@ -134,7 +136,8 @@ class SavePredictions:
     def __call__(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             name = item["name"]
-            prediction = Prediction(name, self.output_dir / name, output["pred"], item["original"])
+            stem, unlike = self.output_dir / name, item.get("unlike")
+            prediction = Prediction(name, stem, output["pred"], item["original"], unlike)
             self._wait()
             assert self._pool is not None  # the run has started
             self._writing = self._pool.submit(

@@ -15,6 +15,7 @@ from bundle.pyraseg.core import (
     protecting_inputs,
     require_writable,
 )
+from bundle.pyraseg.runtime.guard import UNLIKE, tell_without_guard
 
 FORMATS = ("png", "nifti", "seg")
 
@@ -44,6 +45,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="in what an image may not differ from those that the model is for: modality, body_part, "
                         "plane, pet_units (commas between several), or none; of the rest a line tells (default: "
                         "modality)")  # fmt: skip
+    parser.add_argument("--unlike", choices=UNLIKE, default="warn",
+                        help="what is done about an image that is unlike those that the model was trained on "
+                        "(default: %(default)s)")  # fmt: skip
     options = parser.parse_args(argv)
     if options.threads < 1:
         parser.error(f"--threads is 1 or more, not {options.threads}")
@@ -69,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     write = writers[options.format]()
     if options.refuse is not None:
         model.purpose(options.refuse)  # that it can be
+    if options.unlike != "ignore" and model.guard is None:
+        tell_without_guard(options.model)
     protect([options.model])
     select = _selection(options.select)
     found = {"series": options.series, "select": select, "phase": options.phase}
@@ -80,7 +86,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             if "fault" in item:
                 raise PyrasegError(item["fault"])
-            labels = segment(model, item["image"], select=select, refuse=options.refuse)
+            labels = segment(
+                model, item["image"], select=select, refuse=options.refuse, unlike=options.unlike, name=item["name"]
+            )
             paths = write(labels, options.output / item["name"])
         except Exception as error:
             failures.append(item["name"])

@@ -20,6 +20,7 @@ from bundle.pyraseg.core import (
     read_photograph,
     valid_percentiles,
 )
+from bundle.pyraseg.runtime.guard import Watch
 from bundle.pyraseg.runtime.model import Model
 from bundle.pyraseg.runtime.photographs import segment_photograph
 from bundle.pyraseg.runtime.volumes import segment_volume
@@ -46,6 +47,7 @@ class Labels:
         files, frame_numbers: for each slice its DICOM file, with its header once all slices were taken, and its frame
             there; empty for other formats.
         photograph: what was segmented, RGB (rows, columns, 3) uint8; None for other kinds of image.
+        watch: what looks at the image while it is segmented; it has judged when all slices were taken.
     """
 
     slices: Iterator[np.ndarray]
@@ -54,6 +56,7 @@ class Labels:
     files: Sequence[str] = ()
     frame_numbers: Sequence[int] = ()
     photograph: np.ndarray | None = None
+    watch: Watch | None = None
 
 
 def segment(
@@ -62,6 +65,8 @@ def segment(
     *,
     select: Mapping[str, object] | None = None,
     refuse: Sequence[str] | None = None,
+    unlike: str = "warn",
+    name: str = "The image",
 ) -> Labels:
     """Return the labels of an image, which are computed when they are taken.
 
@@ -70,11 +75,15 @@ def segment(
         image: a path, or the files of a DICOM series, as `find_inputs` gives them.
         select: attributes that the slices of a series must have, where it holds several phases or echoes.
         refuse: in what an image may not differ from those that the model is for, see `Purpose`; None: the modality.
+        unlike: what is done about one that is unlike those of the training, see `UNLIKE`.
+        name: of the image, for messages.
 
     Raises:
-        PyrasegError: it cannot be read, or it is no image for this model.
+        PyrasegError: it cannot be read, or it is no image for this model. Of a volume that is unlike those of the
+            training, and refused, this may be found when the last slice is taken.
     """
-    found = _found(model, image, select, refuse)
+    watch = Watch(model.guard, unlike, name=name)
+    found = replace(_found(model, image, select, refuse, watch), watch=watch)
     return replace(found, slices=_tidied(model, found)) if model.tidying else found
 
 
@@ -83,6 +92,7 @@ def _found(
     image: str | Sequence[str],
     select: Mapping[str, object] | None,
     refuse: Sequence[str] | None,
+    watch: Watch,
 ) -> Labels:
     """Return the labels of an image as the network has them."""
     kind = model.recipe["image_kind"]
@@ -93,9 +103,9 @@ def _found(
             raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
         pixels = _read_photograph(Path(image), rgb=kind == "photograph")
         if kind == "photograph":
-            return Labels(iter([_photograph(model, pixels)]), (1, *pixels.shape[:2]), photograph=pixels)
+            return Labels(iter([_photograph(model, pixels, watch)]), (1, *pixels.shape[:2]), photograph=pixels)
         feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
-        return Labels(iter([model.classes(feed)]), (1, *pixels.shape))
+        return Labels(iter([_one(model, feed, watch)]), (1, *pixels.shape))
     from bundle.pyraseg.dicom import SeriesStream
 
     purpose = model.purpose(refuse)
@@ -107,16 +117,16 @@ def _found(
     if kind == "volume":
         _require_gray(stream)
         if model.sees_tiles:
-            return Labels(segment_volume(model, stream), shape, stream.geometry, **origin)
-        return Labels(_volume(model, stream), shape, stream.geometry, **origin)
+            return Labels(segment_volume(model, stream, watch), shape, stream.geometry, **origin)
+        return Labels(_volume(model, stream, watch), shape, stream.geometry, **origin)
     if len(stream) > 1:
         raise PyrasegError(f"{stream.files[0].parent} has {len(stream)} slices or frames, the model is for one.")
     (pixels,) = stream.slices()
     if kind == "photograph":
         (colors,) = as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))
-        labels = _photograph(model, colors)
+        labels = _photograph(model, colors, watch)
     else:
-        labels = model.classes(_projection(model, pixels, stream))
+        labels = _one(model, _projection(model, pixels, stream), watch)
     return Labels(iter([labels]), shape, stream.geometry, **origin)
 
 
@@ -133,9 +143,9 @@ def _tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(values[..., index].T)
 
 
-def _photograph(model: Model, pixels: np.ndarray) -> np.ndarray:
+def _photograph(model: Model, pixels: np.ndarray, watch: Watch) -> np.ndarray:
     """Return the labels (rows, columns) of a photograph, RGB."""
-    return segment_photograph(model, pixels) if model.sees_tiles else model.classes({"image": pixels[None]})
+    return segment_photograph(model, pixels, watch) if model.sees_tiles else _one(model, {"image": pixels[None]}, watch)
 
 
 def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
@@ -160,8 +170,15 @@ def _projection(model: Model, pixels: np.ndarray, stream: "SeriesStream | None" 
     return feed
 
 
-def _volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
-    """Yield the labels of each slice, in the order and the orientation of the series."""
+def _one(model: Model, feed: Feed, watch: Watch) -> np.ndarray:
+    """Return the labels (rows, columns) of an image that is no volume, and judge it."""
+    labels = model.classes(feed, watch.see if watch.planes(1) else None)
+    watch.judge()
+    return labels
+
+
+def _volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
+    """Yield the labels of each slice, in the order and the orientation of the series; judge before the last one."""
     from bundle.pyraseg.dicom import LPS_TO_RAS, resampled_size, slice_orientation
 
     if stream.geometry is None:
@@ -177,16 +194,23 @@ def _volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
     oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
     edges = with_neighbors(_edges(free, stream), context_slices) if free else None
 
-    def feeds() -> Iterator[Feed]:
-        for stack in with_neighbors(oriented, context_slices):
+    depth = len(stream)
+    planes = watch.planes(depth)
+
+    def feeds() -> Iterator[tuple[Feed, Callable | None]]:
+        for number, stack in enumerate(with_neighbors(oriented, context_slices)):
             resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph
             step = -1 if backwards else 1
             feed = {**constant, "image": np.stack(stack[::step])[None]}
             if edges is not None:
                 feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
-            yield feed
+            plane = depth - 1 - number if backwards else number
+            yield feed, watch.see if plane in planes else None
 
-    for labels in ahead(model.classes, feeds(), threads=model.threads):
+    found = ahead(lambda one: model.classes(*one), feeds(), threads=model.threads)
+    for number, labels in enumerate(found, 1):
+        if number == depth:
+            watch.judge()
         yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, tuple(axes)))
 
 

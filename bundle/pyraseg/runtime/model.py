@@ -2,7 +2,7 @@
 """An exported model: the graph, and what it says of itself."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, Structures
+from bundle.pyraseg.runtime.guard import Guard
 from bundle.pyraseg.runtime.initializers import require_finite_graph
 from bundle.pyraseg.runtime.tidying import Tidying
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 FORMAT, REGION_FORMAT, RECIPE_FORMAT = "1", "2", "3"
 #: What a file may hold that segments images: a whole path, or a network for tiles with its recipe.
 PATH, TILES = "path", "tiles"
+#: Name of the graph's output that is what the network is shown, (views, C, W, H) float32, the image itself first.
+SHOWN = "shown"
 #: What stands in place of a class where the network's output is not finite.
 NO_CLASS = 255
 REMEDY = "Give the file that pyraseg export wrote."
@@ -108,6 +111,12 @@ class Model:
         """Return the codes of the classes, for DICOM."""
         return json.loads(self.properties["terminology"])
 
+    @cached_property
+    def guard(self) -> Guard | None:
+        """Return what is known of the images that the model was trained on; None where the file says nothing."""
+        text = self.properties.get("guard")
+        return None if text is None else Guard.read(text, self.path)
+
     @property
     def algorithm(self) -> tuple[str, str]:
         """Return the name and the version of what segments, for the headers of what it writes."""
@@ -125,15 +134,22 @@ class Model:
             raise PyrasegError(self._not_finite)
         return found
 
-    def classes(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    def classes(self, feed: Mapping[str, np.ndarray], see: Callable[[np.ndarray], object] | None = None) -> np.ndarray:
         """Return the label value of each pixel, (height, width) uint8, of one image as the graph's inputs name it.
 
         It is the class; of a model of regions which of them the pixel lies in, see `structures`.
 
+        Args:
+            feed: the inputs of the graph.
+            see: is given what the network is shown, (C, W, H) float32.
+
         Raises:
             PyrasegError: the network's output is not finite.
         """
-        found = self.session.run(["classes"], dict(feed))[0][0]
+        labels, *shown = self.session.run(["classes"] if see is None else ["classes", SHOWN], dict(feed))
+        if see is not None:
+            see(shown[0][0])
+        found = labels[0]
         if found.max() == NO_CLASS:
             raise PyrasegError(self._not_finite)
         return found

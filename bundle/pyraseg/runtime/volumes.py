@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.runtime.guard import Watch
 from bundle.pyraseg.runtime.model import Model
 from bundle.pyraseg.runtime.resampling import shrunk
 from bundle.pyraseg.runtime.tiles import Place, blended, mirrored, tile_padding
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from bundle.pyraseg.dicom import SeriesStream, VoiLut, VoiWindow
 
 
-def segment_volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]:
+def segment_volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
     """Yield the labels (rows, columns) uint8 of each slice of a series, once all of them are computed.
 
     Slices are windowed and shrunk one at a time as they are read; of the whole series the volume that the network sees
@@ -25,9 +26,11 @@ def segment_volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]
     Args:
         model: whose recipe has a patch size.
         stream: the series, of any orientation.
+        watch: looks at the volume before it is segmented.
 
     Raises:
-        PyrasegError: the series is in color, or no evenly spaced, straight volume, see `require_volume`.
+        PyrasegError: the series is no evenly spaced, straight volume, see `require_volume`, or it is unlike those of
+            the training, and such ones are refused.
     """
     from bundle.pyraseg.dicom import LPS_TO_RAS, require_volume, resampled_shape, volume_orientation, voxel_sizes
 
@@ -42,6 +45,7 @@ def segment_volume(model: Model, stream: "SeriesStream") -> Iterator[np.ndarray]
     size = resampled_shape(counts, voxel_sizes(affine).tolist(), spacing, name=name)
     small = shrunk(_shown(recipe, stream), len(stream), size)
     small = np.flip(small, tuple(axis + 1 for axis in flipped)).transpose(0, *(np.argsort(axes) + 1))
+    watch.look(small)
     target = [counts[axis] for axis in np.argsort(axes)]
     overlapping = model.structures.overlapping
     found = labels_of(_slabs(model, small), small.shape[1:], target, overlapping=overlapping)

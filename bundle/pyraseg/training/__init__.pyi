@@ -8,6 +8,8 @@ from .cpu import CPU_KERNELS as CPU_KERNELS
 from .cpu import TrainingInferer as TrainingInferer
 from .epoch_log import EpochLog as EpochLog
 from .epoch_log import Previews as Previews
+from .guarding import add_guard as add_guard
+from .guarding import fit_guard as fit_guard
 from .iterations import AugmentBatch as AugmentBatch
 from .iterations import AveragedWeights as AveragedWeights
 from .iterations import ClipGradients as ClipGradients

@@ -27,7 +27,7 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint, protect
 from bundle.pyraseg.workflow.knobs import PATHS, wrong_arguments, wrong_values
 
 #: Ids that MONAI reads or adds itself: run ids, settings of its experiment tracking, properties of a workflow.
-RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "inferring"}
+RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "guarding", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
 #: Knobs whose only use may be replaced by a value: by MONAI Label, MONAI FL, `pyraseg segment`, stages of their own, or

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser, home
 from bundle.pyraseg.core import config_option, task_files
-from bundle.pyraseg.datalists import LIST, THRESHOLD, collect_cases, write_split
+from bundle.pyraseg.datalists import LIST, SPREADS, THRESHOLD, collect_cases, write_split
 from bundle.pyraseg_tools.datasets.public import RECIPES, prepare
 
 
@@ -42,7 +42,15 @@ def main(argv: list[str] | None = None) -> None:
     downloads = options.download_dir.expanduser().resolve()
     prepare(recipe, folder, downloads, mirror=options.mirror, masks=options.masks)
     if not (folder / LIST).exists():
-        data = collect_cases(folder, threshold=THRESHOLD, patient_pattern=recipe.patient_pattern)
+        image_pattern, label_pattern = recipe.patterns or (None, None)
+        data = collect_cases(
+            folder,
+            image_pattern=image_pattern,
+            label_pattern=label_pattern,
+            patient_pattern=recipe.patient_pattern,
+            threshold=THRESHOLD,
+            together=SPREADS if recipe.together else None,
+        )
         print(write_split(data, folder, folder, shares=(0.7, 0.15, 0.15), seed=options.seed))
     print(f"{recipe.title} is in {folder}, license: {recipe.license}. Train on it:")
     overlay = config_option(task_files(home() / "configs", "train", recipe.task))

@@ -22,6 +22,7 @@ from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists import patients_by_pattern
 from bundle.pyraseg.dicom import Purpose, read_wanted, scan_files, those_meant
+from bundle.pyraseg.runtime import UNLIKE
 from bundle.pyraseg_tools.monai_label import TOKEN, Access, put_bundles
 
 #: What the server reads from a folder; every other setting of MONAI Label stays the environment's.
@@ -48,6 +49,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
                         help="in what images may not differ from those that a model is for: modality, body_part, "
                         "plane, pet_units (commas between several), or none (default: as the bundles say)")  # fmt: skip
+    parser.add_argument("--unlike", choices=UNLIKE,
+                        help="what is done about images that are unlike those that a model was trained on (default: as "
+                        "the bundles say)")  # fmt: skip
     parser.add_argument("--ca-bundle", type=Path, metavar="PEM", help="certificate authority of the hospital")
     parser.add_argument("--allow-http", action="store_true",
                         help="allow images from another machine without encryption")  # fmt: skip
@@ -88,6 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     studies = options.studies if remote else str(Path(options.studies).resolve())
     if options.refuse:
         settings["refuse"] = ",".join(Purpose(refuse=options.refuse).refuse)
+    if options.unlike:
+        settings["unlike"] = options.unlike
     settings["names"] = ",".join(sorted(access.names))
     start = (
         command(options, folders, studies, settings, access.for_uvicorn()),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.runtime import UNLIKE
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,6 +43,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
                         help="in what images may not differ from those that the model is for: modality, body_part, "
                         "plane, pet_units (commas between several), or none (default: modality)")  # fmt: skip
+    parser.add_argument("--unlike", choices=UNLIKE, default="warn",
+                        help="what is done about series that are unlike those that the model was trained on (default: "
+                        "%(default)s)")  # fmt: skip
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="threads of the network (default: %(default)s)"
     )
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     # Behind the arguments, so that --help needs no extra.
     from bundle.pyraseg.dicom import read_selection, read_wanted
-    from bundle.pyraseg.runtime import Model
+    from bundle.pyraseg.runtime import Model, tell_without_guard
     from bundle.pyraseg_tools.pacs import Journal, Worker, connect, find_series, is_due, parse_filters, sole_user, watch
 
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stdout)
@@ -68,6 +72,8 @@ def main(argv: list[str] | None = None) -> None:
     client = connect(options.url, environment=os.environ, ca_bundle=options.ca_bundle, allow_http=options.allow_http)
     model = Model(options.model, threads=options.threads)
     model.purpose(options.refuse)  # that it can be
+    if options.unlike != "ignore" and model.guard is None:
+        tell_without_guard(options.model)
     model_hash = hashlib.sha256(options.model.read_bytes()).hexdigest()
     path = options.work_dir / "journal.json"
     if options.dry_run:
@@ -84,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         if options.retry_failed:
             journal.forget_failures()
         select = read_selection(options.select)
-        worker = Worker(client, model, journal, images, select=select, refuse=options.refuse)
+        worker = Worker(client, model, journal, images, select=select, refuse=options.refuse, unlike=options.unlike)
         try:
             if options.watch is not None:
                 watch(worker, filters, series=wanted, seconds=options.watch)

@@ -139,5 +139,7 @@ def _adapt(inference: dict[str, Any], train: dict[str, Any], metadata: dict[str,
             "weights": "$@output_dir + '/best.pt'",
             "model": "@model_file",
             "settings": "@settings",
+            "data": ["@train#dataset", "@validate#dataset"],
+            "seed": "@seed",
         },
     ]

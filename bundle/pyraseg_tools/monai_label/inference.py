@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.core import describe
-from bundle.pyraseg.inference import on_true_grid, write_grid
+from bundle.pyraseg.inference import ImageGuard, on_true_grid, write_grid
+from bundle.pyraseg.runtime import in_words
 from bundle.pyraseg.training import read_model
 from bundle.pyraseg.transforms import place_of
 from bundle.pyraseg.workflow import regions_of
@@ -53,10 +54,12 @@ class Inference(QuietInference):
     """Inference of a bundle of ours, by its model or one that a retraining replaced."""
 
     def __init__(self, path: str, conf: Mapping[str, str], **options: Any) -> None:
-        self._checked: dict[Path, int] = {}
+        self._checked: dict[Path, tuple[int, ImageGuard]] = {}
         super().__init__(path, conf, **options)
         if refuse := conf.get("refuse"):
             self.bundle_config["refuse"] = refuse.split(",")
+        #: What is done about images that are unlike those of the training; packages of older versions do not say.
+        self.unlike: str = conf.get("unlike") or self.bundle_config.get("unlike", "warn")
         if regions_of(self.bundle_config) is not None:  # the channels are regions, and what is returned are classes
             names = self.bundle_config["class_names"]
             self.labels = {name: index for index, name in enumerate(names) if index}
@@ -65,17 +68,33 @@ class Inference(QuietInference):
         return {**super().config(), "model_filename": models(self.bundle_path)}
 
     def _get_network(self, device: str, data: Mapping[str, Any] | None) -> nn.Module:
-        chosen = (data or {}).get("model_filename") or "model.pt"
-        self._check_model(Path(self.path[0]).parent / (chosen if isinstance(chosen, str) else chosen[0]))
+        self._check_model(data)
         return super()._get_network(device, data)
 
-    def _check_model(self, path: Path) -> None:
-        """Refuse a model of other settings than the bundle's, or with weights that are not finite, once it is new."""
+    def _check_model(self, data: Mapping[str, Any] | None) -> ImageGuard:
+        """Return the guard of the model that is asked for.
+
+        A new one of other settings than the bundle's, or with weights that are not finite, is refused.
+        """
+        chosen = (data or {}).get("model_filename") or "model.pt"
+        path = Path(self.path[0]).parent / (chosen if isinstance(chosen, str) else chosen[0])
         changed = path.stat().st_mtime_ns
-        if self._checked.get(path) != changed:
+        if path not in self._checked or self._checked[path][0] != changed:
             _, trained = read_model(path)
             self.bundle_config.get_parsed_content("settings").require(trained, f"The model {path.name}")
-            self._checked[path] = changed
+            self._checked[path] = changed, ImageGuard(path, unlike=self.unlike)
+        return self._checked[path][1]
+
+    def run_inferer(self, data: dict[str, Any], *args: Any, **options: Any) -> dict[str, Any]:
+        """Judge the image before the network sees it; the parameters of the result tell what was found."""
+        unlike = self._check_model(data).judge("An image", data[self.input_key])
+        data = super().run_inferer(data, *args, **options)
+        if unlike is not None:
+            told: dict[str, Any] = {"unlike": round(unlike, 3)}
+            if unlike > 1:
+                told["message"] = f"The image is {in_words(unlike)}. The labels may mean nothing: look at them."
+            data[self.output_json_key] = {**data.get(self.output_json_key, {}), **told}
+        return data
 
     @property
     def is_flat(self) -> bool:
@@ -117,6 +136,7 @@ class Sampling(Inference):
 
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, conf, skip_writer=True, add_post_restore=False)
+        self.unlike = "ignore"
 
     def post_transforms(self, data: Mapping[str, Any] | None = None) -> list[Transform]:
         return [step for step in super().post_transforms(data) if isinstance(step, Activationsd)]

@@ -8,17 +8,27 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from monai.data import Dataset
 from monai.engines import Evaluator, Trainer
 from torch import nn
 
 from bundle.pyraseg.core import ModelSettings, PyrasegError, write_json
-from bundle.pyraseg.training import load_model, promote
+from bundle.pyraseg.data import SliceDataset
+from bundle.pyraseg.training import add_guard, load_model, promote
 
 logger = logging.getLogger(__name__)
 
 
 def retrain(
-    *, trainer: Trainer, evaluator: Evaluator, network: nn.Module, weights: str, model: str, settings: ModelSettings
+    *,
+    trainer: Trainer,
+    evaluator: Evaluator,
+    network: nn.Module,
+    weights: str,
+    model: str,
+    settings: ModelSettings,
+    data: tuple[SliceDataset, Dataset],
+    seed: int,
 ) -> bool:
     """Train, and make the new weights the model if they score better on the validation set than the model does.
 
@@ -31,6 +41,8 @@ def retrain(
         weights: file that the best validated epoch leaves, if it is better than any before.
         model: file of the model.
         settings: of the training; those of the model have to be the same.
+        data: datasets of the training and of the validation, of which the new weights get their guard.
+        seed: of what is drawn of them.
     """
     fresh = copy.deepcopy(network.state_dict())
     load_model(network, model, settings=settings, remedy="Put the bundle into the server anew.")
@@ -42,6 +54,8 @@ def retrain(
     trainer.run()
     better = Path(weights).is_file()
     if better:
+        training, validation = data
+        add_guard(weights, training=training, validation=validation, seed=seed)
         promote(weights, model)
         logger.info(
             "The retrained model scores %.4f, better than %.4f: it is served now", evaluator.state.best_metric, before

@@ -33,6 +33,7 @@ class Worker:
         images: folder for the images of one series at a time.
         select: attributes that the slices of a series must have, where it holds several phases or echoes.
         refuse: in what images may not differ from those that the model is for, see `Purpose`; None: the modality.
+        unlike: what is done about series that are unlike those of the training, see `runtime.Watch`.
 
     Raises:
         PyrasegError: the model has no code for a class.
@@ -47,6 +48,7 @@ class Worker:
         *,
         select: Mapping[str, object] | None = None,
         refuse: Sequence[str] | None = None,
+        unlike: str = "warn",
     ) -> None:
         self.client = client
         self.model = model
@@ -54,6 +56,7 @@ class Worker:
         self.images = images
         self.select = select
         self.refuse = refuse
+        self.unlike = unlike
         self._write = seg_writer(model)
 
     def work_off(self, found: Iterable[RemoteSeries]) -> int:
@@ -92,7 +95,14 @@ class Worker:
         with TemporaryDirectory(dir=self.images) as name:
             folder = Path(name)
             files = fetch_series(self.client, series, folder)
-            labels = segment(self.model, [str(file) for file in files], select=self.select, refuse=self.refuse)
+            labels = segment(
+                self.model,
+                [str(file) for file in files],
+                select=self.select,
+                refuse=self.refuse,
+                unlike=self.unlike,
+                name=series.uid,
+            )
             mask = np.stack(list(labels.slices))
             sent, returned = (
                 self._write(replace(labels, slices=iter(mask)), folder / "sent")[0],

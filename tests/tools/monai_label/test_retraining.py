@@ -5,13 +5,16 @@ import json
 
 import pytest
 import torch
+from monai.data import Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
 from monai.metrics import PSNRMetric
+from monai.transforms import Compose
 from torch.utils.data import DataLoader
 
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.core.settings import ModelSettings
+from bundle.pyraseg.data import SliceDataset
 from bundle.pyraseg.training.resume import Checkpoints
 from bundle.pyraseg_tools.monai_label.retraining import fixed_validation, retrain
 
@@ -57,6 +60,8 @@ def retrained(folder, target, start=1.0):
         weights=str(folder / "run" / "best.pt"),
         model=str(model),
         settings=NONE,
+        data=(SliceDataset([], Compose([]), augmentation=Compose([]), cache_dir=folder / "cache"), Dataset([])),
+        seed=0,
     )
     return replaced, float(torch.load(model, weights_only=True)["weight"])
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 #: What holds the folder of a table.
 WORK = "segmentation"
-FIELDS = ("case", "class", "value", "voxels", "volume_ml")
+FIELDS = ("case", "class", "value", "voxels", "volume_ml", "unlike")
 
 
 class Measured(Protocol):
@@ -32,16 +32,20 @@ class Measured(Protocol):
     def volumes(self) -> np.ndarray | None: ...
 
     @property
+    def unlike(self) -> float | None: ...
+
+    @property
     def origin(self) -> Mapping[str, object]: ...
 
 
 class VolumeTable:
     """Write `volumes.csv`: for every input and class the voxels and the volume in ml, zeros included.
 
-    UID, number, description and modality of a DICOM series, and the phase, stand behind them, of several sequences
-    those of the first, and then `missing_sequences`, the names of those that the input lacked. A volume is empty where
-    the input has no patient position or a single DICOM slice. The table of a run replaces that of the run before; it is
-    whole after every input.
+    Then come how far the input is from the images of the training, above 1 where it is unlike them (`unlike`, see
+    `runtime.Guard.unlike`; empty where nobody looked), UID, number, description and modality of a DICOM series, and the
+    phase, of several sequences those of the first, and `missing_sequences`, the names of those that the input lacked. A
+    volume is empty where the input has no patient position or a single DICOM slice. The table of a run replaces that of
+    the run before; it is whole after every input.
 
     Args:
         output_dir: folder of the table.
@@ -105,9 +109,10 @@ class VolumeTable:
         for (inner, outer), share in self.structures.outside(voxels).items():
             logger.info("%s: %.2f %% of the voxels of %s lie outside %s", found.name, 100 * share, inner, outer)
         names = self.structures.names[1:]
+        unlike = "" if found.unlike is None else f"{found.unlike:.3f}"
         for number, name in enumerate(names, 1):
             values = values_of(number, len(names), overlapping=self.structures.overlapping)
             volume = "" if volumes is None else f"{volumes[values].sum() / 1000:.4f}"
-            figures = found.name, name, number, voxels[values].sum(), volume
+            figures = found.name, name, number, voxels[values].sum(), volume, unlike
             rows.append(dict(zip(FIELDS, figures, strict=True)) | origin)
         return rows

@@ -26,6 +26,8 @@ SOURCE = "SOURCE.txt"
 CINE_PIXEL, CINE_STEP = 1.37, 10.0
 _ISIC = "https://isic-challenge-data.s3.amazonaws.com"
 _NLM = "https://openi.nlm.nih.gov/imgs/collections"
+#: Revision of the repository that has the pictures, without those set aside for tests, in dataset/.
+_USGRA = "b7429be38521a4b585e36ad6fd06983c63de9f83"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Recipe:
         masks: where its masks, or its images and masks, come from, if they are no part of the archives and must be
             given.
         patient_pattern: finds the patient in the name of a case, see `collect_cases`; None: the set names none.
+        together: whether pictures that look like frames of one scan stay in one part of the split.
+        patterns: of the images and of the labels, where no layout of `find_pairs` fits.
     """
 
     title: str
@@ -64,6 +68,8 @@ class Recipe:
     arrange: Callable[[Path], None]
     masks: str | None = None
     patient_pattern: str | None = None
+    together: bool = False
+    patterns: tuple[str, str] | None = None
 
 
 def prepare(
@@ -142,6 +148,34 @@ def _shenzhen(folder: Path) -> None:
         path.rename(folder / "masks" / f"{path.name.removesuffix('_mask.png')}.png")
     shutil.rmtree(folder / "given_masks")
     images.rename(folder / "images")
+
+
+def _usgra(folder: Path) -> None:
+    """Keep images/ and masks/ of what the authors train on; what they set aside for tests is left out."""
+    (inner,) = _find(folder, "dataset")[:1]
+    if (inner / "test").is_dir():
+        shutil.rmtree(inner / "test")
+    (images,), (masks,) = (_find(inner, name)[:1] for name in ("images", "masks"))
+    rest = folder / inner.relative_to(folder).parts[0]
+    images.rename(folder / "images")
+    masks.rename(folder / "masks")
+    shutil.rmtree(rest)
+
+
+def _chase(folder: Path) -> None:
+    """Move Image_NNx.jpg to images/ and the masks of both observers, Image_NNx_1stHO.png, to masks_1stHO/Image_NNx.png.
+
+    Both eyes of a child have the same number: the left one is L, the right one R.
+    """
+    for pattern, name, suffix in (
+        ("Image_*.jpg", "images", ""),
+        ("Image_*_1stHO.png", "masks_1stHO", "_1stHO"),
+        ("Image_*_2ndHO.png", "masks_2ndHO", "_2ndHO"),
+    ):
+        found = _find(folder, pattern)
+        (folder / name).mkdir()
+        for path in found:
+            path.rename(folder / name / f"{path.stem.removesuffix(suffix)}{path.suffix}")
 
 
 def _sunnybrook(folder: Path) -> None:
@@ -224,6 +258,39 @@ RECIPES = {
         cite="Antonelli M et al. The Medical Segmentation Decathlon. Nat Commun 13:4128 (2022)",
         archives=(Archive(DecathlonDataset.resource["Task09_Spleen"], f"md5:{DecathlonDataset.md5['Task09_Spleen']}"),),
         arrange=_decathlon,
+    ),
+    "hippocampus": Recipe(
+        title="Medical Segmentation Decathlon, Task04 Hippocampus (260 labeled MR volumes)",
+        task="hippocampus",
+        license="CC BY-SA 4.0",
+        cite="Antonelli M et al. The Medical Segmentation Decathlon. Nat Commun 13:4128 (2022)",
+        archives=(
+            Archive(
+                DecathlonDataset.resource["Task04_Hippocampus"], f"md5:{DecathlonDataset.md5['Task04_Hippocampus']}"
+            ),
+        ),
+        arrange=_decathlon,
+    ),
+    "vessels": Recipe(
+        title="CHASE_DB1, fundus photographs of both eyes of 14 children (28, with the masks of two observers)",
+        task="vessels",
+        license="CC BY 4.0",
+        cite="Fraz MM et al. An Ensemble Classification-Based Approach Applied to Retinal Blood Vessel Segmentation. "
+        "IEEE Trans Biomed Eng 59(9):2538 (2012). doi:10.1109/TBME.2012.2205687",
+        archives=(Archive("https://researchinnovation.kingston.ac.uk/files/40659508/CHASEDB1.zip"),),
+        arrange=_chase,
+        patient_pattern="^(.+)[LR]$",
+        patterns=("images/{case}.jpg", "masks_1stHO/{case}.png"),
+    ),
+    "nerves": Recipe(
+        title="USGRA, nerves and vessels in ultrasound-guided regional anesthesia (204 pictures to train on)",
+        task="nerves",
+        license="CC BY 4.0",
+        cite="usgra-seg, ultrasound-guided regional anaesthesia semantic segmentation (2025). "
+        "https://github.com/tmkand/usgra-seg",
+        archives=(Archive(f"https://github.com/tmkand/usgra-seg/archive/{_USGRA}.zip"),),
+        arrange=_usgra,
+        together=True,
     ),
     "heart": Recipe(
         title="Sunnybrook Cardiac Data, short-axis cine MR as pictures, with masks of the left ventricle's cavity",
