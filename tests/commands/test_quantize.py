@@ -150,6 +150,7 @@ def exported(real_data, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # what it waits for exports, quantizes and judges
 def test_the_model_that_comes_along_passes_the_gate(exported):
     models, _ = exported
     said = (models.parent / "said.txt").read_text()
