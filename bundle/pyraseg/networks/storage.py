@@ -43,7 +43,7 @@ def shrink(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 def restore(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the floating-point weights of a file; those of a file that `shrink` did not write are returned as they are.
+    """Return the floating-point weights of a file; those that `shrink` did not write are returned as they are.
 
     >>> weights = {"conv.weight": torch.linspace(-1, 1, 8192).reshape(2, 4096)}
     >>> bool((restore(shrink(weights))["conv.weight"] - weights["conv.weight"]).abs().max() <= 0.5 / 127)
