@@ -114,7 +114,7 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
     tables.main(["--results", str(tmp_path / "results"), "--page", str(page), "--card", str(card)])
     assert tables.NOTHING in card.read_text()  # the included model has no scores there
     text = page.read_text()
-    assert "| PSPNet fpn | smp U-Net |" in text and text.count("| smp U-Net | 5") == 2
+    assert "| PSPNet fpn | smp U-Net |" in text and text.count("| smp U-Net | 6") == 2
     assert text.count(tables.NOTHING) == 4  # differences on test, plans, settings, unfreezing
 
 
