@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import PROGRAMS, PyrasegError, protect, replacing
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, file_digest, protect, replacing
 from bundle.pyraseg.dicom import Purpose
 from bundle.pyraseg.packaging import (
     BILL,
@@ -107,12 +107,12 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     """Return the files of a package by path, but for its golden prediction, its sums and its signature."""
     root = task.root
     weights = _weights(model, task)
-    digest = hashlib.sha256(weights).hexdigest()
+    digest, stored = hashlib.sha256(weights).hexdigest(), file_digest(model)
     metadata = task.config("metadata")
-    stated = metadata["weights"].get(MODEL, digest)
-    if stated != digest:
+    stated = metadata["weights"].get(MODEL, stored)
+    if stated != stored:
         raise PyrasegError(
-            f"{model} has the SHA-256 {digest}, but the metadata of the task {task.name!r} describe other weights, "
+            f"{model} has the SHA-256 {stored}, but the metadata of the task {task.name!r} describe other weights, "
             f"{stated}. Measure these weights, and put their SHA-256 and figures into the metadata and the model card."
         )
     metadata["weights"] = {MODEL: digest}
