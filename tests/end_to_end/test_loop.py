@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from bundle.pyraseg.inference import GUARD, read_guard
 from bundle.pyraseg.training.checkpoints import read_model
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.commands import as_yaml, config_files, monai_bundle
@@ -199,6 +200,29 @@ def test_training_leaves_logs_checkpoints_and_a_promoted_model(trained):
     with (trained["runs"] / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"] and float(rows[1]["dice"]) > 0
+
+
+def test_the_table_tells_how_far_each_input_is_from_the_training(trained):
+    with (trained["out"] / "volumes.csv").open(newline="") as file:
+        found = {row["case"]: float(row["unlike"]) for row in csv.DictReader(file)}
+    assert found and all(0 < value < 1 for value in found.values())
+
+
+def test_weights_without_a_guard_get_that_of_their_training(trained, tmp_path):
+    model = tmp_path / "model.pt"
+    weights, _ = read_model(trained["model"])
+    guard = weights._metadata.pop(GUARD)
+    torch.save(weights, model)
+    assert read_guard(model) is None
+    guarding = monai_bundle(
+        "run", "guarding", "--config_file", config_files("train.json", "guard.json"), "--num_workers", "0",
+        "--spacing", "5", "--slice_size", "[96,96]", "--dataset_dir", str(trained["study"]), "--cache_dir",
+        str(trained["cache"]), "--model_file", str(model), cwd=tmp_path, fresh=True,
+    )  # fmt: skip
+    assert guarding.returncode == 0, guarding.stdout + guarding.stderr
+    again, settings = read_model(model)
+    assert again._metadata[GUARD] == guard and settings == read_model(trained["model"])[1]
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
 
 
 def test_each_input_has_a_picture(trained):

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import t
 from torch import Tensor
 
-from bundle.pyraseg.core import ModelSettings, process_rank
+from bundle.pyraseg.core import process_rank
 from bundle.pyraseg.inference import GUARD
 from bundle.pyraseg.runtime import LEFT_ALONE, Guard, group_sizes, image_statistics, planes_of
 from bundle.pyraseg.training.checkpoints import read_model, save_atomically
@@ -47,15 +47,7 @@ class Cases(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
-def add_guard(
-    weights: str | Path,
-    *,
-    training: Slices,
-    validation: Cases,
-    seed: int,
-    settings: ModelSettings | None = None,
-    remedy: str = "",
-) -> None:
+def add_guard(weights: str | Path, *, training: Slices, validation: Cases, seed: int) -> None:
     """Fit a guard to the images of a training, and put it into the file of the weights.
 
     Some cases are drawn where there are many, and of volumes up to 16 planes. Where there are too few images, a line
@@ -66,18 +58,14 @@ def add_guard(
         training: dataset of the training part.
         validation: dataset of the validation part.
         seed: of the draw.
-        settings: of the config, where the weights may be those of another one; they have to be the same.
-        remedy: what a user does to get a model, where settings are compared and there is no file.
 
     Raises:
-        PyrasegError: the weights are of a training with other settings, or cannot be read.
+        PyrasegError: the weights cannot be read.
     """
     weights = Path(weights)
-    if process_rank() > 0 or (settings is None and not weights.is_file()):
+    if process_rank() > 0 or not weights.is_file():
         return
-    content, trained = read_model(weights, remedy=remedy)
-    if settings is not None:
-        settings.require(trained, f"The model {weights}")
+    content, _ = read_model(weights)
     random = np.random.default_rng(seed)
     planes = list(_planes(training, random))
     drawn = sorted(random.permutation(len(validation))[:MOST_VALIDATED].tolist())
@@ -131,8 +119,8 @@ def fit_guard(planes: np.ndarray, judged: Sequence[Sequence[np.ndarray]], *, cha
 def upper_bound(distances: Sequence[float]) -> float:
     """Return the distance that one more image of the same kind stays below with a probability of `LEFT_ALONE` %.
 
-    From 49 images on it is one of theirs, whatever their distribution (conformal prediction: the k-th smallest of n, of
-    k = 0.98 (n + 1), rounded up). Of fewer it is the upper bound of a prediction interval (Student's t, of logarithms).
+    From 49 images on it is one of theirs, whatever their distribution: the k-th smallest, k = 0.98 (n + 1) rounded up
+    (conformal prediction). Of fewer it is the upper bound of a prediction interval (Student's t, of the logarithms).
 
     Args:
         distances: of at least two images.
