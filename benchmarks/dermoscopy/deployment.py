@@ -31,7 +31,6 @@ from tqdm import tqdm
 from benchmarks.allocators import ALLOCATORS, Calls, interleaved_in_both
 from benchmarks.dermoscopy.latency import RESULTS, build, example
 from benchmarks.dermoscopy.networks import NETWORKS, OURS
-from benchmarks.dermoscopy.tables import SHIPPED
 from benchmarks.networks import (
     PEER,
     check_export,
@@ -57,8 +56,10 @@ MODELS = CONFIGS.parent / "models"
 SIZE, LARGE = 256, 512
 #: The network of `configs/dermoscopy_fast.json`, distilled from the default one.
 DISTILLED = "PSPNet fast, distilled"
+#: The network of the task, as the comparison of networks trains it.
+DEFAULT = "PSPNet fpn"
 #: Weights that come along.
-INCLUDED = {DISTILLED: MODELS / "dermoscopy_fast.pt", SHIPPED: MODELS / "dermoscopy.pt"}
+INCLUDED = {DISTILLED: MODELS / "dermoscopy_fast.pt"}
 EAGER, FLOAT, INT8 = "eager", "ONNX Runtime float", "ONNX Runtime int8"
 #: Forms of a network: what computes, the file, and the precision that OpenVINO is told.
 FORMS = {
@@ -141,8 +142,8 @@ class Candidates:
 
     def test(self, *, every: int) -> dict[str, Any]:
         """Return the Dice of the distilled network in int8 and of the default in float on every n-th test case."""
-        default = build(SHIPPED)
-        default.load_state_dict(read_model(INCLUDED[SHIPPED])[0])
+        default = build(DEFAULT)
+        default.load_state_dict(read_model(self.weights(DEFAULT))[0])
         networks = {
             "default, float": default,
             f"{DISTILLED}, int8": OnnxNetwork(self.files[DISTILLED]["int8"], threads=1, settings=None, remedy=""),
@@ -290,7 +291,7 @@ def main() -> None:
                     f"There are no weights of {name}. Run python -m benchmarks.dermoscopy networks first."
                 )
         report["test"] = candidates.test(every=given.every)
-        ours = {name: candidates.files[name] for name in (SHIPPED, DISTILLED)}
+        ours = {name: candidates.files[name] for name in (DEFAULT, DISTILLED)}
         report["rows"] = [
             {"size": size, "threads": threads, "allocator": allocator, **summary(found)}
             for size, files, eager in (

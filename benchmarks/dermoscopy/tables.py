@@ -26,8 +26,8 @@ from bundle.pyraseg_tools.commands.network_table import replace_between_markers
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "dermoscopy.md"
 CARD = ROOT / "docs" / "dermoscopy_card.md"
-#: The network whose weights are shipped.
-SHIPPED = "PSPNet fpn"
+#: The training whose weights are included, beside the results of this comparison.
+INCLUDED = Path("tasks", "dermoscopy", "Pyraseg-seed0")
 #: Masks that agree less than this count as 0 in the thresholded Jaccard of the ISIC 2018 challenge.
 THRESHOLD = 0.65
 FIGURES = ("jaccard", "dice")
@@ -43,10 +43,11 @@ def records(results: Path, comparison: str) -> list[dict[str, Any]]:
 
 
 def case_scores(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a part's scores: `case`, `dice` and `jaccard`, in the order of the names."""
+    """Return the columns of a part's scores: `case`, `dice` and `jaccard` (or `iou`), in the order of the names."""
     with path.open(encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["case"])
-    figures = {figure: np.array([float(row[figure]) for row in rows]) for figure in FIGURES}
+    named = {"jaccard": "iou" if rows and "iou" in rows[0] else "jaccard", "dice": "dice"}
+    figures = {figure: np.array([float(row[named[figure]]) for row in rows]) for figure in FIGURES}
     return {"case": np.array([row["case"] for row in rows]), **figures}
 
 
@@ -200,18 +201,18 @@ def card_figures(scores: dict[str, np.ndarray], chosen: np.ndarray) -> list[str]
 
 
 def card_table(results: Path) -> str:
-    """Return the shipped model's training, split and scores on photographs that chose neither it nor a setting."""
-    of_name = {record["name"]: record for record in records(results, "networks") if record["seed"] == 0}
-    if SHIPPED not in of_name or not (of_name[SHIPPED]["folder"] / "test.csv").is_file():
+    """Return the included model's training, split and scores on photographs that chose neither it nor a setting."""
+    folder = results.parent / INCLUDED
+    if not (folder / "test.csv").is_file():
         return NOTHING
-    record = of_name[SHIPPED]
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     leaked = leaked_cases(results)
     lines = ["| part | photographs | SHA-256 of their names | Jaccard | thresholded Jaccard | Dice |", "|---" * 6 + "|"]
     for part in ("training", "validation", "test"):
         of_part = record["split"][part]
         cells = [part, str(of_part["cases"]), f"`{of_part['sha256'][:12]}`", "", "", ""]
         if part != "training":
-            scores = case_scores(record["folder"] / f"{part}.csv")
+            scores = case_scores(folder / f"{part}.csv")
             cells[3:] = card_figures(scores, np.full(len(scores["case"]), True))
         lines.append("| " + " | ".join(cells) + " |")
         if part == "test" and leaked:
@@ -221,7 +222,7 @@ def card_table(results: Path) -> str:
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "monai", "timm"))
     training = f"seed {record['seed']}, {record['epochs']} epochs of {record['samples_per_epoch']} photographs"
     best = f"the best by validation Dice was epoch {record['best_epoch']}"
-    pace = f"{record['seconds'] / 60:.0f} minutes on one thread of {record['device']}"
+    pace = f"{record['processor_minutes']:.0f} minutes of one thread of {record['device']}"
     lines += ["", f"Training: {training}, batches of {record['batch_size']}; {best}."]
     lines += [f"It took {pace}, with {versions}."]
     return "\n".join(lines)

@@ -112,9 +112,9 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
     card = tmp_path / "card.md"
     card.write_text("<!-- begin shipped -->\n<!-- end shipped -->")
     tables.main(["--results", str(tmp_path / "results"), "--page", str(page), "--card", str(card)])
-    assert tables.NOTHING in card.read_text()  # of the shipped network, the test part was not scored
+    assert tables.NOTHING in card.read_text()  # the included model has no scores there
     text = page.read_text()
-    assert "| PSPNet fpn | smp U-Net |" in text and text.count("| smp U-Net | 5") == 2
+    assert "| PSPNet fpn | smp U-Net |" in text and text.count("| smp U-Net | 6") == 2
     assert text.count(tables.NOTHING) == 4  # differences on test, plans, settings, unfreezing
 
 
@@ -151,22 +151,23 @@ def test_scores_are_kept_by_the_name_of_the_photograph(tmp_path):
 
 
 def test_near_copies_of_the_test_part_are_left_out_of_a_row_of_the_card(tmp_path):
-    folder = tmp_path / "networks" / "fpn"
+    folder, results = tmp_path / tables.INCLUDED, tmp_path / "dermoscopy"
     folder.mkdir(parents=True)
+    results.mkdir()
     cases = {part: {"cases": 2, "sha256": "0" * 64} for part in ("training", "validation", "test")}
-    record = {"name": tables.SHIPPED, "seed": 0, "split": cases, "epochs": 1, "samples_per_epoch": 2, "best_epoch": 1}
-    record |= {"batch_size": 1, "seconds": 60, "device": "a processor"}
+    record = {"seed": 0, "split": cases, "epochs": 1, "samples_per_epoch": 2, "best_epoch": 1}
+    record |= {"batch_size": 1, "processor_minutes": 1.0, "device": "a processor"}
     record |= {"versions": dict.fromkeys(("torch", "monai", "timm"), "1")}
     (folder / "run.json").write_text(json.dumps(record))
     for part in ("validation", "test"):
-        (folder / f"{part}.csv").write_text("case,dice,jaccard\nfirst,0.8,0.6\nsecond,0.8,0.6\ncopied,1.0,1.0\n")
+        (folder / f"{part}.csv").write_text("case,dice,iou\nfirst,0.8,0.6\nsecond,0.8,0.6\ncopied,1.0,1.0\n")
     leaks = {
         "pairs": [{"images": {"copied": "test", "other": "training"}}, {"images": {"a": "training", "b": "validation"}}]
     }
-    (tmp_path / "leaks.json").write_text(json.dumps(leaks))
-    assert tables.leaked_cases(tmp_path) == ["copied"]
+    (results / "leaks.json").write_text(json.dumps(leaks))
+    assert tables.leaked_cases(results) == ["copied"]
     rows = {
-        row.split(" | ")[0].removeprefix("| "): row for row in tables.card_table(tmp_path).splitlines() if "|" in row
+        row.split(" | ")[0].removeprefix("| "): row for row in tables.card_table(results).splitlines() if "|" in row
     }
     assert "| 0.733 [" in rows["test"] and "| 0.333 [" in rows["test"] and "| 0.867 [" in rows["test"]
     assert rows["test, without near copies"].count("0.600 [0.600, 0.600]") == 1  # 0.6 is under the threshold of 0.65

@@ -22,6 +22,7 @@ from bundle.pyraseg.commands import quantize
 from bundle.pyraseg.core import file_digest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.inference import FlipInferer, TileInferer
+from bundle.pyraseg.transforms import write_temperature
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = [str(ROOT / "configs" / name) for name in ("train.json", "photographs.json", "dermoscopy.json")]
@@ -112,15 +113,20 @@ def test_what_is_missing_or_of_others_is_exported_first(tmp_path, monkeypatch, c
     file_of(network, weights_sha256=file_digest(weights))
     assert told(None) == "" and not exported  # no whole path is wanted
     assert "There is no " in told() and exported.pop() == (network, path)
-    file_of(path, weights_sha256=file_digest(weights), recipe="old", threshold="")
+    file_of(path, weights_sha256=file_digest(weights), recipe="old", temperature="1.0", threshold="")
     assert "a.onnx was exported with other settings" in told() and exported.pop() == (network, path)
-    file_of(path, weights_sha256=file_digest(weights), recipe="new", threshold="0.3")
+    file_of(path, weights_sha256=file_digest(weights), recipe="new", temperature="1.0", threshold="0.3")
     assert told() == "" and not exported
     weights.write_bytes(b"newer")
     with pytest.raises(PyrasegError, match=r"a.network.onnx is of other weights than .*has the threshold 0.3"):
         told()
-    file_of(path, weights_sha256=file_digest(weights), recipe="new", threshold="")
+    file_of(path, weights_sha256=file_digest(weights), recipe="new", temperature="1.0", threshold="")
     assert "a.network.onnx is of other weights than" in told() and exported.pop() == (network, path)
+    file_of(network, weights_sha256=file_digest(weights))
+    file_of(path, weights_sha256=file_digest(weights), recipe="new", temperature="1.0", threshold="")
+    assert told() == "" and not exported
+    write_temperature(weights, 1.5)
+    assert "a.onnx has another temperature than the one beside" in told() and exported.pop() == (network, path)
     weights.unlink()
     assert told() == "" and not exported  # nothing says that the files are old
 
@@ -150,6 +156,7 @@ def exported(real_data, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # what it waits for exports, quantizes and judges
 def test_the_model_that_comes_along_passes_the_gate(exported):
     models, _ = exported
     said = (models.parent / "said.txt").read_text()

@@ -2,6 +2,7 @@
 """Frames of one scan that moved and were deformed are found; strangers are not, however alike a set is."""
 
 import csv
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -145,13 +146,24 @@ def test_frames_of_one_scan_are_one_patient(tmp_path, capsys):
     assert "frames of one scan" not in capsys.readouterr().out
 
 
-def test_too_many_joined_is_told(tmp_path):
+def test_a_chain_of_strangers_is_refused_and_the_number_that_breaks_it_is_told(tmp_path):
+    images = write_set(tmp_path / "set")
+    with pytest.raises(PyrasegError, match=r"^2\d of 22 pictures would be one group of look-alikes\.") as told:
+        find_look_alikes(images, spreads=0.01)
+    (number,) = re.findall(r"give --together ([\d.]+) or more", str(told.value))
+    joined = find_look_alikes(images, spreads=float(number)).pairs
+    assert ("03a", "03b") in {(images[pair.first].stem, images[pair.second].stem) for pair in joined}
+    with pytest.raises(PyrasegError, match="would be one group"):
+        find_look_alikes(images, spreads=float(number) - 0.1)
+
+
+def test_look_alikes_that_leave_too_few_patients_are_told(tmp_path):
     images = write_set(tmp_path / "images")
     (tmp_path / "masks").mkdir()
     for path in images:
         Image.fromarray(np.uint8(np.indices((HEIGHT, WIDTH))[0] < 9)).save(tmp_path / "masks" / path.name)
-    with pytest.raises(PyrasegError, match=r"(?s)cannot be split.*pairs of pictures look like frames.*the largest of"):
-        datalist.main([str(tmp_path), "--together", "0.01"])
+    with pytest.raises(PyrasegError, match=r"(?s)20 patients cannot be split into 21 parts.*2 pairs of pictures look"):
+        datalist.main([str(tmp_path), "--together", "--folds", "21"])
 
 
 # --- real data ---
@@ -168,10 +180,11 @@ def test_frames_of_nerves_as_anyone_sees_them(real_data):
 
 
 def test_patients_of_cine_are_found_without_their_names(real_data):
-    """Slices of one heart, of 5 patients: nearly all are joined, and no two patients."""
-    images = sorted((real_data / "mr_heart/images").iterdir())
-    patients = sorted({path.name.partition("-IM-")[0] for path in images})[::8]
-    images = [path for path in images if path.name.partition("-IM-")[0] in patients][::2]
+    """Neighboring slices of one heart, of 9 patients: nearly all are joined, and no two patients."""
+    of_patient: dict[str, list[Path]] = {}
+    for path in sorted((real_data / "mr_heart/images").iterdir()):
+        of_patient.setdefault(path.name.partition("-IM-")[0], []).append(path)
+    images = [path for paths in list(of_patient.values())[::4][:9] for path in paths[:6]]
     patient = [path.name.partition("-IM-")[0] for path in images]
     pairs = find_look_alikes(images).pairs
     assert all(patient[pair.first] == patient[pair.second] for pair in pairs)

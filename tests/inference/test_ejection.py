@@ -18,7 +18,7 @@ def found(case, phase, milliliters, *, slices=3, series="1.2"):
     """Return what was found in a phase: so much cavity, and muscle that is not asked for."""
     volumes = None if milliliters is None else np.array([0, 90_000, 1000 * milliliters])
     origin = {"series_uid": series, "phase": phase} if phase else {"series_uid": series}
-    return SimpleNamespace(name=case, voxels=np.ones((slices, 3), int), volumes=volumes, origin=origin)
+    return SimpleNamespace(name=case, voxels=np.ones((slices, 3), int), volumes=volumes, origin=origin, unlike=None)
 
 
 def table_of(folder, *inputs):

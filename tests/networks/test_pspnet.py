@@ -21,8 +21,8 @@ def build(head: str, **options):
 def test_options_are_refused():
     with pytest.raises(PyrasegError, match="'plain' and 'fpn'"):
         PSPNet(decoder="unet")
-    with pytest.raises(PyrasegError, match="`decoder_stride` is 4, 8 or 16, not 2"):
-        PSPNet(decoder="fpn", decoder_stride=2)
+    with pytest.raises(PyrasegError, match="`decoder_stride` is 1, 2, 4, 8 or 16, not 3"):
+        PSPNet(decoder="fpn", decoder_stride=3)
     with pytest.raises(PyrasegError, match="2 or 3, not 4"):
         PSPNet(spatial_dims=4)
     with pytest.raises(PyrasegError, match="Raise `depth`"):

@@ -121,7 +121,9 @@ def stated(path: Path) -> dict[str, str]:
 
 
 def outdated(path: Path, weights: Path, recipe: str | None = None) -> str:
-    """Return why a file is to be exported, in a sentence; nothing where it is of some weights, and has a recipe."""
+    """Return why a file is to be exported, in a sentence; nothing where it is of some weights (and of a recipe)."""
+    from bundle.pyraseg.transforms import read_temperature
+
     found = stated(path)
     if not found:
         return f"There is no {path} yet."
@@ -129,6 +131,8 @@ def outdated(path: Path, weights: Path, recipe: str | None = None) -> str:
         return f"{path} is of other weights than {weights}."
     if recipe is not None and found.get("recipe") != recipe:
         return f"{path} was exported with other settings than these."
+    if recipe is not None and weights.is_file() and float(found["temperature"]) != (read_temperature(weights) or 1.0):
+        return f"{path} has another temperature than the one beside {weights}."
     return ""
 
 

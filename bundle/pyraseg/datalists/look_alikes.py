@@ -8,6 +8,9 @@ are differs from set to set: pictures count as look-alikes if they stand out fro
 this finds on real sets, and so the threshold, is in docs/data.md.
 """
 
+import math
+from bisect import bisect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,12 +24,15 @@ from tqdm import tqdm
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.datalists.duplicates import THINNEST, detail, gray_values, resize
+from bundle.pyraseg.datalists.patients import join
 from bundle.pyraseg.dicom import as_file
 
 #: By how many spreads of strangers two pictures must be more alike than strangers are.
 SPREADS = 5.5
 #: Fewer pictures do not tell how alike strangers are; pairs drawn at random that do.
 FEWEST, DRAWN = 20, 2000
+#: Share of all pictures above which a group of look-alikes is a chain of strangers, or one patient who fills the set.
+LARGEST = 0.25
 #: Pixels along an edge of the square whose area a picture gets, along an edge of a tile, and from one tile to the next.
 SIDE, TILE, STEP = 64, 16, 8
 #: Pixels by which two pictures may be shifted, and by which a tile may lie elsewhere than this shift says.
@@ -76,8 +82,8 @@ def find_look_alikes(images: Sequence[str | Path], *, spreads: float = SPREADS) 
             scan among them hardly change it.
 
     Raises:
-        PyrasegError: an image cannot be read or is a volume, the number of spreads is not above zero, or the pictures
-            are too few or too much alike to tell frames of one scan from strangers.
+        PyrasegError: an image cannot be read or is a volume, the number of spreads is not above zero, the pictures are
+            too few or too much alike to tell frames of one scan from strangers, or a quarter of them would be a group.
     """
     if not spreads > 0:
         raise PyrasegError(f"Look-alikes are more alike than strangers: the spreads must be above 0, not {spreads}.")
@@ -105,7 +111,22 @@ def find_look_alikes(images: Sequence[str | Path], *, spreads: float = SPREADS) 
         if correlation >= least:
             found.append(LookAlike(first, second, correlation))
     found.sort(key=lambda pair: (-pair.correlation, pair.first, pair.second))
+    most = LARGEST * len(images)
+    if (largest := _largest_group(found, len(images))) > most:
+        last = bisect(range(len(found)), 0, key=lambda n: _largest_group(found[: n + 1], len(images)) > most)
+        more = math.ceil(10 * (found[last].correlation - usual) / spread + 0.01) / 10
+        raise PyrasegError(
+            f"{largest} of {len(images)} pictures would be one group of look-alikes. Where they are of one patient, "
+            "leave --together out and name the patients. Where they are strangers in a chain, as pictures with one "
+            f"object in the middle are, give --together {more:g} or more, and look at the pairs that are listed then."
+        )
     return LookAlikes(found, usual, least)
+
+
+def _largest_group(pairs: Sequence[LookAlike], count: int) -> int:
+    """Return how many of a number of pictures are in the largest group that the pairs make."""
+    names = join([[place] for place in range(count)], [(pair.first, pair.second) for pair in pairs])
+    return max(Counter(names).values())
 
 
 def _strangers(pictures: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -16,6 +16,8 @@ from .losses import DiceFocalLoss as DiceFocalLoss
 from .losses import PartialTarget as PartialTarget
 from .pspnet import PSPNet as PSPNet
 from .segmentation import PartwiseNetwork as PartwiseNetwork
+from .storage import restore as restore
+from .storage import shrink as shrink
 from .torchvision_ops import import_with_torchvision as import_with_torchvision
 from .volume_encoders import plan_stages as plan_stages
 from .volume_pspnet import VolumePSPNet as VolumePSPNet

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from .checkpoints import load_model as load_model
+from .checkpoints import plain_file as plain_file
 from .checkpoints import promote as promote
 from .checkpoints import read_model as read_model
 from .checkpoints import save_model as save_model

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of weights that are whole or absent, and the one step that changes the bundle's model."""
 
+import io
 import logging
 import shutil
 import zipfile
@@ -14,7 +15,7 @@ from monai.networks.utils import copy_model_state
 from torch import Tensor, nn
 
 from bundle.pyraseg.core import ModelSettings, PyrasegError, file_digest, process_rank, protect, release, replacing
-from bundle.pyraseg.networks import require_finite
+from bundle.pyraseg.networks import require_finite, restore
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,28 @@ def read_model(path: str | Path, *, remedy: str = "") -> tuple[Mapping[str, Tens
         raise PyrasegError(f"{path} is not a file of weights. Give the model.pt that a training wrote.") from error
     if not isinstance(weights, Mapping) or not all(torch.is_tensor(value) for value in weights.values()):
         raise PyrasegError(f"{path} holds more than weights. Give `best.pt` or the model that a training leaves.")
+    weights = restore(weights)
     require_finite(weights, path)
     return weights, getattr(weights, "_metadata", {}).get(SETTINGS)
+
+
+def plain_file(path: Path) -> bytes:
+    """Return the content of a file of weights as other programs read it, a plain state dict.
+
+    A file that is stored small (see `networks.shrink`) is written anew, in half precision.
+    """
+    content = path.read_bytes()
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    weights = restore(stored)
+    if weights is stored:
+        return content
+    halved = OrderedDict(
+        (name, value.half() if value.is_floating_point() else value) for name, value in weights.items()
+    )
+    vars(halved)["_metadata"] = getattr(weights, "_metadata", OrderedDict())
+    buffer = io.BytesIO()
+    torch.save(halved, buffer)
+    return buffer.getvalue()
 
 
 def load_model(network: nn.Module, path: str | Path, *, settings: ModelSettings, remedy: str) -> nn.Module:

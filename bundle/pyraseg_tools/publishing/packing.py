@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from bundle.pyraseg.core import PROGRAMS, PyrasegError, protect, replacing
+from bundle.pyraseg.core import PROGRAMS, PyrasegError, file_digest, protect, replacing
 from bundle.pyraseg.dicom import Purpose
 from bundle.pyraseg.packaging import (
     BILL,
@@ -30,7 +30,7 @@ from bundle.pyraseg.packaging import (
     sums_text,
     unpack,
 )
-from bundle.pyraseg.training import read_model
+from bundle.pyraseg.training import plain_file, read_model
 from bundle.pyraseg.transforms import temperature_path
 from bundle.pyraseg.workflow import config_text
 from bundle.pyraseg_tools.datasets.phantom import phantom_case
@@ -107,12 +107,12 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
     """Return the files of a package by path, but for its golden prediction, its sums and its signature."""
     root = task.root
     weights = _weights(model, task)
-    digest = hashlib.sha256(weights).hexdigest()
+    digest, stored = hashlib.sha256(weights).hexdigest(), file_digest(model)
     metadata = task.config("metadata")
-    stated = metadata["weights"].get(MODEL, digest)
-    if stated != digest:
+    stated = metadata["weights"].get(MODEL, stored)
+    if stated != stored:
         raise PyrasegError(
-            f"{model} has the SHA-256 {digest}, but the metadata of the task {task.name!r} describe other weights, "
+            f"{model} has the SHA-256 {stored}, but the metadata of the task {task.name!r} describe other weights, "
             f"{stated}. Measure these weights, and put their SHA-256 and figures into the metadata and the model card."
         )
     metadata["weights"] = {MODEL: digest}
@@ -178,7 +178,7 @@ def _code(root: Path) -> list[Path]:
 
 
 def _weights(path: Path, task: Task) -> bytes:
-    """Return a file of weights after a look into it: finite ones, trained with the settings of the task."""
+    """Return a file of weights after a look into it: finite ones, trained with the settings of the task; plain ones."""
     _, trained = read_model(path, remedy="Train the task first, or give its weights: --model FILE.")
     task.settings.require(
         trained,
@@ -187,7 +187,7 @@ def _weights(path: Path, task: Task) -> bytes:
         "task, name the task that the weights are of (--task), or write a task with the settings of their training "
         "(docs/tasks.md).",
     )
-    return path.read_bytes()
+    return plain_file(path)
 
 
 def _document(path: Path, what: str) -> bytes:
