@@ -10,11 +10,20 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import t
 from torch import nn
 
-from bundle.pyraseg.core import ModelSettings
+from bundle.pyraseg.core import ModelSettings, PyrasegError, freeing, protecting_inputs
 from bundle.pyraseg.inference import read_guard
 from bundle.pyraseg.networks import restore, shrink
 from bundle.pyraseg.runtime import image_statistics
-from bundle.pyraseg.training import add_guard, fit_guard, guarding, load_model, read_model, save_model, start_from
+from bundle.pyraseg.training import (
+    add_guard,
+    fit_guard,
+    guarding,
+    load_model,
+    read_model,
+    require_settings,
+    save_model,
+    start_from,
+)
 
 SETTINGS = ModelSettings({"class_names": ["background", "disk"]}, {"class_names": "class_names"})
 
@@ -158,6 +167,19 @@ def test_many_are_drawn_by_the_seed(tmp_path, monkeypatch):
     random = [np.random.default_rng(seed) for seed in (0, 0, 1)]
     drawn = [np.stack(list(guarding._planes(Training(30, depth=5), one))) for one in random]
     assert len(drawn[0]) == 20 and np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
+def test_weights_of_another_training_are_refused(tmp_path):
+    path = guarded(tmp_path, Training(20), Training(4, first=100))
+    require_settings(path, settings=SETTINGS, remedy="")
+    other = ModelSettings({"class_names": ["background", "square"]}, {"class_names": "class_names"})
+    with pytest.raises(PyrasegError, match="was trained with other settings"):
+        require_settings(path, settings=other, remedy="")
+    with pytest.raises(PyrasegError, match=r"There is no trained model at .*none.pt. Train one"):
+        require_settings(tmp_path / "none.pt", settings=SETTINGS, remedy="Train one.")
+    with freeing(), protecting_inputs():  # what was read is not protected from the guard
+        require_settings(path, settings=SETTINGS, remedy="")
+        add_guard(path, training=Training(20), validation=Training(4, first=100), seed=1)
 
 
 def test_a_run_without_a_best_epoch_leaves_no_file(tmp_path):

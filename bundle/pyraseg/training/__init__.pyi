@@ -3,6 +3,7 @@ from .checkpoints import load_model as load_model
 from .checkpoints import plain_file as plain_file
 from .checkpoints import promote as promote
 from .checkpoints import read_model as read_model
+from .checkpoints import require_settings as require_settings
 from .checkpoints import save_model as save_model
 from .checkpoints import start_from as start_from
 from .cpu import CPU_KERNELS as CPU_KERNELS

@@ -97,6 +97,20 @@ def plain_file(path: Path) -> bytes:
     return buffer.getvalue()
 
 
+def require_settings(path: str | Path, *, settings: ModelSettings, remedy: str) -> None:
+    """Refuse weights that were trained with other settings than those of a config.
+
+    Args:
+        path: file of weights; unlike `load_model`, this leaves it to be written.
+        settings: of the config.
+        remedy: what a user does to get a model, for the message where there is none.
+
+    Raises:
+        PyrasegError: there is no file, or it was trained with other settings.
+    """
+    settings.require(read_model(path, remedy=remedy)[1], f"The model {path}")
+
+
 def load_model(network: nn.Module, path: str | Path, *, settings: ModelSettings, remedy: str) -> nn.Module:
     """Load weights into a network and return the network.
 
