@@ -71,7 +71,7 @@ def table(results: Path) -> str:
             cells = ["no guard measured yet", *("" for _ in columns)]
         else:
             of_task = found[task]
-            cells = [f"{_percent(of_task['own']['flagged as shipped'])} of {of_task['own']['images']}"]
+            cells = [f"{_percent(of_task['own']['flagged as shipped'])} % of {of_task['own']['images']}"]
             cells += [_cell(of_task["foreign"].get(name)) for name in columns]
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
     for task, of_task in sorted(found.items()):
