@@ -19,6 +19,6 @@ def trap(package: Package, tmp_path: Path) -> tuple[Files, Path]:
     files["bundle/pyraseg/__init__.py"] += code.encode()
     for name in ("train", "inference", "evaluate"):
         config = json.loads(files[f"configs/{name}.json"])
-        config["bundle_root"] = config["network_def"]["encoder"] = f"$({code}, 'tf_efficientnet_lite0')[1]"
+        config["bundle_root"] = config["network_def"]["encoder"] = f"$({code}, 'tf_efficientnet_lite2')[1]"
         files[f"configs/{name}.json"] = json.dumps(config).encode()
     return files, mark

@@ -81,19 +81,15 @@ def read_model(path: str | Path, *, remedy: str = "") -> tuple[Mapping[str, Tens
 def plain_file(path: Path) -> bytes:
     """Return the content of a file of weights as other programs read it, a plain state dict.
 
-    A file that is stored small (see `networks.shrink`) is written anew, in half precision.
+    A file that is stored small (see `networks.shrink`) is written anew, with the same values as numbers of 32 bits.
     """
     content = path.read_bytes()
     stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     weights = restore(stored)
     if weights is stored:
         return content
-    halved = OrderedDict(
-        (name, value.half() if value.is_floating_point() else value) for name, value in weights.items()
-    )
-    vars(halved)["_metadata"] = getattr(weights, "_metadata", OrderedDict())
     buffer = io.BytesIO()
-    torch.save(halved, buffer)
+    torch.save(weights, buffer)
     return buffer.getvalue()
 
 

@@ -71,7 +71,7 @@ def test_the_same_masks(study, downloaded, tmp_path, monkeypatch):
         one, other = (np.asarray(Image.open(tmp_path / side / name)) for side in ("here", "there"))
         np.testing.assert_array_equal(one, other)
         marked += one.any()
-    assert marked >= 10
+    assert marked >= 6
 
 
 def test_another_version_that_is_installed_is_told(study, downloaded, tmp_path):
