@@ -54,14 +54,14 @@ def test_stages_that_nothing_runs_are_no_parameters():
 
 
 def test_a_peer_takes_gray_images_of_any_size_and_another_encoder():
-    peer = PeerNetwork("FPN", encoder="tf_efficientnet_lite1", in_channels=1, out_channels=3).eval()
+    peer = PeerNetwork("FPN", encoder="tf_efficientnet_lite2", in_channels=1, out_channels=3).eval()
     image = torch.randn(1, 1, 70, 96)
     padded = torch.cat([image, image[:, :, -1:].expand(-1, -1, 26, -1)], dim=2)
     with torch.no_grad():
         logits = peer(image)
         torch.testing.assert_close(logits, peer(padded)[:, :, :70])
-        colors = PeerNetwork("FPN", encoder="tf_efficientnet_lite1", out_channels=3).eval()
-        ours = build_encoder("tf_efficientnet_lite1").eval()(image.expand(-1, 3, -1, -1)[..., :64, :])[0]
+        colors = PeerNetwork("FPN", encoder="tf_efficientnet_lite2", out_channels=3).eval()
+        ours = build_encoder("tf_efficientnet_lite2").eval()(image.expand(-1, 3, -1, -1)[..., :64, :])[0]
         torch.testing.assert_close(
             colors.encoder(image.expand(-1, 3, -1, -1)[..., :64, :])[2], ours, rtol=1e-4, atol=1e-4
         )
