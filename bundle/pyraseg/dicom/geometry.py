@@ -209,12 +209,13 @@ class Geometry:
     def slice_widths(self) -> np.ndarray:
         """Return how much of the normal each slice stands for, (N,) mm.
 
-        Within a block that is half the way to either neighbor, and at its ends as much to both sides. A slice between
-        two gaps stands for its thickness or, where that is unknown, for the finer steps of the stack. One slice alone
-        has the length of ``step``.
+        In an evenly spaced stack that is the slice spacing, however its positions are rounded. Within a block of
+        another one it is half the way to either neighbor, and at its ends as much to both sides. A slice between two
+        gaps stands for its thickness or, where that is unknown, for the finer steps of the stack. One slice alone has
+        the length of ``step``.
         """
-        if len(self) == 1:
-            return np.array([abs(self.step @ self.normal)])
+        if self.is_evenly_spaced and len(self.blocks) == 1:
+            return np.full(len(self), abs(float(self.step @ self.normal)))
         widths = np.empty(len(self))
         for block, part in self.parts():
             widths[block] = slice_widths(part.distances) if len(block) > 1 else part.slice_widths
