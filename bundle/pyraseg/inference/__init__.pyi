@@ -18,6 +18,7 @@ from .uncertainty import mean_uncertainty as mean_uncertainty
 from .volume_inferer import TileInferer as TileInferer
 from .volume_inferer import VolumeSlabInferer as VolumeSlabInferer
 from .writers.dicom_objects import Algorithm as Algorithm
+from .writers.dicom_objects import ReportWriter as ReportWriter
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
 from .writers.dicom_objects import StructureSetWriter as StructureSetWriter

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM objects about DICOM inputs: segmentations and structure sets, what they refer to, and who made them."""
+"""DICOM objects about DICOM inputs: segmentations, reports and structure sets, what they refer to, and who made them."""
 
 import logging
 import re
@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, Structures, file_digest, remove_results, replacing
 from bundle.pyraseg.dicom import (
+    Geometry,
     complete,
     copied_names,
     missing_attributes,
@@ -24,9 +26,19 @@ from bundle.pyraseg.dicom import (
 )
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
+from bundle.pyraseg.labels import (
+    ImageValues,
+    Reported,
+    measure,
+    segment_classes,
+    write_report,
+    write_segmentation,
+    write_structure_set,
+)
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 class Algorithm:
@@ -48,6 +60,24 @@ class Algorithm:
         return f"{version('pyraseg')}, weights {digest[:12]}"
 
 
+class Once(Generic[Found]):
+    """Find something out about a prediction once for all writers that ask, one prediction after the other.
+
+    Args:
+        find: what it is; what this raises is not remembered.
+    """
+
+    def __init__(self, find: Callable[[Prediction], Found]) -> None:
+        self.find = find
+        self._last: Callable[[], Prediction | None] = lambda: None  # a weak one, or its volume would stay
+        self._found: Found | None = None
+
+    def __call__(self, prediction: Prediction) -> Found:
+        if self._last() is not prediction:
+            self._found, self._last = self.find(prediction), weakref.ref(prediction)
+        return cast(Found, self._found)
+
+
 class SourceImages:
     """Return the headers of a prediction's images, sound ones, once for all writers.
 
@@ -59,8 +89,7 @@ class SourceImages:
 
     def __init__(self, *, complete_headers: bool) -> None:
         self.complete_headers = complete_headers
-        self._last: Callable[[], Prediction | None] = lambda: None  # a weak one, or its volume would stay
-        self._found: list[Dataset] = []
+        self._once = Once(self._find)
 
     def __call__(self, prediction: Prediction) -> list[Dataset] | None:
         """Return a header for each slice, see `sound_sources`; None where the input is not DICOM.
@@ -68,11 +97,7 @@ class SourceImages:
         Raises:
             PyrasegError: headers are incomplete.
         """
-        if not prediction.source_files:
-            return None
-        if self._last() is not prediction:
-            self._found, self._last = self._find(prediction), weakref.ref(prediction)
-        return self._found
+        return self._once(prediction) if prediction.source_files else None
 
     def _find(self, prediction: Prediction) -> list[Dataset]:
         files = prediction.source_files
@@ -129,14 +154,18 @@ class SegmentationWriter:
         self.classes = segment_classes(self.structures.names, terminology)
         self.algorithm = algorithm
         self.sources = sources
+        #: What identifies the segmentation of a prediction, which is written for the first who asks; None for none.
+        self.written = Once(self._write)
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
+        return None if self.written(prediction) is None else [_path(prediction, "seg")]
+
+    def _write(self, prediction: Prediction) -> Dataset | None:
         sources = self.sources(prediction)
         if sources is None:
             return None
-        path = prediction.stem.with_name(f"{prediction.stem.name}_seg.dcm")
-        write_segmentation(
-            path,
+        return write_segmentation(
+            _path(prediction, "seg"),
             prediction.slices,
             sources,
             self.classes,
@@ -144,7 +173,49 @@ class SegmentationWriter:
             algorithm=(self.algorithm.name, self.algorithm.version),
             overlapping=self.structures.overlapping,
         )
+
+
+class ReportWriter:
+    """Write `<name>_sr.dcm`, a structured report of what was measured of each segment, see `labels.write_report`.
+
+    It refers to the segmentation of the same run, which is written with it. Only what was found is reported; if nothing
+    was, each class is, with a volume of 0. Inputs that are not DICOM, or have no patient position, get none.
+
+    Args:
+        segmentation: what writes the segmentation.
+    """
+
+    def __init__(self, *, segmentation: SegmentationWriter) -> None:
+        self.segmentation = segmentation
+
+    def __call__(self, prediction: Prediction) -> list[Path] | None:
+        writer, geometry = self.segmentation, prediction.geometry
+        sources = writer.sources(prediction) if geometry is not None else None
+        written = writer.written(prediction) if sources is not None else None
+        if geometry is None or sources is None or written is None:
+            return None
+        path, meta = _path(prediction, "sr"), prediction.original.meta
+        write_report(
+            path,
+            self._reported(prediction, geometry),
+            writer.classes,
+            written,
+            sources,
+            values=ImageValues(str(meta.get("modality", "")), str(meta.get("units", ""))),
+            algorithm=(writer.algorithm.name, writer.algorithm.version),
+        )
         return [path]
+
+    def _reported(self, prediction: Prediction, geometry: Geometry) -> dict[int, Reported]:
+        """Return what is said of each segment, by its number."""
+        values = np.asarray(prediction.original[0]).T  # of several sequences those of the first
+        uncertainty = prediction.uncertainty
+        found = {}
+        for number in range(1, len(self.segmentation.classes) + 1):
+            mask = self.segmentation.structures.mask(prediction.slices, number)
+            unsure = None if uncertainty is None else uncertainty[number - 1]
+            found[number] = Reported(measure(mask, values, geometry), unsure)
+        return {number: one for number, one in found.items() if one.measures.components} or found
 
 
 class StructureSetWriter:
@@ -176,7 +247,7 @@ class StructureSetWriter:
         sources = self.sources(prediction) if prediction.geometry is not None else None
         if prediction.geometry is None or sources is None:
             return None
-        path = prediction.stem.with_name(f"{prediction.stem.name}_rtstruct.dcm")
+        path = _path(prediction, "rtstruct")
         write_structure_set(
             path,
             prediction.slices,
@@ -189,3 +260,7 @@ class StructureSetWriter:
             overlapping=self.structures.overlapping,
         )
         return [path]
+
+
+def _path(prediction: Prediction, kind: str) -> Path:
+    return prediction.stem.with_name(f"{prediction.stem.name}_{kind}.dcm")

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint, values_of, write_csv
+from bundle.pyraseg.inference.counting import milliliters
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class EjectionFractions:
             return []
         case = re.sub(rf"_phase0*{phase}(?=$|[-_]\d+$)", "", found.name)
         series = str(found.origin.get("series_uid") or "")
-        volume = None if found.volumes is None else float(found.volumes[self.values].sum()) / 1000
+        volume = None if found.volumes is None else float(found.volumes[self.values].sum())
         self._found[case, series][phase] = len(found.voxels), volume
         rows = [row for key in self._found for row in self._rows(*key)]
         if rows:
@@ -138,7 +139,7 @@ class EjectionFractions:
         fraction = "" if beat.fraction is None else f"{beat.fraction:.4f}"
         left_out = " ".join(str(phase) for phase in phases if phase not in volumes)
         values = (
-            *(case, self.cavity, beat.phases, beat.diastole, f"{beat.edv:.4f}", beat.systole, f"{beat.esv:.4f}"),
-            *(f"{beat.edv - beat.esv:.4f}", fraction, left_out, series),
+            *(case, self.cavity, beat.phases, beat.diastole, milliliters(beat.edv), beat.systole, milliliters(beat.esv)),
+            *(milliliters(beat.edv - beat.esv), fraction, left_out, series),
         )
         return [dict(zip(FIELDS, values, strict=True))]

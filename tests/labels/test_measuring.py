@@ -8,7 +8,7 @@ from skimage.measure import label
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.dicom import Geometry
-from bundle.pyraseg.inference.measuring import Measures, measure
+from bundle.pyraseg.labels.measuring import Measures, measure
 from tests.helpers.segmented_series import TURN
 
 SPACING = (0.9, 0.7)  # between rows, between columns
