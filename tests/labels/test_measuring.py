@@ -13,9 +13,10 @@ from tests.helpers.segmented_series import TURN
 
 SPACING = (0.9, 0.7)  # between rows, between columns
 STEP = 1.3
+UPRIGHT = np.eye(3)
 
 
-def stack(count: int, *, step=(0, 0, STEP), turn=np.eye(3), heights=None, thickness=None) -> Geometry:
+def stack(count: int, *, step=(0, 0, STEP), turn=UPRIGHT, heights=None, thickness=None) -> Geometry:
     """Return slices that are turned and stacked along a step, at so many of its lengths."""
     heights = np.arange(count) if heights is None else np.asarray(heights, float)
     positions = heights[:, None] * (turn @ step) + [-12.5, 40.25, 7]

@@ -163,9 +163,11 @@ def _outermost(mask: np.ndarray) -> np.ndarray:
     """
     found = mask.copy()
     for axis in (-2, -1):
-        ends = np.zeros_like(mask)
         anything = mask.any(axis, keepdims=True)
-        for index in (mask.argmax(axis, keepdims=True), mask.shape[axis] - 1 - np.flip(mask, axis).argmax(axis, keepdims=True)):
-            np.put_along_axis(ends, index, np.take_along_axis(ends, index, axis) | anything, axis)
+        first = mask.argmax(axis, keepdims=True)
+        last = mask.shape[axis] - 1 - np.flip(mask, axis).argmax(axis, keepdims=True)
+        ends = np.zeros_like(mask)
+        np.put_along_axis(ends, first, anything, axis)
+        np.put_along_axis(ends, last, anything, axis)
         found &= ends
     return found

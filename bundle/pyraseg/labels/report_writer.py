@@ -9,8 +9,8 @@ import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept, ContentSequence, Measurement, RelationshipTypeValues
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from bundle.pyraseg.core import PyrasegError, replacing

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM objects about DICOM inputs: segmentations, reports and structure sets, what they refer to, and who made them."""
+"""DICOM objects about DICOM inputs: segmentations, reports, structure sets, what they refer to, and who made them."""
 
 import logging
 import re

@@ -139,7 +139,15 @@ class EjectionFractions:
         fraction = "" if beat.fraction is None else f"{beat.fraction:.4f}"
         left_out = " ".join(str(phase) for phase in phases if phase not in volumes)
         values = (
-            *(case, self.cavity, beat.phases, beat.diastole, milliliters(beat.edv), beat.systole, milliliters(beat.esv)),
+            *(
+                case,
+                self.cavity,
+                beat.phases,
+                beat.diastole,
+                milliliters(beat.edv),
+                beat.systole,
+                milliliters(beat.esv),
+            ),
             *(milliliters(beat.edv - beat.esv), fraction, left_out, series),
         )
         return [dict(zip(FIELDS, values, strict=True))]
