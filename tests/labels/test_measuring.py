@@ -20,7 +20,9 @@ def stack(count: int, *, step=(0, 0, STEP), turn=UPRIGHT, heights=None, thicknes
     """Return slices that are turned and stacked along a step, at so many of its lengths."""
     heights = np.arange(count) if heights is None else np.asarray(heights, float)
     positions = heights[:, None] * (turn @ step) + [-12.5, 40.25, 7]
-    return Geometry(positions, turn[:, 0], turn[:, 1], SPACING, thickness)
+    return Geometry(
+        positions, turn[:, 0], turn[:, 1], SPACING, None if thickness is None else np.full(count, thickness)
+    )
 
 
 def measured(mask: np.ndarray, geometry: Geometry) -> Measures:

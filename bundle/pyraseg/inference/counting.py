@@ -25,8 +25,9 @@ def milliliters(volume: float) -> str:
     So the table agrees with what is counted in a DICOM SEG to one in a million, however small the volume.
 
     >>> milliliters(0), milliliters(1_234_500), milliliters(12.3456789012)
-    ('0.0000', '1234.50000', '0.0123456789')
+    ('0.0000', '1234.5000', '0.0123456789')
     """
     number = float(volume) / 1000
     before = math.floor(math.log10(number)) + 1 if number > 0 else DIGITS
-    return f"{number:.{max(DIGITS - before, 4)}f}"
+    whole, _, decimals = f"{number:.{max(DIGITS - before, 4)}f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<4}"
