@@ -147,7 +147,7 @@ def test_weights_that_the_metadata_do_not_describe(copy, tmp_path):
 @pytest.mark.parametrize(
     ("task", "lost", "said"),
     [
-        ("vessels", None, r"no trained model at .*vessels\.pt\. Train the task first"),
+        ("spleen", None, r"no trained model at .*spleen\.pt\. Train the task first"),
         ("dermoscopy", "docs/dermoscopy_card.md", r"dermoscopy_card\.md, which says the model card"),
         ("dermoscopy", "docs/data_licenses/dermoscopy.txt", r"dermoscopy\.txt, which says what the data"),
         ("dermoscopy", "configs/dermoscopy_inference.json", r"no config .*dermoscopy_inference\.json"),
