@@ -13,11 +13,17 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from pydicom.sr.codedict import codes
 from pydicom.uid import MRImageStorage
 
-from bundle.pyraseg.inference.writers.dicom_objects import Algorithm, ReportWriter
+from bundle.pyraseg.inference.prediction import Prediction, SavePredictions
+from bundle.pyraseg.inference.tally import Tally
+from bundle.pyraseg.inference.writers.dicom_objects import Algorithm
+from bundle.pyraseg.inference.writers.report import ReportWriter
 from bundle.pyraseg.inference.writers.volumes import VolumeTable
+from bundle.pyraseg.labels import ImageValues
 from tests.helpers.dicom_files import AXIAL, PATIENT, item, write_enhanced, write_series
 from tests.helpers.segmented_series import NAMES, TURN, Case, complaints, letters, make_case, segmentation_writer
 
@@ -71,11 +77,16 @@ def written(series: tuple[str, Case], algorithm: Algorithm) -> tuple[Path, Path]
 
 
 def by_dcmqi(path: Path) -> dict[int, dict]:
-    """Return what `tid1500reader` reads of each segment, its values by quantity and derivation."""
+    """Return what `tid1500reader` reads of each segment, by its number, its values by quantity and derivation."""
+    return {group["ReferencedSegment"]: group for group in groups_by_dcmqi(path)}
+
+
+def groups_by_dcmqi(path: Path) -> list[dict]:
+    """Return the same of each group that refers to a segment."""
     out = path.with_suffix(".json")
     command = ["tid1500reader", "--inputDICOM", path, "--outputMetadata", out]
     subprocess.run(command, check=True, capture_output=True)
-    groups = json.loads(out.read_text())["Measurements"]
+    groups = [one for one in json.loads(out.read_text())["Measurements"] if "ReferencedSegment" in one]
     for group in groups:
         group["values"] = {
             (one["quantity"]["CodeValue"], one.get("derivationModifier", {}).get("CodeMeaning", "")): (
@@ -83,7 +94,7 @@ def by_dcmqi(path: Path) -> dict[int, dict]:
             )
             for one in group["measurementItems"]
         }  # fmt: skip
-    return {group["ReferencedSegment"]: group for group in groups}
+    return groups
 
 
 def counted(path: Path) -> dict[int, float]:
@@ -178,6 +189,20 @@ def test_highdicom_reads_it(series: tuple[str, Case], written: tuple[Path, Path]
     assert report.StudyInstanceUID == header.StudyInstanceUID
 
 
+@pytest.mark.parametrize(
+    ("modality", "units", "quantity", "unit"),
+    [
+        ("CT", "HU", "112031", "[hnsf'U]"),
+        ("PT", "SUVbw", "126401", "g/ml{SUVbw}"),
+        ("PT", "BQML", "110821", "Bq/ml"),
+        ("MR", "", "110852", "1"),
+        ("US", "", "PIXEL_VALUE", "1"),
+    ],
+)
+def test_units_are_those_of_the_modality(modality: str, units: str, quantity: str, unit: str) -> None:
+    assert [code.value for code in ImageValues(modality, units).quantity] == [quantity, unit]
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Case:
     labels = letters()[:3, :40, :40]
@@ -225,3 +250,51 @@ def test_one_segmentation_serves_both(small: Case, algorithm: Algorithm) -> None
         there = pydicom.dcmread(small.prediction.stem.with_name("case_seg.dcm")).SOPInstanceUID
         found = by_dcmqi(small.prediction.stem.with_name("case_sr.dcm"))
         assert {group["segmentationSOPInstanceUID"] for group in found.values()} == {there}
+
+
+def test_the_ejection_fraction(small: Case, algorithm: Algorithm) -> None:
+    """Of three phases, the report has the largest and the smallest volume, and what follows from them."""
+    report = ReportWriter(segmentation=segmentation_writer(algorithm), ejection_fraction="liver")
+    mask = np.zeros((3, 40, 40), np.uint8)
+    written = []
+    for phase, rows in enumerate((30, 12, 20), 1):
+        mask[:] = 0
+        mask[:, :rows, :20] = 1
+        original = small.prediction.original.clone()
+        original.meta |= {"phase": phase}
+        labels = MetaTensor(torch.from_numpy(mask.T.copy())[None], meta=original.meta)
+        stem = small.prediction.stem.with_name(f"beat_phase0{phase}")
+        written.append(report(Prediction(stem.name, stem, labels, original)))
+    path = stem.with_name("beat_ejection_fraction.dcm")
+    assert [len(paths) for paths in written] == [1, 2, 2] and written[2][1] == path
+    assert complaints(path) == []
+    volumes = sorted(group["values"]["118565006", ""][0] for group in groups_by_dcmqi(path))
+    assert volumes == [pytest.approx(12 * 60), pytest.approx(30 * 60)]
+    document = hd.sr.srread(path)
+    diastole, systole = document.content.get_volumetric_roi_measurement_groups()
+    headers = [pydicom.dcmread(stem.with_name(f"beat_phase0{n}_seg.dcm"), stop_before_pixels=True) for n in (1, 2)]
+    for group, header in zip((diastole, systole), headers, strict=True):
+        assert group.referenced_segment.referenced_sop_instance_uid == header.SOPInstanceUID
+        assert group.tracking_uid == header.SegmentSequence[0].TrackingUID
+    (ejection,) = document.content.get_image_measurement_groups()
+    (fraction,) = ejection.get_measurements(codes.SCT.CardiacEjectionFraction)
+    assert (fraction.value, fraction.unit) == (pytest.approx(60), codes.UCUM.Percent)
+    inferred = [item for item in fraction[0].ContentSequence if item.RelationshipType == "INFERRED FROM"]
+    assert [item.value for item in inferred] == [pytest.approx(1800), pytest.approx(720)]
+    moments = [item.ContentSequence[-1].value for item in inferred]
+    assert moments == [codes.SCT.EndDiastole, codes.SCT.EndSystole]
+
+
+@pytest.mark.parametrize(("outputs", "written"), [(["sr"], ["seg", "sr"]), ("volumes", ["volumes"])])
+def test_the_config_writes_the_segmentation_with_the_report(
+    outputs: list[str] | str, written: list[str], tmp_path: Path
+) -> None:
+    parser = ConfigParser()
+    parser.read_config(Path(__file__).parents[2] / "configs" / "inference.json")
+    parser.config |= {"outputs": outputs, "output_dir": str(tmp_path), "model_file": str(tmp_path / "model.pt"),
+                      "bundle_root": str(tmp_path)}  # fmt: skip
+    writers = parser.get_parsed_content("writers")
+    handler = SavePredictions(tmp_path, outputs=outputs, writers=writers, tally=Tally([]))
+    assert list(handler.writers) == written
+    if "sr" in written:
+        assert writers["sr"].segmentation is writers["seg"]

@@ -18,7 +18,6 @@ from .uncertainty import mean_uncertainty as mean_uncertainty
 from .volume_inferer import TileInferer as TileInferer
 from .volume_inferer import VolumeSlabInferer as VolumeSlabInferer
 from .writers.dicom_objects import Algorithm as Algorithm
-from .writers.dicom_objects import ReportWriter as ReportWriter
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
 from .writers.dicom_objects import StructureSetWriter as StructureSetWriter
@@ -30,5 +29,6 @@ from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import on_true_grid as on_true_grid
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
+from .writers.report import ReportWriter as ReportWriter
 from .writers.volumes import VolumeTable as VolumeTable
 from .writing import write_outputs as write_outputs

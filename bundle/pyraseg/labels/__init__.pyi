@@ -7,6 +7,8 @@ from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
 from .class_table import values_listed as values_listed
 from .contours import trace_outlines as trace_outlines
+from .ejection_report import SegmentedPhase as SegmentedPhase
+from .ejection_report import write_ejection_report as write_ejection_report
 from .measuring import Measures as Measures
 from .measuring import measure as measure
 from .of_case import CASE_OPTIONS as CASE_OPTIONS

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -119,34 +120,35 @@ def _box(mask: np.ndarray) -> tuple[np.ndarray, int]:
 def _longest_in_plane(mask: np.ndarray, pixel_spacing: tuple[float, float]) -> float:
     """Return the longest diameter of the regions of any slice, mm."""
     regions, _ = ndimage.label(mask, EDGES)
-    pieces = []
+
+    def measured(number: int, box: tuple[slice, ...]) -> float:
+        places = np.argwhere(_outermost(regions[box][0] == number))
+        return diameter(_faces(places) * pixel_spacing)
+
+    pieces: list[Piece] = []
     for number, box in enumerate(ndimage.find_objects(regions), 1):
-        bound = float(np.hypot(*(np.array([side.stop - side.start for side in box[1:]]) * pixel_spacing)))
-
-        def measured(box: tuple = box, number: int = number) -> float:
-            places = np.argwhere(_outermost(regions[box][0] == number))
-            return diameter(_faces(places) * pixel_spacing)
-
-        pieces.append((bound, measured))
+        sides = np.array([side.stop - side.start for side in box[1:]]) * pixel_spacing
+        pieces.append((float(np.hypot(*sides)), partial(measured, number, box)))
     return _longest(pieces)
 
 
 def _components(mask: np.ndarray, *, geometry: Geometry, start: int) -> list[Piece]:
     """Return the connected pieces of a mask that begins with slice `start` of slices without a gap."""
     labels, _ = ndimage.label(mask, FACES)
-    pieces = []
+
+    def measured(number: int, box: tuple[slice, ...]) -> float:
+        corner = np.array([side.start for side in box]) + [start, 0, 0]
+        places = np.argwhere(_outermost(labels[box] == number)) + corner
+        return diameter(geometry.points(_faces(places)[:, ::-1]))
+
+    pieces: list[Piece] = []
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         slices, *sides = box
         steps = np.array([side.stop - side.start for side in sides]) * geometry.pixel_spacing
-        ends = [slices.start - 0.5, *range(slices.start, slices.stop), slices.stop - 0.5]
-        way = geometry.points([(0, 0, start + k) for k in ends])  # from slice to slice, which need not be straight
+        heights = start + np.array([slices.start - 0.5, *range(slices.start, slices.stop), slices.stop - 0.5])
+        way = geometry.points(heights[:, None] * (0, 0, 1))  # from slice to slice, which need not be straight
         bound = float(np.hypot(*steps) + np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
-
-        def measured(box: tuple = box, number: int = number) -> float:
-            places = np.argwhere(_outermost(labels[box] == number)) + [side.start for side in box] + [start, 0, 0]
-            return diameter(geometry.points(_faces(places)[:, ::-1]))
-
-        pieces.append((bound, measured))
+        pieces.append((bound, partial(measured, number, box)))
     return pieces
 
 

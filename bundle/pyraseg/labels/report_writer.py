@@ -4,6 +4,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -55,6 +56,10 @@ MODALITIES = {
 }
 OTHER = Code("OT", "DCM", "Other Modality")
 LATERALITIES = ("7771000", "24028007", "51440002")  # SNOMED CT: left, right, both
+
+
+#: Measurements of a segment, or of what several have in common.
+Group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations | hd.sr.MeasurementsAndQualitativeEvaluations
 
 
 @dataclass(frozen=True)
@@ -121,33 +126,66 @@ def write_report(
     """
     if not reported:
         raise PyrasegError(f"Cannot write {path}: a report has at least one segment. Report those of volume 0, too.")
+    groups = [
+        segment_group(
+            segmentation,
+            number,
+            classes[number - 1],
+            measurements=_measurements(one, values),
+            algorithm=algorithm,
+        )
+        for number, one in sorted(reported.items())
+    ]
+    save_report(path, groups, [segmentation], source_images, modality=values.modality, algorithm=algorithm)
+
+
+def save_report(
+    path: str | os.PathLike,
+    groups: Sequence[Group],
+    segmentations: Sequence[Dataset],
+    source_images: Sequence[Dataset],
+    *,
+    modality: str,
+    algorithm: tuple[str, str],
+) -> None:
+    """Write a report with these groups of measurements.
+
+    Args:
+        path: file to write; it appears whole or not at all.
+        groups: what is reported.
+        segmentations: what `write_segmentation` returned of all to which the groups refer.
+        source_images: header of each image that was segmented; one may stand several times.
+        modality: of the images, such as "CT".
+        algorithm: name and version of the program that segmented and measured.
+
+    Raises:
+        PyrasegError: the sources lack UIDs.
+    """
     if missing := missing_attributes(source_images):
         raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
-    sources = sound_sources(source_images)
+    images = list({source.SOPInstanceUID: source for source in sound_sources(source_images)}.values())
     report = hd.sr.MeasurementReport(
         observation_context=_observer(algorithm),
-        procedure_reported=PROCEDURES.get(values.modality, codes.SCT.ImagingProcedure),
-        imaging_measurements=[
-            _group(segmentation, number, one, classes[number - 1], sources[0].SeriesInstanceUID, values, algorithm)
-            for number, one in sorted(reported.items())
-        ],
+        procedure_reported=PROCEDURES.get(modality, codes.SCT.ImagingProcedure),
+        imaging_measurements=list(groups),
     )
-    images = list({source.SOPInstanceUID: source for source in sources}.values())
     content = report[0].ContentSequence  # the library stands before the measurements (TID 1500)
-    content.insert(len(content) - 1, _image_library(images, values.modality))
-    written = _document(report[0], segmentation, images, algorithm)
-    with replacing(path) as partial:
-        written.save_as(partial)
+    content.insert(len(content) - 1, _image_library(images, modality))
+    document = _document(report[0], segmentations, images, algorithm)
+    with replacing(Path(path)) as partial:
+        document.save_as(partial)
 
 
-def _document(report: Dataset, segmentation: Dataset, images: Sequence[Dataset], algorithm: tuple[str, str]) -> Dataset:
+def _document(
+    report: Dataset, segmentations: Sequence[Dataset], images: Sequence[Dataset], algorithm: tuple[str, str]
+) -> Dataset:
     first = images[0]
     stand_in = Dataset()  # of whose patient highdicom would warn; it is told afterwards
-    stand_in.update(segmentation)
+    stand_in.update(segmentations[0])
     for keyword in MAY_BE_EMPTY:
         setattr(stand_in, keyword, "")
     document = hd.sr.Comprehensive3DSR(
-        evidence=[stand_in, *images],
+        evidence=[stand_in, *segmentations[1:], *images],
         content=report,
         series_instance_uid=generate_uid(),
         series_number=series_number(first, 300),
@@ -179,15 +217,16 @@ def _observer(algorithm: tuple[str, str]) -> hd.sr.ObservationContext:
     return hd.sr.ObservationContext(hd.sr.ObserverContext(codes.DCM.Device, device))
 
 
-def _group(
+def segment_group(
     segmentation: Dataset,
     number: int,
-    reported: Reported,
     kind: SegmentClass,
-    series_uid: str,
-    values: ImageValues,
+    *,
+    measurements: Sequence[Measurement],
     algorithm: tuple[str, str],
 ) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
+    """Return the measurements of one segment of a segmentation, as a group (TID 1411)."""
+    series_uid = segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID
     segment = segmentation.SegmentSequence[number - 1]
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
@@ -199,15 +238,24 @@ def _group(
         ),
         finding_category=kind.category,
         finding_type=kind.type,
-        finding_sites=_finding_sites(kind),
-        algorithm_id=hd.sr.AlgorithmIdentification(
-            name=algorithm[0], version=algorithm[1], family=codes.DCM.ArtificialIntelligence
-        ),
-        measurements=_measurements(reported, values),
+        finding_sites=finding_sites(kind),
+        algorithm_id=identification(algorithm),
+        measurements=measurements,
     )
 
 
-def _finding_sites(kind: SegmentClass) -> list[hd.sr.FindingSite] | None:
+def volume_of(cubic_millimeters: float) -> Measurement:
+    """Return the measurement of a volume that is a sum of voxels (CID 7474)."""
+    method = codes.DCM.SumOfSegmentedVoxelMethodForVolume
+    return Measurement(codes.SCT.Volume, cubic_millimeters, codes.UCUM.CubicMillimeter, method=method)
+
+
+def identification(algorithm: tuple[str, str]) -> hd.sr.AlgorithmIdentification:
+    """Return the name, version and family of an algorithm, as the segmentation has them."""
+    return hd.sr.AlgorithmIdentification(*algorithm, family=codes.DCM.ArtificialIntelligence)
+
+
+def finding_sites(kind: SegmentClass) -> list[hd.sr.FindingSite] | None:
     """Return where a finding is: its region, or itself where a modifier says which one of an organ it is."""
     if kind.region is None and kind.modifier is None:
         return None
@@ -221,17 +269,16 @@ def _finding_sites(kind: SegmentClass) -> list[hd.sr.FindingSite] | None:
 
 def _measurements(reported: Reported, values: ImageValues) -> list[Measurement]:
     found, (quantity, unit) = reported.measures, values.quantity
-    rows: list[tuple[Code, float | None, Code, dict[str, Code]]] = [
-        (codes.SCT.Volume, found.volume, codes.UCUM.CubicMillimeter,
-         {"method": codes.DCM.SumOfSegmentedVoxelMethodForVolume}),
-        (codes.SCT.LongAxis, found.in_plane, codes.UCUM.Millimeter, {}),
-        (LONGEST_IN_SPACE, found.in_space, codes.UCUM.Millimeter, {}),
-        (quantity, found.mean, unit, {"derivation": codes.SCT.Mean}),
-        (quantity, found.deviation, unit, {"derivation": codes.SCT.StandardDeviation}),
-        (COMPONENTS, found.components, codes.UCUM.NoUnits, {}),
-        (UNCERTAINTY, reported.uncertainty, codes.UCUM.NoUnits, {}),
-    ]  # fmt: skip
-    return [Measurement(name, value, unit, **how) for name, value, unit, how in rows if value is not None]
+    rows: list[tuple[Code, float | None, Code, Code | None]] = [
+        (codes.SCT.LongAxis, found.in_plane, codes.UCUM.Millimeter, None),
+        (LONGEST_IN_SPACE, found.in_space, codes.UCUM.Millimeter, None),
+        (quantity, found.mean, unit, codes.SCT.Mean),
+        (quantity, found.deviation, unit, codes.SCT.StandardDeviation),
+        (COMPONENTS, found.components, codes.UCUM.NoUnits, None),
+        (UNCERTAINTY, reported.uncertainty, codes.UCUM.NoUnits, None),
+    ]
+    measured = [Measurement(name, value, unit, derivation=how) for name, value, unit, how in rows if value is not None]
+    return measured if found.volume is None else [volume_of(found.volume), *measured]
 
 
 def _image_library(images: Sequence[Dataset], modality: str) -> hd.sr.ContainerContentItem:

@@ -36,6 +36,11 @@ from bundle.pyraseg.dicom import (
 
 LOGGER = logging.getLogger(__name__)
 
+#: What reports about a segmentation refer to.
+IDENTITY = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("SegmentSequence", "ReferencedSeriesSequence"),
+)
 UNKNOWN_THICKNESS = 1.0  # mm; a segmentation has to state one
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -161,7 +166,7 @@ def write_segmentation(
             set, segment 2 where the second one is, and a voxel may be in several segments.
 
     Returns:
-        What identifies the segmentation and its segments: UIDs of study, series and instance, and `SegmentSequence`.
+        What identifies the segmentation and tells what it is about, `IDENTITY`.
 
     Raises:
         PyrasegError: the mask does not fit the sources, holds an undeclared value, or the sources lack UIDs.
@@ -225,7 +230,7 @@ def write_segmentation(
     with replacing(path) as partial:
         segmentation.save_as(partial)
     written = Dataset()
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SegmentSequence"):
+    for keyword in IDENTITY:
         written[keyword] = segmentation[keyword]
     return written
 

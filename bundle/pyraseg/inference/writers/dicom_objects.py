@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM objects about DICOM inputs: segmentations, reports, structure sets, what they refer to, and who made them."""
+"""DICOM objects about DICOM inputs: segmentations and structure sets, what they refer to, and who made them."""
 
 import logging
 import re
@@ -15,7 +15,6 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, Structures, file_digest, remove_results, replacing
 from bundle.pyraseg.dicom import (
-    Geometry,
     complete,
     copied_names,
     missing_attributes,
@@ -26,15 +25,7 @@ from bundle.pyraseg.dicom import (
 )
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.labels import (
-    ImageValues,
-    Reported,
-    measure,
-    segment_classes,
-    write_report,
-    write_segmentation,
-    write_structure_set,
-)
+from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
 
 logger = logging.getLogger(__name__)
 
@@ -158,14 +149,14 @@ class SegmentationWriter:
         self.written = Once(self._write)
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
-        return None if self.written(prediction) is None else [_path(prediction, "seg")]
+        return None if self.written(prediction) is None else [path_of(prediction, "seg")]
 
     def _write(self, prediction: Prediction) -> Dataset | None:
         sources = self.sources(prediction)
         if sources is None:
             return None
         return write_segmentation(
-            _path(prediction, "seg"),
+            path_of(prediction, "seg"),
             prediction.slices,
             sources,
             self.classes,
@@ -173,49 +164,6 @@ class SegmentationWriter:
             algorithm=(self.algorithm.name, self.algorithm.version),
             overlapping=self.structures.overlapping,
         )
-
-
-class ReportWriter:
-    """Write `<name>_sr.dcm`, a structured report of what was measured of each segment, see `labels.write_report`.
-
-    It refers to the segmentation of the same run, which is written with it. Only what was found is reported; if nothing
-    was, each class is, with a volume of 0. Inputs that are not DICOM, or have no patient position, get none.
-
-    Args:
-        segmentation: what writes the segmentation.
-    """
-
-    def __init__(self, *, segmentation: SegmentationWriter) -> None:
-        self.segmentation = segmentation
-
-    def __call__(self, prediction: Prediction) -> list[Path] | None:
-        writer, geometry = self.segmentation, prediction.geometry
-        sources = writer.sources(prediction) if geometry is not None else None
-        written = writer.written(prediction) if sources is not None else None
-        if geometry is None or sources is None or written is None:
-            return None
-        path, meta = _path(prediction, "sr"), prediction.original.meta
-        write_report(
-            path,
-            self._reported(prediction, geometry),
-            writer.classes,
-            written,
-            sources,
-            values=ImageValues(str(meta.get("modality", "")), str(meta.get("units", ""))),
-            algorithm=(writer.algorithm.name, writer.algorithm.version),
-        )
-        return [path]
-
-    def _reported(self, prediction: Prediction, geometry: Geometry) -> dict[int, Reported]:
-        """Return what is said of each segment, by its number."""
-        values = np.asarray(prediction.original[0]).T  # of several sequences those of the first
-        uncertainty = prediction.uncertainty
-        found = {}
-        for number in range(1, len(self.segmentation.classes) + 1):
-            mask = self.segmentation.structures.mask(prediction.slices, number)
-            unsure = None if uncertainty is None else uncertainty[number - 1]
-            found[number] = Reported(measure(mask, values, geometry), unsure)
-        return {number: one for number, one in found.items() if one.measures.components} or found
 
 
 class StructureSetWriter:
@@ -247,7 +195,7 @@ class StructureSetWriter:
         sources = self.sources(prediction) if prediction.geometry is not None else None
         if prediction.geometry is None or sources is None:
             return None
-        path = _path(prediction, "rtstruct")
+        path = path_of(prediction, "rtstruct")
         write_structure_set(
             path,
             prediction.slices,
@@ -262,5 +210,6 @@ class StructureSetWriter:
         return [path]
 
 
-def _path(prediction: Prediction, kind: str) -> Path:
+def path_of(prediction: Prediction, kind: str) -> Path:
+    """Return the DICOM file of some kind about an input."""
     return prediction.stem.with_name(f"{prediction.stem.name}_{kind}.dcm")
