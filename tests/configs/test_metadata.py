@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -156,6 +157,16 @@ def test_the_model_of_the_default_task_that_comes_along(metadata):
     path = ROOT / name
     assert name == "models/phantom.pt" and hashlib.sha256(path.read_bytes()).hexdigest() == digest
     load_included(merged(["inference.json"]), path)
+
+
+def test_the_license_of_the_weights_is_that_which_the_terms_of_their_data_say(task, task_metadata):
+    terms = ROOT / "docs" / "data_licenses" / f"{task.removesuffix('_fast')}.txt"
+    if not terms.is_file():
+        assert "weights" not in json.loads((ROOT / "configs" / f"{task}_metadata.json").read_text())
+        return
+    names = {"Apache-2.0": "Apache License 2.0", "CC-BY-SA-4.0": "CC BY-SA 4.0"}
+    said = " ".join(terms.read_text().split())
+    assert re.search(rf"The weights are licensed (as the bundle is: )?{names[task_metadata['weights_license']]}", said)
 
 
 def test_what_comes_along_is_described(metadata):

@@ -71,10 +71,11 @@ def write_ejection_report(
     fraction = Measurement(codes.SCT.CardiacEjectionFraction, 100 * stroke / diastole.volume, codes.UCUM.Percent)
     ejected = Measurement(codes.SCT.StrokeVolume, stroke, codes.UCUM.CubicMillimeter)
     for measurement in (fraction, ejected):
-        sources = [_volume_at(phase.volume, moment)[0] for phase, moment in beat]
-        for source in sources:
-            source.RelationshipType = RelationshipTypeValues.INFERRED_FROM.value
-        measurement[0].ContentSequence = ContentSequence(sources)
+        measurement[0].ContentSequence = ContentSequence()
+        for phase, moment in beat:
+            volume = _volume_at(phase.volume, moment)
+            volume[0].RelationshipType = RelationshipTypeValues.INFERRED_FROM.value
+            measurement[0].ContentSequence.extend(volume)
     ejection = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier=f"ejection fraction, {kind.label}"),
         finding_category=kind.category,

@@ -137,7 +137,8 @@ def _components(mask: np.ndarray, *, geometry: Geometry, start: int) -> list[Pie
     labels, _ = ndimage.label(mask, FACES)
 
     def measured(number: int, box: tuple[slice, ...]) -> float:
-        corner = np.array([side.start for side in box]) + [start, 0, 0]
+        slices, *sides = box
+        corner = [start + slices.start, *(side.start for side in sides)]
         places = np.argwhere(_outermost(labels[box] == number)) + corner
         return diameter(geometry.points(_faces(places)[:, ::-1]))
 

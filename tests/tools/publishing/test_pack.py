@@ -139,7 +139,8 @@ def test_weights_that_the_metadata_do_not_describe(copy, tmp_path):
     weights = torch.load(copy / "models" / "dermoscopy.pt", weights_only=True)
     torch.save(weights | {"more": torch.zeros(1)}, copy / "models" / "dermoscopy.pt")
     described = json.loads((copy / "configs" / "dermoscopy_metadata.json").read_text(encoding="utf-8"))["weights"]
-    with pytest.raises(PyrasegError, match=rf"describe other weights, {described['sha256']}.* Measure these weights"):
+    digest = described["models/dermoscopy.pt"]
+    with pytest.raises(PyrasegError, match=rf"describe other weights, {digest}\. Measure these weights"):
         pack(copy, "dermoscopy", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
