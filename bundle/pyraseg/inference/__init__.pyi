@@ -29,5 +29,6 @@ from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import on_true_grid as on_true_grid
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
+from .writers.report import ReportWriter as ReportWriter
 from .writers.volumes import VolumeTable as VolumeTable
 from .writing import write_outputs as write_outputs

@@ -7,6 +7,10 @@ from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
 from .class_table import values_listed as values_listed
 from .contours import trace_outlines as trace_outlines
+from .ejection_report import SegmentedPhase as SegmentedPhase
+from .ejection_report import write_ejection_report as write_ejection_report
+from .measuring import Measures as Measures
+from .measuring import measure as measure
 from .of_case import CASE_OPTIONS as CASE_OPTIONS
 from .of_case import case_options as case_options
 from .of_case import choice_text as choice_text
@@ -22,6 +26,9 @@ from .references import ImageUids as ImageUids
 from .references import images_of as images_of
 from .references import read_references as read_references
 from .references import references_of as references_of
+from .report_writer import ImageValues as ImageValues
+from .report_writer import Reported as Reported
+from .report_writer import write_report as write_report
 from .rtstruct_reader import StructureSet as StructureSet
 from .rtstruct_writer import write_structure_set as write_structure_set
 from .seg_writer import SegmentClass as SegmentClass

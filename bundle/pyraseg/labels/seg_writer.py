@@ -36,6 +36,11 @@ from bundle.pyraseg.dicom import (
 
 LOGGER = logging.getLogger(__name__)
 
+#: What reports about a segmentation refer to.
+IDENTITY = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("SegmentSequence", "ReferencedSeriesSequence"),
+)
 UNKNOWN_THICKNESS = 1.0  # mm; a segmentation has to state one
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -135,11 +140,13 @@ def write_segmentation(
     series_description: str = "Segmentation",
     deterministic_seed: int | None = None,
     overlapping: bool = False,
-) -> None:
+) -> Dataset:
     """Write a BINARY segmentation whose segment number is the label value.
 
     What the sources say against the standard does not come into it, see `sound_sources`. Slices without a place in a
-    patient are segmented by reference to their images alone, in their order.
+    patient are segmented by reference to their images alone, in their order. As its slice thickness, each frame states
+    how much of the stack it stands for (`Geometry.slice_widths`), so that voxels times their size are the volume.
+    Each segment has a Tracking UID, by which reports name it (PS3.3 C.8.20.4).
 
     Args:
         path: file to write; it appears whole or not at all.
@@ -158,6 +165,9 @@ def write_segmentation(
         overlapping: the mask holds label values of regions, see `core.Structures`: segment 1 is where the first bit is
             set, segment 2 where the second one is, and a voxel may be in several segments.
 
+    Returns:
+        What identifies the segmentation and tells what it is about, `IDENTITY`.
+
     Raises:
         PyrasegError: the mask does not fit the sources, holds an undeclared value, or the sources lack UIDs.
 
@@ -168,7 +178,7 @@ def write_segmentation(
     >>> mask = np.zeros((1, 128, 128), np.uint8)
     >>> mask[0, 40:60, 40:60] = 1
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_segmentation(f"{folder}/seg.dcm", mask, [source], [SegmentClass.organ("liver")])
+    ...     _ = write_segmentation(f"{folder}/seg.dcm", mask, [source], [SegmentClass.organ("liver")])
     ...     int(pydicom.dcmread(f"{folder}/seg.dcm").pixel_array.sum())
     400
     """
@@ -191,7 +201,8 @@ def write_segmentation(
         pixel_array=_each(mask, len(classes)) if overlapping else mask,
         segmentation_type="BINARY",
         segment_descriptions=[
-            _describe(number, item, algorithm, algorithm_type) for number, item in enumerate(classes, 1)
+            _describe(number, item, algorithm, algorithm_type, uid(f"segment {number}"))
+            for number, item in enumerate(classes, 1)
         ],
         series_instance_uid=uid("series"),
         series_number=series_number(first, 100),
@@ -211,11 +222,17 @@ def write_segmentation(
     _refer(segmentation, stand_ins, sources, frame_numbers)
     if planes is None:
         _drop_places(segmentation, first)
+    else:
+        _state_widths(segmentation, stand_ins)
     if entropy:
         _fix_identity(segmentation, first, uid("dimensions"))
     state_character_set(segmentation)
     with replacing(path) as partial:
         segmentation.save_as(partial)
+    written = Dataset()
+    for keyword in IDENTITY:
+        written[keyword] = segmentation[keyword]
+    return written
 
 
 def _each(mask: np.ndarray, segments: int) -> np.ndarray:
@@ -231,13 +248,12 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
     patient, of whose name highdicom warns.
     """
     placed = planes or [Plane((0, 0, -k), (1, 0, 0, 0, 1, 0), (1, 1), 1) for k in range(count)]
-    stack, _ = stack_geometry(placed)
+    stack, order = stack_geometry(placed)
     cosines = [_text(value) for value in (*stack.row_cosine, *stack.column_cosine)]  # at right angles exactly
-    thickness = placed[0].slice_thickness or stack.slice_spacing
-    if thickness is None:
-        thickness = UNKNOWN_THICKNESS
+    if count == 1 and stack.slice_thickness is None:
         LOGGER.warning("%s: nothing tells the thickness of its only slice; %g mm stands for it in the segmentation",
-                       file_of(first), thickness)  # fmt: skip
+                       file_of(first), UNKNOWN_THICKNESS)  # fmt: skip
+    widths = dict(zip(order.tolist(), stack.slice_widths.tolist(), strict=True))
     result = []
     for number, plane in enumerate(placed, 1):
         image = Dataset()
@@ -250,7 +266,7 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
         image.ImagePositionPatient = [_text(value) for value in plane.position]
         image.ImageOrientationPatient = cosines
         image.PixelSpacing = [_text(value) for value in plane.pixel_spacing]
-        image.SliceThickness = _text(thickness)
+        image.SliceThickness = _text(widths[number - 1])
         result.append(image)
     for keyword in EQUIPMENT:
         if keyword in first:
@@ -278,6 +294,20 @@ def _refer(
     images = list({id(source): reference_to(source) for source in sources}.values())
     segmentation.SourceImageSequence = images
     segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence = images
+
+
+def _state_widths(segmentation: Dataset, stand_ins: Sequence[Dataset]) -> None:
+    """Let each frame state the thickness of its slice where slices differ in it; highdicom states that of the first."""
+    if len({image.SliceThickness for image in stand_ins}) == 1:
+        return
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    places = {tuple(image.ImagePositionPatient): image.SliceThickness for image in stand_ins}
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        own = Dataset()
+        own.PixelSpacing = shared.PixelMeasuresSequence[0].PixelSpacing
+        own.SliceThickness = places[tuple(group.PlanePositionSequence[0].ImagePositionPatient)]
+        group.PixelMeasuresSequence = [own]
+    del shared.PixelMeasuresSequence
 
 
 def _drop_places(segmentation: Dataset, first: Dataset) -> None:
@@ -326,7 +356,7 @@ def _check_sources(
 
 
 def _describe(
-    number: int, item: SegmentClass, algorithm: tuple[str, str] | None, algorithm_type: str
+    number: int, item: SegmentClass, algorithm: tuple[str, str] | None, algorithm_type: str, tracking_uid: str
 ) -> SegmentDescription:
     identification = algorithm and hd.AlgorithmIdentificationSequence(
         name=algorithm[0], version=algorithm[1], family=Code("123110", "DCM", "Artificial Intelligence")
@@ -339,6 +369,8 @@ def _describe(
         algorithm_type=algorithm_type if algorithm else "MANUAL",
         algorithm_identification=identification,
         anatomic_regions=[item.region] if item.region else None,
+        tracking_id=item.label,
+        tracking_uid=tracking_uid,
     )
     if item.modifier:
         modifier = hd.sr.CodedConcept(*item.modifier[:3])
