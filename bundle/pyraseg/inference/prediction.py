@@ -29,6 +29,7 @@ class Prediction:
         labels: class indices on the input's grid, (1, W, H[, D]) uint8.
         original: the input before preprocessing, (C, W, H[, D]), with the reader's metadata.
         unlike: how far it is from the images of the training, see `runtime.Guard.unlike`; None where nobody looked.
+        probabilities: of each channel of the network, on the input's grid, (C, W, H[, D]); None where they were not kept.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Prediction:
     labels: MetaTensor
     original: MetaTensor
     unlike: float | None = None
+    probabilities: MetaTensor | None = None
 
     @cached_property
     def slices(self) -> np.ndarray:
@@ -137,7 +139,9 @@ class SavePredictions:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             name = item["name"]
             stem, unlike = self.output_dir / name, item.get("unlike")
-            prediction = Prediction(name, stem, output["pred"], item["original"], unlike)
+            prediction = Prediction(
+                name, stem, output["pred"], item["original"], unlike, output.get("probabilities")
+            )
             self._wait()
             assert self._pool is not None  # the run has started
             self._writing = self._pool.submit(

@@ -24,6 +24,7 @@ from .references import read_references as read_references
 from .references import references_of as references_of
 from .rtstruct_reader import StructureSet as StructureSet
 from .rtstruct_writer import write_structure_set as write_structure_set
+from .seg_types import require_seg_type as require_seg_type
 from .seg_writer import SegmentClass as SegmentClass
 from .seg_writer import segment_classes as segment_classes
 from .seg_writer import write_segmentation as write_segmentation

@@ -48,7 +48,7 @@ PATHS = {
 }  # fmt: skip
 TEXTS = PATHS | {
     "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
-    "note", "pet_units", "cpu_kernels", "ejection_fraction", "unlike",
+    "note", "pet_units", "cpu_kernels", "ejection_fraction", "unlike", "seg_type",
 }  # fmt: skip
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {
