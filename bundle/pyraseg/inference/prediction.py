@@ -87,7 +87,7 @@ class Prediction:
 
 
 #: The writers of `configs/inference.json`; a config may have its own besides.
-OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
+OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh", "capture")
 
 
 class SavePredictions:

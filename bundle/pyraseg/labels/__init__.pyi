@@ -2,6 +2,7 @@
 from .annotated import annotated_classes as annotated_classes
 from .annotated import annotated_names as annotated_names
 from .annotated import refuse_others as refuse_others
+from .capture_writer import write_capture as write_capture
 from .class_table import Canvas as Canvas
 from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region

@@ -14,7 +14,6 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, generate_uid
-from pydicom.valuerep import format_number_as_ds
 
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.dicom import (
@@ -33,6 +32,7 @@ from bundle.pyraseg.dicom import (
     stack_geometry,
     state_character_set,
 )
+from bundle.pyraseg.labels.derived import decimal_string
 from bundle.pyraseg.labels.seg_types import ONE, each_region, require_seg_type, stored_fractions
 
 LOGGER = logging.getLogger(__name__)
@@ -242,7 +242,7 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
     """
     placed = planes or [Plane((0, 0, -k), (1, 0, 0, 0, 1, 0), (1, 1), 1) for k in range(count)]
     stack, _ = stack_geometry(placed)
-    cosines = [_text(value) for value in (*stack.row_cosine, *stack.column_cosine)]  # at right angles exactly
+    cosines = [decimal_string(value) for value in (*stack.row_cosine, *stack.column_cosine)]  # at right angles exactly
     thickness = placed[0].slice_thickness or stack.slice_spacing
     if thickness is None:
         thickness = UNKNOWN_THICKNESS
@@ -257,20 +257,15 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
         for keyword in MAY_BE_EMPTY:
             setattr(image, keyword, "")
         image.Rows, image.Columns, image.Modality = first.Rows, first.Columns, "CT"
-        image.ImagePositionPatient = [_text(value) for value in plane.position]
+        image.ImagePositionPatient = [decimal_string(value) for value in plane.position]
         image.ImageOrientationPatient = cosines
-        image.PixelSpacing = [_text(value) for value in plane.pixel_spacing]
-        image.SliceThickness = _text(thickness)
+        image.PixelSpacing = [decimal_string(value) for value in plane.pixel_spacing]
+        image.SliceThickness = decimal_string(thickness)
         result.append(image)
     for keyword in EQUIPMENT:
         if keyword in first:
             result[0][keyword] = first[keyword]
     return result
-
-
-def _text(number: float) -> str:
-    """Return a number in the 16 characters of a decimal string, as exact as they allow."""
-    return format_number_as_ds(float(number) + 0.0)  # which has no sign
 
 
 def _refer(
