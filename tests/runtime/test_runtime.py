@@ -209,9 +209,7 @@ def test_a_label_map_of_dicom(models, tmp_path, capsys):
         assert run(models.ct.path, folder, tmp_path / name, *words[:2], *kind) == 0
     found = {name: pydicom.dcmread(tmp_path / name / "in_seg.dcm") for name in ("binary", "map")}
     assert {name: seg.SegmentationType for name, seg in found.items()} == {"binary": "BINARY", "map": "LABELMAP"}
-    volumes = [
-        hd.seg.Segmentation.from_dataset(seg).get_volume(combine_segments=True).array for seg in found.values()
-    ]
+    volumes = [hd.seg.Segmentation.from_dataset(seg).get_volume(combine_segments=True).array for seg in found.values()]
     assert volumes[0].any() and np.array_equal(*volumes)
     assert run(models.ct.path, folder, tmp_path / "out", *words, "FRACTIONAL") == 1
     assert "an exported model gives labels alone" in capsys.readouterr().err

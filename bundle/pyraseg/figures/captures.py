@@ -34,8 +34,9 @@ def slices_to_capture(areas: np.ndarray, most: int) -> list[int]:
     found = [k for k in np.argsort(sizes, kind="stable").tolist() if sizes[k] > 0]
     chosen = list(dict.fromkeys(int(areas[:, k].argmax()) for k in found))[:most]
     there = np.flatnonzero(areas.any(axis=1)) if found else np.arange(len(areas))
-    even = np.linspace(there[0], there[-1], max(most - len(chosen), 0))
-    return sorted({*chosen, *np.rint(even).astype(int).tolist()})
+    others = np.setdiff1d(there, chosen)
+    even = np.linspace(0, len(others) - 1, max(min(most - len(chosen), len(others)), 0))
+    return sorted({*chosen, *others[np.rint(even).astype(int)].tolist()})
 
 
 def draw_captures(

@@ -29,7 +29,7 @@ class Prediction:
         labels: class indices on the input's grid, (1, W, H[, D]) uint8.
         original: the input before preprocessing, (C, W, H[, D]), with the reader's metadata.
         unlike: how far it is from the images of the training, see `runtime.Guard.unlike`; None where nobody looked.
-        probabilities: of each channel of the network, on the input's grid, (C, W, H[, D]); None where they were not kept.
+        probabilities: of each channel of the network on the input's grid, (C, W, H[, D]); None where none were kept.
     """
 
     name: str
@@ -139,9 +139,7 @@ class SavePredictions:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             name = item["name"]
             stem, unlike = self.output_dir / name, item.get("unlike")
-            prediction = Prediction(
-                name, stem, output["pred"], item["original"], unlike, output.get("probabilities")
-            )
+            prediction = Prediction(name, stem, output["pred"], item["original"], unlike, output.get("probabilities"))
             self._wait()
             assert self._pool is not None  # the run has started
             self._writing = self._pool.submit(

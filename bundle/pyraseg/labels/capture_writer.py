@@ -113,7 +113,8 @@ def _state_pixels(dataset: Dataset, pictures: np.ndarray) -> None:
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = pictures.shape
     dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
-    dataset.FrameIncrementPointer = Tag("PerFrameFunctionalGroupsSequence")  # PS3.3 C.7.6.6.1.2
+    if len(pictures) > 1:  # a lone frame has no increment, PS3.3 C.8.6.3
+        dataset.FrameIncrementPointer = Tag("PerFrameFunctionalGroupsSequence")  # PS3.3 C.7.6.6.1.2
     pixels = pictures.tobytes()
     dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     dataset["PixelData"].VR = "OB"

@@ -27,8 +27,8 @@ def require_seg_type(name: str, *, overlapping: bool) -> None:
         )
     if name == "LABELMAP" and overlapping:
         raise PyrasegError(
-            "A DICOM SEG of type LABELMAP has one segment a pixel, and the regions of this model overlap. Write them as "
-            "BINARY, or as FRACTIONAL."
+            "A DICOM SEG of type LABELMAP has one segment a pixel, and the regions of this model overlap. Write them "
+            "as BINARY, or as FRACTIONAL."
         )
 
 
@@ -38,8 +38,8 @@ def stored_fractions(probabilities: np.ndarray) -> np.ndarray:
     Halves go down, so that half of the maximum is reached by probabilities above 0.5 alone, which are those that make a
     region, and of two classes the one that is taken.
 
-    >>> (stored_fractions(np.array([0, 0.5, 0.501, 1])) * ONE).round().tolist()
-    [0.0, 127.0, 128.0, 255.0]
+    >>> np.rint(stored_fractions(np.array([0, 0.5, 0.501, 1])) * ONE).astype(int).tolist()
+    [0, 127, 128, 255]
     """
     steps = np.multiply(probabilities, ONE, dtype=np.float32)
     steps -= np.float32(0.5)

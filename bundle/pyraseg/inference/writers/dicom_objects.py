@@ -102,9 +102,9 @@ class SegmentationWriter:
     """Write `<name>_seg.dcm`, a segmentation whose segment numbers are the label values.
 
     A FRACTIONAL one holds the probabilities as the network gives them, calibrated where a temperature was fitted, and
-    not tidied up. Regions are segments that overlap, of one object, in the order in which the config names them. Every class is
-    described, those that were not found too; nothing found at all is an explicit result of empty frames. Inputs that
-    are not DICOM get none.
+    not tidied up. Regions are segments that overlap, of one object, in the order in which the config names them. Every
+    class is described, those that were not found too; nothing found at all is an explicit result of empty frames.
+    Inputs that are not DICOM get none.
 
     Args:
         class_names: names of all classes, background first; they become the segments' labels.
@@ -156,8 +156,8 @@ class SegmentationWriter:
         """Return the probabilities of the segments as DICOM orders them, (N, rows, columns, segments) float32."""
         if prediction.probabilities is None:
             raise PyrasegError(
-                "A FRACTIONAL segmentation holds probabilities, and this run keeps none: its `postprocessing` needs the "
-                "steps that configs/inference.json has for `keep_probabilities`."
+                "A FRACTIONAL segmentation holds probabilities, and this run keeps none. Its `postprocessing` needs "
+                "the steps that configs/inference.json has for `keep_probabilities`."
             )
         found = np.asarray(prediction.probabilities.cpu(), np.float32)[self.structures.channel(1) :]
         return found.T if found.ndim == 4 else found.T[None]
