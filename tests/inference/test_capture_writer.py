@@ -13,6 +13,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from scipy.spatial import cKDTree
 
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import find_series
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference import Algorithm, CaptureWriter, SourceImages
 from bundle.pyraseg.inference.prediction import Prediction
@@ -69,7 +71,9 @@ def test_outlines_lie_where_the_voxels_do(case: Case, algorithm: Algorithm) -> N
     source = pydicom.dcmread(case.prediction.source_files[0], stop_before_pixels=True)
     assert dataset.FrameOfReferenceUID == source.FrameOfReferenceUID
     assert (dataset.BurnedInAnnotation, dataset.Modality) == ("NO", "OT")
-    assert dataset.ImageType == ["DERIVED", "SECONDARY"]
+    assert dataset.ImageType == ["DERIVED", "SECONDARY", "SCREEN SAVE"]
+    with pytest.raises(PyrasegError, match="1 screen capture"):  # it is no input of the next run
+        find_series(path)
     for words in ("9a129038d9a0", "Pyraseg"):
         assert words in dataset.DerivationDescription
     read = itk.imread(str(path), itk.RGBPixel[itk.UC])  # by GDCM

@@ -80,7 +80,7 @@ def write_capture(
     dataset.Modality, dataset.ConversionType = "OT", "WSD"  # other, made by a workstation
     dataset.SeriesNumber = series_number(first, 300)
     dataset.SeriesDescription = "Segmentation pictures, not for diagnosis"
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.ImageType = ["DERIVED", "SECONDARY", "SCREEN SAVE"]  # by which programs, this one too, leave it out
     dataset.PatientOrientation = dataset.Laterality = ""  # type 2C: unknown
     dataset.ContentDate, dataset.ContentTime = dataset.InstanceCreationDate, dataset.InstanceCreationTime
     dataset.ImageComments = "Not for diagnosis"
