@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.ImageFont import FreeTypeFont
 
 from bundle.pyraseg.core import values_of
 from bundle.pyraseg.figures.drawing import LONGEST, color_of
@@ -13,6 +14,7 @@ from bundle.pyraseg.labels import trace_outlines
 
 NARROWEST = 512  # pixels of the shorter side; smaller images are enlarged, so that the legend can be read
 WARNING = "NOT FOR DIAGNOSIS"
+Font = FreeTypeFont | ImageFont.ImageFont
 WHITE, YELLOW, BLACK = (255, 255, 255), (255, 220, 0), (0, 0, 0)
 
 
@@ -65,8 +67,8 @@ def draw_captures(
     """
     scale = min(max(1.0, NARROWEST / min(size)), LONGEST / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
-    font = ImageFont.load_default(max(13, min(width, height) // 38))
-    line = math.ceil(font.size * 1.5)
+    letters = max(13, min(width, height) // 38)  # pixels
+    font, line = ImageFont.load_default(letters), math.ceil(letters * 1.5)
     masks = [_masks(values, len(legend), overlapping=overlapping) for values in labels]
     columns = _column_count(legend, font, width, line)
     rows = max(math.ceil(max(len(shown), 1) / columns) for shown in masks)
@@ -100,7 +102,7 @@ def _masks(values: np.ndarray, count: int, *, overlapping: bool) -> dict[int, np
     return masks
 
 
-def _column_count(legend: Sequence[str], font: ImageFont.FreeTypeFont, width: int, line: int) -> int:
+def _column_count(legend: Sequence[str], font: Font, width: int, line: int) -> int:
     """Return how many entries of a legend stand side by side."""
     longest = max((font.getlength(text) for text in legend), default=0)
     return max(1, int(width // (longest + 1.5 * line)))
