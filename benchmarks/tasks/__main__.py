@@ -22,6 +22,8 @@ import torch
 
 from benchmarks.networks import processor
 from benchmarks.tasks import tables
+from benchmarks.tasks.cards import write_cards
+from benchmarks.tasks.runs import shares
 from benchmarks.tasks.study import RESULTS, ROOT, TASKS, bench, results_of, trials
 from bundle.pyraseg.commands import split_options
 from bundle.pyraseg.workflow import plain_console
@@ -59,7 +61,8 @@ def main(argv: list[str] | None = None) -> None:
         command.error(f"there is no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
     if given.program == "table":
         tables.write(given.results, given.page)
-        print(f"Wrote the tables of {given.page}")
+        write_cards(TASKS, shares(given.results)[1.0], given.page.parent)
+        print(f"Wrote the tables of {given.page} and of the model cards beside it")
         return
     if given.data is None:
         command.error(f"{given.program} needs --data, the folder with one folder a task")

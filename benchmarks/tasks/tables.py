@@ -151,7 +151,7 @@ def tasks_table(results: Path = RESULTS) -> str:
         lines.append(cells)
     absent = [task for task in TASKS if task not in {cells[0] for cells in lines}]
     below = f"\n\nWithout a training by this program yet: {', '.join(absent)}." if absent else ""
-    return (_markdown(TASK_HEAD, lines) if lines else NOTHING) + below
+    return (markdown(TASK_HEAD, lines) if lines else NOTHING) + below
 
 
 def _of_test(task: str, runs: Sequence[Run]) -> list[str]:
@@ -184,7 +184,7 @@ def peers_table(results: Path = RESULTS) -> str:
             cells += [text(row[part]) + spread(row[part]["seeds"]) + _of_classes(row[part]) if part in row else ""]
             cells += ["" if compared is None else text(compared, sign=True) + _of_classes(compared, sign=True)]
         lines.append(cells)
-    return _markdown(PEERS_HEAD, lines) if lines else NOTHING
+    return markdown(PEERS_HEAD, lines) if lines else NOTHING
 
 
 def _of_classes(row: dict[str, Any], *, sign: bool = False) -> str:
@@ -193,7 +193,8 @@ def _of_classes(row: dict[str, Any], *, sign: bool = False) -> str:
     return "".join(f"; {name} {text(of, sign=sign)}" for name, of in classes.items()) if len(classes) > 1 else ""
 
 
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table."""
     rows = [f"| {' | '.join(cells)} |" for cells in (head, *lines)]
     return "\n".join([rows[0], "|---" * len(head) + "|", *rows[1:]])
 

@@ -15,9 +15,11 @@ from PIL import Image
 
 from benchmarks.tasks import __main__ as program
 from benchmarks.tasks import tables
+from benchmarks.tasks.cards import card_of, card_table
 from benchmarks.tasks.networks import OURS, USERS
 from benchmarks.tasks.runs import Run, read_runs, shares
 from benchmarks.tasks.study import RESULTS, ROOT, TASKS, config_of
+from benchmarks.tasks.tables import NOTHING
 from bundle.pyraseg.core.errors import PyrasegError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -222,6 +224,12 @@ def test_nothing_of_this_machine_is_kept():
 def test_the_page_shows_what_was_measured():
     page = tables.PAGE.read_text()
     assert tables.tasks_table() in page and tables.peers_table() in page
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "dermoscopy"])
+def test_a_card_shows_what_was_measured(task):
+    card = card_of(task, tables.PAGE.parent).read_text(encoding="utf-8")
+    assert card_table(task, RESULTS / "tasks") in card and NOTHING not in card
 
 
 def test_the_page_of_volumes_shows_what_slices_reached():

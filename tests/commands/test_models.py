@@ -24,7 +24,9 @@ def test_weights_are_told_from_those_of_a_training_by_a_hash_that_is_taken_once(
         "intended_use": "research",
         "eval_metrics": {"mean_dice": 0.9},
         "weights": {"models/model.pt": DIGEST},
+        "weights_license": "CC-BY-SA-4.0",
     }
     text = models.told(models.Model("model", "lesions", path, about))
     assert (told in text, "a public data set" in text) == (True, content == b"weights")
+    assert "CC-BY-SA-4.0" in text
     assert taken == [path]

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -118,14 +119,14 @@ def test_the_network_of_a_task_takes_what_its_metadata_say(task):
     )
 
 
-def with_newer(of_training):
-    return {**NEWER, **of_training}
+def with_newer(of_training, settings):
+    return {**{key: value for key, value in NEWER.items() if key in settings}, **of_training}
 
 
 def load_included(parser, path):
     settings = parser.get_parsed_content("settings")
     load_model(parser.get_parsed_content("network_def"), path, settings=settings, remedy="")
-    assert settings.values == with_newer(read_model(path)[1])
+    assert settings.values == with_newer(read_model(path)[1], settings.values)
 
 
 def require_form(path, own, parser):
@@ -133,7 +134,8 @@ def require_form(path, own, parser):
     about = Model(path, threads=1).properties
     assert about["weights_sha256"] == own[path.relative_to(ROOT).as_posix().replace(".int8.onnx", ".pt")]
     assert about["precision"] == "int8" and json.loads(about["class_names"]) == parser["class_names"]
-    assert parser.get_parsed_content("settings").values == with_newer(json.loads(about["settings"]))
+    settings = parser.get_parsed_content("settings").values
+    assert settings == with_newer(json.loads(about["settings"]), settings)
 
 
 def test_weights_that_come_along_are_those_of_the_metadata(task):
@@ -155,6 +157,16 @@ def test_the_model_of_the_default_task_that_comes_along(metadata):
     path = ROOT / name
     assert name == "models/phantom.pt" and hashlib.sha256(path.read_bytes()).hexdigest() == digest
     load_included(merged(["inference.json"]), path)
+
+
+def test_the_license_of_the_weights_is_that_which_the_terms_of_their_data_say(task, task_metadata):
+    terms = ROOT / "docs" / "data_licenses" / f"{task.removesuffix('_fast')}.txt"
+    if not terms.is_file():
+        assert "weights" not in json.loads((ROOT / "configs" / f"{task}_metadata.json").read_text())
+        return
+    names = {"Apache-2.0": "Apache License 2.0", "CC-BY-SA-4.0": "CC BY-SA 4.0"}
+    said = " ".join(terms.read_text().split())
+    assert re.search(rf"The weights are licensed (as the bundle is: )?{names[task_metadata['weights_license']]}", said)
 
 
 def test_what_comes_along_is_described(metadata):

@@ -60,9 +60,10 @@ def shipped_models() -> list[Model]:
     The metadata have the hash of the included ones.
     """
     configs, roots = home() / "configs", (Path.cwd(), home(), shipped())
+    license = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))["weights_license"]
     found = []
     for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = {"weights_license": license} | json.loads(file.read_text(encoding="utf-8"))
         task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT_TASK
         graphs = [Path(name).name for name in about.get("weights", {}) if name.endswith(FORM)]
         for weights in about.get("weights", {}):
@@ -90,7 +91,7 @@ def told(model: Model) -> str:
         "trained on": "data of a training here" if model.is_trained_here else about["data_source"],
         "measured": (not model.is_trained_here and figures) or "nothing",
         "use": about["intended_use"],
-        "license": "Apache-2.0; terms of its data: docs/data_licenses",
+        "license": f"{about['weights_license']}; terms of its data: docs/data_licenses",
         "file": f"{model.path} ({model.path.stat().st_size / 1e6:.1f} MB)",
     }
     if model.form is not None and not model.is_trained_here:

@@ -21,7 +21,7 @@ from bundle.pyraseg.core import PyrasegError
 EXTRAS = ("train", "nrrd")
 
 
-def bill_of_materials(root: Path, *, name: str, version: str, model: str, digest: str) -> dict[str, Any]:
+def bill_of_materials(root: Path, *, name: str, version: str, model: str, digest: str, license: str) -> dict[str, Any]:
     """Return the bill of a package.
 
     Args:
@@ -30,6 +30,7 @@ def bill_of_materials(root: Path, *, name: str, version: str, model: str, digest
         version: of the package.
         model: path of the weights in the package.
         digest: SHA-256 of the weights.
+        license: of the weights, an identifier of SPDX.
 
     Raises:
         PyrasegError: a declared dependency has no pin, or a package is not installed that another one needs.
@@ -56,6 +57,7 @@ def bill_of_materials(root: Path, *, name: str, version: str, model: str, digest
         "name": model,
         "version": version,
         "hashes": [{"alg": "SHA-256", "content": digest}],
+        "licenses": [{"license": {"id": license}}],
     }
     return {
         "bomFormat": "CycloneDX",

@@ -50,7 +50,7 @@ def front_matter(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     modality = metadata["network_data_format"]["inputs"]["image"].get("modality", "n/a")
     front = {
-        "license": "apache-2.0",
+        "license": metadata["weights_license"].lower(),
         "library_name": "monai",
         "pipeline_tag": "image-segmentation",
         "tags": ["monai", "medical", "segmentation", *([modality.lower()] if modality != "n/a" else [])],

@@ -129,7 +129,8 @@ def contents(task: Task, package: str, model: Path) -> dict[str, bytes]:
         if program != "metadata"
     }
     files[METADATA] = config_text(metadata).encode()
-    bill = bill_of_materials(root, name=package, version=metadata["version"], model=MODEL, digest=digest)
+    about = {"name": package, "version": metadata["version"], "license": metadata["weights_license"]}
+    bill = bill_of_materials(root, **about, model=MODEL, digest=digest)
     files[BILL] = (json.dumps(bill, indent=2) + "\n").encode()
     files["docs/data_license.txt"] = _document(task.license, "what the data and the weights may be used for")
     files["README.md"] = first_page(package, metadata, str(_purpose(task))).encode()

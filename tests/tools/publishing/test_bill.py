@@ -31,6 +31,12 @@ def graph(bill) -> dict[str, set[str]]:
     return {name: {names[other] for other in edges[purl]} for purl, name in names.items()}
 
 
+def test_the_license_of_the_weights(bill, package):
+    metadata = json.loads(package.files["configs/metadata.json"])
+    (weights,) = [item for item in bill["components"] if item["type"] == "machine-learning-model"]
+    assert weights["licenses"] == [{"license": {"id": metadata["weights_license"]}}]
+
+
 def test_libraries_in_the_versions_that_are_pinned(bill):
     pins = (ROOT / "constraints.txt").read_text()
     for item in bill["components"]:
