@@ -87,7 +87,7 @@ def draw_captures(
             pen.text((left + line * 3 // 4, top + line // 4), legend[number - 1], WHITE, font)
         if not shown:
             pen.text((line // 3, height + line + line // 4), "nothing found on this slice", WHITE, font)
-        frame[...] = canvas
+        frame[...] = np.asarray(canvas)
     return frames, (width, height)
 
 
