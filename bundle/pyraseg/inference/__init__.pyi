@@ -17,6 +17,7 @@ from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import mean_uncertainty as mean_uncertainty
 from .volume_inferer import TileInferer as TileInferer
 from .volume_inferer import VolumeSlabInferer as VolumeSlabInferer
+from .writers.capture import CaptureWriter as CaptureWriter
 from .writers.dicom_objects import Algorithm as Algorithm
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages

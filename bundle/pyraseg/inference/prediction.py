@@ -32,6 +32,7 @@ class Prediction:
         unlike: how far it is from the images of the training, see `runtime.Guard.unlike`; None where nobody looked.
         uncertainty: how far other views disagree, for each class but the background, or each region, see `Uncertainty`;
             None for one that no view has found, or where nobody looked at all.
+        probabilities: of each channel of the network on the input's grid, (C, W, H[, D]); None where none were kept.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Prediction:
     original: MetaTensor
     unlike: float | None = None
     uncertainty: tuple[float | None, ...] | None = None
+    probabilities: MetaTensor | None = None
 
     @cached_property
     def slices(self) -> np.ndarray:
@@ -89,7 +91,7 @@ class Prediction:
 
 
 #: The writers of `configs/inference.json`; a config may have its own besides.
-OUTPUTS = ("labels", "overlay", "volumes", "seg", "sr", "rtstruct", "mesh")
+OUTPUTS = ("labels", "overlay", "volumes", "seg", "sr", "rtstruct", "mesh", "capture")
 #: What an output refers to, and is therefore written with it.
 WITH = {"sr": "seg"}
 
@@ -145,7 +147,8 @@ class SavePredictions:
             name = item["name"]
             stem, unlike = self.output_dir / name, item.get("unlike")
             uncertainty = _known(output["uncertainty"].tolist()) if "uncertainty" in output else None
-            prediction = Prediction(name, stem, output["pred"], item["original"], unlike, uncertainty)
+            kept = output.get("probabilities")
+            prediction = Prediction(name, stem, output["pred"], item["original"], unlike, uncertainty, kept)
             self._wait()
             assert self._pool is not None  # the run has started
             self._writing = self._pool.submit(

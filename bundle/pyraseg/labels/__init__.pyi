@@ -2,6 +2,7 @@
 from .annotated import annotated_classes as annotated_classes
 from .annotated import annotated_names as annotated_names
 from .annotated import refuse_others as refuse_others
+from .capture_writer import write_capture as write_capture
 from .class_table import Canvas as Canvas
 from .class_table import ClassTable as ClassTable
 from .class_table import Region as Region
@@ -31,6 +32,7 @@ from .report_writer import Reported as Reported
 from .report_writer import write_report as write_report
 from .rtstruct_reader import StructureSet as StructureSet
 from .rtstruct_writer import write_structure_set as write_structure_set
+from .seg_types import require_seg_type as require_seg_type
 from .seg_writer import SegmentClass as SegmentClass
 from .seg_writer import segment_classes as segment_classes
 from .seg_writer import write_segmentation as write_segmentation

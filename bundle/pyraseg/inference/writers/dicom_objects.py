@@ -25,7 +25,7 @@ from bundle.pyraseg.dicom import (
 )
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
+from bundle.pyraseg.labels import require_seg_type, segment_classes, write_segmentation, write_structure_set
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,12 @@ class SourceImages:
 
 
 class SegmentationWriter:
-    """Write `<name>_seg.dcm`, a BINARY segmentation whose segment numbers are the label values.
+    """Write `<name>_seg.dcm`, a segmentation whose segment numbers are the label values.
 
-    Regions are segments that overlap, of one object, in the order in which the config names them. Every class is
-    described, those that were not found too; nothing found at all is an explicit result of empty frames. Inputs that
-    are not DICOM get none.
+    A FRACTIONAL one holds the probabilities as the network gives them, calibrated where a temperature was fitted, and
+    not tidied up. Regions are segments that overlap, of one object, in the order in which the config names them. Every
+    class is described, those that were not found too; nothing found at all is an explicit result of empty frames.
+    Inputs that are not DICOM get none.
 
     Args:
         class_names: names of all classes, background first; they become the segments' labels.
@@ -127,9 +128,10 @@ class SegmentationWriter:
         algorithm: what segmented.
         sources: finds the images that are referred to.
         regions: the classes of each region where these are predicted, see `core.Structures`, as segments.
+        seg_type: "BINARY", "LABELMAP" or "FRACTIONAL", see `write_segmentation`.
 
     Raises:
-        PyrasegError: a class or region has no codes, or faulty ones.
+        PyrasegError: a class or region has no codes, or faulty ones; there is no such type, or it cannot hold regions.
     """
 
     def __init__(
@@ -140,8 +142,11 @@ class SegmentationWriter:
         algorithm: Algorithm,
         sources: SourceImages,
         regions: Mapping[str, Sequence[str]] | None = None,
+        seg_type: str = "BINARY",
     ) -> None:
         self.structures = Structures(class_names, regions)
+        require_seg_type(seg_type, overlapping=self.structures.overlapping)
+        self.seg_type = seg_type
         self.classes = segment_classes(self.structures.names, terminology)
         self.algorithm = algorithm
         self.sources = sources
@@ -157,13 +162,24 @@ class SegmentationWriter:
             return None
         return write_segmentation(
             path_of(prediction, "seg"),
-            prediction.slices,
+            self._fractions(prediction) if self.seg_type == "FRACTIONAL" else prediction.slices,
             sources,
             self.classes,
             frame_numbers=prediction.source_frames,
             algorithm=(self.algorithm.name, self.algorithm.version),
             overlapping=self.structures.overlapping,
+            seg_type=self.seg_type,
         )
+
+    def _fractions(self, prediction: Prediction) -> np.ndarray:
+        """Return the probabilities of the segments as DICOM orders them, (N, rows, columns, segments) float32."""
+        if prediction.probabilities is None:
+            raise PyrasegError(
+                "A FRACTIONAL segmentation holds probabilities, and this run keeps none. Its `postprocessing` needs "
+                "the steps that configs/inference.json has for `keep_probabilities`."
+            )
+        found = np.asarray(prediction.probabilities.cpu(), np.float32)[self.structures.channel(1) :]
+        return found.T if found.ndim == 4 else found.T[None]
 
 
 class StructureSetWriter:
