@@ -51,6 +51,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "triton": (f"{_TOOLS}.triton", "write a repository for Triton Inference Server"),
         "pacs": (f"{_TOOLS}.pacs", "segment series in a PACS"),
         "label": (f"{_TOOLS}.label", "serve packages through MONAI Label to 3D Slicer and OHIF"),
+        "review": (f"{_TOOLS}.review", "store what people decide about results, and show it over time"),
     },
     "Share": {
         "package": (f"{_TOOLS}.package", "make a package of a task, with its model"),

@@ -14,12 +14,14 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import pydicom
+
 from bundle.pyraseg.core import PyrasegError, without_suffix
 from bundle.pyraseg.datalists.nnunet import find_nnunet, is_nnunet, require_one_channel
 from bundle.pyraseg.datalists.phases import labels_by_phase, pair_phases, phases_of
 from bundle.pyraseg.datalists.sequences import NoSequences, Sequences, images_of_cases, place_of_series, studies_of
 from bundle.pyraseg.dicom import Scan, find_series, read_selection, those_meant
-from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, read_references
+from bundle.pyraseg.labels import DRAWN_ON, ImageUids, images_of, is_automatic, read_references
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +263,7 @@ def pair_dicom(
     A series with several phases may have one for each: the images that it refers to say which, see `labels_by_phase`.
     Which one that is, `labels.images_of` says. An image is given as its folder, or as its file if it is a single one;
     where it shares its folder, its UID stands under "series". Of several sequences of a study, the object refers to the
-    first.
+    first. A segmentation that a program made alone does not count where a person has labeled the same series.
 
     Args:
         folder: of the data set.
@@ -335,6 +337,8 @@ def pair_dicom(
         if one.uid in labels:
             (image, is_alone), found = place_of_series(one, scan.series), labels[one.uid]
             phases = None if sequences else phases_of(one, read_selection(select))
+            if phases is None:
+                found = _seen_by_people(found)
             if phases is None and len(found) > 1:
                 names = ", ".join(str(path) for path in found)
                 raise PyrasegError(f"The series {one} has {len(found)} labels: {names}. Move all but one away.")
@@ -348,3 +352,19 @@ def pair_dicom(
                 of_phase = labels_by_phase(one, phases, found)
                 items += [{**own, "label": str(path), "phase": str(number)} for number, path in of_phase.items()]
     return sorted(items, key=lambda item: item["patient"])
+
+
+def _seen_by_people(labels: list[Path]) -> list[Path]:
+    """Return the labels of a series without what a program made alone, where a person has drawn or corrected one.
+
+    So a result and its correction, which lie beside each other in an archive, are one label: the correction.
+    """
+    if len(labels) < 2:
+        return labels
+    seen = [path for path in labels if not is_automatic(pydicom.dcmread(path, force=True, stop_before_pixels=True))]
+    if seen and len(seen) < len(labels):
+        logger.warning(
+            "%d segmentations that a program made alone are left out, since a person has labeled the same series",
+            len(labels) - len(seen),
+        )
+    return seen or labels

@@ -32,6 +32,7 @@ from .report_writer import Reported as Reported
 from .report_writer import write_report as write_report
 from .rtstruct_reader import StructureSet as StructureSet
 from .rtstruct_writer import write_structure_set as write_structure_set
+from .seg_reader import is_automatic as is_automatic
 from .seg_types import require_seg_type as require_seg_type
 from .seg_writer import SegmentClass as SegmentClass
 from .seg_writer import segment_classes as segment_classes

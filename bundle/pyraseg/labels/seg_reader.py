@@ -153,6 +153,12 @@ class Segmentation:
         return int(number)
 
 
+def is_automatic(segmentation: Dataset) -> bool:
+    """Return whether a program made a segment of a SEG alone, which nobody has looked at (PS3.3 C.8.20.2)."""
+    items = segmentation.get("SegmentSequence") or []
+    return any(item.get("SegmentAlgorithmType") == "AUTOMATIC" for item in items)
+
+
 def _region(item: Dataset) -> Region:
     kind = (item.get("SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
     place = (item.get("AnatomicRegionSequence") or [Dataset()])[0]

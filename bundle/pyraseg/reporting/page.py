@@ -214,15 +214,26 @@ def _size(value: float) -> str:
 
 
 def render(**content: Any) -> str:
-    """Return the page; everything in it is escaped, and a policy lets no script run but its own."""
+    """Return the page of an evaluation."""
+    folder = files("bundle.pyraseg.reporting") / "templates"
+    template, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.html", "report.js"))
+    return render_page(template, script=script, **content)
+
+
+def render_page(template: str, *, script: str = "", **content: Any) -> str:
+    """Return a page in the style of the report; everything in it is escaped, and no script runs but its own.
+
+    Args:
+        template: of Jinja; it puts `style`, `policy` (of its Content-Security-Policy) and `script` in their places.
+        script: the page's own program.
+        content: what else the template names.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = format_figure
     environment.filters["digits"] = lambda column: 1 if str(column).endswith(("_mm", "_px", "_ml")) else 3
     environment.filters["size"] = _size
-    folder = files("bundle.pyraseg.reporting") / "templates"
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
-    return template.render(
+    style = (files("bundle.pyraseg.reporting") / "templates" / "report.css").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}",

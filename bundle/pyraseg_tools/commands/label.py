@@ -57,6 +57,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="allow images from another machine without encryption")  # fmt: skip
     parser.add_argument("--patient-pattern", metavar="REGEX",
                         help="its first group is the patient in a file name, such as '^(.+)_[ab]'")  # fmt: skip
+    parser.add_argument("--reviewer", default="not named", metavar="NAME",
+                        help="user name or role of who submits labels, where the client tells none (default: "
+                        "%(default)s)")  # fmt: skip
     parser.add_argument("--app-dir", type=Path, default=Path("runs/label"), help="server folder (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
@@ -94,6 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         settings["refuse"] = ",".join(Purpose(refuse=options.refuse).refuse)
     if options.unlike:
         settings["unlike"] = options.unlike
+    settings["reviewer"] = options.reviewer
     settings["names"] = ",".join(sorted(access.names))
     start = (
         command(options, folders, studies, settings, access.for_uvicorn()),

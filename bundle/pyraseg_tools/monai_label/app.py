@@ -14,7 +14,7 @@ from typing import Any
 
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.activelearning.first import First
@@ -30,6 +30,7 @@ from bundle.pyraseg_tools.monai_label.dicom_datastore import DicomDatastore
 from bundle.pyraseg_tools.monai_label.folder_datastore import FolderDatastore
 from bundle.pyraseg_tools.monai_label.inference import BatchInference, Inference, QuietInference, Sampling, Scoring
 from bundle.pyraseg_tools.monai_label.training import ForeignTraining, Training
+from bundle.pyraseg_tools.review import Algorithm, ReviewLog
 
 
 class LabelApp(MONAILabelApp):
@@ -52,7 +53,13 @@ class LabelApp(MONAILabelApp):
         image = request.get("image")
         if not isinstance(image, str) or (os.path.exists(image) and not _is_uploaded(Path(image))):
             raise PyrasegError(f"There is no image {image!r}.")
-        return super().infer(request, datastore)
+        found, store = super().infer(request, datastore), self.datastore()
+        made = (found["params"] or {}).get("algorithm")  # bundles of other makers do not say
+        if isinstance(store, DicomDatastore) and made and found["file"] and not os.path.exists(image):
+            final = request.get("save_label") and request.get("label_tag") == DefaultLabelTag.FINAL
+            label = found["label"] if final else ""
+            store.keep_proposal(image, Path(found["file"]), request["model"], Algorithm(*made), label)
+        return found
 
     def bundle_path(self, model: str | None) -> str | None:
         """Return the bundle of a task that is about to be queued; MONAI Label queues one for an unknown model too."""
@@ -75,7 +82,8 @@ class LabelApp(MONAILabelApp):
         )
 
     def _dicom(self, archive: Archive, tasks: list[Task]) -> DicomDatastore:
-        return DicomDatastore(archive, tasks, Path(self.app_dir) / "dicom")
+        folder = Path(self.app_dir)
+        return DicomDatastore(archive, tasks, folder / "dicom", reviews=ReviewLog(folder / "reviews.jsonl"))
 
     def _pacs(self) -> PacsArchive:
         return PacsArchive(

@@ -27,13 +27,13 @@ class Task:
         name: of the bundle.
         table: its classes, background first, and what else they may be called.
         terminology: the codes of each class but the background; labels in files need none.
-        algorithm: which program and weights, as they are now.
+        model_file: its weights, which a retraining replaces.
     """
 
     name: str
     table: ClassTable
     terminology: Mapping[str, Mapping]
-    algorithm: Algorithm
+    model_file: Path
 
     @classmethod
     def of(cls, folder: str | Path) -> "Task":
@@ -47,8 +47,13 @@ class Task:
             folder.name,
             ClassTable(classes, train.get("label_names"), train.get("overlap_order")),
             inference.get("terminology", {}),
-            Algorithm(name=folder.name, model_file=folder / "models" / "model.pt"),
+            folder / "models" / "model.pt",
         )
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Return which program and weights segment now."""
+        return Algorithm(name=self.name, model_file=self.model_file)
 
     @cached_property
     def segments(self) -> list[SegmentClass]:

@@ -19,12 +19,14 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from bundle.pyraseg.core import DiskError, PyrasegError, Structures, replacing, without_suffix, write_json
 from bundle.pyraseg.datalists import Identity, group_patients
-from bundle.pyraseg.dicom import read_series, read_sources
+from bundle.pyraseg.dicom import DicomImage, read_series, read_sources
 from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
 from bundle.pyraseg_tools.monai_label.archives import Archive
 from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
+from bundle.pyraseg_tools.monai_label.proposals import Seen, header_of, keep_proposal, seen, seen_in_archive
 from bundle.pyraseg_tools.monai_label.series_files import SERIES, dicom_of, names_in, on_image, write_for_clients
 from bundle.pyraseg_tools.pacs import PacsError, RemoteLabel, RemoteSeries, labels_by_series, require_same
+from bundle.pyraseg_tools.review import Algorithm, Review, ReviewLog, decide, require_no_patient
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +42,22 @@ class DicomDatastore(Datastore):
     An image is a series, by its UID. Clients get it as NIfTI (a photograph as PNG), our bundles read its DICOM files. A
     label of the tag "final" is a DICOM SEG in the archive with the names and codes of its bundle: SEMIAUTOMATIC where
     a client submits it, AUTOMATIC where an inference is stored as it is. Segmentations that a program made alone are no
-    labels: nobody has looked at them. Other tags stay on this machine.
+    labels: nobody has looked at them. Other tags stay on this machine. What becomes of a result is added to the
+    reviews: of the last proposal to a client, else of the newest automatic segmentation in the archive.
 
     Args:
         archive: where the series and the labels are.
         tasks: the bundles that are served.
         folder: for images at work, labels and scores; nobody else can read it.
+        reviews: what people decided about results.
 
     Raises:
         PyrasegError: a bundle has no code for a class, which a DICOM SEG needs.
     """
 
-    def __init__(self, archive: Archive, tasks: Sequence[Task], folder: Path) -> None:
+    def __init__(self, archive: Archive, tasks: Sequence[Task], folder: Path, *, reviews: ReviewLog) -> None:
         self.archive = archive
+        self.reviews = reviews
         self.tasks = [task for task in tasks if task.segments]  # which says what lacks a code before anybody labels
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,6 +138,7 @@ class DicomDatastore(Datastore):
                     shutil.rmtree(folder, ignore_errors=True)
                     for file in files:
                         file.unlink(missing_ok=True)
+                    shutil.rmtree(self._proposal_in(image_id), ignore_errors=True)  # it is of other images
             for file in files:
                 if file.is_file():
                     return str(file)
@@ -182,8 +188,19 @@ class DicomDatastore(Datastore):
         names = label_info.get("label_info") or names_in(Path(label_filename))
         task, classes = meant(self.tasks, np.unique(values), {**label_info, "label_info": names})
         mask = as_classes(values, classes)
-        algorithm = (task.algorithm.name, task.algorithm.version)
-        kind = "AUTOMATIC" if "params" in label_info else "SEMIAUTOMATIC"  # MONAI Label sends them with an inference
+        if "params" in label_info:  # MONAI Label sends them with an inference, and our bundles say there what segmented
+            told = label_info["params"].get("algorithm") or (str(label_info.get("model")), "not stated")
+            return self._store(image, mask, task, Algorithm(*told), "AUTOMATIC")
+        reviewer = require_no_patient(label_info["reviewer"], header_of(image))  # before anything is stored
+        started = self._result(image_id, image, task)
+        algorithm = started.result.algorithm if started else Algorithm(task.algorithm.name, task.algorithm.version)
+        label = self._store(image, mask, task, algorithm, "SEMIAUTOMATIC")
+        if started:
+            self.reviews.add(started.corrected(mask, label, image, reviewer))
+        return label
+
+    def _store(self, image: DicomImage, mask: np.ndarray, task: Task, algorithm: Algorithm, kind: str) -> str:
+        """Store a segmentation in the archive, read it back, and return its SOP Instance UID."""
         with tempfile.TemporaryDirectory() as name:
             sent, returned = Path(name) / "sent.dcm", Path(name) / "returned.dcm"
             sources = read_sources([Path(file) for file in image.files])
@@ -193,7 +210,7 @@ class DicomDatastore(Datastore):
                 sources,
                 task.segments,
                 frame_numbers=image.frame_numbers,
-                algorithm=algorithm,
+                algorithm=(algorithm.name, algorithm.version),
                 algorithm_type=kind,
             )
             label = pydicom.dcmread(sent)
@@ -202,6 +219,47 @@ class DicomDatastore(Datastore):
             self.archive.fetch_label(self._stored(str(label.SOPInstanceUID)), returned)
             require_same(returned, sent, mask, ImageGrid.of(image), Structures(task.table.class_names))
         return str(label.SOPInstanceUID)
+
+    def keep_proposal(self, image_id: str, file: Path, model: str, algorithm: Algorithm, label: str = "") -> None:
+        """Keep what an inference returned for an image: what a person submits, or decides, is about it.
+
+        Args:
+            image_id: the image.
+            file: that was returned.
+            model: the bundle.
+            algorithm: that segmented.
+            label: SOP Instance UID where the result was stored as a final label, or "".
+        """
+        stored = (label, self._stored(label).series_uid) if label else ()
+        with self._files:
+            keep_proposal(self._proposal_in(image_id), file, model, algorithm, stored)
+
+    def _proposal_in(self, image_id: str) -> Path:
+        return self.folder / self._listed(image_id).uid / "proposal"
+
+    def _result(self, image_id: str, image: DicomImage, task: Task) -> Seen | None:
+        with self._files:
+            return seen(self._proposal_in(image_id), image, task) or seen_in_archive(
+                self._labels_by_image.get(image_id, ()), self._fetched, image, task
+            )
+
+    def review(self, image_id: str, decision: str, reviewer: str, model: str | None = None) -> Review:
+        """Store that a person accepts or rejects the result of an image as it is.
+
+        Raises:
+            PyrasegError: there is no result, or it is unknown of which model.
+        """
+        image = read_series(dicom_of(self.get_image_uri(image_id)))
+        tasks = [task for task in self.tasks if model in (None, task.name)]
+        found = [started for task in tasks if (started := self._result(image_id, image, task))]
+        if len(found) != 1:
+            raise PyrasegError(
+                f"There are {len(found)} results of the image to decide about. "
+                + ('Say of which "model".' if found else "Ask for an inference first.")
+            )
+        made = decide(decision, found[0].result, header_of(image), reviewer)
+        self.reviews.add(made)
+        return made
 
     def _stored(self, label_id: str) -> RemoteLabel:
         self._look()

@@ -22,6 +22,8 @@ CODE = ("run_id", "tracking", "tracking_uri", "tracking_experiment_name")
 #: Files that a client may have a result as.
 RESULTS = (".nrrd", ".seg.nrrd", ".nii.gz", ".nii", ".mha", ".png")
 TAGS = ("original", "final")
+#: What the extension of 3D Slicer calls its user until somebody sets a name in its settings.
+UNSET = "user-xyz"
 #: Types of models of other makers that work on what a person clicked.
 INTERACTIVE = ("deepedit", "deepgrow")
 #: More than any task here has use for.
@@ -125,6 +127,11 @@ def left_out(value: Any) -> object:
     if not (value is None or isinstance(value, str | bool)):
         raise Unfit("a text")
     return LEFT_OUT
+
+
+def client(value: Any) -> object:
+    """Take the user name that a client sends with each request; one that nobody has set is left out."""
+    return left_out(value) if value in (None, True, False, "", UNSET) else text(value)
 
 
 def text(value: Any) -> str:

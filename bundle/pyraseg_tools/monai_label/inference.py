@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bundle.pyraseg.core import describe
-from bundle.pyraseg.inference import ImageGuard, on_true_grid, write_grid
+from bundle.pyraseg.inference import Algorithm, ImageGuard, on_true_grid, write_grid
 from bundle.pyraseg.runtime import in_words
 from bundle.pyraseg.training import read_model
 from bundle.pyraseg.transforms import place_of
@@ -32,6 +33,15 @@ from bundle.pyraseg_tools.monai_label.fields import models
 from bundle.pyraseg_tools.monai_label.series_files import dicom_of, place_for_viewers
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Hold a model that was looked at: when its file had changed, what its images are like, and which weights it is."""
+
+    changed: int
+    guard: ImageGuard
+    algorithm: Algorithm
 
 
 @contextmanager
@@ -54,7 +64,7 @@ class Inference(QuietInference):
     """Inference of a bundle of ours, by its model or one that a retraining replaced."""
 
     def __init__(self, path: str, conf: Mapping[str, str], **options: Any) -> None:
-        self._checked: dict[Path, tuple[int, ImageGuard]] = {}
+        self._checked: dict[Path, Checked] = {}
         super().__init__(path, conf, **options)
         if refuse := conf.get("refuse"):
             self.bundle_config["refuse"] = refuse.split(",")
@@ -71,29 +81,33 @@ class Inference(QuietInference):
         self._check_model(data)
         return super()._get_network(device, data)
 
-    def _check_model(self, data: Mapping[str, Any] | None) -> ImageGuard:
-        """Return the guard of the model that is asked for.
+    def _check_model(self, data: Mapping[str, Any] | None) -> Checked:
+        """Return what is known of the model that is asked for.
 
         A new one of other settings than the bundle's, or with weights that are not finite, is refused.
         """
         chosen = (data or {}).get("model_filename") or "model.pt"
         path = Path(self.path[0]).parent / (chosen if isinstance(chosen, str) else chosen[0])
         changed = path.stat().st_mtime_ns
-        if path not in self._checked or self._checked[path][0] != changed:
+        if path not in self._checked or self._checked[path].changed != changed:
             _, trained = read_model(path)
             self.bundle_config.get_parsed_content("settings").require(trained, f"The model {path.name}")
-            self._checked[path] = changed, ImageGuard(path, unlike=self.unlike)
-        return self._checked[path][1]
+            algorithm = Algorithm(name=Path(self.bundle_path).name, model_file=path)
+            self._checked[path] = Checked(changed, ImageGuard(path, unlike=self.unlike), algorithm)
+        return self._checked[path]
 
     def run_inferer(self, data: dict[str, Any], *args: Any, **options: Any) -> dict[str, Any]:
-        """Judge the image before the network sees it; the parameters of the result tell what was found."""
-        unlike = self._check_model(data).judge("An image", data[self.input_key])
+        """Judge the image before the network sees it; the parameters of the result tell what was found, and by which
+        weights."""
+        checked = self._check_model(data)
+        unlike = checked.guard.judge("An image", data[self.input_key])
         data = super().run_inferer(data, *args, **options)
+        told: dict[str, Any] = {"algorithm": [checked.algorithm.name, checked.algorithm.version]}
         if unlike is not None:
-            told: dict[str, Any] = {"unlike": round(unlike, 3)}
+            told["unlike"] = round(unlike, 3)
             if unlike > 1:
                 told["message"] = f"The image is {in_words(unlike)}. The labels may mean nothing: look at them."
-            data[self.output_json_key] = {**data.get(self.output_json_key, {}), **told}
+        data[self.output_json_key] = {**data.get(self.output_json_key, {}), **told}
         return data
 
     @property

@@ -21,12 +21,13 @@ from requests_toolbelt import MultipartEncoder
 from starlette.datastructures import UploadFile
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg_tools.monai_label.dicom_datastore import UID
+from bundle.pyraseg_tools.monai_label.dicom_datastore import UID, DicomDatastore
 from bundle.pyraseg_tools.monai_label.fields import (
     TAGS,
     Field,
     batch_fields,
     choice,
+    client,
     flag_text,
     inference_fields,
     left_out,
@@ -251,17 +252,45 @@ async def label_file(request: Request) -> Response:
 async def save_label(request: Request) -> Any:
     asked = query(request, image=_any_text, tag=choice(TAGS))
     app, image = app_instance(), _image(asked.get("image"))
-    fields = {"label_info": segments, "model": choice([*app.bundles]), "client_id": left_out}
+    fields = {"label_info": segments, "model": choice([*app.bundles]), **_WHO}
     async with form(request, files=("label",), params=_any_text) as sent:
         told = rebuilt(fields, as_object(sent.get("params") or "{}"), "A label")
         if "label" not in sent:
             raise PyrasegError("No label was sent. Send its file as the field label.")
         upload = _kept(sent["label"], [*_suffixes(), ".seg.nrrd"])
+    reviewer = _reviewer(told)
+    if isinstance(app.datastore(), DicomDatastore):
+        told["reviewer"] = reviewer
     try:
         label = app.datastore().save_label(image, str(upload), asked.get("tag", "final"), told)
     finally:
         upload.unlink(missing_ok=True)
     return {"image": image, "label": label}
+
+
+@router.put("/datastore/review")
+async def review(request: Request) -> Any:
+    """Store that a person accepts or rejects the result of an image; what is amended is submitted as a label."""
+    asked = query(request, image=_any_text)
+    app, image = app_instance(), _image(asked.get("image"))
+    fields = {"decision": choice(("accepted", "rejected")), "model": choice([*app.bundles]), **_WHO}
+    told = rebuilt(fields, await body(request), "A review")
+    if "decision" not in told:
+        raise PyrasegError('A review needs its decision. Send {"decision": "accepted"} or "rejected".')
+    if not isinstance(app.datastore(), DicomDatastore):
+        raise PyrasegError("Reviews are of DICOM series. Files have no UIDs, and their names may be those of patients.")
+    made = app.datastore().review(image, told["decision"], _reviewer(told), told.get("model"))
+    return {"image": image, "decision": made.decision, "result": made.result.uid, "time": made.time}
+
+
+#: How clients say who decides: by a field of ours, or by the name that 3D Slicer sends with each request.
+_WHO = {"reviewer": text, "client_id": client}
+
+
+def _reviewer(told: dict[str, Any]) -> str:
+    """Return who decides, and take it out of what a client told."""
+    named = [told.pop(field, "") for field in _WHO]
+    return next(filter(None, [*named, app_instance().conf["reviewer"]]))
 
 
 def _file(path: str, what: str) -> Response:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.dicom import NON_IMAGES, description_of, is_meant
-from bundle.pyraseg.labels import ImageUids, images_of, references_of
+from bundle.pyraseg.labels import ImageUids, images_of, is_automatic, references_of
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
 
 #: What may be asked for, by the level at which a PACS knows it. Nothing that names a patient: arguments are public.
@@ -205,6 +205,6 @@ def label_of(header: Dataset) -> RemoteLabel:
         str(header.get("SeriesInstanceUID", "")),
         str(header.get("SOPInstanceUID", "")),
         references_of(header),
-        any(item.get("SegmentAlgorithmType") == "AUTOMATIC" for item in header.get("SegmentSequence") or []),
+        is_automatic(header),
         f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}",
     )
