@@ -16,7 +16,10 @@ from bundle.pyraseg.datalists.pairing import find_pairs
 from bundle.pyraseg.dicom.found import as_file
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.dicom_files import item, make_image, save, uid
+from tests.helpers.reviews import write_by_highdicom, write_scan
 from tests.helpers.series_with_seg import write_seg, write_study
+
+RESULT = np.pad(np.ones((1, 3, 4), np.uint8), ((1, 1), (2, 3), (1, 3)))
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -187,6 +190,19 @@ def test_two_labels_for_one_series_are_refused(tmp_path):
     write_seg(tmp_path / "first.dcm", sources)
     write_structures(tmp_path / "second.dcm", sources[0])
     with pytest.raises(PyrasegError, match=r"has 2 labels: .*first.dcm, .*second.dcm. Move all but one away"):
+        find_pairs(tmp_path)
+
+
+def test_a_correction_takes_the_place_of_the_result_that_it_corrects(tmp_path, caplog):
+    """As they lie in an archive; a result that nobody has corrected is a label where somebody gives it as one."""
+    scan = write_scan(tmp_path / "a")
+    write_by_highdicom(tmp_path / "result.dcm", scan, RESULT)
+    assert pairs(tmp_path) == {"a": ("a", "result.dcm")} and "left out" not in caplog.text
+    write_by_highdicom(tmp_path / "correction.dcm", scan, RESULT, "SEMIAUTOMATIC")
+    assert pairs(tmp_path) == {"a": ("a", "correction.dcm")}
+    assert "1 segmentations that a program made alone are left out" in caplog.text
+    write_by_highdicom(tmp_path / "second.dcm", scan, RESULT, "MANUAL")
+    with pytest.raises(PyrasegError, match=r"has 2 labels: .*correction.dcm, .*second.dcm"):
         find_pairs(tmp_path)
 
 

@@ -290,7 +290,7 @@ _WHO = {"reviewer": text, "client_id": client}
 def _reviewer(told: dict[str, Any]) -> str:
     """Return who decides, and take it out of what a client told."""
     named = [told.pop(field, "") for field in _WHO]
-    return next(filter(None, [*named, app_instance().conf["reviewer"]]))
+    return str(next(filter(None, named), app_instance().conf["reviewer"]))
 
 
 def _file(path: str, what: str) -> Response:

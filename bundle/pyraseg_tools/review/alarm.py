@@ -20,7 +20,7 @@ class Rule:
         first: results at the beginning with which others are compared.
         last: results at the end that are compared.
         level: chance of a false alarm in one look, for all comparisons together.
-        least_dice: the mean Dice of a structure in the corrections among the last results must reach it; None: no limit.
+        least_dice: that the mean Dice of each structure reaches, in the corrections among the last results; or None.
 
     Raises:
         PyrasegError: a value cannot be.
@@ -51,8 +51,8 @@ class Rule:
         return (
             f"The alarm rings if the share accepted of the last {self.last} results is below that of the first "
             f"{self.first} by more than chance (Fisher's exact test, one-sided, level {self.level:g}). All results are "
-            "compared, and those of each scanner and of each model that has as many; the level is divided by the number "
-            f"of these comparisons (Bonferroni). {dice}"
+            "compared, and those of each scanner and of each model that has as many; the level is divided by the "
+            f"number of these comparisons (Bonferroni). {dice}"
         )
 
 

@@ -48,15 +48,17 @@ def compare_segmentations(result: Path, correction: Path, grid: ImageGrid) -> di
     structures = list(names.values())
     if _excludes_overlap(result) and _excludes_overlap(correction):
         table = ClassTable(["background", *structures])
-        return compare_labels(
-            *(read_dicom_label(path, grid, table) for path in (result, correction)), table.class_names
-        )
+        return _compared(result, correction, grid, table)
     found: dict[str, float] = {}
     for name in structures:
-        table = ClassTable(["background", name], {"background": ["*"]})
-        masks = (read_dicom_label(path, grid, table) for path in (result, correction))
-        found |= compare_labels(*masks, table.class_names)
+        found |= _compared(result, correction, grid, ClassTable(["background", name], {"background": ["*"]}))
     return found
+
+
+def _compared(result: Path, correction: Path, grid: ImageGrid, table: ClassTable) -> dict[str, float]:
+    return compare_labels(
+        read_dicom_label(result, grid, table), read_dicom_label(correction, grid, table), table.class_names
+    )
 
 
 def _excludes_overlap(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.labels import is_automatic
@@ -131,11 +132,12 @@ class Review:
         Raises:
             PyrasegError: it is none, or one of another version.
         """
+        made_by = content.get("format") if isinstance(content, dict) else None
+        if made_by not in (None, FORMAT):
+            raise PyrasegError(
+                f"{where} is of format {made_by}, this program's is {FORMAT}. Use that version's program."
+            )
         try:
-            if content["format"] != FORMAT:
-                raise PyrasegError(
-                    f"{where} is of format {content['format']}, this program's is {FORMAT}. Use that version's program."
-                )
             given = {one.name: content[one.name] for one in fields(cls)}
             told = given.pop("result")
             result = Result(told["uid"], told["series_uid"], Algorithm(**told["algorithm"]))
@@ -177,7 +179,8 @@ def decide(
         datetime.now(UTC).isoformat(timespec="seconds"),
         result,
         str(image.get("SeriesInstanceUID") or ""),
-        *(_line(image.get(keyword)) for keyword in ("Manufacturer", "ManufacturerModelName")),
+        _line(image.get("Manufacturer")),
+        _line(image.get("ManufacturerModelName")),
         correction,
         {name: value for name, value in (dice or {}).items() if not math.isnan(value)},
     )
@@ -214,6 +217,6 @@ def read_result(path: Path) -> tuple[Result, Dataset]:
     """
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-    except (OSError, pydicom.errors.InvalidDicomError) as error:
+    except (OSError, InvalidDicomError) as error:
         raise PyrasegError(f"{path} cannot be read as DICOM. Give the DICOM SEG of a result.") from error
     return Result.of(header, path), header
