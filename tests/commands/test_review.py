@@ -65,10 +65,7 @@ def test_what_is_no_review_is_refused(files, tmp_path, capsys, monkeypatch):
         ([*options, "--amended", str(other)], "made by a program alone"),
         ([*options[:3], "--accept"], "Nobody is named who decides"),
         ([*options[:3], "--accept", "--reviewer", "SECRET-ID"], "as the patient"),
-        (
-            [str(result), "--images", str(write_elsewhere(tmp_path)), *options[3:], "--accept"],
-            "of none of the 1 series",
-        ),
+        ([*elsewhere, "--accept"], "of none of the 1 series"),
     ]:
         assert main(["review", *words]) == 1
         assert message in capsys.readouterr().err

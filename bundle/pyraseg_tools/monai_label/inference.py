@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checked:
-    """Hold a model that was looked at: when its file had changed, what its images are like, and which weights it is."""
+    """Hold a model that was looked at: when its file had changed, what its images are like, and the name and version of it."""
 
     changed: int
     guard: ImageGuard
-    algorithm: Algorithm
+    algorithm: tuple[str, str]
 
 
 @contextmanager
@@ -93,7 +93,8 @@ class Inference(QuietInference):
             _, trained = read_model(path)
             self.bundle_config.get_parsed_content("settings").require(trained, f"The model {path.name}")
             algorithm = Algorithm(name=Path(self.bundle_path).name, model_file=path)
-            self._checked[path] = Checked(changed, ImageGuard(path, unlike=self.unlike), algorithm)
+            told = algorithm.name, algorithm.version
+            self._checked[path] = Checked(changed, ImageGuard(path, unlike=self.unlike), told)
         return self._checked[path]
 
     def run_inferer(self, data: dict[str, Any], *args: Any, **options: Any) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class Inference(QuietInference):
         checked = self._check_model(data)
         unlike = checked.guard.judge("An image", data[self.input_key])
         data = super().run_inferer(data, *args, **options)
-        told: dict[str, Any] = {"algorithm": [checked.algorithm.name, checked.algorithm.version]}
+        told: dict[str, Any] = {"algorithm": list(checked.algorithm)}
         if unlike is not None:
             told["unlike"] = round(unlike, 3)
             if unlike > 1:

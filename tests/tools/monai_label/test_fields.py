@@ -8,6 +8,7 @@ import pytest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg_tools.monai_label.fields import (
     batch_fields,
+    client,
     flag_text,
     inference_fields,
     models,
@@ -53,6 +54,17 @@ def test_what_a_task_takes_passes():
     assert trained(TRAINING, **asked) == asked
     assert trained(FOREIGN, spacing=2.5, val_split=-1, mode="max") == {"spacing": 2.5, "val_split": -1, "mode": "max"}
     assert trained(TRAINING, device="cuda") == {"device": "cuda"}  # what clients send by default
+
+
+def test_who_a_client_says_that_it_is():
+    """3D Slicer sends a name with each request, or what it has before anybody has set one."""
+    fields = {"client_id": client}
+    assert rebuilt(fields, {"client_id": "reader"}, "A label") == {"client_id": "reader"}
+    for value in (None, True, "", "user-xyz"):
+        assert rebuilt(fields, {"client_id": value}, "A label") == {}
+    for value in ("two\nlines", "x" * 201, 7, ["reader"]):
+        with pytest.raises(PyrasegError, match="client_id is"):
+            rebuilt(fields, {"client_id": value}, "A label")
 
 
 def test_what_3d_slicer_and_ohif_send_passes():

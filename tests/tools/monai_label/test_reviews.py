@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import subprocess
 import urllib.error
 from pathlib import Path
 
@@ -14,10 +15,18 @@ import pytest
 from bundle.pyraseg.commands.console import main
 from bundle.pyraseg.datalists.pairing import find_pairs
 from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
-from tests.helpers.label_server import needs_server, served
+from tests.helpers.label_server import PYTHON, needs_server, served
 
 pytestmark = needs_server
 NAME = "pyraseg_phantom"
+#: What the extension of 3D Slicer does to submit a label.
+CLIENT = """
+import sys
+from monailabel.client import MONAILabelClient
+
+url, image, label = sys.argv[1:]
+print(MONAILabelClient(url, client_id="reader").save_label(image, label, params={"label_info": []})["label"])
+"""
 
 
 def test_decisions_in_the_server(volume_package, tmp_path):
@@ -53,7 +62,11 @@ def test_decisions_in_the_server(volume_package, tmp_path):
         proposed = np.asarray(own.dataobj).astype(np.uint8)
         assert proposed.any()
 
-        accepted = submit(proposed, client_id="reader")
+        submitted = subprocess.run(
+            [PYTHON, "-c", CLIENT, server.url, uid, tmp_path / "answer.nii.gz"], capture_output=True, text=True
+        )
+        assert submitted.returncode == 0, submitted.stderr
+        accepted = pydicom.dcmread(studies / "labels" / f"{submitted.stdout.split()[-1]}.dcm")
         changed = np.where(proposed == proposed.max(), 0, proposed).astype(np.uint8)
         amended = submit(changed, client_id="user-xyz")
         digest = hashlib.sha256((app / "model" / NAME / "models" / "model.pt").read_bytes()).hexdigest()[:12]
