@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checked:
-    """Hold a model that was looked at: when its file had changed, what its images are like, and the name and version of it."""
+    """Hold a model that was looked at: when its file had changed, its guard, and its name and version."""
 
     changed: int
     guard: ImageGuard

@@ -68,25 +68,41 @@ def _rows(figures: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]
 
 
 def charts(reviews: Sequence[Review], last: int) -> dict[str, Markup]:
-    """Return charts by heading: share accepted, and Dice of corrections, each of the last results up to each one."""
+    """Return charts by heading: share of each decision, and Dice of corrections, among the last results up to each."""
     style = {"x_name": "result", "whole": True, "marks": _new_models(reviews)}
-    places = range(min(last, len(reviews)), len(reviews) + 1)
-    windows = [(place, reviews[max(0, place - last) : place]) for place in places]
-    lines = []
-    for name, color in zip(DECISIONS, (LIGHT, *_colors(2)), strict=True):
-        points = [(place, sum(one.decision == name for one in own) / len(own)) for place, own in windows]
-        lines.append(Line(name, color, points))
+    colors = (LIGHT, *_colors(2))
+    shares = zip(DECISIONS, colors, moving_shares(reviews, last), strict=True)
+    lines = [Line(name, color, points) for name, color, points in shares]
     found = {f"Decisions, of the last {last}": line_chart("Decisions", lines, y_name="share", **style)}
-    structures = structures_of(reviews)
-    dice = []
-    for name, color in zip(structures, _colors(len(structures)), strict=True):
-        values = [(place, [one.dice[name] for one in own if _has(one, name)]) for place, own in windows]
-        points = [(place, float(np.mean(own))) for place, own in values if own]
-        dice += [Line(name, color, points)] if points else []
-    if dice:
+    dice = moving_dice(reviews, last)
+    lines = [Line(name, color, dice[name]) for name, color in zip(dice, _colors(len(dice)), strict=True)]
+    if lines:
         heading = f"Dice of result and correction, of those among the last {last}"
-        found[heading] = line_chart("Dice of corrections", dice, y_name="mean Dice", **style)
+        found[heading] = line_chart("Dice of corrections", lines, y_name="mean Dice", **style)
     return found
+
+
+def moving_shares(reviews: Sequence[Review], last: int) -> list[list[tuple[float, float]]]:
+    """Return for each of `DECISIONS` its share among the last results up to each: number of the result, and share."""
+    return [
+        [(place, sum(one.decision == name for one in own) / len(own)) for place, own in _windows(reviews, last)]
+        for name in DECISIONS
+    ]
+
+
+def moving_dice(reviews: Sequence[Review], last: int) -> dict[str, list[tuple[float, float]]]:
+    """Return by structure its mean Dice among the last results up to each, where any of them was amended."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name in structures_of(reviews):
+        values = [(place, [one.dice[name] for one in own if _has(one, name)]) for place, own in _windows(reviews, last)]
+        found[name] = [(place, float(np.mean(own))) for place, own in values if own]
+    return {name: points for name, points in found.items() if points}
+
+
+def _windows(reviews: Sequence[Review], last: int) -> list[tuple[int, Sequence[Review]]]:
+    return [
+        (place, reviews[max(0, place - last) : place]) for place in range(min(last, len(reviews)), len(reviews) + 1)
+    ]
 
 
 def _has(review: Review, structure: str) -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg_tools.review.alarm import Rule
-from bundle.pyraseg_tools.review.page import charts, write_review_report
+from bundle.pyraseg_tools.review.page import charts, moving_dice, moving_shares, write_review_report
 from tests.helpers.browser import DESKTOP, PHONE, Watched, browsing
 from tests.helpers.reviews import reviewed
 
@@ -23,8 +23,16 @@ def test_the_page_in_a_browser(tmp_path):
             watched.close()
 
 
-def test_charts_move_over_the_last_results():
-    """Of 4 results, shares of the last 2: 2 of 2, 1 of 2, 0 of 2; another model begins before the third."""
+def test_figures_move_over_the_last_results():
+    """Of four results the last two at a time; a Dice is known where one of them was amended."""
+    reviews = [*reviewed("++"), *reviewed("~", dice=0.6, start=2), *reviewed("~-", dice=0.8, start=3)]
+    accepted, amended, rejected = moving_shares(reviews, 2)
+    assert accepted == [(2, 1), (3, 0.5), (4, 0), (5, 0)]
+    assert amended == [(2, 0), (3, 0.5), (4, 1), (5, 0.5)] and rejected == [(2, 0), (3, 0), (4, 0), (5, 0.5)]
+    assert moving_dice(reviews, 2) == {"liver": [(3, 0.6), (4, 0.7), (5, 0.8)]}
+
+
+def test_charts_say_where_another_model_begins():
     found = charts([*reviewed("++"), *reviewed("~-", weights="f" * 12, start=2)], 2)
     assert list(found) == ["Decisions, of the last 2", "Dice of result and correction, of those among the last 2"]
     assert all("pyraseg_phantom ffffffffffff" in chart for chart in found.values())
