@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from .alarm import Rule as Rule
-from .alarm import judge as judge
 from .comparing import are_equal as are_equal
 from .comparing import compare_labels as compare_labels
 from .comparing import compare_segmentations as compare_segmentations
 from .log import ReviewLog as ReviewLog
 from .log import latest as latest
 from .page import write_review_report as write_review_report
-from .record import DECISIONS as DECISIONS
 from .record import Algorithm as Algorithm
 from .record import Result as Result
 from .record import Review as Review
