@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planes and stacks: sorted by orientation and position alone, exact affines, a flag for uneven spacing."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -75,6 +77,14 @@ def test_a_slice_stands_for_nothing_in_a_gap(heights, thickness, widths):
         stack = Geometry.from_affine(np.eye(4), positions, slice_thickness=thickness)
         assert stack.slice_widths == pytest.approx(widths[::order])
         assert sorted(np.concatenate(stack.blocks).tolist()) == list(range(len(heights)))
+
+
+def test_each_slice_has_its_own_thickness():
+    """A thick slice alone, and a gap between thin ones that is narrower than the thick one: PS3.3 C.7.6.2.1."""
+    pairs = zip(along_z(0, 1, 2, 5, 6, 7, 30), [1, 1, 1, 1, 1, None, 5], strict=True)
+    stack, _ = stack_geometry([replace(plane, slice_thickness=one) for plane, one in pairs][::-1])
+    assert stack.slice_thickness == 5 and stack.slice_thicknesses.tolist() == [1, 1, 1, 1, 1, 5, 5]
+    assert stack.slice_widths.tolist() == [1, 1, 1, 1, 1, 1, 5]
 
 
 def test_a_slow_change_of_spacing_is_uneven():

@@ -21,8 +21,8 @@ from tests.helpers.commands import config_files, monai_bundle
 from tests.helpers.dicom_files import uid, write_enhanced, write_series
 
 SHAPE = (3, 24, 20)  # slices, rows, columns
-OUTPUTS = "['labels','overlay','volumes','seg','rtstruct','mesh']"
-SUFFIXES = (".nii.gz", "_overlay.png", "_seg.dcm", "_rtstruct.dcm")
+OUTPUTS = "['labels','overlay','volumes','seg','rtstruct','mesh','capture']"
+SUFFIXES = (".nii.gz", "_overlay.png", "_seg.dcm", "_rtstruct.dcm", "_capture.dcm")
 NAMES_AND_IDS = [
     "PatientID",
     "IssuerOfPatientID",
@@ -140,7 +140,7 @@ def test_45_results_and_5_failures_by_name(done):
 def test_every_good_input_has_every_file_and_no_other_has_any(done):
     found = {suffix: {name.removesuffix(suffix) for name in done.files if name.endswith(suffix)} for suffix in SUFFIXES}
     assert len(found[".nii.gz"]) == 45 and found[".nii.gz"] == found["_overlay.png"]
-    assert found["_seg.dcm"] == found["_rtstruct.dcm"] == done.dicom
+    assert found["_seg.dcm"] == found["_rtstruct.dcm"] == found["_capture.dcm"] == done.dicom
     others = set(done.files) - {f"{name}{suffix}" for suffix, names in found.items() for name in names}
     assert {name for name in others if not name.endswith(".stl")} == {"volumes.csv"}  # nothing half-written
     with done.files["volumes.csv"].open(newline="") as file:

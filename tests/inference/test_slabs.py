@@ -205,6 +205,8 @@ def test_probabilities_that_are_wanted_stay_whole() -> None:
         ({}, True),
         ({"min_size": 5}, True),
         ({"save_probabilities": True}, False),
+        ({"seg_type": "FRACTIONAL"}, True),  # no SEG is asked for
+        ({"seg_type": "FRACTIONAL", "outputs": ["seg"]}, False),
         ({"uncertainty_rotations": [10]}, False),
     ],
 )

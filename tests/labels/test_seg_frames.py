@@ -106,16 +106,23 @@ FORMS = {
 
 
 @pytest.mark.parametrize(
-    ("form", "found"), [*((form, True) for form in FORMS), ("one of two stacks", False), ("one frame", False)]
+    ("form", "found", "kind"),
+    [
+        *((form, True, "BINARY") for form in FORMS),
+        ("one of two stacks", False, "BINARY"),
+        ("one frame", False, "BINARY"),
+        *((form, True, "LABELMAP") for form in FORMS),
+    ],
 )
-def test_every_form_gets_a_segmentation(tmp_path: Path, form: str, found: bool) -> None:
+def test_every_form_gets_a_segmentation(tmp_path: Path, form: str, found: bool, kind: str) -> None:
     per_frame, places, change, select = FORMS[form]
     image = read_series(stack(tmp_path / "in.dcm", per_frame, places, change), select=select)
     mask = np.random.default_rng(0).integers(0, 3 if found else 1, image.pixels.shape, dtype=np.uint8)
     path, sources = tmp_path / "seg.dcm", read_sources(image.files)
     source = sources[0]
-    write_segmentation(path, mask, sources, CLASSES, frame_numbers=image.frame_numbers)
+    write_segmentation(path, mask, sources, CLASSES, frame_numbers=image.frame_numbers, seg_type=kind)
     assert complaints(path) == []
+    assert np.array_equal(read_dicom_label(path, ImageGrid.of(image), TABLE), mask)
     read = hd.seg.segread(path).get_pixels_by_source_frame(
         source.SOPInstanceUID, list(image.frame_numbers), combine_segments=True, ignore_spatial_locations=True,
         assert_missing_frames_are_empty=True,

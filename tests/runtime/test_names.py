@@ -10,7 +10,7 @@ from bundle.pyraseg.runtime.names import distinct_names
 
 #: What stands behind an input's name in the files and folders that the writers and the runtime make.
 PICTURES = (".png", ".nii.gz", "_overlay.png", "_probability_1.png", "_probability_12.nii.gz")
-ENDINGS = (*PICTURES, "_seg.dcm", "_rtstruct.dcm", "_series", "_labels")
+ENDINGS = (*PICTURES, "_seg.dcm", "_rtstruct.dcm", "_capture.dcm", "_series", "_labels")
 
 
 def results(name: str) -> set[str]:

@@ -203,6 +203,21 @@ def test_a_dicom_segmentation(name, models, tmp_path):
     check(found.astype(np.uint8), models.ct.truth(folder))
 
 
+def test_a_label_map_of_dicom(models, tmp_path, capsys):
+    folder, words = series(tmp_path / "in"), ("--format", "seg", "--seg_type")
+    for name, *kind in (("binary",), ("map", *words[2:], "LABELMAP")):
+        assert run(models.ct.path, folder, tmp_path / name, *words[:2], *kind) == 0
+    found = {name: pydicom.dcmread(tmp_path / name / "in_seg.dcm") for name in ("binary", "map")}
+    assert {name: seg.SegmentationType for name, seg in found.items()} == {"binary": "BINARY", "map": "LABELMAP"}
+    volumes = [hd.seg.Segmentation.from_dataset(seg).get_volume(combine_segments=True).array for seg in found.values()]
+    assert volumes[0].any() and np.array_equal(*volumes)
+    assert run(models.ct.path, folder, tmp_path / "out", *words, "FRACTIONAL") == 1
+    assert "an exported model gives labels alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(models.ct.path), str(folder), str(tmp_path / "out"), "--seg_type", "LABELMAP"])
+    assert "--seg_type is of --format seg" in capsys.readouterr().err
+
+
 # --- a folder of everything, and what goes wrong ---
 
 

@@ -290,10 +290,10 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     """Segment with an exported model, without PyTorch; return the exit code."""
     from bundle.pyraseg.runtime import main as runtime
 
-    if unknown := settings.keys() - {"threads", "series", "select", "phase", "refuse", "unlike"}:
+    if unknown := settings.keys() - {"threads", "series", "select", "phase", "refuse", "unlike", "seg_type"}:
         raise PyrasegError(
-            f"With an ONNX model, the options are --threads, --series, --select, --phase, --refuse and --unlike, not "
-            f"--{min(unknown)}."
+            f"With an ONNX model, the options are --threads, --series, --select, --phase, --refuse, --unlike and "
+            f"--seg_type, not --{min(unknown)}."
         )
     typed = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in settings.items()}
     listed = {key: value if isinstance(value, list) else [value] for key, value in typed.items()}

@@ -81,7 +81,7 @@ class Geometry:
         row_cosine: (3,), unit vector along a row, the direction of growing column index.
         column_cosine: (3,), unit vector along a column, the direction of growing row index.
         pixel_spacing: (between rows, between columns), mm.
-        slice_thickness: mm, the largest in the headers, or None. It says nothing about the distance between slices.
+        slice_thicknesses: (N,), mm, those in the headers, or None. They say nothing about the distance between slices.
 
     >>> geometry = Geometry.from_affine(np.diag([0.5, 0.5, 1, 1]), [[0, 0, 0], [0, 0, 3], [0, 0, 9]])
     >>> geometry.points([[2, 4, 1.5]]).tolist()
@@ -94,28 +94,34 @@ class Geometry:
     row_cosine: np.ndarray
     column_cosine: np.ndarray
     pixel_spacing: tuple[float, float]
-    slice_thickness: float | None = None
+    slice_thicknesses: np.ndarray | None = None
 
     @classmethod
     def from_affine(
-        cls, affine: np.ndarray, positions: np.ndarray, *, slice_thickness: float | None = None
+        cls, affine: np.ndarray, positions: np.ndarray, *, slice_thickness: float | np.ndarray | None = None
     ) -> "Geometry":
         """Return the geometry of slices whose axes are those of an affine to LPS mm.
 
         Args:
             affine: (4, 4), from (column, row, slice). Its third axis only tells the thickness of a lone slice.
             positions: (N, 3), mm, center of the first pixel of each slice.
-            slice_thickness: mm, where it is known.
+            slice_thickness: mm, where it is known, of all slices or of each.
         """
         columns, rows, _ = voxel_sizes(affine)
         row_cosine, column_cosine = affine[:3, 0] / columns, affine[:3, 1] / rows
         if len(positions) == 1:
             slice_thickness = abs(float(affine[:3, 2] @ unit_normal(row_cosine, column_cosine)))
         spacing = float(rows), float(columns)
-        return cls(np.asarray(positions, float), row_cosine, column_cosine, spacing, slice_thickness)
+        thicknesses = None if slice_thickness is None else np.full(len(positions), slice_thickness, float)
+        return cls(np.asarray(positions, float), row_cosine, column_cosine, spacing, thicknesses)
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def slice_thickness(self) -> float | None:
+        """Return the largest thickness in mm, or None."""
+        return None if self.slice_thicknesses is None else float(self.slice_thicknesses.max())
 
     @cached_property
     def normal(self) -> np.ndarray:
@@ -180,18 +186,19 @@ class Geometry:
     def blocks(self) -> list[np.ndarray]:
         """Return the slices of each block, their numbers ascending, from the lowest block on: gaps part the blocks.
 
-        A step is a gap if it is more than 1.5 times as wide as either step beside it and as the slices are thick, or
-        more than 4 times as wide as the finer steps of the stack and as the slices are thick. So a missing slice is a
-        gap, and a change of spacing, which goes on, is none. Of two slices only their thickness tells.
+        A step is a gap if it is more than 1.5 times as wide as either step beside it and as its two slices are thick,
+        or more than 4 times as wide as the finer steps of the stack and as they are thick. So a missing slice is a gap,
+        and a change of spacing, which goes on, is none. Of two slices only their thickness tells.
         """
-        steps, thickness = self.gaps, self.slice_thickness or 0.0
-        if len(steps) < 2 and not thickness:
+        steps, order = self.gaps, np.argsort(self.distances, kind="stable")
+        if len(steps) < 2 and self.slice_thicknesses is None:
             return [np.arange(len(self))]
+        thick = np.zeros(len(self)) if self.slice_thicknesses is None else self.slice_thicknesses[order]
+        thickness = np.maximum(thick[1:], thick[:-1])
         beside = np.maximum(np.append(0.0, steps[:-1]), np.append(steps[1:], 0.0))
-        gaps = steps > WIDE_GAP * max(self._finer_step if len(steps) > 1 else 0.0, thickness)
+        gaps = steps > WIDE_GAP * np.maximum(self._finer_step if len(steps) > 1 else 0.0, thickness)
         if len(steps) > 1:
             gaps |= steps > GAP * np.maximum(beside, thickness)
-        order = np.argsort(self.distances, kind="stable")
         return [np.sort(block) for block in np.split(order, np.flatnonzero(gaps) + 1)]
 
     @property
@@ -202,19 +209,23 @@ class Geometry:
         """Return the slices of each block with their own geometry; a lone slice is as thick as it stands for."""
         if len(self.blocks) == 1:
             return [(self.blocks[0], self)]
-        lone = self.slice_thickness or self._finer_step
-        return [(block, replace(self, positions=self.positions[block], slice_thickness=lone)) for block in self.blocks]
+        thick = np.full(len(self), self._finer_step) if self.slice_thicknesses is None else self.slice_thicknesses
+        return [
+            (block, replace(self, positions=self.positions[block], slice_thicknesses=thick[block]))
+            for block in self.blocks
+        ]
 
     @cached_property
     def slice_widths(self) -> np.ndarray:
         """Return how much of the normal each slice stands for, (N,) mm.
 
-        Within a block that is half the way to either neighbor, and at its ends as much to both sides. A slice between
-        two gaps stands for its thickness or, where that is unknown, for the finer steps of the stack. One slice alone
+        In an evenly spaced stack that is the slice spacing, however its positions are rounded. Within a block of
+        another one it is half the way to either neighbor, and at its ends as much to both sides. A slice between two
+        gaps stands for its own thickness or, where that is unknown, for the finer steps of the stack. One slice alone
         has the length of ``step``.
         """
-        if len(self) == 1:
-            return np.array([abs(self.step @ self.normal)])
+        if self.is_evenly_spaced and len(self.blocks) == 1:
+            return np.full(len(self), abs(float(self.step @ self.normal)))
         widths = np.empty(len(self))
         for block, part in self.parts():
             widths[block] = slice_widths(part.distances) if len(block) > 1 else part.slice_widths
@@ -441,8 +452,9 @@ def stack_geometry(planes: Sequence[Plane]) -> tuple[Geometry, np.ndarray]:
     order = np.argsort(distances, kind="stable")
     if (np.diff(distances[order]) < DUPLICATE_DISTANCE).any():
         raise PyrasegError("Two planes have the same position along the normal. Choose one of them.")
-    thickness = max((plane.slice_thickness or 0.0 for plane in planes), default=0.0)
-    return Geometry(positions[order], row, column, first.pixel_spacing, thickness or None), order
+    thick = np.array([plane.slice_thickness or 0.0 for plane in planes])[order]
+    known = np.where(thick > 0, thick, thick.max()) if thick.any() else None
+    return Geometry(positions[order], row, column, first.pixel_spacing, known), order
 
 
 def _require_orthonormal(orientation: tuple[float, ...], where: str) -> None:

@@ -57,6 +57,7 @@ ENUMERATED = {
     "PatientSex": ("M", "F", "O"),
     "PatientIdentityRemoved": ("YES", "NO"),
     "LossyImageCompression": ("00", "01"),
+    "BurnedInAnnotation": ("YES", "NO"),
 }
 LENGTHS = {"LO": 64, "SH": 16, "ST": 1024, "LT": 10240}
 NAME_GROUPS, NAME_COMPONENTS, NAME_LENGTH = 3, 5, 64
@@ -115,7 +116,7 @@ def sound_sources(sources: Sequence[Dataset]) -> list[Dataset]:
         if id(source) in found:
             continue
         header = found[id(source)] = first if source is sources[0] else Dataset()
-        for name in UIDS:
+        for name in (*UIDS, "BurnedInAnnotation"):
             _take(source, header, name, faults)
         header.Rows, header.Columns = source.Rows, source.Columns
         for name in PLACE_KEYWORDS:

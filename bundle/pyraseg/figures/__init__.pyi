@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from .captures import draw_captures as draw_captures
+from .captures import slices_to_capture as slices_to_capture
 from .charts import Box as Box
 from .charts import Line as Line
 from .charts import box_plot as box_plot

@@ -17,6 +17,7 @@ from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import mean_uncertainty as mean_uncertainty
 from .volume_inferer import TileInferer as TileInferer
 from .volume_inferer import VolumeSlabInferer as VolumeSlabInferer
+from .writers.capture import CaptureWriter as CaptureWriter
 from .writers.dicom_objects import Algorithm as Algorithm
 from .writers.dicom_objects import SegmentationWriter as SegmentationWriter
 from .writers.dicom_objects import SourceImages as SourceImages
@@ -29,5 +30,6 @@ from .writers.label_map import SaveProbabilities as SaveProbabilities
 from .writers.label_map import on_true_grid as on_true_grid
 from .writers.label_map import write_grid as write_grid
 from .writers.mesh import MeshWriter as MeshWriter
+from .writers.report import ReportWriter as ReportWriter
 from .writers.volumes import VolumeTable as VolumeTable
 from .writing import write_outputs as write_outputs

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was found in one input, with its place in the patient, handed to the writers that were asked for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ class Prediction:
         labels: class indices on the input's grid, (1, W, H[, D]) uint8.
         original: the input before preprocessing, (C, W, H[, D]), with the reader's metadata.
         unlike: how far it is from the images of the training, see `runtime.Guard.unlike`; None where nobody looked.
+        uncertainty: how far other views disagree, for each class but the background, or each region, see `Uncertainty`;
+            None for one that no view has found, or where nobody looked at all.
+        probabilities: of each channel of the network on the input's grid, (C, W, H[, D]); None where none were kept.
     """
 
     name: str
@@ -36,6 +40,8 @@ class Prediction:
     labels: MetaTensor
     original: MetaTensor
     unlike: float | None = None
+    uncertainty: tuple[float | None, ...] | None = None
+    probabilities: MetaTensor | None = None
 
     @cached_property
     def slices(self) -> np.ndarray:
@@ -85,7 +91,9 @@ class Prediction:
 
 
 #: The writers of `configs/inference.json`; a config may have its own besides.
-OUTPUTS = ("labels", "overlay", "volumes", "seg", "rtstruct", "mesh")
+OUTPUTS = ("labels", "overlay", "volumes", "seg", "sr", "rtstruct", "mesh", "capture")
+#: What an output refers to, and is therefore written with it.
+WITH = {"sr": "seg"}
 
 
 class SavePredictions:
@@ -115,7 +123,8 @@ class SavePredictions:
     ) -> None:
         self.output_dir = Path(output_dir)
         names = [outputs] if isinstance(outputs, str) else outputs
-        self.writers = {name: _wanted(name, writers) for name in names}
+        named = [one for name in names for one in (WITH.get(name), name) if one is not None]
+        self.writers = {name: _wanted(name, writers) for name in named}
         self.tally = tally
         self._pool: ThreadPoolExecutor | None = None
         self._writing: Future | None = None
@@ -137,7 +146,9 @@ class SavePredictions:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             name = item["name"]
             stem, unlike = self.output_dir / name, item.get("unlike")
-            prediction = Prediction(name, stem, output["pred"], item["original"], unlike)
+            uncertainty = _known(output["uncertainty"].tolist()) if "uncertainty" in output else None
+            kept = output.get("probabilities")
+            prediction = Prediction(name, stem, output["pred"], item["original"], unlike, uncertainty, kept)
             self._wait()
             assert self._pool is not None  # the run has started
             self._writing = self._pool.submit(
@@ -161,6 +172,10 @@ class SavePredictions:
         if self._writing is not None:
             self._writing.result()
             self._writing = None
+
+
+def _known(uncertainty: Sequence[float]) -> tuple[float | None, ...]:
+    return tuple(None if math.isnan(one) else one for one in uncertainty)
 
 
 def _wanted(name: str, writers: Mapping[str, Writer]) -> Writer:

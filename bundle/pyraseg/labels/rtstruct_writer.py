@@ -3,17 +3,14 @@
 
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import RTStructureSetStorage
 
 from bundle.pyraseg.core import PyrasegError, replacing, values_of
 from bundle.pyraseg.dicom import (
-    PATIENT_AND_STUDY,
     Geometry,
     missing_attributes,
     reference_to,
@@ -22,6 +19,7 @@ from bundle.pyraseg.dicom import (
     state_character_set,
 )
 from bundle.pyraseg.labels.contours import trace_polygons
+from bundle.pyraseg.labels.derived import derived_object, item
 
 #: Bytes of a value whose length is told in 16 bits: no Explicit VR has longer decimal strings (PS3.5 7.1.2).
 LONGEST_VALUE = 0xFFFE
@@ -74,7 +72,7 @@ def write_structure_set(
         found = np.isin(mask, values_of(value, len(class_names), overlapping=overlapping))
         contours = _contours(found, geometry, images)
         dataset.StructureSetROISequence.append(
-            _item(
+            item(
                 ROINumber=value,
                 ReferencedFrameOfReferenceUID=first.FrameOfReferenceUID,
                 ROIName=name,
@@ -82,11 +80,11 @@ def write_structure_set(
                 ROIGenerationDescription=" ".join(algorithm)[:64],
             )
         )
-        roi = _item(ROIDisplayColor=[int(part) for part in colors[value - 1]], ReferencedROINumber=value)
+        roi = item(ROIDisplayColor=[int(part) for part in colors[value - 1]], ReferencedROINumber=value)
         if contours:
             roi.ContourSequence = contours
         dataset.ROIContourSequence.append(roi)
-        observation = _item(ObservationNumber=value, ReferencedROINumber=value, RTROIInterpretedType="ORGAN")
+        observation = item(ObservationNumber=value, ReferencedROINumber=value, RTROIInterpretedType="ORGAN")
         observation.ROIInterpreter = ""
         dataset.RTROIObservationsSequence.append(observation)
     state_character_set(dataset)
@@ -95,39 +93,26 @@ def write_structure_set(
 
 
 def _header(source: Dataset, algorithm: tuple[str, str]) -> FileDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    for keyword in ("SpecificCharacterSet", *PATIENT_AND_STUDY):
-        if keyword in source:
-            dataset[keyword] = source[keyword]
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    now = datetime.now()
-    dataset.InstanceCreationDate = dataset.StructureSetDate = dataset.SeriesDate = now.strftime("%Y%m%d")
-    dataset.InstanceCreationTime = dataset.StructureSetTime = dataset.SeriesTime = now.strftime("%H%M%S")
-    dataset.Modality, dataset.Manufacturer, dataset.ManufacturerModelName = "RTSTRUCT", "Pyraseg", "Pyraseg"
-    dataset.SoftwareVersions = algorithm[1]
-    dataset.OperatorsName = ""
-    dataset.SeriesInstanceUID = generate_uid()
+    dataset = derived_object(source, RTStructureSetStorage, software_versions=algorithm[1])
+    dataset.StructureSetDate, dataset.StructureSetTime = dataset.InstanceCreationDate, dataset.InstanceCreationTime
+    dataset.Modality, dataset.OperatorsName = "RTSTRUCT", ""
     dataset.SeriesNumber, dataset.SeriesDescription = series_number(source, 200), "Contours"
     dataset.FrameOfReferenceUID = source.FrameOfReferenceUID
     dataset.PositionReferenceIndicator = str(source.get("PositionReferenceIndicator") or "")
-    dataset.InstanceNumber, dataset.StructureSetLabel = 1, "SEGMENTATION"
-    dataset.ApprovalStatus = "UNAPPROVED"
+    dataset.StructureSetLabel, dataset.ApprovalStatus = "SEGMENTATION", "UNAPPROVED"
     return dataset
 
 
 def _frame_of_reference(sources: Sequence[Dataset]) -> Dataset:
     first = sources[0]
     images = list({id(source): reference_to(source) for source in sources}.values())
-    series = _item(SeriesInstanceUID=first.SeriesInstanceUID, ContourImageSequence=images)
-    study = _item(
+    series = item(SeriesInstanceUID=first.SeriesInstanceUID, ContourImageSequence=images)
+    study = item(
         ReferencedSOPClassUID=STUDY_COMPONENT,
         ReferencedSOPInstanceUID=first.StudyInstanceUID,
         RTReferencedSeriesSequence=[series],
     )
-    return _item(FrameOfReferenceUID=first.FrameOfReferenceUID, RTReferencedStudySequence=[study])
+    return item(FrameOfReferenceUID=first.FrameOfReferenceUID, RTReferencedStudySequence=[study])
 
 
 def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -> list[Dataset]:
@@ -139,7 +124,7 @@ def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -
         for polygon in trace_polygons(mask[k], most=LONGEST_VALUE // (3 * (longest + 1))):
             points = geometry.points(np.column_stack([polygon[:, ::-1], np.full(len(polygon), k)]))
             result.append(
-                _item(
+                item(
                     ContourImageSequence=[images[k]],
                     ContourGeometricType="CLOSED_PLANAR",
                     NumberOfContourPoints=len(points),
@@ -151,10 +136,3 @@ def _contours(mask: np.ndarray, geometry: Geometry, images: Sequence[Dataset]) -
 
 def _text(value: float) -> str:
     return f"{value:.4f}"
-
-
-def _item(**attributes: Any) -> Dataset:
-    dataset = Dataset()
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
-    return dataset

@@ -23,8 +23,8 @@ from bundle.pyraseg.dicom import (
 )
 from bundle.pyraseg.labels.class_table import Canvas, ClassTable, Region, read_codes
 from bundle.pyraseg.labels.references import ImageGrid, references_of, require_reference
+from bundle.pyraseg.labels.seg_types import TYPES
 
-TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 IN_PLANE_TOLERANCE = 0.1  # pixels by which a frame may miss the image's grid
 STEP_TOLERANCE = 1e-2  # of a pixel, from one pixel to the next
 

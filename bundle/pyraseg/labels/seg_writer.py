@@ -14,7 +14,6 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, generate_uid
-from pydicom.valuerep import format_number_as_ds
 
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.dicom import (
@@ -33,9 +32,16 @@ from bundle.pyraseg.dicom import (
     stack_geometry,
     state_character_set,
 )
+from bundle.pyraseg.labels.derived import decimal_string
+from bundle.pyraseg.labels.seg_types import ONE, each_region, require_seg_type, stored_fractions
 
 LOGGER = logging.getLogger(__name__)
 
+#: What reports about a segmentation refer to.
+IDENTITY = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("SegmentSequence", "ReferencedSeriesSequence"),
+)
 UNKNOWN_THICKNESS = 1.0  # mm; a segmentation has to state one
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -135,19 +141,25 @@ def write_segmentation(
     series_description: str = "Segmentation",
     deterministic_seed: int | None = None,
     overlapping: bool = False,
-) -> None:
-    """Write a BINARY segmentation whose segment number is the label value.
+    seg_type: str = "BINARY",
+) -> Dataset:
+    """Write a segmentation whose segment number is the label value.
 
     What the sources say against the standard does not come into it, see `sound_sources`. Slices without a place in a
-    patient are segmented by reference to their images alone, in their order.
+    patient are segmented by reference to their images alone, in their order. As its slice thickness, each frame states
+    how much of the stack it stands for (`Geometry.slice_widths`), so that voxels times their size are the volume.
+    Each segment has a Tracking UID, by which reports name it (PS3.3 C.8.20.4).
 
     Args:
         path: file to write; it appears whole or not at all.
-        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`.
+        mask: (N, rows, columns) uint8, 0 for background; slice k belongs to `source_images[k]`. Of a FRACTIONAL
+            segmentation the probability of each segment, (N, rows, columns, segments) float from 0 to 1, stored in
+            steps of 1/255 (Segmentation Fractional Type PROBABILITY, PS3.3 C.8.20.2.3).
         source_images: header of the image of each slice; a multi-frame image stands once for each of its slices, or
             alone where it has them all.
         classes: what the values 1, 2, ... stand for. Each is described, also where the mask does not hold it
-            (segment numbers may have no gaps, PS3.3 C.8.20.4). A mask of zeros writes explicit empty frames.
+            (segment numbers may have no gaps, PS3.3 C.8.20.4). A mask of zeros writes explicit empty frames. A
+            LABELMAP describes the background as segment 0, too.
         frame_numbers: for each slice its frame in its image, from 1; without them the frames of an image come one
             after the other.
         algorithm: name and version of the program that segmented; without it the segments count as manual.
@@ -157,9 +169,15 @@ def write_segmentation(
             input gives the same bytes.
         overlapping: the mask holds label values of regions, see `core.Structures`: segment 1 is where the first bit is
             set, segment 2 where the second one is, and a voxel may be in several segments.
+        seg_type: "BINARY", which every program reads; "LABELMAP" (Label Map Segmentation Storage), a byte a pixel
+            however many classes there are; or "FRACTIONAL".
+
+    Returns:
+        What identifies the segmentation and tells what it is about, `IDENTITY`.
 
     Raises:
-        PyrasegError: the mask does not fit the sources, holds an undeclared value, or the sources lack UIDs.
+        PyrasegError: the mask does not fit the sources or the type, holds an undeclared value, or the sources lack
+            UIDs.
 
     >>> import tempfile
     >>> import pydicom
@@ -168,14 +186,15 @@ def write_segmentation(
     >>> mask = np.zeros((1, 128, 128), np.uint8)
     >>> mask[0, 40:60, 40:60] = 1
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_segmentation(f"{folder}/seg.dcm", mask, [source], [SegmentClass.organ("liver")])
+    ...     _ = write_segmentation(f"{folder}/seg.dcm", mask, [source], [SegmentClass.organ("liver")])
     ...     int(pydicom.dcmread(f"{folder}/seg.dcm").pixel_array.sum())
     400
     """
     path = Path(path)
     if len(source_images) == 1:
         source_images = [source_images[0]] * len(mask)
-    _check_sources(path, mask, source_images, len(classes), overlapping=overlapping)
+    require_seg_type(seg_type, overlapping=overlapping)
+    _check_sources(path, mask, source_images, len(classes), overlapping=overlapping, seg_type=seg_type)
     sources = sound_sources(source_images)
     frame_numbers = frame_numbers or numbered(sources)
     planes = slice_planes(sources, frame_numbers)
@@ -186,12 +205,19 @@ def write_segmentation(
         return generate_uid(entropy_srcs=entropy and [*entropy, role])
 
     stand_ins = _stand_ins(first, planes, len(mask))
+    if seg_type == "FRACTIONAL":
+        mask = stored_fractions(mask)
+    elif overlapping:
+        mask = each_region(mask, len(classes))
     segmentation = Segmentation(
         source_images=stand_ins,
-        pixel_array=_each(mask, len(classes)) if overlapping else mask,
-        segmentation_type="BINARY",
+        pixel_array=mask,
+        segmentation_type=seg_type,
+        fractional_type="PROBABILITY",
+        max_fractional_value=ONE,
         segment_descriptions=[
-            _describe(number, item, algorithm, algorithm_type) for number, item in enumerate(classes, 1)
+            _describe(number, item, algorithm, algorithm_type, uid(f"segment {number}"))
+            for number, item in enumerate(classes, 1)
         ],
         series_instance_uid=uid("series"),
         series_number=series_number(first, 100),
@@ -211,16 +237,17 @@ def write_segmentation(
     _refer(segmentation, stand_ins, sources, frame_numbers)
     if planes is None:
         _drop_places(segmentation, first)
+    else:
+        _state_widths(segmentation, stand_ins)
     if entropy:
         _fix_identity(segmentation, first, uid("dimensions"))
     state_character_set(segmentation)
     with replacing(path) as partial:
         segmentation.save_as(partial)
-
-
-def _each(mask: np.ndarray, segments: int) -> np.ndarray:
-    """Return where each segment is, (N, rows, columns, segments) uint8, of label values of regions."""
-    return np.stack([mask >> place & 1 for place in range(segments)], axis=-1)
+    written = Dataset()
+    for keyword in IDENTITY:
+        written[keyword] = segmentation[keyword]
+    return written
 
 
 def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> list[Dataset]:
@@ -231,13 +258,12 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
     patient, of whose name highdicom warns.
     """
     placed = planes or [Plane((0, 0, -k), (1, 0, 0, 0, 1, 0), (1, 1), 1) for k in range(count)]
-    stack, _ = stack_geometry(placed)
-    cosines = [_text(value) for value in (*stack.row_cosine, *stack.column_cosine)]  # at right angles exactly
-    thickness = placed[0].slice_thickness or stack.slice_spacing
-    if thickness is None:
-        thickness = UNKNOWN_THICKNESS
+    stack, order = stack_geometry(placed)
+    cosines = [decimal_string(value) for value in (*stack.row_cosine, *stack.column_cosine)]  # at right angles exactly
+    if count == 1 and stack.slice_thickness is None:
         LOGGER.warning("%s: nothing tells the thickness of its only slice; %g mm stands for it in the segmentation",
-                       file_of(first), thickness)  # fmt: skip
+                       file_of(first), UNKNOWN_THICKNESS)  # fmt: skip
+    widths = dict(zip(order.tolist(), stack.slice_widths.tolist(), strict=True))
     result = []
     for number, plane in enumerate(placed, 1):
         image = Dataset()
@@ -247,20 +273,15 @@ def _stand_ins(first: Dataset, planes: Sequence[Plane] | None, count: int) -> li
         for keyword in MAY_BE_EMPTY:
             setattr(image, keyword, "")
         image.Rows, image.Columns, image.Modality = first.Rows, first.Columns, "CT"
-        image.ImagePositionPatient = [_text(value) for value in plane.position]
+        image.ImagePositionPatient = [decimal_string(value) for value in plane.position]
         image.ImageOrientationPatient = cosines
-        image.PixelSpacing = [_text(value) for value in plane.pixel_spacing]
-        image.SliceThickness = _text(thickness)
+        image.PixelSpacing = [decimal_string(value) for value in plane.pixel_spacing]
+        image.SliceThickness = decimal_string(widths[number - 1])
         result.append(image)
     for keyword in EQUIPMENT:
         if keyword in first:
             result[0][keyword] = first[keyword]
     return result
-
-
-def _text(number: float) -> str:
-    """Return a number in the 16 characters of a decimal string, as exact as they allow."""
-    return format_number_as_ds(float(number) + 0.0)  # which has no sign
 
 
 def _refer(
@@ -278,6 +299,20 @@ def _refer(
     images = list({id(source): reference_to(source) for source in sources}.values())
     segmentation.SourceImageSequence = images
     segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence = images
+
+
+def _state_widths(segmentation: Dataset, stand_ins: Sequence[Dataset]) -> None:
+    """Let each frame state the thickness of its slice where slices differ in it; highdicom states that of the first."""
+    if len({image.SliceThickness for image in stand_ins}) == 1:
+        return
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    places = {tuple(image.ImagePositionPatient): image.SliceThickness for image in stand_ins}
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        own = Dataset()
+        own.PixelSpacing = shared.PixelMeasuresSequence[0].PixelSpacing
+        own.SliceThickness = places[tuple(group.PlanePositionSequence[0].ImagePositionPatient)]
+        group.PixelMeasuresSequence = [own]
+    del shared.PixelMeasuresSequence
 
 
 def _drop_places(segmentation: Dataset, first: Dataset) -> None:
@@ -306,7 +341,7 @@ def _drop_places(segmentation: Dataset, first: Dataset) -> None:
 
 
 def _check_sources(
-    path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int, *, overlapping: bool
+    path: Path, mask: np.ndarray, sources: Sequence[Dataset], classes: int, *, overlapping: bool, seg_type: str
 ) -> None:
     missing = missing_attributes(sources)
     if missing:
@@ -315,6 +350,13 @@ def _check_sources(
             "them. Write a copy of the series with generated UIDs and use that as the source."
         )
     expected = (len(sources), sources[0].Rows, sources[0].Columns)
+    if seg_type == "FRACTIONAL":
+        if mask.dtype.kind != "f" or mask.shape != (*expected, classes):
+            raise PyrasegError(
+                f"Cannot write {path}: a FRACTIONAL segmentation needs probabilities, float {(*expected, classes)} "
+                f"(slices, rows, columns, segments), and got {mask.dtype} {mask.shape}."
+            )
+        return
     if mask.dtype != np.uint8 or mask.shape != expected:
         raise PyrasegError(
             f"Cannot write {path}: the mask is {mask.dtype} {mask.shape}, but the source images need uint8 {expected} "
@@ -326,7 +368,7 @@ def _check_sources(
 
 
 def _describe(
-    number: int, item: SegmentClass, algorithm: tuple[str, str] | None, algorithm_type: str
+    number: int, item: SegmentClass, algorithm: tuple[str, str] | None, algorithm_type: str, tracking_uid: str
 ) -> SegmentDescription:
     identification = algorithm and hd.AlgorithmIdentificationSequence(
         name=algorithm[0], version=algorithm[1], family=Code("123110", "DCM", "Artificial Intelligence")
@@ -339,6 +381,8 @@ def _describe(
         algorithm_type=algorithm_type if algorithm else "MANUAL",
         algorithm_identification=identification,
         anatomic_regions=[item.region] if item.region else None,
+        tracking_id=item.label,
+        tracking_uid=tracking_uid,
     )
     if item.modifier:
         modifier = hd.sr.CodedConcept(*item.modifier[:3])

@@ -30,6 +30,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default="png",
                         help="png: class values, a folder of slices for a series; nifti and seg (DICOM) need nibabel "
                         "and highdicom (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seg_type", default="BINARY",
+                        help="of --format seg: BINARY, which every program reads, or LABELMAP, a byte a pixel however "
+                        "many classes there are (default: %(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=processors(),
                         help="threads of the network (default: the processors there are, %(default)s)")  # fmt: skip
     parser.add_argument("--series", default="",
@@ -53,6 +56,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--threads is 1 or more, not {options.threads}")
     if not all("=" in item for item in options.select):
         parser.error("--select takes KEYWORD=VALUE")
+    if options.seg_type != "BINARY" and options.format != "seg":
+        parser.error("--seg_type is of --format seg")
     return options
 
 
@@ -68,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     writers = {
         "png": lambda: png_writer(model.structures),
         "nifti": lambda: nifti_writer(model.structures),
-        "seg": lambda: seg_writer(model),
+        "seg": lambda: seg_writer(model, seg_type=options.seg_type),
     }
     write = writers[options.format]()
     if options.refuse is not None:

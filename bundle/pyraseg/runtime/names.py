@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 PICTURES = re.compile(r"(.+)(?:_overlay|_probability_\d+)")
 #: Files and folders of results, where another input may have a folder; and tables of the whole run.
 RESULTS = re.compile(
-    r"(.+)(?:\.png|\.nii\.gz|_overlay\.png|_seg\.dcm|_rtstruct\.dcm|_probability_\d+\.(?:png|nii\.gz)|_series|_labels)"
+    r"(.+)(?:\.png|\.nii\.gz|_overlay\.png|_(?:seg|sr|rtstruct|capture)\.dcm|_probability_\d+\.(?:png|nii\.gz)|_series"
+    r"|_labels)"
 )
 TABLES = ("volumes.csv", "ejection_fraction.csv", "review.csv")
 

@@ -106,19 +106,29 @@ def nifti_writer(structures: Structures) -> Writer:
     return write
 
 
-def seg_writer(model: Model) -> Writer:
-    """Return what writes a BINARY DICOM SEG with the model's codes; it holds the labels of all slices in memory.
+def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
+    """Return what writes a DICOM SEG with the model's codes; it holds the labels of all slices in memory.
 
     Regions are segments that overlap, of one object.
 
+    Args:
+        model: the graph that finds the labels.
+        seg_type: "BINARY" or "LABELMAP"; the graph gives no probabilities for a FRACTIONAL one.
+
     Raises:
-        PyrasegError: highdicom is missing, or the model has no code for a class or region.
+        PyrasegError: highdicom is missing, the model has no code for a class or region, or the type cannot be written.
     """
     try:
         from bundle.pyraseg.dicom import read_sources
-        from bundle.pyraseg.labels import segment_classes, write_segmentation
+        from bundle.pyraseg.labels import require_seg_type, segment_classes, write_segmentation
     except ImportError as error:
         raise PyrasegError("DICOM SEG needs highdicom: pip install highdicom, or write --format png.") from error
+    require_seg_type(seg_type, overlapping=model.structures.overlapping)
+    if seg_type == "FRACTIONAL":
+        raise PyrasegError(
+            "A FRACTIONAL DICOM SEG holds probabilities, and an exported model gives labels alone. Segment with the "
+            "weights: pyraseg segment --outputs seg --seg_type FRACTIONAL."
+        )
     classes = segment_classes(model.structures.names, model.terminology)
 
     def write(labels: Labels, stem: Path) -> list[Path]:
@@ -135,6 +145,7 @@ def seg_writer(model: Model) -> Writer:
             frame_numbers=labels.frame_numbers,
             algorithm=model.algorithm,
             overlapping=model.structures.overlapping,
+            seg_type=seg_type,
         )
         return [path]
 

@@ -48,9 +48,8 @@ class Target:
         slices = (shape[2] if len(shape) > 2 else 1, shape[1], shape[0])  # a projection may have no axis of slices
         geometry = None
         if meta.get("slice_positions") is not None:
-            thickness = float(meta["slice_thickness"]) if "slice_thickness" in meta else None
-            positions = np.asarray(meta["slice_positions"])
-            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, positions, slice_thickness=thickness)
+            positions, thick = np.asarray(meta["slice_positions"]), meta.get("slice_thicknesses")
+            geometry = Geometry.from_affine(LPS_TO_RAS @ affine, positions, slice_thickness=thick)
         origin = ("series_uid", "frame_of_reference_uid", "sop_instance_uids", "frame_numbers")
         grid = ImageGrid(slices, geometry, **{name: meta[name] for name in origin})
         return cls(shape, affine, name, grid, phase=int(meta.get("phase", 0)))

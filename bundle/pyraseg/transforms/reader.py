@@ -54,7 +54,7 @@ class MedicalImageReader(ImageReader):
     A DICOM series (a folder or several files), file or multi-frame object becomes (W, H, D) float32 in rescaled units
     (color: (W, H, D, 3) uint8) with the slices along the image plane's normal, neither windowed nor inverted. Its
     metadata hold what later transforms need: `affine` (RAS mm), `has_geometry` and, where it has one, `slice_positions`
-    (D, 3) in LPS mm and `slice_thickness`, `voi` (for each slice the windows of the header, as mappings), `inverted`,
+    (D, 3) in LPS mm and `slice_thicknesses`, `voi` (for each slice the windows of the header, as mappings), `inverted`,
     `for_processing`, `modality`, `units`, for each slice its file and its frame there, from 1 (`files`,
     `frame_numbers`), what people call the series (`series_number`, `series_description`), and what labels refer to:
     `series_uid`, `frame_of_reference_uid`, `phase` where one of several was chosen, and the slices'
@@ -284,8 +284,8 @@ def from_dicom(image: DicomImage, *, rgb: bool = False) -> tuple[np.ndarray, dic
     if image.geometry is not None:
         meta["affine"] = LPS_TO_RAS @ image.geometry.affine
         meta["slice_positions"] = image.geometry.positions
-        if image.geometry.slice_thickness is not None:
-            meta["slice_thickness"] = image.geometry.slice_thickness
+        if image.geometry.slice_thicknesses is not None:
+            meta["slice_thicknesses"] = image.geometry.slice_thicknesses
     meta["original_affine"] = meta["affine"].copy()
     return array, meta
 

@@ -78,10 +78,9 @@ def _volume(read: Read, name: str) -> tuple[torch.Tensor, dict[str, Any]]:
 def geometry_of_meta(meta: Mapping[str, Any], depth: int) -> Geometry:
     """Return where the slices of a volume lie, by the metadata that a reader gave it."""
     affine = LPS_TO_RAS @ np.asarray(meta["affine"], float)
-    positions, thickness = meta.get("slice_positions"), meta.get("slice_thickness")
+    positions, thickness = meta.get("slice_positions"), meta.get("slice_thicknesses")
     if positions is None:
         positions = apply_affine(affine, np.arange(depth)[:, None] * (0, 0, 1))
-    thickness = None if thickness is None else float(thickness)
     return Geometry.from_affine(affine, np.asarray(positions, float), slice_thickness=thickness)
 
 

@@ -12,7 +12,7 @@ COUNTS = {
     "epochs": 1, "rounds": 1, "local_epochs": 1, "batch_size": 1, "accumulation_steps": 1, "samples_per_epoch": 1,
     "val_interval": 1, "patience": 1, "resamples": 1, "threads": 1, "bottleneck": 1, "output_stride": 1,
     "decoder_stride": 1, "context_slices": 0, "num_workers": 0, "seed": 0, "previews": 0, "min_size": 0,
-    "mask_value": 0, "uncertainty_dropout": 0,
+    "mask_value": 0, "uncertainty_dropout": 0, "capture_slices": 1,
 }  # fmt: skip
 #: Other numbers from a least to a largest value, both allowed.
 NUMBERS = {
@@ -48,7 +48,7 @@ PATHS = {
 }  # fmt: skip
 TEXTS = PATHS | {
     "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
-    "note", "pet_units", "cpu_kernels", "ejection_fraction", "unlike",
+    "note", "pet_units", "cpu_kernels", "ejection_fraction", "unlike", "seg_type",
 }  # fmt: skip
 #: Knobs that null (None on the command line) puts out of use; for others it is no value where anything refers to them.
 OPTIONAL = {

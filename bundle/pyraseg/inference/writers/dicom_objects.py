@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -24,9 +25,11 @@ from bundle.pyraseg.dicom import (
 )
 from bundle.pyraseg.figures import color_of
 from bundle.pyraseg.inference.prediction import Prediction
-from bundle.pyraseg.labels import segment_classes, write_segmentation, write_structure_set
+from bundle.pyraseg.labels import require_seg_type, segment_classes, write_segmentation, write_structure_set
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 class Algorithm:
@@ -48,6 +51,24 @@ class Algorithm:
         return f"{version('pyraseg')}, weights {digest[:12]}"
 
 
+class Once(Generic[Found]):
+    """Find something out about a prediction once for all writers that ask, one prediction after the other.
+
+    Args:
+        find: what it is; what this raises is not remembered.
+    """
+
+    def __init__(self, find: Callable[[Prediction], Found]) -> None:
+        self.find = find
+        self._last: Callable[[], Prediction | None] = lambda: None  # a weak one, or its volume would stay
+        self._found: Found | None = None
+
+    def __call__(self, prediction: Prediction) -> Found:
+        if self._last() is not prediction:
+            self._found, self._last = self.find(prediction), weakref.ref(prediction)
+        return cast(Found, self._found)
+
+
 class SourceImages:
     """Return the headers of a prediction's images, sound ones, once for all writers.
 
@@ -59,8 +80,7 @@ class SourceImages:
 
     def __init__(self, *, complete_headers: bool) -> None:
         self.complete_headers = complete_headers
-        self._last: Callable[[], Prediction | None] = lambda: None  # a weak one, or its volume would stay
-        self._found: list[Dataset] = []
+        self._once = Once(self._find)
 
     def __call__(self, prediction: Prediction) -> list[Dataset] | None:
         """Return a header for each slice, see `sound_sources`; None where the input is not DICOM.
@@ -68,11 +88,7 @@ class SourceImages:
         Raises:
             PyrasegError: headers are incomplete.
         """
-        if not prediction.source_files:
-            return None
-        if self._last() is not prediction:
-            self._found, self._last = self._find(prediction), weakref.ref(prediction)
-        return self._found
+        return self._once(prediction) if prediction.source_files else None
 
     def _find(self, prediction: Prediction) -> list[Dataset]:
         files = prediction.source_files
@@ -99,11 +115,12 @@ class SourceImages:
 
 
 class SegmentationWriter:
-    """Write `<name>_seg.dcm`, a BINARY segmentation whose segment numbers are the label values.
+    """Write `<name>_seg.dcm`, a segmentation whose segment numbers are the label values.
 
-    Regions are segments that overlap, of one object, in the order in which the config names them. Every class is
-    described, those that were not found too; nothing found at all is an explicit result of empty frames. Inputs that
-    are not DICOM get none.
+    A FRACTIONAL one holds the probabilities as the network gives them, calibrated where a temperature was fitted, and
+    not tidied up. Regions are segments that overlap, of one object, in the order in which the config names them. Every
+    class is described, those that were not found too; nothing found at all is an explicit result of empty frames.
+    Inputs that are not DICOM get none.
 
     Args:
         class_names: names of all classes, background first; they become the segments' labels.
@@ -111,9 +128,10 @@ class SegmentationWriter:
         algorithm: what segmented.
         sources: finds the images that are referred to.
         regions: the classes of each region where these are predicted, see `core.Structures`, as segments.
+        seg_type: "BINARY", "LABELMAP" or "FRACTIONAL", see `write_segmentation`.
 
     Raises:
-        PyrasegError: a class or region has no codes, or faulty ones.
+        PyrasegError: a class or region has no codes, or faulty ones; there is no such type, or it cannot hold regions.
     """
 
     def __init__(
@@ -124,27 +142,44 @@ class SegmentationWriter:
         algorithm: Algorithm,
         sources: SourceImages,
         regions: Mapping[str, Sequence[str]] | None = None,
+        seg_type: str = "BINARY",
     ) -> None:
         self.structures = Structures(class_names, regions)
+        require_seg_type(seg_type, overlapping=self.structures.overlapping)
+        self.seg_type = seg_type
         self.classes = segment_classes(self.structures.names, terminology)
         self.algorithm = algorithm
         self.sources = sources
+        #: What identifies the segmentation of a prediction, which is written for the first who asks; None for none.
+        self.written = Once(self._write)
 
     def __call__(self, prediction: Prediction) -> list[Path] | None:
+        return None if self.written(prediction) is None else [path_of(prediction, "seg")]
+
+    def _write(self, prediction: Prediction) -> Dataset | None:
         sources = self.sources(prediction)
         if sources is None:
             return None
-        path = prediction.stem.with_name(f"{prediction.stem.name}_seg.dcm")
-        write_segmentation(
-            path,
-            prediction.slices,
+        return write_segmentation(
+            path_of(prediction, "seg"),
+            self._fractions(prediction) if self.seg_type == "FRACTIONAL" else prediction.slices,
             sources,
             self.classes,
             frame_numbers=prediction.source_frames,
             algorithm=(self.algorithm.name, self.algorithm.version),
             overlapping=self.structures.overlapping,
+            seg_type=self.seg_type,
         )
-        return [path]
+
+    def _fractions(self, prediction: Prediction) -> np.ndarray:
+        """Return the probabilities of the segments as DICOM orders them, (N, rows, columns, segments) float32."""
+        if prediction.probabilities is None:
+            raise PyrasegError(
+                "A FRACTIONAL segmentation holds probabilities, and this run keeps none. Its `postprocessing` needs "
+                "the steps that configs/inference.json has for `keep_probabilities`."
+            )
+        found = np.asarray(prediction.probabilities.cpu(), np.float32)[self.structures.channel(1) :]
+        return found.T if found.ndim == 4 else found.T[None]
 
 
 class StructureSetWriter:
@@ -176,7 +211,7 @@ class StructureSetWriter:
         sources = self.sources(prediction) if prediction.geometry is not None else None
         if prediction.geometry is None or sources is None:
             return None
-        path = prediction.stem.with_name(f"{prediction.stem.name}_rtstruct.dcm")
+        path = path_of(prediction, "rtstruct")
         write_structure_set(
             path,
             prediction.slices,
@@ -189,3 +224,8 @@ class StructureSetWriter:
             overlapping=self.structures.overlapping,
         )
         return [path]
+
+
+def path_of(prediction: Prediction, kind: str) -> Path:
+    """Return the DICOM file of some kind about an input."""
+    return prediction.stem.with_name(f"{prediction.stem.name}_{kind}.dcm")

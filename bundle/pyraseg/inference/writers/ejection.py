@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint, values_of, write_csv
+from bundle.pyraseg.inference.counting import milliliters
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,11 @@ FIELDS = (
     *("case", "class", "phases", "end_diastolic_phase", "end_diastolic_volume_ml", "end_systolic_phase"),
     *("end_systolic_volume_ml", "stroke_volume_ml", "ejection_fraction", "left_out", "series_uid"),
 )
+
+
+#: Name of a case and UID of its series.
+Key = tuple[str, str]
+Kept = TypeVar("Kept")
 
 
 class Segmented(Protocol):
@@ -77,6 +83,61 @@ def heart_beat(volumes: Mapping[int, float]) -> Beat:
     return Beat(len(volumes), diastole, systole, float(volumes[diastole]), float(volumes[systole]))
 
 
+class Phases(Generic[Kept]):
+    """Collect the volumes of a cavity of the heart in the phases of series.
+
+    Args:
+        cavity: name of the class.
+        class_names: names of all classes, background first; or of the background and all regions.
+        overlapping: they are regions, see `core.Structures`.
+
+    Raises:
+        PyrasegError: there is no class of that name.
+    """
+
+    def __init__(self, cavity: str, class_names: Sequence[str], *, overlapping: bool) -> None:
+        if cavity not in class_names[1:]:
+            raise PyrasegError(
+                f"ejection_fraction is {cavity!r}, which is none of the classes {', '.join(class_names[1:])}."
+                f"{nearest_hint(cavity, class_names[1:])}"
+            )
+        self.number = list(class_names).index(cavity)
+        self.values = values_of(self.number, len(class_names) - 1, overlapping=overlapping)
+        self._found: dict[Key, dict[int, tuple[int, float | None, Kept]]] = defaultdict(dict)
+
+    def clear(self) -> None:
+        self._found.clear()
+
+    def take(self, found: Segmented, kept: Kept) -> Key | None:
+        """Remember the volume of a phase, and what is kept with it; return its series, or None if it is no phase."""
+        phase = int(str(found.origin.get("phase") or 0))
+        if not phase:
+            return None
+        case = re.sub(rf"_phase0*{phase}(?=$|[-_]\d+$)", "", found.name)
+        key = case, str(found.origin.get("series_uid") or "")
+        volume = None if found.volumes is None else float(found.volumes[self.values].sum())
+        self._found[key][phase] = len(found.voxels), volume, kept
+        return key
+
+    def beat(self, key: Key) -> tuple[Beat, list[int], dict[int, Kept]] | None:
+        """Return the heart beat of a series, the phases that were left out, and what was kept; None before it is one.
+
+        Phases that have fewer slices than others do not count, nor do those whose volume is unknown.
+        """
+        phases = dict(sorted(self._found[key].items()))
+        most = max(slices for slices, *_ in phases.values())
+        volumes = {n: volume for n, (slices, volume, _) in phases.items() if slices == most and volume is not None}
+        if len(volumes) < 2:
+            return None
+        kept = {number: kept for number, (*_, kept) in phases.items()}
+        return heart_beat(volumes), [number for number in phases if number not in volumes], kept
+
+    @property
+    def keys(self) -> list[Key]:
+        """Return the series of which there is a phase, by case and series UID, in the order of the first ones."""
+        return list(self._found)
+
+
 class EjectionFractions:
     """Write `ejection_fraction.csv`: for each series of which two phases or more were segmented, what its beat ejects.
 
@@ -96,49 +157,35 @@ class EjectionFractions:
     """
 
     def __init__(self, output_dir: Path, *, cavity: str, class_names: Sequence[str], overlapping: bool = False) -> None:
-        if cavity not in class_names[1:]:
-            raise PyrasegError(
-                f"ejection_fraction is {cavity!r}, which is none of the classes {', '.join(class_names[1:])}."
-                f"{nearest_hint(cavity, class_names[1:])}"
-            )
         self.path = output_dir / "ejection_fraction.csv"
         self.cavity = cavity
-        number = list(class_names).index(cavity)
-        self.values = values_of(number, len(class_names) - 1, overlapping=overlapping)
-        self._found: dict[tuple[str, str], dict[int, tuple[int, float | None]]] = defaultdict(dict)
+        self.phases: Phases[None] = Phases(cavity, class_names, overlapping=overlapping)
 
     def start(self) -> None:
         """Begin anew: the table of another run would not be of these results."""
-        self._found.clear()
+        self.phases.clear()
         self.path.unlink(missing_ok=True)
 
     def __call__(self, found: Segmented) -> list[Path]:
         """Take the volume of a phase; return the table, or nothing before there are two phases of a series."""
-        phase = int(str(found.origin.get("phase") or 0))
-        if not phase:
+        if self.phases.take(found, None) is None:
             logger.warning("%s is no phase of a heart beat, so it has no ejection fraction: --phase all", found.name)
             return []
-        case = re.sub(rf"_phase0*{phase}(?=$|[-_]\d+$)", "", found.name)
-        series = str(found.origin.get("series_uid") or "")
-        volume = None if found.volumes is None else float(found.volumes[self.values].sum()) / 1000
-        self._found[case, series][phase] = len(found.voxels), volume
-        rows = [row for key in self._found for row in self._rows(*key)]
+        rows = [row for key in self.phases.keys for row in self._rows(*key)]
         if rows:
             write_csv(self.path, FIELDS, rows)
         return [self.path] if rows else []
 
     def _rows(self, case: str, series: str) -> list[dict[str, object]]:
         """Return the row of one series, or none."""
-        phases = dict(sorted(self._found[case, series].items()))
-        most = max(slices for slices, _ in phases.values())
-        volumes = {phase: volume for phase, (slices, volume) in phases.items() if slices == most and volume is not None}
-        if len(volumes) < 2:
+        found = self.phases.beat((case, series))
+        if found is None:
             return []
-        beat = heart_beat(volumes)
+        beat, left_out, _ = found
         fraction = "" if beat.fraction is None else f"{beat.fraction:.4f}"
-        left_out = " ".join(str(phase) for phase in phases if phase not in volumes)
         values = (
-            *(case, self.cavity, beat.phases, beat.diastole, f"{beat.edv:.4f}", beat.systole, f"{beat.esv:.4f}"),
-            *(f"{beat.edv - beat.esv:.4f}", fraction, left_out, series),
+            *(case, self.cavity, beat.phases),
+            *(beat.diastole, milliliters(beat.edv), beat.systole, milliliters(beat.esv)),
+            *(milliliters(beat.edv - beat.esv), fraction, " ".join(map(str, left_out)), series),
         )
         return [dict(zip(FIELDS, values, strict=True))]

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from bundle.pyraseg.core import Structures, hold, release, values_of, write_csv
+from bundle.pyraseg.inference.counting import milliliters
 from bundle.pyraseg.inference.writers.ejection import EjectionFractions
 from bundle.pyraseg.inference.writing import MISSING, ORIGIN
 
@@ -112,7 +113,7 @@ class VolumeTable:
         unlike = "" if found.unlike is None else f"{found.unlike:.3f}"
         for number, name in enumerate(names, 1):
             values = values_of(number, len(names), overlapping=self.structures.overlapping)
-            volume = "" if volumes is None else f"{volumes[values].sum() / 1000:.4f}"
+            volume = "" if volumes is None else milliliters(volumes[values].sum())
             figures = found.name, name, number, voxels[values].sum(), volume, unlike
             rows.append(dict(zip(FIELDS, figures, strict=True)) | origin)
         return rows
