@@ -92,13 +92,13 @@ def test_weights_that_pytorch_runs_and_every_object_they_write(archive, argument
     write_phantom(tmp_path / "one", phantom_case(1, 0, size=36), seed=1, number=0)
     archive.images = list((tmp_path / "one").iterdir())
     study = pydicom.dcmread(archive.images[0]).StudyInstanceUID
-    words = arguments("--fetch", study, "--once", "--outputs", "seg,rtstruct")
+    words = arguments("--fetch", study, "--once", "--outputs", "sr,rtstruct,capture")
     main([words[0], str(ROOT / "models" / "phantom.pt"), *words[2:]])
-    assert sorted(one.Modality for one in archive.stored) == ["RTSTRUCT", "SEG"]
+    assert sorted(one.Modality for one in archive.stored) == ["OT", "RTSTRUCT", "SEG", "SR"]
     assert not list((tmp_path / "work").rglob("*.dcm"))
     weights = tmp_path / "lungs.pt"
     weights.write_bytes(b"no weights")
-    words = arguments("--fetch", study, "--once", "--outputs", "seg,rtstruct")
+    words = arguments("--fetch", study, "--once", "--outputs", "sr,rtstruct,capture")
     with pytest.raises(PyrasegError, match="1 series have none"):
         main([words[0], str(weights), *words[2:]])
     assert "lungs.pt" in (tmp_path / "work" / "journal.json").read_text()
