@@ -2,7 +2,7 @@
 """Segment series in a PACS, and store the results in their studies.
 
 pyraseg pacs https://pacs.example.org/dicom-web models/model.onnx --filter Modality=CT StudyDate=20260101-
-pyraseg pacs listen models/model.onnx --peer CT1 --to PACS@pacs.example.org:2762 ...
+pyraseg pacs listen models/model.onnx --peer CT1 --to PACS@localhost:4242 --plain both
 
 The first form searches over DICOMweb, and stores DICOM SEG. Credentials are read from the environment:
 PYRASEG_PACS_USER and PYRASEG_PACS_PASSWORD, or PYRASEG_PACS_TOKEN. Finished series are recorded, so an interrupted run
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, file_digest
+from bundle.pyraseg_tools.commands import pacs_listen
 from bundle.pyraseg_tools.commands.pacs_common import (
     add_options,
     check_options,
@@ -30,6 +31,9 @@ from bundle.pyraseg_tools.commands.pacs_common import (
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["listen"]:
+        return pacs_listen.arguments(words[1:])
     parser = command_parser("pacs", __doc__)
     parser.add_argument("url", help="DICOMweb address of the PACS; for Orthanc, it ends in /dicom-web")
     parser.add_argument("model", type=Path, help="ONNX file from `pyraseg export`, or weights, which take longer")
@@ -53,9 +57,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["listen"]:
-        from bundle.pyraseg_tools.commands.pacs_listen import main as listen
-
-        listen(words[1:])
+        pacs_listen.main(words[1:])
         return
     options = arguments(argv)
     # Behind the arguments, so that --help needs no extra.

@@ -46,10 +46,6 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error(f"--threads is 1 or more, not {options.threads}")
     if not all("=" in item for item in options.select):
         parser.error("--select takes KEYWORD=VALUE")
-    if not options.model.is_file():
-        raise PyrasegError(f"There is no model {options.model}. Give a file that pyraseg export or train wrote.")
-    if options.model.suffix == ".onnx" and (options.outputs != "seg" or options.task):
-        raise PyrasegError("An ONNX model makes seg alone, and knows its task. For other outputs, give weights.")
 
 
 def log_to_output() -> None:
@@ -68,6 +64,10 @@ def open_segmenter(options: argparse.Namespace) -> "Segmenter":
     from bundle.pyraseg.runtime import Model, tell_without_guard
     from bundle.pyraseg_tools.pacs import ProgramSegmenter, RuntimeSegmenter
 
+    if not options.model.is_file():
+        raise PyrasegError(f"There is no model {options.model}. Give a file that pyraseg export or train wrote.")
+    if options.model.suffix == ".onnx" and (options.outputs != "seg" or options.task):
+        raise PyrasegError("An ONNX model makes seg alone, and knows its task. For other outputs, give weights.")
     if options.model.suffix != ".onnx":
         more = {"unlike": options.unlike}
         if options.task:
