@@ -81,7 +81,9 @@ def test_programs_and_their_options_exist(page):
             module = MODULES[command]
         else:
             module = f"{module}.__main__"
-        source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+        file = ROOT / (module.replace(".", "/") + ".py")
+        parts = [file, *file.parent.glob(f"{file.stem}_*.py")]  # a command of several forms has a file for each
+        source = "\n".join(part.read_text(encoding="utf-8") for part in parts)
         known = {"--help", *re.findall(r"\"(--[\w-]+)\"", source)}
         if "parse_known_args" in source or "split_options" in source:  # takes the options of a config, too
             known |= {f"--{key}" for name in ("train", "inference") for key in config([f"configs/{name}.json"]).get()}

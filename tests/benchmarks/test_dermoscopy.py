@@ -67,6 +67,7 @@ def test_plans_of_one_stage_keep_rates_and_end():
     }
 
 
+@pytest.mark.slow
 def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, capsys):
     places = ["--dataset-dir", str(study), "--work", str(tmp_path / "work"), "--cache", str(tmp_path / "cache")]
     places += ["--results", str(tmp_path / "results")]

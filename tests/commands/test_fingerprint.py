@@ -162,6 +162,7 @@ def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_pa
 # --- slices or volumes ---
 
 
+@pytest.mark.slow
 def test_volumes_get_two_proposals_and_the_time_is_measured(tmp_path, capsys):
     folder = write_ball_study(tmp_path / "study")
     options = ("--class_names", "['background','ball']", "--device", "cpu", "--memory", "4", "--minutes", "20")
@@ -218,6 +219,7 @@ def independent_weights(paths, classes, read, max_ratio=10.0):
     return (weights / weights.mean()).tolist()
 
 
+@pytest.mark.slow
 def test_chest_x_rays(real_data, tmp_path):
     folder = real_data / "chest_xray_lungs"
     proposal = fingerprint(folder, tmp_path / "out")
@@ -231,6 +233,7 @@ def test_chest_x_rays(real_data, tmp_path):
     assert "566 cases" in report and "- `images/CHNCXR_0603_1.png`" in report  # one lung collapsed
 
 
+@pytest.mark.slow
 def test_hippocampus(real_data, tmp_path):
     folder = real_data / "mr_hippocampus"
     volumes = fingerprint(folder, tmp_path / "out", configs=HIPPOCAMPUS)

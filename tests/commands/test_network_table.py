@@ -63,6 +63,7 @@ def test_whole_classifiers_are_as_published(report, name, parameters, multiply_a
     assert whole["multiply_adds_224"] / 1e9 == pytest.approx(multiply_adds, abs=0.006)
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_networks_as_they_are(report):
     for name in ("tf_efficientnet_lite0", "mobilenetv3_large_100"):
         assert [row for row in report["encoders"] if row["encoder"] == name] == encoder_rows(name)

@@ -34,6 +34,7 @@ def test_writes_the_page_where_it_is_told(evaluation, tmp_path, capsys):
     assert not (evaluation / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_help_and_default_place(evaluation):
     assert "output folder of `evaluating`" in run("--help").stdout
     result = run(evaluation)

@@ -72,6 +72,7 @@ def tree(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "index", range(len(PLANS)), ids=lambda index: "-".join([str(index), *sorted(PLANS[index].traits)])
 )

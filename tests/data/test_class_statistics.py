@@ -73,6 +73,7 @@ def test_counts_photographs_with_masks(tmp_path):
     assert counts.pixels.tolist() == [38, 10]
 
 
+@pytest.mark.slow
 def test_counts_of_the_phantom_are_those_of_its_files(phantom_study):
     """The NIfTI labels of the study, counted from the files without any transform of ours."""
     listed = json.loads((phantom_study / "datalist.json").read_text())

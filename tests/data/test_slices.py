@@ -188,6 +188,7 @@ def test_a_touched_file_makes_a_new_entry(dataset, cases, tmp_path, name):
     assert again.entries[1] != dataset.entries[1]
 
 
+@pytest.mark.slow
 def test_entries_have_the_same_names_in_every_process(cases, tmp_path):
     program = """
 import sys

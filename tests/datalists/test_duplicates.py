@@ -155,6 +155,7 @@ def isic(real_data) -> list[Path]:
     return sorted((real_data / "dermoscopy_isic2017/images").iterdir())
 
 
+@pytest.mark.slow
 def test_the_pairs_of_isic_and_no_others(isic):
     found = {(isic[p.first].stem[5:], isic[p.second].stem[5:]) for p in find_duplicates(isic)}
     assert found == KNOWN
@@ -171,6 +172,7 @@ def test_changed_copies_of_real_photographs_are_found(isic, change, tmp_path):
     assert missed == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "pairs"), [("chest_xray_lungs", 1), ("mr_hippocampus", 0), ("retina_vessels", 0)])
 def test_other_real_sets(real_data, folder, pairs):
     found = find_duplicates(sorted((real_data / folder / "images").iterdir()))

@@ -146,6 +146,7 @@ def test_frames_of_one_scan_are_one_patient(tmp_path, capsys):
     assert "frames of one scan" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_chain_of_strangers_is_refused_and_the_number_that_breaks_it_is_told(tmp_path):
     images = write_set(tmp_path / "set")
     with pytest.raises(PyrasegError, match=r"^2\d of 22 pictures would be one group of look-alikes\.") as told:
@@ -179,6 +180,7 @@ def test_frames_of_nerves_as_anyone_sees_them(real_data):
     assert stems(images) == known
 
 
+@pytest.mark.slow
 def test_patients_of_cine_are_found_without_their_names(real_data):
     """Neighboring slices of one heart, of 9 patients: nearly all are joined, and no two patients."""
     of_patient: dict[str, list[Path]] = {}

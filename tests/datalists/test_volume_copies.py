@@ -67,6 +67,7 @@ def test_strangers_of_whom_all_are_alike_are_no_pairs(people):
 
 
 # Those that change the extent, for which two frames are searched, in two sets; and those that do not.
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [list(CHANGES)[:3], list(CHANGES)[3:5], list(CHANGES)[5:]], ids=", ".join)
 def test_every_planted_copy_is_found_and_nothing_else(people, names):
     some = people[:8]  # with seven copies more than 12, from which on few votes of blocks are not enough

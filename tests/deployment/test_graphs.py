@@ -60,6 +60,7 @@ def test_agrees_with_the_bundle_at_every_size(name):
     found.require(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: volume(*WINDOWS, context_slices=1), photograph])
 @pytest.mark.parametrize("flips", [[[0]], [[0], [1], [0, 1]]])
 def test_mirror_images_are_averaged(make, flips):

@@ -183,6 +183,7 @@ def test_sizes_that_the_file_cannot_hold_are_refused(corpus, tmp_path, keyword, 
             read_series(tmp_path / "a.dcm")
 
 
+@pytest.mark.slow
 def test_five_hundred_damaged_headers(real_data):
     command = [sys.executable, "-m", "tests.helpers.dicom_mutations", str(real_data), "500"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -60,6 +60,7 @@ def trained(tmp_path_factory) -> dict[str, Path]:
     return places
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_a_model(trained, tmp_path):
     stages = [{"name": "still", "epoch_fraction": 1.0, "learning_rates": {"head": 1e-12}}]
     run = monai_bundle(
@@ -140,6 +141,7 @@ def test_the_report_says_what_was_used(trained):
     assert str(trained["scores"].parent) not in page  # no path of the machine
 
 
+@pytest.mark.slow
 def test_a_temperature_travels_into_the_probabilities_and_leaves_the_labels(trained, tmp_path):
     """Calibrate, then infer again: the label maps are the same, the probabilities are softer or harder by it."""
     model = tmp_path / "model.pt"

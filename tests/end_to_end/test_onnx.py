@@ -69,6 +69,7 @@ def compare(first: Path, second: Path, pattern: str) -> list[float]:
     return shares
 
 
+@pytest.mark.slow
 def test_the_phantom_study_is_segmented_alike(tmp_path):
     write_phantom_study(tmp_path / "study", patients=4, size=64)
     for path in [*(tmp_path / "study").rglob("*.json"), *(tmp_path / "study").rglob("labels.nii.gz")]:

@@ -66,8 +66,13 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Orthanc]:
-    """Start a server with an empty storage, and stop it; skip the test where it is not installed."""
+def running(folder: Path, **more: object) -> Iterator[Orthanc]:
+    """Start a server with an empty storage, and stop it; skip the test where it is not installed.
+
+    Args:
+        folder: of its files.
+        more: settings of its own.
+    """
     program = shutil.which("Orthanc")
     if program is None or not PLUGIN.is_file():
         pytest.skip("Orthanc with its DICOMweb plug-in is not installed: apt-get install orthanc orthanc-dicomweb")
@@ -84,6 +89,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
         "AuthenticationEnabled": True,
         "RegisteredUsers": {USER: PASSWORD},
         "Plugins": [str(PLUGIN)],
+        **more,
     }
     (folder / "storage").mkdir()
     (folder / "orthanc.json").write_text(json.dumps(settings))

@@ -62,6 +62,7 @@ def test_torch_export_of_one_pair():
     check_torch_export(build("resnet18", "deeplab").eval())
 
 
+@pytest.mark.slow
 def test_onnx_by_torch_export_of_one_pair(tmp_path):
     check_onnx_by_torch_export(build("resnet18", "plain").eval(), tmp_path / "network.onnx")
 

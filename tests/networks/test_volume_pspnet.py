@@ -90,6 +90,7 @@ def test_parts_freeze_and_learn():
     assert network.encoder_layers() == ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2"]
 
 
+@pytest.mark.slow
 def test_torchscript_and_onnx_give_the_same_logits_at_other_sizes(tmp_path):
     network = small(spacing=[0.8, 0.8, 3]).eval()
     scripted = torch.jit.script(network)

@@ -27,6 +27,7 @@ def folder(package: Package, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_with_the_files_of_a_package(folder, package, capsys):
     assert main(["verify", str(folder), "--key", str(package.public)]) == 0
     said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"

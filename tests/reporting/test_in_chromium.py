@@ -270,6 +270,7 @@ def test_hostile_names_are_text(visit, tmp_path):
     expect(page.get_by_role("status")).to_have_text("1 of 3 cases")
 
 
+@pytest.mark.slow
 def test_200_cases_of_real_size_open_and_sort(visit, large_evaluation):
     page = visit(write_report(large_evaluation))
     expect(page.get_by_role("status")).to_have_text("200 of 200 cases")

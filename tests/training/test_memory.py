@@ -30,6 +30,7 @@ def test_too_little_memory_is_refused():
         fitting_batch((2, 6), (GB, 2 * GB), 1.1 * GB)
 
 
+@pytest.mark.slow
 def test_the_peak_is_that_of_the_activations():
     # The sigmoid keeps 64 maps of 256 x 256 floats, 16 MiB a sample: 6 more samples take at least 96 MiB more.
     code = (

@@ -37,6 +37,7 @@ def learns(name: str, epoch: int) -> bool:
     return name.split(".")[0] in LEARNING[epoch]
 
 
+@pytest.mark.slow
 def test_parameters_and_statistics_are_identical_after_every_epoch(ranks):
     for kind in ("states", "averages"):
         first, second = (rank["training"][kind] for rank in ranks)

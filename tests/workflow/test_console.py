@@ -55,6 +55,7 @@ def test_a_wrapped_error_of_the_user_is_its_message_alone():
     assert run(WRAPPED) == (1, "pyraseg: The folder is empty.\n")
 
 
+@pytest.mark.slow
 def test_the_traceback_is_there_for_who_asks():
     code, text = run(WRAPPED, PYRASEG_TRACEBACK="1")
     assert code == 1 and text.count("Traceback (most recent call last)") == 3 and "The folder is empty." in text

@@ -25,6 +25,7 @@ EXTRAS = {
     "openvino": "openvino",
     "dicomweb_client": "pacs",
     "requests": "pacs",
+    "pynetdicom": "pacs",
     "cryptography": "signing",
     "huggingface_hub": "hub",
     "httpx2": "hub",

@@ -17,10 +17,10 @@ import pydicom
 from filelock import FileLock
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from bundle.pyraseg.core import DiskError, PyrasegError, Structures, replacing, without_suffix, write_json
+from bundle.pyraseg.core import DiskError, PyrasegError, replacing, without_suffix, write_json
 from bundle.pyraseg.datalists import Identity, group_patients
 from bundle.pyraseg.dicom import DicomImage, read_series, read_sources
-from bundle.pyraseg.labels import ImageGrid, open_label, write_segmentation
+from bundle.pyraseg.labels import open_label, write_segmentation
 from bundle.pyraseg_tools.monai_label.archives import Archive
 from bundle.pyraseg_tools.monai_label.classes import Task, as_classes, meant
 from bundle.pyraseg_tools.monai_label.proposals import Seen, header_of, keep_proposal, seen, seen_in_archive
@@ -217,7 +217,7 @@ class DicomDatastore(Datastore):
             self.archive.store(label)
             self.refresh()
             self.archive.fetch_label(self._stored(str(label.SOPInstanceUID)), returned)
-            require_same(returned, sent, mask, ImageGrid.of(image), Structures(task.table.class_names))
+            require_same(returned, sent)
         return str(label.SOPInstanceUID)
 
     def keep_proposal(self, image_id: str, file: Path, model: str, algorithm: Algorithm, label: str = "") -> None:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+from .comparison import require_same as require_same
 from .connection import TIMEOUT as TIMEOUT
 from .connection import PacsError as PacsError
+from .connection import Unavailable as Unavailable
 from .connection import connect as connect
 from .connection import open_session as open_session
 from .journal import Journal as Journal
 from .journal import sole_user as sole_user
+from .outbox import Outbox as Outbox
 from .search import RemoteLabel as RemoteLabel
 from .search import RemoteSeries as RemoteSeries
 from .search import filters_of_studies as filters_of_studies
@@ -14,10 +17,14 @@ from .search import label_of as label_of
 from .search import labels_by_series as labels_by_series
 from .search import parse_filters as parse_filters
 from .search import read_label_series as read_label_series
+from .segmenters import ProgramSegmenter as ProgramSegmenter
+from .segmenters import RuntimeSegmenter as RuntimeSegmenter
+from .segmenters import Segmenter as Segmenter
+from .transfer import WebArchive as WebArchive
 from .transfer import fetch_instance as fetch_instance
 from .transfer import fetch_series as fetch_series
-from .transfer import require_same as require_same
 from .transfer import store as store
+from .worker import Archive as Archive
 from .worker import Worker as Worker
 from .worker import is_due as is_due
 from .worker import watch as watch

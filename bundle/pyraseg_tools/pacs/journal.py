@@ -11,7 +11,8 @@ from typing import Any
 
 from bundle.pyraseg.core import PyrasegError, held, replacing
 
-FORMAT = 1
+#: Format 1 had the one segmentation of a series where now its objects are.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,15 @@ class Entry:
     """What became of a series.
 
     Attributes:
-        status: "storing", from before the segmentation is sent until it was read back; "stored"; "failed".
+        status: "storing", from before the results are sent until they have arrived; "stored"; "failed".
         instances: how many images the series had.
-        segmentation: SOP and series instance UID of the segmentation, or empty.
+        objects: series and SOP instance UID of each result.
         reason: why it failed.
     """
 
     status: str
     instances: int
-    segmentation: tuple[str, str] | tuple[()] = ()
+    objects: tuple[tuple[str, str], ...] = ()
     reason: str = ""
 
 
@@ -49,7 +50,7 @@ class Journal:
 
     def __getitem__(self, series_uid: str) -> Entry | None:
         item = self._entries.get(series_uid)
-        fields: dict[str, Any] = {**item, "segmentation": tuple(item["segmentation"])} if item else {}
+        fields: dict[str, Any] = {**item, "objects": tuple(map(tuple, item["objects"]))} if item else {}
         return Entry(**fields) if fields else None
 
     def __setitem__(self, series_uid: str, entry: Entry) -> None:
@@ -58,17 +59,25 @@ class Journal:
             temporary.touch(mode=0o600)
             temporary.write_text(json.dumps({"format": FORMAT, "models": self._models}, indent=1), encoding="utf-8")
 
+    def of_status(self, status: str) -> list[str]:
+        """Return the UIDs of the series of a status."""
+        return [uid for uid, item in self._entries.items() if item["status"] == status]
+
     def forget_failures(self) -> None:
         """Let what failed be tried again."""
-        for series_uid in [uid for uid, item in self._entries.items() if item["status"] == "failed"]:
+        for series_uid in self.of_status("failed"):
             del self._entries[series_uid]
 
 
-def _read(path: Path) -> dict[str, dict[str, dict]]:
+def _read(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     if not path.exists():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] == 1:
+            for item in (item for entries in content["models"].values() for item in entries.values()):
+                item["objects"] = [one] if (one := item.pop("segmentation")) else []
+            return content["models"]
         if content["format"] == FORMAT:
             return content["models"]
     except (ValueError, KeyError, TypeError) as error:

@@ -1,63 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment series of a PACS one after the other: fetch, segment, store, read back, remember."""
+"""Segment series one after the other: fetch, segment, deliver, remember. How they come and go is up to an archive."""
 
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
-import numpy as np
-import pydicom
 from dicomweb_client.api import DICOMwebClient
-from pydicom.dataset import Dataset
 
-from bundle.pyraseg.core import describe
-from bundle.pyraseg.runtime import Model, seg_writer, segment
+from bundle.pyraseg.core import PyrasegError, describe
 from bundle.pyraseg_tools.pacs.connection import PacsError, Unavailable
 from bundle.pyraseg_tools.pacs.journal import Entry, Journal
+from bundle.pyraseg_tools.pacs.outbox import Outbox, objects_of
 from bundle.pyraseg_tools.pacs.search import RemoteSeries, find_series
-from bundle.pyraseg_tools.pacs.transfer import fetch_instance, fetch_series, grid_of, holds, require_same, store
+from bundle.pyraseg_tools.pacs.segmenters import Segmenter
 
 logger = logging.getLogger(__name__)
 
 
+class Archive(Protocol):
+    """Where series come from, and results go.
+
+    Both raise `Unavailable` where there is no way to it, another `PacsError` for what may succeed another time, and
+    `PyrasegError` for what will not.
+    """
+
+    def fetch(self, series: RemoteSeries, folder: Path) -> list[Path]:
+        """Bring the images of a series into an empty folder, and return their files."""
+        ...
+
+    def deliver(self, results: Sequence[Path], folder: Path) -> str:
+        """Store DICOM files, make sure that they have arrived, and return in words how; the folder is for its own use.
+
+        It may be called again with the same files, of which some have arrived; none may be there twice then.
+        """
+        ...
+
+
 class Worker:
-    """Bring the segmentation of every series that a journal does not have as done into the PACS.
+    """Bring the results of every series that a journal does not have as done into an archive.
+
+    What was made of a series lies in the outbox from before the journal has it as on its way until it has arrived. So a
+    stop at any point sends the same objects again, and neither loses nor doubles one.
 
     Args:
-        client: of the PACS.
-        model: an exported model.
+        archive: where series come from and results go.
+        segmenter: makes the results.
         journal: what has been done.
         images: folder for the images of one series at a time.
-        select: attributes that the slices of a series must have, where it holds several phases or echoes.
-        refuse: in what images may not differ from those that the model is for, see `Purpose`; None: the modality.
-        unlike: what is done about series that are unlike those of the training, see `runtime.Watch`.
-
-    Raises:
-        PyrasegError: the model has no code for a class.
+        outbox: what is on its way; what the journal does not know is removed.
     """
 
     def __init__(
-        self,
-        client: DICOMwebClient,
-        model: Model,
-        journal: Journal,
-        images: Path,
-        *,
-        select: Mapping[str, object] | None = None,
-        refuse: Sequence[str] | None = None,
-        unlike: str = "warn",
+        self, archive: Archive, segmenter: Segmenter, journal: Journal, *, images: Path, outbox: Outbox
     ) -> None:
-        self.client = client
-        self.model = model
+        self.archive = archive
+        self.segmenter = segmenter
         self.journal = journal
         self.images = images
-        self.select = select
-        self.refuse = refuse
-        self.unlike = unlike
-        self._write = seg_writer(model)
+        self.outbox = outbox
+        outbox.keep_only(journal.of_status("storing"))
 
     def work_off(self, found: Iterable[RemoteSeries]) -> int:
         """Segment the series that are due, whatever becomes of the others, and return how many failed.
@@ -83,6 +87,7 @@ class Worker:
                 failures += 1
                 reason = describe(error)
                 self.journal[series.uid] = Entry("failed", series.instances, reason=reason)
+                self.outbox.remove(series.uid)
                 logger.warning("%s: failed, %s", where, reason)
         return failures
 
@@ -93,46 +98,36 @@ class Worker:
             PyrasegError: see `work_off`.
         """
         with TemporaryDirectory(dir=self.images) as name:
-            folder = Path(name)
-            files = fetch_series(self.client, series, folder)
-            labels = segment(
-                self.model,
-                [str(file) for file in files],
-                select=self.select,
-                refuse=self.refuse,
-                unlike=self.unlike,
-                name=series.uid,
-            )
-            mask = np.stack(list(labels.slices))
-            sent, returned = (
-                self._write(replace(labels, slices=iter(mask)), folder / "sent")[0],
-                folder / "returned.dcm",
-            )
-            own = self._store(series, pydicom.dcmread(sent))
-            if not holds(self.client, series.study_uid, *own):
-                raise PacsError("the PACS took the segmentation, but a search does not find it.")
-            fetch_instance(self.client, series.study_uid, *own, returned)
-            require_same(returned, sent, mask, grid_of(labels), self.model.structures)
-        self.journal[series.uid] = Entry("stored", series.instances, own)
-        structures = self.model.structures
-        counts = [(name, structures.mask(mask, number).sum()) for number, name in enumerate(structures.names)][1:]
-        voxels = ", ".join(f"{name} {count}" for name, count in counts)
-        return f"{series.instances} images -> {own[1]}, read back equal (voxels: {voxels})"
+            results, found = self._unsent(series), ""
+            if not results:
+                results, found = self._make(series, Path(name))
+            (returned := Path(name) / "returned").mkdir()
+            how = self.archive.deliver(results, returned)
+        objects = objects_of(results)
+        self.journal[series.uid] = Entry("stored", series.instances, objects)
+        self.outbox.remove(series.uid)
+        uids = ", ".join(uid for _, uid in objects)
+        return f"{series.instances} images -> {uids}, {how}{f' ({found})' if found else ''}"
 
-    def _store(self, series: RemoteSeries, segmentation: Dataset) -> tuple[str, str]:
-        """Store a segmentation, unless the one of a run that was stopped has arrived; return its series and own UID.
+    def _make(self, series: RemoteSeries, folder: Path) -> tuple[list[Path], str]:
+        """Segment a series and put the results into the outbox; return them, and what was found in words."""
+        (images := folder / "images").mkdir()
+        files = self.archive.fetch(series, images)
+        with self.outbox.filling(series.uid) as filled:
+            found = self.segmenter(files, filled, name=series.uid)
+        results = self.outbox.files(series.uid)
+        if not results:
+            raise PyrasegError("no DICOM object was made of it. Name an output that is one, such as seg.")
+        self.journal[series.uid] = Entry("storing", series.instances, objects_of(results))
+        return results, found
 
-        The journal says what is on its way before it is sent. So a stop at any point leaves one segmentation, not two.
-        """
+    def _unsent(self, series: RemoteSeries) -> list[Path]:
+        """Return the results of a run that was stopped, where they are of the images that the series has now."""
         entry = self.journal[series.uid]
-        sent = entry.segmentation if entry is not None and entry.status == "storing" else ()
-        same = entry is not None and entry.instances == series.instances
-        if same and sent and holds(self.client, series.study_uid, *sent):
-            return sent
-        own = str(segmentation.SeriesInstanceUID), str(segmentation.SOPInstanceUID)
-        self.journal[series.uid] = Entry("storing", series.instances, own)
-        store(self.client, segmentation)
-        return own
+        if entry is None or entry.status != "storing" or entry.instances != series.instances:
+            return []
+        results = self.outbox.files(series.uid)
+        return results if objects_of(results) == entry.objects else []
 
 
 def is_due(series: RemoteSeries, entry: Entry | None) -> bool:
@@ -140,8 +135,15 @@ def is_due(series: RemoteSeries, entry: Entry | None) -> bool:
     return entry is None or entry.status == "storing" or entry.instances != series.instances
 
 
-def watch(worker: Worker, filters: Mapping[str, str], *, series: Sequence[str] = (), seconds: float) -> None:
-    """Look for series again and again, and segment those that have stopped growing since the look before.
+def watch(
+    client: DICOMwebClient,
+    worker: Worker,
+    filters: Mapping[str, str],
+    *,
+    series: Sequence[str] = (),
+    seconds: float,
+) -> None:
+    """Look for series of a PACS again and again, and segment those that have stopped growing since the look before.
 
     A PACS that cannot be reached is waited for, but not at the first look: then the address may be wrong.
 
@@ -152,7 +154,7 @@ def watch(worker: Worker, filters: Mapping[str, str], *, series: Sequence[str] =
     before: set[RemoteSeries] | None = None
     while True:
         try:
-            found = find_series(worker.client, filters, series=series)
+            found = find_series(client, filters, series=series)
             if before is not None:
                 worker.work_off(one for one in found if one in before)
             before = set(found)

@@ -55,6 +55,7 @@ def mean_dice(patients: list[Patient], indices: range, value: int, predict: obje
     return float(np.mean([dice(predict(patient), patient.labels[:, ::2, ::2] == value) for patient in chosen]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_best_hu_interval_fails(patients: list[Patient], name: str) -> None:
     def predictor(low: float, width: float) -> object:
@@ -92,6 +93,7 @@ def test_the_location_prior_fails(patients: list[Patient], name: str) -> None:
     assert result < LIMIT
 
 
+@pytest.mark.slow
 def test_a_forest_on_hu_and_position_fails(patients: list[Patient]) -> None:
     rng = np.random.default_rng(0)
 

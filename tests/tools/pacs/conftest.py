@@ -43,7 +43,7 @@ def arguments(pacs: Orthanc, model: Exported, tmp_path: Path) -> Callable[..., l
     def make(*more: str, url: str = pacs.url, ca_bundle: Path | None = pacs.ca_bundle) -> list[str]:
         trust = [] if ca_bundle is None else ["--ca-bundle", str(ca_bundle)]
         filters = [] if "--filter" in more else ["--filter", "Modality=CT"]
-        work = ["--work-dir", str(tmp_path / "work"), "--threads", "1"]
+        work = ["--work-dir", str(tmp_path / "work"), "--threads", "1", "--unlike", "ignore"]
         return [url, str(model.path), *filters, *trust, *work, *more]
 
     return make

@@ -6,26 +6,25 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import RLELossless
 
-from bundle.pyraseg.core import Structures
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.dicom.series import read_series
 from bundle.pyraseg.dicom.source import read_sources
-from bundle.pyraseg.labels.references import ImageGrid
 from bundle.pyraseg.labels.seg_writer import SegmentClass, write_segmentation
-from bundle.pyraseg_tools.pacs.transfer import require_same
+from bundle.pyraseg_tools.pacs.comparison import require_same
 from tests.helpers.pacs_series import small_series
 
-CLASSES = ["background", "liver", "spleen"]
+CLASSES = ["liver", "spleen"]
 
 
 @pytest.fixture
-def sent(tmp_path: Path) -> tuple[Path, np.ndarray, ImageGrid]:
+def sent(tmp_path: Path) -> Path:
     image = read_series(small_series(tmp_path, "one"))
     mask = np.random.default_rng(1).integers(0, 3, image.pixels.shape).astype(np.uint8)
     sources = read_sources(image.files)
-    write_segmentation(tmp_path / "sent.dcm", mask, sources, [SegmentClass.organ(name) for name in CLASSES[1:]])
-    return tmp_path / "sent.dcm", mask, ImageGrid.of(image)
+    write_segmentation(tmp_path / "sent.dcm", mask, sources, [SegmentClass.organ(name) for name in CLASSES])
+    return tmp_path / "sent.dcm"
 
 
 def change_pixel(seg: pydicom.Dataset) -> None:
@@ -51,14 +50,29 @@ def swap_planes(seg: pydicom.Dataset) -> None:
         (change_pixel, "pixels"),
         (change_code, "SegmentSequence"),
         (change_reference, "ReferencedSeriesSequence"),
-        (swap_planes, "pixels|overlap"),
+        (swap_planes, "PerFrameFunctionalGroupsSequence"),
     ],
 )
 def test_a_change_is_seen(change, text, sent, tmp_path):
-    path, mask, grid = sent
-    require_same(path, path, mask, grid, Structures(CLASSES))
-    seg = pydicom.dcmread(path)
+    require_same(sent, sent)
+    seg = pydicom.dcmread(sent)
     change(seg)
     seg.save_as(tmp_path / "returned.dcm")
     with pytest.raises(PyrasegError, match=text):
-        require_same(tmp_path / "returned.dcm", path, mask, grid, Structures(CLASSES))
+        require_same(tmp_path / "returned.dcm", sent)
+
+
+def test_a_change_of_the_name_or_of_the_compression_is_none(tmp_path):
+    """Archives correct names of patients, and compress what they store."""
+    (sent, *_) = small_series(tmp_path, "one")
+    image = pydicom.dcmread(sent)
+    image.PatientName = "Corrected"
+    image.compress(RLELossless, generate_instance_uid=False)
+    image.save_as(tmp_path / "returned.dcm")
+    require_same(tmp_path / "returned.dcm", sent)
+    other = pydicom.dcmread(sent)
+    other.PixelData = bytes(len(other.PixelData))
+    other.compress(RLELossless, generate_instance_uid=False)
+    other.save_as(tmp_path / "other.dcm")
+    with pytest.raises(PyrasegError, match="other pixels"):
+        require_same(tmp_path / "other.dcm", sent)

@@ -19,7 +19,7 @@ from bundle.pyraseg.transforms.reader import MedicalImageReader
 from bundle.pyraseg_tools.commands.pacs import main
 from bundle.pyraseg_tools.datasets.phantom.cases import phantom_case
 from bundle.pyraseg_tools.datasets.phantom.dicom_writer import write_series as write_phantom
-from bundle.pyraseg_tools.pacs import worker
+from bundle.pyraseg_tools.pacs import transfer, worker
 from tests.helpers import dicom_files as files
 from tests.helpers.holder import another
 from tests.helpers.orthanc import PASSWORD
@@ -94,12 +94,12 @@ def test_what_is_stored(name, pacs, model, arguments, tmp_path, capsys):
 
 
 def test_nothing_found_and_nothing_named(pacs, arguments, tmp_path, capsys, caplog, monkeypatch):
-    monkeypatch.setattr("bundle.pyraseg.runtime.model.Model.classes", lambda _, feed: np.zeros((20, 24), np.uint8))
+    monkeypatch.setattr("bundle.pyraseg.runtime.model.Model.classes", lambda *_: np.zeros((20, 24), np.uint8))
     pacs.add(small_series(tmp_path, "one"))
     main(arguments())
     assert len(pacs.instances(Modality="SEG")) == 1
     said = capsys.readouterr()
-    written = "".join(file.read_text() for file in (tmp_path / "work").iterdir())
+    (written,) = (file.read_text() for file in (tmp_path / "work").rglob("*") if file.is_file())
     assert "read back equal (voxels: liver 0, spleen 0)" in caplog.text
     for secret in ("Secret", "SECRET-ID", PASSWORD):
         assert secret not in said.out + said.err + caplog.text + written
@@ -151,7 +151,7 @@ def test_stopped_around_the_storage(moment, pacs, arguments, tmp_path, monkeypat
 
     pacs.add(small_series(tmp_path, "one"))
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="Stopped"):
-        patch.setattr(worker, moment, stop)
+        patch.setattr(transfer, moment, stop)
         main(arguments())
     assert len(pacs.instances(Modality="SEG")) == (moment == "require_same")
     main(arguments())

@@ -82,6 +82,7 @@ def test_published_and_downloaded(package, hub, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_published_without_lfs_and_loaded(verified, hub, tmp_path, monkeypatch):
     """As the client uploads where Xet is there; the network that MONAI's `load` returns has the package's weights."""
     hub.lfs = False

@@ -205,6 +205,7 @@ def test_weights_of_another_network_are_found_before_anything_is_written(copy, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_program_says_what_it_wrote(copy, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(copy)
     main(["--task", "dermoscopy", "--output-dir", str(tmp_path / "out")])
