@@ -50,6 +50,7 @@ def test_where_no_patients_are_named_none_are_counted(evaluations, capsys):
     assert "patients" not in header and dice.split()[-2:] == ["24", "0"]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_one_message(evaluations):
     result = python("-m", "scripts.compare_models", str(evaluations / "first"), str(evaluations / "none"), cwd=ROOT)
     assert result.returncode == 1 and "Traceback" not in result.stderr

@@ -105,6 +105,7 @@ def test_pixels_and_masks_of_the_phantom(study, tree, index):
     assert sorted(found) == list(range(len(case.hu)))
 
 
+@pytest.mark.slow
 def test_the_split_is_by_patient(tree):
     listed = {part: (tree / "ImageSets/Segmentation" / f"{part}.txt").read_text().split() for part in
               ("train", "val", "test", "trainval")}  # fmt: skip

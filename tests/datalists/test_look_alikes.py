@@ -57,6 +57,7 @@ def stems(images: list[Path]) -> list[tuple[str, str]]:
     return sorted((images[pair.first].stem, images[pair.second].stem) for pair in find_look_alikes(images).pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framed", [0, 30], ids=["whole", "with a black border"])
 def test_frames_that_moved_are_found_and_strangers_are_not(framed, tmp_path):
     images = write_set(tmp_path / "set", framed=framed)
@@ -119,6 +120,7 @@ def test_refused_thresholds(spreads):
 # --- the program ---
 
 
+@pytest.mark.slow
 def test_frames_of_one_scan_are_one_patient(tmp_path, capsys):
     images = write_set(tmp_path / "images")
     (tmp_path / "masks").mkdir()

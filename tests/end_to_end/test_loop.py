@@ -210,6 +210,7 @@ def test_the_table_tells_how_far_each_input_is_from_the_training(trained):
     assert found and all(0 < value < 1 for value in found.values())
 
 
+@pytest.mark.slow
 def test_weights_without_a_guard_get_that_of_their_training(trained, tmp_path):
     model = tmp_path / "model.pt"
     weights, _ = read_model(trained["model"])

@@ -71,10 +71,12 @@ class NetworkTests:
         assert learning <= changed
         network.load_state_dict(before)
 
+    @pytest.mark.slow
     def test_scripted_equals_eager(self, network, tmp_path):
         torch.jit.script(network).save(tmp_path / "network.ts")
         compare_logits(network, torch.jit.load(tmp_path / "network.ts"))
 
+    @pytest.mark.slow
     def test_onnx_by_tracing_holds_at_other_sizes(self, network, tmp_path):
         axes = {"image": {0: "batch", 2: "height", 3: "width"}, "pred": {0: "batch", 2: "height", 3: "width"}}
         example = torch.randn(2, 3, *TRACED)

@@ -33,6 +33,7 @@ def spiral() -> np.ndarray:
     return ((radius / 4 - angle / (2 * np.pi)) % 1 < 0.5) & (radius < SIZE / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [sieve, spiral])
 @pytest.mark.parametrize("stack", ["axial", "oblique"])
 def test_a_long_outline_stays_what_it_is(tmp_path: Path, make, stack: str) -> None:

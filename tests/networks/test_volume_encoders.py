@@ -105,11 +105,13 @@ def test_every_parameter_gets_a_gradient_unless_it_is_frozen(network):
     network.unfreeze("encoder")
 
 
+@pytest.mark.slow
 def test_scripted_equals_eager(network, tmp_path):
     torch.jit.script(network.eval()).save(tmp_path / "network.ts")
     compare(network, torch.jit.load(tmp_path / "network.ts"))
 
 
+@pytest.mark.slow
 def test_onnx_by_tracing_holds_at_other_sizes(network, tmp_path):
     torch.onnx.export(
         network.eval(), (torch.randn(2, 1, 40, 33, 20),), tmp_path / "n.onnx", dynamo=False, opset_version=18,

@@ -221,6 +221,7 @@ def test_each_case_has_a_view_before_the_worst_have_more(monkeypatch):
     assert [[view["slice"] for view in case] for case in chosen] == [[0], [0, 1, 2, 3], [0]]
 
 
+@pytest.mark.slow
 def test_200_cases_of_real_size_stay_below_10_mb(large_evaluation, tmp_path):
     """The pictures are more than a page holds: each case has one, the worst have all of theirs."""
     assert (large_evaluation / "pictures.json").stat().st_size > 20e6

@@ -45,6 +45,7 @@ def test_parameters_and_statistics_are_identical_after_every_epoch(ranks):
             assert all(torch.equal(value, second[epoch][name]) for name, value in first[epoch].items())
 
 
+@pytest.mark.slow
 def test_a_part_moves_in_the_epochs_in_which_it_learns(ranks):
     torch.manual_seed(0)
     states = [Network().state_dict(), *ranks[1]["training"]["states"]]

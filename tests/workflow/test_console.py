@@ -61,6 +61,7 @@ def test_the_traceback_is_there_for_who_asks():
     assert code == 1 and text.count("Traceback (most recent call last)") == 3 and "The folder is empty." in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [DEFECT, DEFECT_WHILE_HANDLING])
 def test_a_defect_keeps_its_traceback(program):
     code, text = run(program)

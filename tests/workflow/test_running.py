@@ -31,6 +31,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_command(config, tmp_path, relative):
     named = "../bundle/configs/train.json" if relative else str(config)

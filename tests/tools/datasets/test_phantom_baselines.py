@@ -72,6 +72,7 @@ def test_the_best_hu_interval_fails(patients: list[Patient], name: str) -> None:
     assert result < LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_location_prior_fails(patients: list[Patient], name: str) -> None:
     grid = (16, 48, 48)

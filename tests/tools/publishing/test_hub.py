@@ -59,6 +59,7 @@ def program(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return python("-m", "scripts.publish_bundle", *options, cwd=cwd, environment=environment, fresh=True)
 
 
+@pytest.mark.slow
 def test_published_and_downloaded(package, hub, tmp_path):
     """The program and MONAI's download, as users run them: what arrives is what `verify` takes for the package."""
     run = program(str(package.zip), "--key", str(package.public), "--hub", REPOSITORY, cwd=tmp_path)
@@ -149,6 +150,7 @@ def test_what_the_hub_does_not_keep_as_it_was_is_not_tagged(verified, hub):
     assert hub.repositories[REPOSITORY].files(VERSION) == verified.files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", ["POST /api/repos/create", "POST .*/commit/main", "POST .*/tag/.*"])
 def test_a_hub_that_refuses(refused, verified, hub):
     hub.refused = refused
@@ -236,6 +238,7 @@ def test_options_that_do_not_go_together(options, capsys):
     assert "error:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_that_is_not_verified_is_published(package, hub, tmp_path):
     content = bytearray(package.zip.read_bytes())
     content[len(content) // 2] ^= 1
