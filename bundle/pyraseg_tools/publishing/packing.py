@@ -44,15 +44,17 @@ _PATIENT = 5  # of the phantom study: axial slices, a lesion
 _SLICES = slice(8, 14)
 
 
-def write_made_up(folder: Path, *, photograph: bool) -> None:
+def write_made_up(folder: Path, *, kind: str) -> None:
     """Write an image and an empty label beside it, `input.*` and `label.*`.
 
     Args:
         folder: exists.
-        photograph: a drawn patch on skin, as PNG, in place of a few slices of a phantom CT, as NIfTI in RAS.
+        kind: of images, as the config says: "photograph", a drawn patch on skin, as PNG; "projection", the same in
+            gray, as a radiograph is; "volume", a few slices of a phantom CT, as NIfTI in RAS.
     """
-    if photograph:
-        Image.fromarray(_skin()).save(folder / PHOTOGRAPH)
+    if kind != "volume":
+        skin = _skin()
+        Image.fromarray(skin[..., 1] if kind == "projection" else skin).save(folder / PHOTOGRAPH)
         Image.fromarray(np.zeros(_SIZE[::-1], np.uint8)).save(folder / "label.png")
     else:
         case = phantom_case(2024, _PATIENT, size=96)
@@ -205,7 +207,7 @@ def _golden(files: Mapping[str, bytes]) -> dict[str, bytes]:
         golden = folder / "golden"
         golden.mkdir()
         kind = json.loads(files["configs/inference.json"])["image_kind"]
-        write_made_up(golden, photograph=kind != "volume")
+        write_made_up(golden, kind=kind)
         fault = run_golden("record", folder)
         if fault:
             raise PyrasegError(f"The package would not work elsewhere: {fault}. Nothing was written.")

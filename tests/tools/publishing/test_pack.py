@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from bundle.pyraseg.commands.models import shipped_models
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.core.settings import ModelSettings
+from bundle.pyraseg.packaging.verification import verify
 from bundle.pyraseg.training.checkpoints import read_model, save_model
 from bundle.pyraseg_tools.commands.package import main
 from bundle.pyraseg_tools.publishing.packing import check_tracked, pack
@@ -23,6 +26,7 @@ from tests.helpers.commands import ROOT
 from tests.helpers.packages import VERSION
 
 MANY = ("bundle", "configs", "docs")
+INCLUDED = [model.task for model in shipped_models()]
 SINGLE = ("LICENSE", "pyproject.toml", "constraints.txt", "models/dermoscopy.pt")
 
 
@@ -50,6 +54,16 @@ def test_the_same_bytes_from_another_place(package, copy, tmp_path):
     assert again.name == f"pyraseg_dermoscopy_v{VERSION}.zip" == package.zip.name
     assert again.read_bytes() == package.zip.read_bytes()
     assert list(again.parent.iterdir()) == [again]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INCLUDED)
+def test_every_included_model_is_packaged_and_verified(name, tmp_path):
+    found = verify(pack(ROOT, name, tmp_path), unsigned=True)
+    kind = json.loads(found.files["configs/inference.json"])["image_kind"]
+    if kind != "volume":
+        with Image.open(io.BytesIO(found.files["golden/input.png"])) as image:
+            assert image.mode == {"photograph": "RGB", "projection": "L"}[kind]
 
 
 def test_it_holds_what_it_needs_and_no_more(package):
