@@ -26,7 +26,6 @@ from tests.helpers.commands import ROOT
 from tests.helpers.packages import VERSION
 
 MANY = ("bundle", "configs", "docs")
-INCLUDED = [model.task for model in shipped_models()]
 SINGLE = ("LICENSE", "pyproject.toml", "constraints.txt", "models/dermoscopy.pt")
 
 
@@ -57,9 +56,9 @@ def test_the_same_bytes_from_another_place(package, copy, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", INCLUDED)
-def test_every_included_model_is_packaged_and_verified(name, tmp_path):
-    found = verify(pack(ROOT, name, tmp_path), unsigned=True)
+@pytest.mark.parametrize("model", shipped_models(), ids=lambda model: model.task)
+def test_every_included_model_is_packaged_and_verified(model, tmp_path):
+    found = verify(pack(ROOT, model.task, tmp_path, model=model.path), unsigned=True)
     kind = json.loads(found.files["configs/inference.json"])["image_kind"]
     if kind != "volume":
         with Image.open(io.BytesIO(found.files["golden/input.png"])) as image:
