@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tomllib
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from PIL import Image
 
 from bundle.pyraseg.commands import COMMANDS, main
 from bundle.pyraseg.core import mendable
@@ -80,6 +82,22 @@ def test_every_package_of_an_extra_is_known_by_it():
     expected["onnx_ir"] = expected["onnxscript"]  # which brings it
     assert EXTRAS.keys() == expected.keys()
     assert all(extra in expected[name] for name, extra in EXTRAS.items())
+
+
+def test_segmenting_needs_no_extra(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(tmp_path / "one.png")
+    names = [*extras_by_package(), "onnx_ir", "google", "google.protobuf"]
+    for options in ([], ["--model", "nerves"]):
+        out = tmp_path / f"out{len(options)}"
+        check = f"""
+import sys
+sys.modules.update(dict.fromkeys({names}))  # as if none was installed
+from bundle.pyraseg.commands import main
+sys.exit(main(["segment", {str(tmp_path / "one.png")!r}, {str(out)!r}, *{options}]))
+"""
+        done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert (out / "one.png").is_file()
 
 
 def test_help_needs_no_extra():

@@ -11,7 +11,6 @@ import numpy as np
 
 from bundle.pyraseg.core import PyrasegError, Structures
 from bundle.pyraseg.runtime.guard import Guard
-from bundle.pyraseg.runtime.initializers import require_finite_graph
 from bundle.pyraseg.runtime.tidying import Tidying
 
 if TYPE_CHECKING:
@@ -179,6 +178,8 @@ def open_session(model: str | Path | bytes, *, threads: int, remedy: str) -> "In
         import onnxruntime
     except ImportError as error:
         raise PyrasegError("ONNX Runtime is missing: pip install onnxruntime.") from error
+    from bundle.pyraseg.runtime.initializers import require_finite_graph  # by protobuf, which comes with ONNX Runtime
+
     require_finite_graph(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
