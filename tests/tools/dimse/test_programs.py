@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import highdicom as hd
 import numpy as np
@@ -114,6 +115,38 @@ def test_a_study_from_a_scanner_is_segmented_in_the_pacs(name, pacs, model, port
     assert np.array_equal(_stored(hd.seg.segread(tmp_path / "seg.dcm"), images), model.truth(str(source)))
     for secret in (str(images[0].PatientName), str(images[0].PatientID)):
         assert secret not in said(work) + (work / "journal.json").read_text()
+
+
+def test_report_and_capture_lie_in_the_pacs_beside_the_segmentation(pacs, port, dicom_port, tmp_path):
+    """Weights make every output; the report is about the very segmentation that Orthanc holds, and its volumes are."""
+    source, work = tmp_path / "source", tmp_path / "work"
+    write_phantom(source, phantom_case(1, 0, size=36), seed=1, number=0)
+    weights = SimpleNamespace(path=ROOT / "models" / "phantom.pt")
+    with listening(weights, work, port, *to(dicom_port), "--quiet", "1", "--outputs", "seg,sr,capture"):
+        sent(source, port)
+        until(lambda: len(pacs.instances(Modality="OT")) == 1 and not list(work.rglob("*.dcm")), seconds=120)
+    found = {}
+    for modality in ("SEG", "SR", "OT"):
+        (identifier,) = pacs.instances(Modality=modality)
+        pacs.read(identifier, tmp_path / f"{modality}.dcm")
+        found[modality] = pydicom.dcmread(tmp_path / f"{modality}.dcm")
+    groups = hd.sr.srread(tmp_path / "SR.dcm").content.get_volumetric_roi_measurement_groups()
+    segmentation = hd.seg.segread(tmp_path / "SEG.dcm")
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    size = float(np.prod([*measures.PixelSpacing, measures.SliceThickness], dtype=float))
+    assert groups
+    for group in groups:
+        segment = group.referenced_segment
+        assert segment.referenced_sop_instance_uid == segmentation.SOPInstanceUID
+        (number,) = segment.referenced_segment_numbers
+        frames = [
+            frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number
+            for frame in segmentation.PerFrameFunctionalGroupsSequence
+        ]
+        (volume,) = group.get_measurements(name=hd.sr.CodedConcept("118565006", "SCT", "Volume"))
+        assert volume.value == pytest.approx(np.count_nonzero(segmentation.pixel_array[frames]) * size, rel=1e-6)
+    assert found["OT"].SOPClassUID == pydicom.uid.MultiFrameTrueColorSecondaryCaptureImageStorage
+    assert {one.StudyInstanceUID for one in found.values()} == {segmentation.StudyInstanceUID}
 
 
 def _stored(seg: hd.seg.Segmentation, images: list[pydicom.Dataset]) -> np.ndarray:
