@@ -25,7 +25,7 @@ def test_a_folded_network_gives_the_same_logits(kind: type, encoder: str) -> Non
     randomize_statistics(network)
     network.eval()
     folded = copy.deepcopy(network)
-    fold_batch_norm(folded, in_channels=9)
+    fold_batch_norm(folded)
     images = torch.randn(2, 9, 97, 130)
     with torch.no_grad():
         assert relative_error(folded(images), network(images)) < 1e-4
@@ -42,11 +42,13 @@ def test_what_two_layers_read_is_not_folded() -> None:
             return self.norm(self.first(self.first(image)))
 
     network = Shared().eval()
-    fold_batch_norm(network, in_channels=2)
+    fold_batch_norm(network)
+    network(torch.zeros(1, 2, 8, 8))
     assert normalizations(network) == 1
 
 
 def test_on_a_gpu_a_network_stays_as_it_is() -> None:
     network = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
-    fold_batch_norm(network, in_channels=2, device="cuda:0")
+    fold_batch_norm(network, device="cuda:0")
+    network(torch.zeros(1, 2, 8, 8))
     assert normalizations(network) == 1
