@@ -63,6 +63,16 @@ def test_weights_that_are_not_finite_are_called_by_name(value, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "license"), [("hippocampus", "CC-BY-SA-4.0"), ("lungs", "Apache-2.0")])
+def test_an_exported_model_names_the_license_of_its_weights(task, license, tmp_path):
+    stands_on = {"hippocampus": "volumes", "lungs": "photographs"}[task]
+    files = [str(CONFIGS / name) for name in (f"{stands_on}_inference.json", f"{task}_inference.json")]
+    main([CT, *files, "--output-dir", str(tmp_path)])
+    about = {item.key: item.value for item in onnx.load(tmp_path / f"{task}.onnx").metadata_props}
+    assert about["license"] == license
+
+
 def test_an_exported_network_is_held_to_the_settings_of_its_config(tmp_path):
     made = onnx.helper.make_node("Identity", ["image"], ["logits"])
     ends = [[onnx.helper.make_tensor_value_info(name, 1, ["b", 9, "h", "w"])] for name in ("image", "logits")]

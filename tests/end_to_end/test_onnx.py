@@ -111,7 +111,7 @@ def test_photographs_are_segmented_alike_at_their_own_sizes(tmp_path):
 
 @pytest.mark.slow
 def test_the_model_that_comes_along_on_50_real_photographs(real_data, tmp_path):
-    shipped, encoder = ROOT / "models" / "dermoscopy.pt", "tf_efficientnet_lite0"
+    shipped, encoder = ROOT / "models" / "dermoscopy.pt", "tf_efficientnet_lite2"
     if not shipped.is_file():
         pytest.skip("models/dermoscopy.pt is not there")
     shutil.copy(shipped, tmp_path)

@@ -33,7 +33,7 @@ def arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[s
     parser.add_argument("--metadata", type=Path, nargs="+", default=None,
                         help="metadata files (default: metadata.json and the task's, next to the configs)")  # fmt: skip
     parser.add_argument("--run", type=Path, help="output folder of the training, to add the hash of its data")
-    parser.add_argument("--license", help="license of the weights (default: that of the bundle)")
+    parser.add_argument("--license", help="license of the weights (default: that in the metadata)")
     parser.add_argument("--threshold", type=float, help="probability from which the second of two classes is chosen")
     parser.add_argument("--network-only", action="store_true", help="write the network alone")
     return split_options(parser, argv)
@@ -90,7 +90,7 @@ def write(
         path_file: the whole path; None: it is not wanted.
         about: metadata of the bundle and the task.
         data: what the record of the training says of its data, see `data_of`.
-        license: of the weights; None: that of the bundle.
+        license: of the weights; None: that in the metadata, or that of the bundle where these name none.
         threshold: probability from which the second of two classes is chosen.
 
     Raises:
@@ -119,7 +119,7 @@ def write(
         "description": f"{about['task']}. {about['description']}",
         "intended_use": about["intended_use"],
         "data_source": about["data_source"],
-        "license": license or metadata("pyraseg")["License-Expression"],
+        "license": license or about.get("weights_license") or metadata("pyraseg")["License-Expression"],
         "class_names": json.dumps(class_names),
         **({} if regions is None else {"regions": json.dumps(regions)}),
         "settings": json.dumps(settings.values),

@@ -15,17 +15,15 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import replacing
 from bundle.pyraseg.dicom import (
     Plane,
-    missing_attributes,
     reference_to,
     series_number,
     slice_planes,
-    sound_sources,
     state_character_set,
 )
-from bundle.pyraseg.labels.derived import decimal_string, derived_object, item
+from bundle.pyraseg.labels.derived import decimal_string, derived_object, item, referable
 
 #: What the pixels of these show is reconstructed: nothing is written into them, unless a header says so.
 RECONSTRUCTED = (
@@ -69,10 +67,7 @@ def write_capture(
         PyrasegError: the sources lack UIDs.
     """
     path = Path(path)
-    missing = missing_attributes(source_images)
-    if missing:
-        raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
-    sources = sound_sources(source_images)
+    sources = referable(source_images, path)
     first = sources[0]
     dataset = derived_object(
         first, pydicom.uid.MultiFrameTrueColorSecondaryCaptureImageStorage, software_versions=algorithm[1]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every object that is derived from images says of its patient, its study and itself."""
 
+import os
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +10,24 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
-from bundle.pyraseg.dicom import PATIENT_AND_STUDY
+from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.dicom import PATIENT_AND_STUDY, missing_attributes, sound_sources
+
+
+def referable(source_images: Sequence[Dataset], path: str | os.PathLike) -> list[Dataset]:
+    """Return sound headers of images, which have what an object refers to them by.
+
+    Args:
+        source_images: their headers.
+        path: of the object, for the message.
+
+    Raises:
+        PyrasegError: they lack UIDs.
+    """
+    missing = missing_attributes(source_images)
+    if missing:
+        raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
+    return sound_sources(source_images)
 
 
 def derived_object(source: Dataset, sop_class: UID, *, software_versions: str) -> FileDataset:

@@ -18,11 +18,10 @@ from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.dicom import (
     MAY_BE_EMPTY,
     PATIENT_AND_STUDY,
-    missing_attributes,
     series_number,
-    sound_sources,
     state_character_set,
 )
+from bundle.pyraseg.labels.derived import referable
 from bundle.pyraseg.labels.measuring import Measures
 from bundle.pyraseg.labels.seg_writer import ANATOMICAL_STRUCTURE, SegmentClass
 
@@ -161,9 +160,7 @@ def save_report(
     Raises:
         PyrasegError: the sources lack UIDs.
     """
-    if missing := missing_attributes(source_images):
-        raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
-    images = list({source.SOPInstanceUID: source for source in sound_sources(source_images)}.values())
+    images = list({source.SOPInstanceUID: source for source in referable(source_images, path)}.values())
     report = hd.sr.MeasurementReport(
         observation_context=_observer(algorithm),
         procedure_reported=PROCEDURES.get(modality, codes.SCT.ImagingProcedure),

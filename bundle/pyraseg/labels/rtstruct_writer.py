@@ -9,17 +9,15 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import RTStructureSetStorage
 
-from bundle.pyraseg.core import PyrasegError, replacing, values_of
+from bundle.pyraseg.core import replacing, values_of
 from bundle.pyraseg.dicom import (
     Geometry,
-    missing_attributes,
     reference_to,
     series_number,
-    sound_sources,
     state_character_set,
 )
 from bundle.pyraseg.labels.contours import trace_polygons
-from bundle.pyraseg.labels.derived import derived_object, item
+from bundle.pyraseg.labels.derived import derived_object, item, referable
 
 #: Bytes of a value whose length is told in 16 bits: no Explicit VR has longer decimal strings (PS3.5 7.1.2).
 LONGEST_VALUE = 0xFFFE
@@ -57,10 +55,7 @@ def write_structure_set(
         PyrasegError: the sources lack UIDs.
     """
     path = Path(path)
-    missing = missing_attributes(source_images)
-    if missing:
-        raise PyrasegError(f"Cannot write {path}: the source images have no {', '.join(missing)}.")
-    sources = sound_sources(source_images)
+    sources = referable(source_images, path)
     first = sources[0]
     dataset = _header(first, algorithm)
     dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(sources)]
