@@ -63,6 +63,16 @@ def test_weights_that_are_not_finite_are_called_by_name(value, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_that_does_not_say_its_channels(tmp_path):
+    base = json.loads(Path(CT).read_text())
+    del base["network_def"]["in_channels"]  # as in that of a library which has another name for it
+    for file in (tmp_path / "inference.json", tmp_path / "metadata.json"):
+        file.write_text(json.dumps(base) if file.stem == "inference" else (CONFIGS / file.name).read_text())
+    with pytest.raises(PyrasegError, match=r"PSPNet has no in_channels in its config"):
+        main([str(tmp_path / "inference.json"), "--model-file", str(PHANTOM), "--output-dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "license"), [("hippocampus", "CC-BY-SA-4.0"), ("lungs", "Apache-2.0")])
 def test_an_exported_model_names_the_license_of_its_weights(task, license, tmp_path):

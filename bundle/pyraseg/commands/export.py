@@ -104,6 +104,11 @@ def write(
 
     require_writable(files=[network_file, *([] if path_file is None else [path_file])])
     settings, remedy = (config.get_parsed_content(name) for name in ("settings", "remedy"))
+    if "network_def#in_channels" not in config:
+        raise PyrasegError(
+            f"The network {config['network_def']['_target_']} has no in_channels in its config, and a graph is made "
+            "for so many channels. Name a class that takes in_channels and hands it on under the network's own name."
+        )
     network = load_model(config.get_parsed_content("network_def"), weights, settings=settings, remedy=remedy)
     class_names, regions = config["class_names"], regions_of(config)
     decision = Decision(read_temperature(weights) or 1.0, threshold)
