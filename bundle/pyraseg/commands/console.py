@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "zipapp": (f"{_TOOLS}.zipapp", "pack the runtime into one file that needs no PyTorch"),
         "triton": (f"{_TOOLS}.triton", "write a repository for Triton Inference Server"),
         "pacs": (f"{_TOOLS}.pacs", "segment series in a PACS"),
+        "archive": (f"{_TOOLS}.archive", "segment an archive of many series, on one core or on a cluster"),
         "label": (f"{_TOOLS}.label", "serve packages through MONAI Label to 3D Slicer and OHIF"),
         "review": (f"{_TOOLS}.review", "store what people decide about results, and show it over time"),
     },

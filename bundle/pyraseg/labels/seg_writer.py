@@ -139,7 +139,7 @@ def write_segmentation(
     algorithm: tuple[str, str] | None = None,
     algorithm_type: str = "AUTOMATIC",
     series_description: str = "Segmentation",
-    deterministic_seed: int | None = None,
+    deterministic_seed: int | str | None = None,
     overlapping: bool = False,
     seg_type: str = "BINARY",
 ) -> Dataset:

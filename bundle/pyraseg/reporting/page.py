@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One HTML file that shows an evaluation: it opens from disk and asks no network for anything."""
 
-import base64
-import hashlib
 import json
 import logging
 import math
@@ -12,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from bundle.pyraseg.core import PyrasegError, file_digest, protect, write_text
-from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, format_figure, read_scores
+from bundle.pyraseg.evaluation import FORMAT, LESIONS, METRICS, SIZES, read_scores
 from bundle.pyraseg.figures import color_of
+from bundle.pyraseg.reporting.rendering import render_page
 from bundle.pyraseg.reporting.sections import (
     RECORDED,
     box_plots,
@@ -209,41 +206,11 @@ def choose_views(views: Sequence[Sequence[dict[str, Any]]], dice: Sequence[float
     return chosen
 
 
-def _size(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def render(**content: Any) -> str:
     """Return the page of an evaluation."""
     folder = files("bundle.pyraseg.reporting") / "templates"
     template, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.html", "report.js"))
     return render_page(template, script=script, **content)
-
-
-def render_page(template: str, *, script: str = "", **content: Any) -> str:
-    """Return a page in the style of the report; everything in it is escaped, and no script runs but its own.
-
-    Args:
-        template: of Jinja; it puts `style`, `policy` (of its Content-Security-Policy) and `script` in their places.
-        script: the page's own program.
-        content: what else the template names.
-    """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = format_figure
-    environment.filters["digits"] = lambda column: 1 if str(column).endswith(("_mm", "_px", "_ml")) else 3
-    environment.filters["size"] = _size
-    style = (files("bundle.pyraseg.reporting") / "templates" / "report.css").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}",
-        **content,
-    )
-
-
-def _source(text: str) -> str:
-    """Return the hash by which a Content-Security-Policy knows an inline script or style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _read_json(path: Path, *needed: str) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def nifti_writer(structures: Structures) -> Writer:
     return write
 
 
-def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
+def seg_writer(model: Model, *, seg_type: str = "BINARY", seed: str | None = None) -> Writer:
     """Return what writes a DICOM SEG with the model's codes; it holds the labels of all slices in memory.
 
     Regions are segments that overlap, of one object.
@@ -114,6 +114,7 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
     Args:
         model: the graph that finds the labels.
         seg_type: "BINARY" or "LABELMAP"; the graph gives no probabilities for a FRACTIONAL one.
+        seed: derive UIDs from it and the images, so that the same input gives the same bytes; None: new ones.
 
     Raises:
         PyrasegError: highdicom is missing, the model has no code for a class or region, or the type cannot be written.
@@ -146,6 +147,7 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
             algorithm=model.algorithm,
             overlapping=model.structures.overlapping,
             seg_type=seg_type,
+            deterministic_seed=seed,
         )
         return [path]
 

@@ -13,10 +13,12 @@ from .search import RemoteSeries as RemoteSeries
 from .search import filters_of_studies as filters_of_studies
 from .search import find_label_series as find_label_series
 from .search import find_series as find_series
+from .search import instances_of as instances_of
 from .search import label_of as label_of
 from .search import labels_by_series as labels_by_series
 from .search import parse_filters as parse_filters
 from .search import read_label_series as read_label_series
+from .segmenters import Findings as Findings
 from .segmenters import ProgramSegmenter as ProgramSegmenter
 from .segmenters import RuntimeSegmenter as RuntimeSegmenter
 from .segmenters import Segmenter as Segmenter

@@ -105,10 +105,20 @@ def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSe
     uid = str(answer.SeriesInstanceUID)
     count = answer.get("NumberOfSeriesRelatedInstances")
     if count is None:  # though PS3.18 Table 10.6.3-4 requires it
-        count = len(pages(partial(client.search_for_instances, study_uid, uid), "SOPInstanceUID"))
+        count = len(instances_of(client, RemoteSeries(study_uid, uid, "", 0)))
     modality = str(answer.get("Modality") or "")
     called = {"number": str(answer.get("SeriesNumber") or ""), "description": description_of(answer)}
     return RemoteSeries(study_uid, uid, modality, int(count), **called, uids=ImageUids.of_images([answer]))
+
+
+def instances_of(client: DICOMwebClient, series: RemoteSeries) -> dict[str, Dataset]:
+    """Return what a PACS says of the images of a series, by their SOP Instance UIDs.
+
+    Raises:
+        PacsError: the PACS does not answer, or not as it should.
+    """
+    with plain_errors(client):
+        return pages(partial(client.search_for_instances, series.study_uid, series.uid), "SOPInstanceUID")
 
 
 def _is_wanted(series: RemoteSeries, filters: Mapping[str, str]) -> bool:

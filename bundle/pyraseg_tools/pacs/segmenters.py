@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -30,6 +30,24 @@ class Segmenter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Findings:
+    """Hold what was found in a series.
+
+    Attributes:
+        voxels: of each structure.
+        volumes: ml of each structure; none of an image without a patient position, or of a lone slice.
+        unlike: how far the series is from those of the training, see `runtime.Guard.unlike`; None where nobody looked.
+    """
+
+    voxels: dict[str, int]
+    volumes: dict[str, float]
+    unlike: float | None
+
+    def __str__(self) -> str:
+        return f"voxels: {', '.join(f'{name} {count}' for name, count in self.voxels.items())}"
+
+
 class RuntimeSegmenter:
     """Segment with an exported model, without PyTorch; it stays in memory, and writes a DICOM SEG.
 
@@ -38,6 +56,7 @@ class RuntimeSegmenter:
         select: attributes that the slices of a series must have, where it holds several phases or echoes.
         refuse: in what images may not differ from those that the model is for, see `Purpose`; None: the modality.
         unlike: what is done about series that are unlike those of the training, see `runtime.Watch`.
+        seg_type: see `seg_writer`.
 
     Raises:
         PyrasegError: the model has no code for a class.
@@ -50,19 +69,35 @@ class RuntimeSegmenter:
         select: Mapping[str, object] | None = None,
         refuse: Sequence[str] | None = None,
         unlike: str = "warn",
+        seg_type: str = "BINARY",
     ) -> None:
         self.model = model
-        self.select, self.refuse, self.unlike = select, refuse, unlike
-        self._write = seg_writer(model)
+        self.select, self.refuse, self.unlike, self.seg_type = select, refuse, unlike, seg_type
+        seg_writer(model, seg_type=seg_type)  # that it can be
 
     def __call__(self, images: Sequence[Path], folder: Path, *, name: str) -> str:
+        return str(self.find(images, folder, name=name))
+
+    def find(self, images: Sequence[Path], folder: Path, *, name: str, seed: str | None = None) -> Findings:
+        """Write the SEG of a series as `series_seg.dcm`, and return what was found; see `Segmenter`.
+
+        Args:
+            images, folder, name: see there.
+            seed: see `seg_writer`.
+        """
         files = [str(file) for file in images]
         labels = segment(self.model, files, select=self.select, refuse=self.refuse, unlike=self.unlike, name=name)
         mask = np.stack(list(labels.slices))
-        self._write(replace(labels, slices=iter(mask)), folder / "series")
-        structures = self.model.structures
-        counts = [(name, structures.mask(mask, number).sum()) for number, name in enumerate(structures.names)][1:]
-        return f"voxels: {', '.join(f'{name} {count}' for name, count in counts)}"
+        write = seg_writer(self.model, seg_type=self.seg_type, seed=seed)
+        write(replace(labels, slices=iter(mask)), folder / "series")
+        structures, geometry = self.model.structures, labels.geometry
+        voxels, volumes = {}, {}
+        for number, structure in list(enumerate(structures.names))[1:]:
+            counts = np.count_nonzero(structures.mask(mask, number), axis=(1, 2))
+            voxels[structure] = int(counts.sum())
+            if geometry is not None and len(geometry) > 1:
+                volumes[structure] = float(counts @ geometry.voxel_volumes) / 1000
+        return Findings(voxels, volumes, labels.watch.value if labels.watch else None)
 
 
 class ProgramSegmenter:
