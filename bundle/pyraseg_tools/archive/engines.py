@@ -4,13 +4,14 @@
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
-from bundle.pyraseg.core import PyrasegError, require
+from bundle.pyraseg.core import PyrasegError, describe, require
 from bundle.pyraseg_tools.archive.outcome import AGAIN, DONE, FAILED, Outcome
 from bundle.pyraseg_tools.archive.table import Row
 from bundle.pyraseg_tools.archive.work import Job, SeriesWorker, scratch
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 AHEAD = 1
 #: So many workers may end with a series before it counts as its fault.
 MOST_DEATHS = 3
-#: So many workers may end in a row before any of them has done a series.
+#: So many times the workers there are may end in a row before they are up.
 MOST_FALSE_STARTS = 5
 
 Ended = list[tuple[Row, Outcome]]
@@ -115,8 +116,15 @@ class RayWorker:
     """Be a `SeriesWorker` in a process of Ray."""
 
     def __init__(self, job: Job) -> None:
-        self._stack = ExitStack()
-        self._worker = SeriesWorker(job, self._stack.enter_context(scratch(job.images)))
+        self._job, self._stack = job, ExitStack()
+
+    @cached_property
+    def _worker(self) -> SeriesWorker:
+        return SeriesWorker(self._job, self._stack.enter_context(scratch(self._job.images)))
+
+    def is_up(self) -> bool:
+        """Load the model, and return that it is loaded; what keeps it from that is raised here."""
+        return self._worker is not None
 
     def work(self, row: Row) -> Outcome:
         return self._worker.work(row)
@@ -128,9 +136,12 @@ class RayWorker:
 
 @dataclass(eq=False)
 class _Member:
-    """Hold a worker of Ray, the rows that it was given with what Ray is asked by, and since when it is at the first."""
+    """Hold a worker of Ray, what tells that it is up, the rows that it was given with what Ray is asked by, and since
+    when it is at the first.
+    """
 
     actor: Any
+    up: Any
     given: deque[tuple[Row, Any]] = field(default_factory=deque)
     since: float = field(default_factory=time.monotonic)
 
@@ -150,7 +161,7 @@ class RayEngine:
         self._job = self._ray.put(job)
         self._class = self._ray.remote(num_cpus=job.threads, max_restarts=0)(RayWorker)
         self._members = [self._member() for _ in range(workers)]
-        self._deaths: dict[str, int] = {}
+        self._deaths: Counter[str] = Counter()
         self._false_starts = 0
         self._metrics = _Metrics(workers)
 
@@ -182,7 +193,8 @@ class RayEngine:
         self._ray.wait(idle, num_returns=len(idle), timeout=10.0)
 
     def _member(self) -> _Member:
-        return _Member(self._class.remote(self._job))
+        actor = self._class.remote(self._job)
+        return _Member(actor, actor.is_up.remote())
 
     def _ended(self, member: _Member) -> Ended:
         """Return what became of the first series of a worker."""
@@ -191,36 +203,46 @@ class RayEngine:
             outcome = self._ray.get(answer)
         except self._ray.exceptions.ActorDiedError as error:
             return self._died(member, error)
+        except self._ray.exceptions.RayTaskError as error:  # raised outside `SeriesWorker.work`: no worker can be one
+            raise PyrasegError(describe(error.cause)) from error
         except self._ray.exceptions.RayError as error:
             outcome = Outcome(AGAIN, row.series, row.images, reason=f"Ray lost it ({type(error).__name__}).")
-        else:
-            self._false_starts = 0
         member.given.popleft()
         member.since = time.monotonic()
         return [(row, outcome)]
 
     def _died(self, member: _Member, error: Exception) -> Ended:
-        """Replace a worker that is no more. What it was at counts a death; what waited for it goes to others.
+        """Replace a worker that is no more, and give others what it was given.
+
+        What it was at counts a death, unless the worker was not up yet.
 
         Raises:
             PyrasegError: no worker can be started.
         """
-        cause = getattr(error, "cause", None)  # what its constructor raised
-        self._false_starts += 1
-        if isinstance(root := getattr(cause, "cause", None) or error.__cause__, PyrasegError):
-            raise root
-        if self._false_starts > MOST_FALSE_STARTS * self.workers:
-            raise PyrasegError("Workers of Ray end before they have done anything. Its own log says why.") from error
         row, *waiting = self._replaced(member)
-        self._deaths[row.id] = self._deaths.get(row.id, 0) + 1
-        if self._deaths[row.id] >= MOST_DEATHS:
-            reason = f"{MOST_DEATHS} workers ended with it: it may need more memory than there is."
-            ended = [(row, Outcome(FAILED, row.series, row.images, reason=reason))]
+        ended = []
+        if self._was_up(member):
+            self._false_starts = 0
+            self._deaths[row.id] += 1
         else:
-            waiting, ended = [row, *waiting], []
+            self._false_starts += 1
+            if self._false_starts > MOST_FALSE_STARTS * self.workers:
+                raise PyrasegError("Workers of Ray end before they are up. The log of Ray says why.") from error
+        if self._deaths[row.id] < MOST_DEATHS:
+            waiting.insert(0, row)
+        else:
+            reason = f"{MOST_DEATHS} workers ended with it: it may need more memory than there is."
+            ended.append((row, Outcome(FAILED, row.series, row.images, reason=reason)))
         for one in waiting:
             self.give(one)
         return ended
+
+    def _was_up(self, member: _Member) -> bool:
+        """Return whether a worker that is no more had its model loaded."""
+        try:
+            return self._ray.get(member.up, timeout=0)
+        except self._ray.exceptions.RayError:
+            return False
 
     def _stopped(self, member: _Member) -> Ended:
         """End a worker whose series takes too long."""

@@ -43,7 +43,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1,
                         help="processes with the model; more than one needs Ray (default: %(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="threads of each worker (default: %(default)s)")
-    parser.add_argument("--address", help="Ray cluster to run on, such as auto or ray://HEAD:10001")
+    parser.add_argument("--address", help="Ray cluster to run on: auto, ray://HEAD:10001; local starts one here")
     parser.add_argument("--part", default="1/1", metavar="N/OF",
                         help="do one part of the archive, such as 3/64 (default: all)")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS",
@@ -52,7 +52,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="folder of table, journal, summary, and images in use (default: %(default)s)")  # fmt: skip
     parser.add_argument("--retry-failed", action="store_true", help="retry series that failed in earlier runs")
     parser.add_argument("--filter", nargs="+", default=[], metavar="KEYWORD=VALUE",
-                        help="of a PACS: what to list, StudyDate=2026- (default: the model's modality)")  # fmt: skip
+                        help="of a PACS: list these, StudyDate=20260101- (default: the model's modality)")  # fmt: skip
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
                         help="select one of several phases or echoes of a series")  # fmt: skip
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
@@ -191,7 +191,8 @@ def _segment(options: argparse.Namespace, table: Path, access: "Access") -> None
     if options.workers == 1 and options.address is None:
         engine = in_process(job)
     else:
-        engine = on_ray(job, workers=options.workers, address=options.address, seconds=options.timeout)
+        address = None if options.address == "local" else options.address
+        engine = on_ray(job, workers=options.workers, address=address, seconds=options.timeout)
     stopped = ""
     try:
         with engine as running:
