@@ -144,11 +144,11 @@ def _due(table: Path, journal: Journal, part: tuple[int, int], *, left: bool, re
 def standing(table: Path, journal: Journal, part: tuple[int, int]) -> Counter[str]:
     """Return how many series of a part of a table are in which state, and by "due" how many there are."""
     found: Counter[str] = Counter()
-    for batch in in_batches(_rows(table, part)):
+    for batch in in_batches(_rows(table, part, files=False)):
         found["due"] += len(batch)
         found += journal.states([row.id for row in batch])
     return found
 
 
-def _rows(table: Path, part: tuple[int, int]) -> Iterator[Row]:
-    return (row for row in read_table(table) if row.digest and not row.skip and in_part(row, part))
+def _rows(table: Path, part: tuple[int, int], *, files: bool = True) -> Iterator[Row]:
+    return (row for row in read_table(table, files=files) if row.digest and not row.skip and in_part(row, part))

@@ -3,7 +3,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -113,11 +113,15 @@ def write_table(path: Path, rows: Iterable[Row], join: Callable[[Sequence[Row]],
             first.replace(final)
 
 
-def read_table(path: Path) -> Iterator[Row]:
+def read_table(path: Path, *, files: bool = True) -> Iterator[Row]:
     """Yield the rows of a table, a thousand in memory at a time.
 
     It need not be as it was written: rows may have been filtered, sorted or joined by another program, and columns
     added.
+
+    Args:
+        path: of the table.
+        files: with the names of files, which take most of the time.
 
     Raises:
         PyrasegError: it is no such table.
@@ -133,10 +137,11 @@ def read_table(path: Path) -> Iterator[Row]:
                 raise PyrasegError(
                     f"The table {path} lacks the columns {', '.join(missing)}. Keep them when it is filtered."
                 )
-            for batch in file.iter_batches(ROWS, columns=names):
-                for values in batch.to_pylist():
-                    files = tuple(values.pop("files") or ())
-                    yield Row(**values, files=files)
+            wanted = [name for name in names if files or name != "files"]
+            for batch in file.iter_batches(ROWS, columns=wanted):
+                columns = {"files": [()] * len(batch), **batch.to_pydict()}
+                columns["files"] = [tuple(named or ()) for named in columns["files"]]
+                yield from map(Row, *(columns[name] for name in names))
     except (OSError, ValueError) as error:
         if isinstance(error, PyrasegError):
             raise
@@ -160,4 +165,5 @@ def _write(path: Path, rows: Iterable[Row]) -> None:
     )
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in in_batches(rows):
-            writer.write_table(pyarrow.Table.from_pylist([asdict(row) for row in batch], schema=schema))
+            columns = {name: [getattr(row, name) for row in batch] for name in schema.names}
+            writer.write_table(pyarrow.Table.from_pydict(columns, schema=schema))

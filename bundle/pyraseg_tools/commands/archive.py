@@ -126,7 +126,7 @@ def _table(options: argparse.Namespace, wanted: "Wanted", access: "Access") -> P
         logger.info("Listing %s", options.source)
         listing = _listing(options, wanted, access)
         write_table(path, listing.rows(), listing.join)
-    series = sum(1 for row in read_table(path) if row.digest and not row.skip)
+    series = sum(1 for row in read_table(path, files=False) if row.digest and not row.skip)
     logger.info("%s: %d series to segment", path, series)
     for reason, count, what, example in left_out(path)[:MOST_REASONS]:
         logger.info("left out: %d %s, %s (such as %s)", count, what, reason, example)
