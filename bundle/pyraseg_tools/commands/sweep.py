@@ -86,9 +86,8 @@ def _tell(options: argparse.Namespace, settings: dict[str, Any], rows: "Sequence
     if any(len(row.dice) < row.planned for row in rows):
         print("Not all runs are finished: the order may change.")
     chosen = "the best epoch of each training" + (f" and the best of {len(rows)} settings" if len(rows) > 1 else "")
-    print(
-        f"The validation cases choose {chosen}, so the best Dice is too good. Evaluate the choice once, on the test part:"
-    )
+    print(f"The validation cases choose {chosen}, so the best Dice is too good.")
+    print("Evaluate the choice once, on the test part:")
     print(f"  {_evaluation(options, settings, best.trials[0])}")
 
 

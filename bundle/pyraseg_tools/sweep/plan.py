@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 from bundle.pyraseg.commands import config_files
-from bundle.pyraseg.core import PyrasegError, write_json
+from bundle.pyraseg.core import PyrasegError, require_mendable, write_json
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow import leaves, read_config, require_kind, verbatim
@@ -135,7 +137,9 @@ def plan(
         parser = read_config(files, {key: value for key, value in given.items() if key not in OF_WORKFLOW})
         require_kind(parser)
         of_split = {"cases#seed": parser["seed"]} if _splits_by_seed(parser.get()) else {}
-        cases = parser.get_parsed_content("cases")
+        cases = _built(parser, "cases")
+        if "plan" in parser:
+            _built(parser, "plan")  # whose fields no one has looked at yet
         if not cases.get("validation"):
             raise PyrasegError("The data set has no validation part, by which settings are compared. Add one.")
         found = {"split": split_hash(cases), "data": _state(cases)}
@@ -165,6 +169,14 @@ def in_part(trials: Sequence[Trial], part: tuple[int, int]) -> list[Trial]:
     """
     number, parts = part
     return list(trials[number - 1 :: parts])
+
+
+def _built(parser: ConfigParser, key: str) -> Any:
+    """Return what a config makes under a key; what a user can mend is said without MONAI's words around it."""
+    try:
+        return parser.get_parsed_content(key)
+    except Exception as error:
+        raise require_mendable(error) from error
 
 
 def _splits_by_seed(config: Mapping[str, Any]) -> bool:
