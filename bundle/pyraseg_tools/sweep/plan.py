@@ -162,7 +162,7 @@ def plan(
 
 
 def in_part(trials: Sequence[Trial], part: tuple[int, int]) -> list[Trial]:
-    """Return the runs of a part, (number from 1, parts): every so many, so that each part has some of every setting.
+    """Return the runs of a part, (number from 1, parts): every so many.
 
     >>> [[*in_part([1, 2, 3, 4, 5], (number, 2))] for number in (1, 2)]
     [[1, 3, 5], [2, 4]]

@@ -10,7 +10,7 @@ from multiprocessing import connection, parent_process
 from typing import Any
 
 from bundle.pyraseg.commands import config_files, run_config
-from bundle.pyraseg.core import describe, read_csv, write_json
+from bundle.pyraseg.core import describe, mendable, read_csv, root_of, write_json
 from bundle.pyraseg.workflow import verbatim
 from bundle.pyraseg_tools.sweep.plan import OF_WORKFLOW, Trial
 
@@ -34,8 +34,11 @@ def train(trial: Trial) -> None:
         _score(trial)
         write_json(trial.record, _result(trial))
     except Exception as error:
-        traceback.print_exc()
-        write_json(trial.failure, {"reason": describe(error)})
+        reason = describe(error)
+        if mendable(error) is None:
+            traceback.print_tb(root_of(error).__traceback__)  # without the message, which may quote a header
+        print(f"pyraseg: {reason}", file=sys.stderr)
+        write_json(trial.failure, {"reason": reason})
         sys.exit(1)
 
 
