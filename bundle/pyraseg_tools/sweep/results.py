@@ -13,8 +13,8 @@ from scipy.stats import t
 
 from bundle.pyraseg.core import write_csv
 from bundle.pyraseg.evaluation import aligned, compare, read_scores
-from bundle.pyraseg_tools.sweep.grid import text_of
-from bundle.pyraseg_tools.sweep.plan import Trial
+from bundle.pyraseg_tools.sweep.settings import text_of
+from bundle.pyraseg_tools.sweep.trials import Trial
 
 #: With so many seeds or fewer there is no interval over seeds.
 MOST_SEEDS_FEW = 2

@@ -11,8 +11,8 @@ from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 
 from bundle.pyraseg.core import PyrasegError, held, processors
-from bundle.pyraseg_tools.sweep.plan import Trial
 from bundle.pyraseg_tools.sweep.training import train
+from bundle.pyraseg_tools.sweep.trials import Trial
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from bundle.pyraseg.commands import config_files, run_config
 from bundle.pyraseg.core import describe, mendable, read_csv, root_of, write_json
 from bundle.pyraseg.workflow import verbatim
-from bundle.pyraseg_tools.sweep.plan import OF_WORKFLOW, Trial
+from bundle.pyraseg_tools.sweep.trials import OF_WORKFLOW, Trial
 
 #: Options of a training that its evaluation has no use for.
 OF_TRAINING = {"patience", "previews", *OF_WORKFLOW}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle.pyraseg_tools.sweep.grid import Setting
-from bundle.pyraseg_tools.sweep.plan import Trial
 from bundle.pyraseg_tools.sweep.results import compared, seed_interval, table_text, write_tables
+from bundle.pyraseg_tools.sweep.settings import Setting
+from bundle.pyraseg_tools.sweep.trials import Trial
 
 PATIENTS = 24
 #: Quantiles 0.975 of Student's t by degrees of freedom, from the table of any textbook.

@@ -10,8 +10,8 @@ import pytest
 from bundle.pyraseg.core.errors import PyrasegError
 from bundle.pyraseg.datalists import load_cases, split_hash
 from bundle.pyraseg_tools.commands.sweep import arguments, main
-from bundle.pyraseg_tools.sweep.grid import grid, parse_choices
-from bundle.pyraseg_tools.sweep.plan import Trial, in_part, plan
+from bundle.pyraseg_tools.sweep.settings import grid, parse_choices
+from bundle.pyraseg_tools.sweep.trials import Trial, in_part, plan
 
 RATES = ["learning_rate=0.001,0.002"]
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg_tools.sweep.grid import Setting, grid, parse_choices
+from bundle.pyraseg_tools.sweep.settings import Setting, grid, parse_choices
 
 
 def test_every_combination_comes_once_and_has_a_folder_of_its_own():

@@ -15,7 +15,7 @@ from bundle.pyraseg.core import PyrasegError, require_mendable, write_json
 from bundle.pyraseg.data import state_of_files
 from bundle.pyraseg.datalists import split_hash
 from bundle.pyraseg.workflow import leaves, read_config, require_kind, verbatim
-from bundle.pyraseg_tools.sweep.grid import Setting
+from bundle.pyraseg_tools.sweep.settings import Setting
 
 #: What the sweep decides, and options cannot.
 DECIDED = ("output_dir", "model_file", "resume")
