@@ -119,6 +119,8 @@ def plan(
         PyrasegError: an option is mistyped, out of its range or one that the sweep decides; or settings would be
             trained on different data.
     """
+    if min(seeds) < 0:
+        raise PyrasegError(f"A seed is a whole number from 0 on, not {min(seeds)}. Nothing was run.")
     if len(set(seeds)) != len(seeds):
         raise PyrasegError(f"A seed comes twice in --seeds {' '.join(map(str, seeds))}. Give each once.")
     swept = [key for key in settings[0].values if key == "seed"]
@@ -149,13 +151,12 @@ def plan(
                 "be compared. Sweep each data set by itself. Nothing was run."
             )
         data = found
+        values = {place: value for place, value in leaves(parser.get()) if place.partition("#")[0] not in FREE}
         for seed in seeds:
-            own = {**options, **setting.values, **of_split, "seed": seed}
-            checked = {key: value for key, value in own.items() if key not in OF_WORKFLOW}
-            config = read_config(files, checked).get()
-            values = {place: value for place, value in leaves(config) if place.partition("#")[0] not in FREE}
+            own = {"seed": seed, **of_split}
             place = folder / setting.folder / f"seed{seed}"
-            trials.append(Trial(setting, seed, place, tuple(tasks), own, {"config": values, **found}))
+            made_of = {"config": {**values, **own}, **found}
+            trials.append(Trial(setting, seed, place, tuple(tasks), {**options, **setting.values, **own}, made_of))
     for trial in trials:
         trial.result()  # that what is there is of the same sweep
     return trials

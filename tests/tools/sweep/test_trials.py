@@ -75,6 +75,8 @@ def test_a_mistyped_option_of_all_stops_the_command(study):
 def test_seeds_are_given_once_and_an_option_has_one_place(study):
     with pytest.raises(PyrasegError, match="A seed comes twice"):
         planned(study, RATES, seeds=(1, 1))
+    with pytest.raises(PyrasegError, match="from 0 on, not -1"):
+        planned(study, RATES, seeds=(-1, 1))
     with pytest.raises(PyrasegError, match="is in --set"):
         planned(study, RATES, learning_rate=0.1)
 
