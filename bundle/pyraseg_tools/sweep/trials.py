@@ -137,7 +137,8 @@ def plan(
     for setting in settings:
         given = {"bundle_root": verbatim(root), **options, **setting.values}
         parser = read_config(files, {key: value for key, value in given.items() if key not in OF_WORKFLOW})
-        require_kind(parser)
+        values = {place: value for place, value in leaves(parser.get()) if place.partition("#")[0] not in FREE}
+        require_kind(parser)  # from here on the parser writes references in its own way
         of_split = {"cases#seed": parser["seed"]} if _splits_by_seed(parser.get()) else {}
         cases = _built(parser, "cases")
         if "plan" in parser:
@@ -151,7 +152,6 @@ def plan(
                 "be compared. Sweep each data set by itself. Nothing was run."
             )
         data = found
-        values = {place: value for place, value in leaves(parser.get()) if place.partition("#")[0] not in FREE}
         for seed in seeds:
             own = {"seed": seed, **of_split}
             place = folder / setting.folder / f"seed{seed}"
