@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Train and evaluate": {
         "train": (f"{_OWN}.train", "train a task"),
+        "sweep": (f"{_TOOLS}.sweep", "train with several seeds and settings, and compare these"),
         "evaluate": (f"{_OWN}.evaluate", "score a trained model on the test part of its data"),
         "calibrate": (f"{_OWN}.calibrate", "calibrate the probabilities of a model"),
         "guard": (f"{_OWN}.guard", "teach a model which images are unlike those of its training"),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from bundle.pyraseg.commands import command_parser
 from bundle.pyraseg.core import PyrasegError, file_digest, require_writable
 from bundle.pyraseg.runtime import UNLIKE
+from bundle.pyraseg_tools.commands.parts import part_of
 
 if TYPE_CHECKING:  # behind the arguments, so that --help needs no extra
     from bundle.pyraseg_tools.archive import Access, Listing, Wanted
@@ -44,7 +45,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="processes with the model; more than one needs Ray (default: %(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="threads of each worker (default: %(default)s)")
     parser.add_argument("--address", help="Ray cluster to run on: auto, ray://HEAD:10001; local starts one here")
-    parser.add_argument("--part", default="1/1", metavar="N/OF",
+    parser.add_argument("--part", type=part_of, default=(1, 1), metavar="N/OF",
                         help="do one part of the archive, such as 3/64 (default: all)")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS",
                         help="of one series, where Ray runs the workers (default: %(default)s)")  # fmt: skip
@@ -66,7 +67,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--allow-http", action="store_true",
                         help="allow images to another machine without encryption")  # fmt: skip
     options = parser.parse_args(argv)
-    options.part = _part(parser, options.part)
     for name in ("workers", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} is 1 or more, not {getattr(options, name)}")
@@ -75,13 +75,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if not all("=" in item for item in options.select):
         parser.error("--select takes KEYWORD=VALUE")
     return options
-
-
-def _part(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
-    number, _, parts = text.partition("/")
-    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
-        parser.error(f"--part is NUMBER/PARTS, such as 3/64 with numbers from 1, not {text}")
-    return int(number), int(parts)
 
 
 def main(argv: list[str] | None = None) -> None:
