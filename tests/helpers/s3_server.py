@@ -78,13 +78,17 @@ class BadWay:
         url: of its beginning.
         refuse: whether a request, by its method and path, is answered with 503 and never reaches the server.
         lose: whether the server gets a request, and the connection ends before its answer.
+        hold: whether a request is kept waiting until the way is closed.
         asked: all requests.
+        closed: nobody gets through any more.
     """
 
     url: str = ""
     refuse: Callable[[str, str], bool] = lambda method, path: False
     lose: Callable[[str, str], bool] = lambda method, path: False
+    hold: Callable[[str, str], bool] = lambda method, path: False
     asked: list[tuple[str, str]] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def count(self, method: str, ending: str) -> int:
         """Return how many requests of a method were for a path of an ending."""
@@ -92,16 +96,17 @@ class BadWay:
 
 
 @contextmanager
-def bad_way_to(url: str) -> Iterator[BadWay]:
-    """Stand between a client and a server."""
+def bad_way_to(url: str, *, port: int = 0) -> Iterator[BadWay]:
+    """Stand between a client and a server, at a port; 0 for any."""
     way = BadWay()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _between(way, url.removeprefix("http://")))
+    server = ThreadingHTTPServer(("127.0.0.1", port), _between(way, url.removeprefix("http://")))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     way.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield way
     finally:
+        way.closed.set()
         server.shutdown()
         server.server_close()
 
@@ -113,6 +118,11 @@ def _between(way: BadWay, address: str) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             way.asked.append((self.command, self.path))
+            if way.hold(self.command, self.path):
+                way.closed.wait()
+            if way.closed.is_set():
+                self.close_connection = True
+                return
             if way.refuse(self.command, self.path):
                 self.send_response(503)
                 self.send_header("Content-Length", "0")
