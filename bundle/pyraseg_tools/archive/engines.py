@@ -3,6 +3,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Generator
@@ -94,8 +95,9 @@ def on_ray(job: Job, *, workers: int, address: str | None, seconds: float) -> Ge
                 own = {"num_cpus": workers * job.threads, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
                 ray.init(**own, object_store_memory=100 * 2**20, **quiet)
             else:
+                _require_listening(address)
                 ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = f"a cluster at {address}" if address else "Ray on this machine"
             raise PyrasegError(
                 f"There is no way to {where}. Start one with `ray start --head`, or leave out --address."
@@ -110,6 +112,13 @@ def on_ray(job: Job, *, workers: int, address: str | None, seconds: float) -> Ge
         engine = RayEngine(job, workers=workers, seconds=seconds)
         stack.callback(engine.close)
         yield engine
+
+
+def _require_listening(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself asks for more than five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 class RayWorker:

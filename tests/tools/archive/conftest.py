@@ -46,7 +46,8 @@ def job(model: Exported, tmp_path: Path) -> Callable[..., Job]:
 
     def make(target: object = tmp_path / "results", **more: object) -> Job:
         more = {"images": tmp_path / "images", "unlike": "ignore", **more}
-        return Job(model.path, file_digest(model.path), str(target), **more)
+        more = {"model": model.path, "model_hash": file_digest(model.path), "target": str(target), **more}
+        return Job(**more)
 
     return make
 
