@@ -97,10 +97,14 @@ def on_ray(job: Job, *, workers: int, address: str | None, seconds: float) -> Ge
             else:
                 _require_listening(address)
                 ray.init(address=address, **quiet)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            where = f"a cluster at {address}" if address else "Ray on this machine"
+        except Exception as error:  # of all kinds, plain `Exception` among them
+            if address is None:
+                raise PyrasegError(
+                    "Ray does not start on this machine: it may be busy, or short of memory. Try again, or look at the "
+                    "logs below ray/session_latest in the folder for temporary files."
+                ) from error
             raise PyrasegError(
-                f"There is no way to {where}. Start one with `ray start --head`, or leave out --address."
+                f"There is no way to a cluster at {address}. Start one with `ray start --head`, or leave out --address."
             ) from error
         stack.callback(ray.shutdown)
         there = int(ray.cluster_resources().get("CPU", 0))

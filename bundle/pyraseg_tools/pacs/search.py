@@ -82,9 +82,7 @@ def find_series(
     of_series = {name: value for name, value in filters.items() if name in OF_SERIES}
     found = set()
     with plain_errors(client):
-        for study_uid, study in pages(
-            client.search_for_studies, "StudyInstanceUID", search_filters=of_studies
-        ).items():
+        for study_uid, study in pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies).items():
             search = partial(client.search_for_series, study_uid, fields=FIELDS)
             for answer in pages(search, "SeriesInstanceUID", search_filters=of_series).values():
                 found.add(_series(client, study_uid, study, answer))

@@ -144,7 +144,7 @@ def test_what_cannot_be_is_said(change, message, words, tmp_path):
 def test_a_table_that_lacks_a_column_is_refused(words, tmp_path):
     written(tmp_path / "t.parquet", [row(1)])
     pq.write_table(pq.read_table(tmp_path / "t.parquet").drop_columns(["study"]), tmp_path / "less.parquet")
-    with pytest.raises(PyrasegError, match="lacks the columns study. Keep them when it is filtered"):
+    with pytest.raises(PyrasegError, match=r"lacks the columns study. Keep them when it is filtered"):
         main(words(source=tmp_path / "less.parquet"))
 
 
@@ -187,7 +187,6 @@ def test_a_pacs_to_itself_has_one_result_a_series(words, pacs, tmp_path):
     main(own)
     uids = {pacs.rest("GET", f"/instances/{one}/tags?simplify").json()["SOPInstanceUID"] for one in
             pacs.instances(Modality="SEG")}  # fmt: skip
-
 
     assert uids == {pydicom.dcmread(file).SOPInstanceUID for file in (tmp_path / "results").rglob("*.dcm")}
 

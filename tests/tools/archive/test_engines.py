@@ -15,7 +15,6 @@ from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg_tools.archive import (
     DONE,
     FAILED,
-
     Journal,
     Progress,
     StoreListing,
@@ -173,5 +172,3 @@ def test_a_model_that_no_worker_can_read_ends_the_run_in_words(job, tmp_path, li
         stopped = work_off(tmp_path / "table.parquet", journal, engine, Progress(1, 0, print), pause=0)
     assert "is another model" in stopped
     assert standing(tmp_path / "table.parquet", journal, (1, 1)) == {"due": 1, "again": 1}
-
-

@@ -115,7 +115,7 @@ def test_another_model_begins_anew(tmp_path):
 def test_what_is_done_is_so_in_one_target(tmp_path):
     Journal(tmp_path / "j.sqlite", model="m", target="/a").close()
     Journal(tmp_path / "j.sqlite", model="n", target="/a").close()
-    with pytest.raises(PyrasegError, match="done in /a, and these results go to /b. Give another --work-dir"):
+    with pytest.raises(PyrasegError, match=r"done in /a, and these results go to /b. Give another --work-dir"):
         Journal(tmp_path / "j.sqlite", model="m", target="/b")
 
 

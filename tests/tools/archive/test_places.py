@@ -56,7 +56,7 @@ def test_a_series_that_changed_after_the_listing_is_refused(archive, listed, tmp
 def test_a_folder_that_is_gone_as_a_whole_is_no_fault_of_a_series(archive, listed, tmp_path):
     (row,) = listed(archive)
     archive.rename(tmp_path / "unmounted")
-    with pytest.raises(Unavailable, match="There is no folder .* Mount it"):
+    with pytest.raises(Unavailable, match=r"There is no folder .* Mount it"):
         open_source(row.source, Access()).fetch(row, tmp_path)
 
 
@@ -70,7 +70,7 @@ def test_a_store_gives_the_bytes_or_says_that_they_changed(archive, listed, want
     with pytest.raises(PyrasegError, match="List the source again"):
         open_source(row.source, Access()).fetch(row, tmp_path / "images")
     store.client.delete_object(Bucket=BUCKET, Key=f"studies/{row.files[1]}")
-    with pytest.raises(PyrasegError, match="not in .* any more. List the source again") as error:
+    with pytest.raises(PyrasegError, match=r"not in .* any more. List the source again") as error:
         open_source(row.source, Access()).fetch(row, tmp_path / "images")
     assert not isinstance(error.value, PacsError)
 
@@ -86,7 +86,12 @@ def test_a_uid_leads_nowhere_outside_the_target(uid, tmp_path):
 def test_results_of_other_images_models_and_patients_have_other_names():
     names = [
         result_name(row, model)
-        for row in (ROW, replace(ROW, digest="cd" * 32), replace(ROW, series="1.2.3:1"), replace(ROW, series="1.2.3:1:2"))
+        for row in (
+            ROW,
+            replace(ROW, digest="cd" * 32),
+            replace(ROW, series="1.2.3:1"),
+            replace(ROW, series="1.2.3:1:2"),
+        )
         for model in (MODEL, "f" * 64)
     ]
     assert len(set(names)) == 8 and names[4] == "1.2/1.2.3_1/0123456789ab_abababababab_seg"
@@ -100,7 +105,9 @@ def target(request, tmp_path):
         paths = lambda: {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}  # noqa: E731
         return str(root), paths
     store = request.getfixturevalue("store")
-    return f"s3://{BUCKET}/results", lambda: {key.removeprefix("results/"): store.read(key) for key in store.keys()}
+    return f"s3://{BUCKET}/results", lambda: {
+        key.removeprefix("results/"): store.read(key) for key in sorted(store.keys())
+    }
 
 
 def test_a_result_is_found_with_its_figures_and_stored_once(target, tmp_path):

@@ -110,7 +110,9 @@ def test_what_another_driver_is_at_is_left_to_it(run, three, tmp_path):
     assert run() == ("", {"due": 3, DONE: 3})
 
 
-def test_what_a_store_refuses_for_a_while_is_done_in_the_same_run(run, three, tmp_path, store, monkeypatch, listed, wanted):
+def test_what_a_store_refuses_for_a_while_is_done_in_the_same_run(
+    run, three, tmp_path, store, monkeypatch, listed, wanted
+):
     upload(store, tmp_path / "a")
     address = f"s3://{BUCKET}/studies"
     with bad_way_to(store.url) as way:

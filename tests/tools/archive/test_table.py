@@ -36,7 +36,9 @@ def test_pyarrow_reads_what_was_written(tmp_path):
 
 
 def test_a_table_that_was_filtered_sorted_and_got_columns_is_read(tmp_path):
-    path = written(tmp_path / "table.parquet", [row(number, modality="CT" if number % 3 else "MR") for number in range(9)])
+    path = written(
+        tmp_path / "table.parquet", [row(number, modality="CT" if number % 3 else "MR") for number in range(9)]
+    )
     table = pq.read_table(path)
     table = table.filter(pc.equal(table["modality"], "MR")).sort_by([("series", "descending")])
     table = table.append_column("note", [["x"] * len(table)])
