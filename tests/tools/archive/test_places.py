@@ -105,9 +105,7 @@ def target(request, tmp_path):
         paths = lambda: {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}  # noqa: E731
         return str(root), paths
     store = request.getfixturevalue("store")
-    return f"s3://{BUCKET}/results", lambda: {
-        key.removeprefix("results/"): store.read(key) for key in sorted(store.keys())
-    }
+    return f"s3://{BUCKET}/results", lambda: {key[len("results/") :]: store.read(key) for key in sorted(store.keys())}
 
 
 def test_a_result_is_found_with_its_figures_and_stored_once(target, tmp_path):
