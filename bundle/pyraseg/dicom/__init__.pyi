@@ -6,6 +6,7 @@ from .affines import slice_orientation as slice_orientation
 from .affines import unit_normal as unit_normal
 from .affines import voxel_sizes as voxel_sizes
 from .descriptions import description_of as description_of
+from .descriptions import hide_names as hide_names
 from .found import FoundFile as FoundFile
 from .found import as_file as as_file
 from .found import phase_of as phase_of

@@ -3,6 +3,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Generator
@@ -94,11 +95,16 @@ def on_ray(job: Job, *, workers: int, address: str | None, seconds: float) -> Ge
                 own = {"num_cpus": workers * job.threads, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
                 ray.init(**own, object_store_memory=100 * 2**20, **quiet)
             else:
+                _require_listening(address)
                 ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = f"a cluster at {address}" if address else "Ray on this machine"
+        except Exception as error:  # of all kinds, plain `Exception` among them
+            if address is None:
+                raise PyrasegError(
+                    "Ray does not start on this machine: it may be busy, or short of memory. Try again, or look at the "
+                    "logs below ray/session_latest in the folder for temporary files."
+                ) from error
             raise PyrasegError(
-                f"There is no way to {where}. Start one with `ray start --head`, or leave out --address."
+                f"There is no way to a cluster at {address}. Start one with `ray start --head`, or leave out --address."
             ) from error
         stack.callback(ray.shutdown)
         there = int(ray.cluster_resources().get("CPU", 0))
@@ -110,6 +116,13 @@ def on_ray(job: Job, *, workers: int, address: str | None, seconds: float) -> Ge
         engine = RayEngine(job, workers=workers, seconds=seconds)
         stack.callback(engine.close)
         yield engine
+
+
+def _require_listening(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself asks for more than five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 class RayWorker:

@@ -2,6 +2,7 @@
 """Which series are done, and who is at work on the others: a file of SQLite that processes of one machine share."""
 
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -12,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bundle.pyraseg.core import PyrasegError
+from bundle.pyraseg.core import DiskError, PyrasegError
 from bundle.pyraseg_tools.archive.outcome import AGAIN, DONE, FAILED, Outcome
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that a series is somebody's without a sign of life. The signs come three times as often.
 LEASE = 60.0
@@ -27,6 +30,7 @@ CREATE TABLE IF NOT EXISTS series (
     series TEXT NOT NULL, ended REAL, outcome TEXT, PRIMARY KEY (model, id)
 ) WITHOUT ROWID
 """
+_ABOUT = "CREATE TABLE IF NOT EXISTS about (target TEXT NOT NULL)"
 
 
 class Journal:
@@ -40,16 +44,20 @@ class Journal:
         path: of the file, on a disk of this machine: SQLite needs its locks.
         model: hash of what segments. Another model begins anew.
         lease: seconds after which a series of somebody who gives no sign of life is lent to others.
+        target: address of the results; what is done is so there alone.
 
     Raises:
-        PyrasegError: the file is none that this class wrote.
+        PyrasegError: the file is none that this class wrote, or of results elsewhere.
+        DiskError: it cannot be opened or written, there and in all that follows.
     """
 
-    def __init__(self, path: Path, *, model: str, lease: float = LEASE) -> None:
+    def __init__(self, path: Path, *, model: str, lease: float = LEASE, target: str = "") -> None:
         self.path, self.model, self.lease = path, model, lease
         self.owner = uuid.uuid4().hex
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = connect(path)
+        if target:
+            self._require_target(target)
 
     def begin(self, ids: Sequence[tuple[str, str]], *, left: bool = False, retry_failed: bool = False) -> list[str]:
         """Lend those of some series that are due, each to this process alone; return their ids.
@@ -61,8 +69,7 @@ class Journal:
             retry_failed: lend what has failed as well, if this process has not tried it yet.
         """
         now, lent = time.time(), []
-        with self._connection as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
+        with self._change() as transaction:
             for one, series in ids:
                 found = transaction.execute(
                     "SELECT state, until, begun, owner FROM series WHERE model = ? AND id = ?", (self.model, one)
@@ -88,13 +95,12 @@ class Journal:
 
     def end(self, one: str, outcome: Outcome) -> None:
         """Keep what became of a series; where another process has done it meanwhile, that stays."""
-        with self._connection as transaction:
-            transaction.execute("BEGIN IMMEDIATE")
+        with self._change() as transaction:
             self._end(transaction, one, outcome)
 
     def give_back(self) -> None:
         """Let others have what this process has begun and not ended."""
-        with self._connection as transaction:
+        with self._change() as transaction:
             transaction.execute(
                 "UPDATE series SET state = ?, until = 0 WHERE model = ? AND state = ? AND owner = ?",
                 (AGAIN, self.model, LEASED, self.owner),
@@ -119,11 +125,13 @@ class Journal:
         def say() -> None:
             own = connect(self.path)
             while not over.wait(self.lease / 3):
-                with own as transaction:
-                    transaction.execute(
+                try:
+                    own.execute(
                         "UPDATE series SET until = ? WHERE model = ? AND state = ? AND owner = ?",
                         (time.time() + self.lease, self.model, LEASED, self.owner),
                     )
+                except sqlite3.OperationalError as error:  # the disk is full for a while, perhaps
+                    logger.warning("%s: no sign of life could be written, %s", self.path, error)
             own.close()
 
         thread = threading.Thread(target=say, daemon=True)
@@ -137,6 +145,28 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    @contextmanager
+    def _change(self) -> Generator[sqlite3.Connection]:
+        """Yield a transaction that nobody else writes in."""
+        try:
+            with self._connection as transaction:
+                transaction.execute("BEGIN IMMEDIATE")
+                yield transaction
+        except sqlite3.OperationalError as error:
+            raise _disk_error(self.path, error) from error
+
+    def _require_target(self, target: str) -> None:
+        with self._change() as transaction:
+            transaction.execute(_ABOUT)
+            (found,) = transaction.execute("SELECT target FROM about").fetchone() or (None,)
+            if found is None:
+                transaction.execute("INSERT INTO about VALUES (?)", (target,))
+        if found not in (None, target):
+            raise PyrasegError(
+                f"{self.path} remembers what is done in {found}, and these results go to {target}. Give another "
+                "--work-dir; what lies in a target is found there."
+            )
 
     def _end(self, transaction: sqlite3.Connection, one: str, outcome: Outcome) -> None:
         transaction.execute(
@@ -153,18 +183,31 @@ def connect(path: Path) -> sqlite3.Connection:
 
     Raises:
         PyrasegError: the file is of another kind.
+        DiskError: it cannot be opened or written.
     """
-    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    try:
+        connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise _disk_error(path, error) from error
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(_TABLE)
     except sqlite3.DatabaseError as error:
         connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise _disk_error(path, error) from error
         raise PyrasegError(
             f"{path} is no journal of `pyraseg archive`, or damaged. Move it away to start again."
         ) from error
     return connection
+
+
+def _disk_error(path: Path, error: sqlite3.OperationalError) -> DiskError:
+    return DiskError(
+        f"The journal {path} cannot be written: {error}. Free some space or choose another --work-dir, on a disk of "
+        "this machine."
+    )
 
 
 def outcomes(path: Path) -> Iterator[tuple[str, float, Outcome]]:

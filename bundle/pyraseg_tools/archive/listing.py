@@ -2,6 +2,7 @@
 """What lies in a source, by headers alone, folder by folder: the rows of the table of an archive."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -49,6 +50,10 @@ class Wanted:
         return f"its modality is {modality}, and the model is for {' or '.join(wanted)}"
 
 
+#: UIDs that a result refers to its images by.
+NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
 class Listing(Protocol):
     """Find what a source has."""
 
@@ -75,21 +80,33 @@ class FolderListing:
         self.leave_out = [folder.resolve() for folder in leave_out]
 
     def rows(self) -> Iterator[Row]:
-        for folder, folders, names in os.walk(self.root):
+        closed: list[Path] = []
+        for folder, folders, names in os.walk(self.root, onerror=lambda error: closed.append(Path(error.filename))):
             here = Path(folder)
             folders[:] = sorted(
                 name for name in folders if not name.startswith(".") and here / name not in self.leave_out
             )
-            files = [here / name for name in sorted(names) if not name.startswith(".") and (here / name).is_file()]
+            yield from self._no_series(
+                [here / name for name in folders if (here / name).is_symlink()], "link to a folder, not followed"
+            )
+            files = [here / name for name in sorted(names) if not name.startswith(".") and _may_be_read(here / name)]
             yield from self._rows(files)
+        yield from self._no_series(closed, "folder that cannot be read")
 
     def join(self, rows: Sequence[Row]) -> Iterator[Row]:
         return self._rows([self.root / file for row in rows for file in row.files])
 
     def _rows(self, files: Sequence[Path]) -> Iterator[Row]:
         for found, row in rows_of(files, self.root, self.wanted):
-            sizes = [file.stat().st_size for file in found]
-            yield replace(row, source=str(self.root), bytes=sum(sizes))
+            row = replace(row, source=str(self.root))
+            try:
+                yield replace(row, bytes=sum(file.stat().st_size for file in found))
+            except OSError:  # an archive lives
+                yield replace(row, skip=row.skip or "files of it went away while it was listed: list it again")
+
+    def _no_series(self, paths: Sequence[Path], reason: str) -> Iterator[Row]:
+        if paths:
+            yield replace(_other(paths, self.root, reason), source=str(self.root))
 
 
 class StoreListing:
@@ -98,17 +115,21 @@ class StoreListing:
     Args:
         url: of a store and a prefix in it.
         wanted: what series are compared with.
+        leave_out: addresses of results, which are not looked at where they lie below.
     """
 
-    def __init__(self, url: str, wanted: Wanted) -> None:
+    def __init__(self, url: str, wanted: Wanted, *, leave_out: Sequence[str] = ()) -> None:
         self.url, self.wanted = url, wanted
         self.store = open_store(url)
+        root = f"{url.rstrip('/')}/"
+        self.leave_out = tuple(f"{one[len(root) :].rstrip('/')}/" for one in leave_out if one.startswith(root))
 
     def rows(self) -> Iterator[Row]:
         with plain_store_errors(self.url):
             chunks = require("obstore").list(self.store)
             found = ((str(item["path"]), int(item["size"])) for chunk in chunks for item in chunk)
-            for _, group in groupby(found, key=lambda item: item[0].rpartition("/")[0]):
+            images = (item for item in found if not item[0].startswith(self.leave_out))
+            for _, group in groupby(images, key=lambda item: item[0].rpartition("/")[0]):
                 yield from self._rows(dict(group))
 
     def join(self, rows: Sequence[Row]) -> Iterator[Row]:
@@ -180,7 +201,7 @@ class WebListing:
                 yield self._row(series)
 
     def join(self, rows: Sequence[Row]) -> Iterator[Row]:
-        yield from rows[:1]  # of two filters that a series fits
+        yield from {row.study: row for row in rows}.values()  # two filters may find one, two studies have one UID
 
     def _row(self, series: RemoteSeries) -> Row:
         found = instances_of(self.client, series)
@@ -209,7 +230,20 @@ def rows_of(files: Sequence[Path], root: Path, wanted: Wanted) -> Iterator[tuple
     for series in scan.series:
         yield series.files, _row_of(series, root, wanted)
     for reason, skipped in scan.skipped_files.items():
-        yield skipped, Row("", "", "", "", "", "", 0, 0, len(skipped), 0, "", _below(skipped, root), reason)
+        yield skipped, _other(skipped, root, reason)
+
+
+def _other(paths: Sequence[Path], root: Path, reason: str) -> Row:
+    """Return the row of what is no series."""
+    return Row("", "", "", "", "", "", 0, 0, len(paths), 0, "", _below(paths, root), reason)
+
+
+def _may_be_read(path: Path) -> bool:
+    """Return whether a path is that of a file; of what cannot be looked at, reading it says why."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _row_of(series: Series, root: Path, wanted: Wanted) -> Row:
@@ -232,8 +266,14 @@ def _row_of(series: Series, root: Path, wanted: Wanted) -> Row:
         bytes=0,
         digest=digest,
         files=_below(series.files, root),
-        skip=wanted.skips(series.modality) or facts.problem,
+        skip=wanted.skips(series.modality) or _unnamed(series) or facts.problem,
     )
+
+
+def _unnamed(series: Series) -> str:
+    """Return why no result can refer to the images of a series, or ""."""
+    missing = [name for name in NEEDED if not all(header.get(name) for header in series.headers)]
+    return f"its images have no {' and no '.join(missing)}, and a result refers to them by these" if missing else ""
 
 
 def _below(files: Iterable[Path], root: Path) -> tuple[str, ...]:

@@ -16,10 +16,10 @@ from dicomweb_client.api import DICOMwebClient
 from bundle.pyraseg.core import PyrasegError, replacing, require, write_json
 from bundle.pyraseg_tools.archive.stores import is_store, open_store, plain_store_errors
 from bundle.pyraseg_tools.archive.table import Row
-from bundle.pyraseg_tools.pacs import RemoteSeries, WebArchive, connect
+from bundle.pyraseg_tools.pacs import RemoteSeries, Unavailable, WebArchive, connect
 
-#: A UID that can be the name of a folder.
-PLAIN_UID = re.compile(r"[0-9]+(\.[0-9]+)*(:[0-9]+)?")
+#: A UID that can be the name of a folder, and the number of a series or view of the same.
+PLAIN_UID = re.compile(r"(?=.{1,80}$)[0-9]+(\.[0-9]+)*(:[0-9]+){0,2}")
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class FolderSource:
         for file in files:
             if ".." in file.parts or not file.is_relative_to(self.root):
                 raise PyrasegError(f"the table names {file}, which is not in {self.root}. Correct the table.")
+        if not self.root.is_dir():
+            raise Unavailable(f"There is no folder {self.root} any more. Mount it on each machine, or list it anew.")
         if missing := [file for file in files if not file.is_file()]:
             raise PyrasegError(f"{missing[0]} is not there any more. List the source again.")
         require_unchanged(row, sum(file.stat().st_size for file in files))
@@ -165,9 +167,8 @@ class FolderTarget:
         self.root = root
 
     def find(self, name: str) -> Mapping[str, Any] | None:
-        if not self.root.joinpath(f"{name}.dcm").is_file():
-            return None
-        return json.loads(self.root.joinpath(f"{name}.json").read_text(encoding="utf-8"))
+        result, figures = (self.root / f"{name}.{ending}" for ending in ("dcm", "json"))
+        return json.loads(figures.read_text(encoding="utf-8")) if result.is_file() and figures.is_file() else None
 
     def deliver(self, result: Path, name: str, figures: Mapping[str, Any], folder: Path) -> None:
         write_json(self.root / f"{name}.json", dict(figures))  # first: whoever finds the result finds them
@@ -186,9 +187,9 @@ class StoreTarget:
         with plain_store_errors(self.url):
             try:
                 obstore.head(self.store, f"{name}.dcm")
+                return json.loads(bytes(obstore.get(self.store, f"{name}.json").bytes()))
             except FileNotFoundError:
                 return None
-            return json.loads(bytes(obstore.get(self.store, f"{name}.json").bytes()))
 
     def deliver(self, result: Path, name: str, figures: Mapping[str, Any], folder: Path) -> None:
         obstore, errors = require("obstore"), require("obstore.exceptions")

@@ -4,7 +4,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bundle.pyraseg.core import PyrasegError, require
 from bundle.pyraseg_tools.pacs import PacsError, Unavailable
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 #: How the address of object storage begins.
 SCHEMES = ("s3", "gs", "az")
 #: A request is tried again so often, with pauses between, for so many seconds.
-RETRIES = {"max_retries": 8, "retry_timeout": timedelta(seconds=120)}
+RETRIES: dict[str, Any] = {"max_retries": 8, "retry_timeout": timedelta(seconds=120)}
+
+#: What answers of S3, Azure and Google Cloud Storage have within where there is no such bucket.
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 
 
 def is_store(url: str) -> bool:
@@ -49,8 +52,9 @@ def plain_store_errors(url: str) -> Generator[None]:
     """Raise what goes wrong between here and a store in words that quote no answer and no credentials.
 
     Raises:
-        Unavailable: no entrance, or no such bucket.
+        Unavailable: no way to it, no entrance, or no such bucket.
         PacsError: another failure of the store, after it was tried again several times.
+        PyrasegError: it has no such object.
     """
     errors = require("obstore.exceptions")
     try:
@@ -58,8 +62,12 @@ def plain_store_errors(url: str) -> Generator[None]:
     except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
         raise Unavailable(f"{url} refuses the credentials, or does not permit this. Set those of its user.") from error
     except FileNotFoundError as error:
-        raise PacsError(f"{url} has no such object, or there is no such bucket. Correct the address.") from error
+        if any(words in str(error) for words in NO_BUCKET):
+            raise Unavailable(f"{url}: there is no such bucket. Correct the address, or make it.") from error
+        raise PyrasegError(f"an object of it is not in {url} any more. List the source again.") from error
     except errors.BaseError as error:
+        if "kind: Connect" in str(error):  # obstore 0.12.1 has no class of its own for it
+            raise Unavailable(f"There is no way to {url}. Look at AWS_ENDPOINT_URL and the network.") from error
         raise PacsError(
             f"{url} does not answer as it should, several times. Try again later, or look at it."
         ) from error

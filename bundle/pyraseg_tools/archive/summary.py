@@ -15,11 +15,13 @@ import numpy as np
 from bundle.pyraseg.core import write_text
 from bundle.pyraseg.reporting import render_page
 from bundle.pyraseg_tools.archive.journal import outcomes
-from bundle.pyraseg_tools.archive.outcome import DONE, FAILED, Outcome
+from bundle.pyraseg_tools.archive.outcome import AGAIN, DONE, FAILED, Outcome
 from bundle.pyraseg_tools.archive.table import read_table
 
 #: Rows of a table of the page at most; the journal has all.
 NAMED = 20
+#: Seconds without the end of a series after which a run counts as over; where series take long, ten of their medians.
+PAUSE = 600.0
 #: Percentiles of volumes and seconds that are shown.
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -29,7 +31,7 @@ class _Figures:
     """Hold what is counted over the series of a model; of each volume and time 8 bytes a series."""
 
     states: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=lambda: {FAILED: Counter(), AGAIN: Counter()})
     example: dict[str, str] = field(default_factory=dict)
     volumes: dict[str, array] = field(default_factory=dict)
     empty: Counter[str] = field(default_factory=Counter)
@@ -40,17 +42,18 @@ class _Figures:
     unlike_count: int = 0
     found: int = 0
     images: int = 0
-    span: tuple[float, float] = (float("inf"), 0.0)
+    ends: array = field(default_factory=lambda: array("d"))
 
     def add(self, ended: float, outcome: Outcome) -> None:
         self.states[outcome.state] += 1
         if outcome.state != DONE:
             kind = reason_kind(outcome.reason)
-            self.reasons[kind] += outcome.state == FAILED
+            self.reasons[outcome.state][kind] += 1
             self.example.setdefault(kind, outcome.series)
             return
-        self.span = min(self.span[0], ended), max(self.span[1], ended)
         self.found += outcome.found
+        if not outcome.found:
+            self.ends.append(ended)
         self.images += outcome.images
         for name, volume in outcome.volumes.items():
             self.volumes.setdefault(name, array("d")).append(volume)
@@ -116,24 +119,33 @@ def _keep(heap: list, item: tuple) -> None:
 
 
 def _shown(figures: _Figures) -> dict:
-    made = figures.states[DONE] - figures.found
-    first, last = figures.span
+    failed, again = figures.reasons[FAILED], figures.reasons[AGAIN]
     return {
         "states": dict(figures.states),
         "found": figures.found,
         "images": figures.images,
-        "pace": made / (last - first) * 3600 if made > 1 and last > first else None,
+        "pace": _pace(figures.ends),
         "volumes": {
             name: {"count": len(values), "empty": figures.empty[name], "percentiles": _percentiles(values)}
             for name, values in figures.volumes.items()
         },
-        "reasons": [(reason, count, figures.example[reason]) for reason, count in figures.reasons.most_common(NAMED)],
+        "reasons": [
+            (reason, failed[reason], again[reason], figures.example[reason])
+            for reason, _ in (failed + again).most_common(NAMED)
+        ],
         "seconds": {name: _percentiles(values) for name, values in figures.seconds.items()},
         "slowest": sorted(figures.slowest, reverse=True),
         "unlike": sorted(figures.unlike, reverse=True),
         "unlike_count": figures.unlike_count,
         "looked_at": figures.looked_at,
     }
+
+
+def _pace(ends: array) -> float | None:
+    """Return series an hour while there were runs, by when series ended; None of fewer than two."""
+    gaps = np.diff(np.sort(np.asarray(ends)))
+    gaps = gaps[gaps <= max(PAUSE, 10 * float(np.median(gaps)))] if len(gaps) else gaps
+    return len(gaps) / gaps.sum() * 3600 if gaps.sum() > 0 else None
 
 
 def _percentiles(values: array) -> list[float]:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Do one series after the other: look whether its result is there, fetch, segment, deliver."""
 
+import json
 import logging
+import math
 import os
 import shutil
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -21,6 +24,9 @@ from bundle.pyraseg_tools.archive.table import Row
 from bundle.pyraseg_tools.pacs import PacsError, RuntimeSegmenter, Unavailable
 
 logger = logging.getLogger(__name__)
+
+#: Stands for a series that is infinitely far from those of the training: JSON has no number for it.
+FAR = 1e9
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,14 @@ class Job:
     unlike: str = "warn"
     seg_type: str = "BINARY"
     threads: int = 1
+
+    @property
+    def key(self) -> str:
+        """Return what stands for the model and for all else that makes another result of the same images."""
+        if not self.select and self.seg_type == "BINARY":
+            return self.model_hash
+        chosen = sorted((name, str(value)) for name, value in self.select.items())
+        return sha256(json.dumps([self.model_hash, chosen, self.seg_type]).encode()).hexdigest()
 
 
 class SeriesWorker:
@@ -81,16 +95,16 @@ class SeriesWorker:
         about = {"series": row.series, "images": row.images}
         try:
             return self._done(row, about)
-        except Unavailable as error:
+        except (Unavailable, DiskError) as error:  # a disk that takes no more takes nothing of others either
             return Outcome(AGAIN, **about, reason=str(error), no_way=True)
-        except (PacsError, DiskError) as error:
+        except PacsError as error:
             return Outcome(AGAIN, **about, reason=str(error))
         except Exception as error:
             mine = is_out_of_memory(error) or (isinstance(error, OSError) and not isinstance(error, PyrasegError))
             return Outcome(AGAIN if mine else FAILED, **about, reason=describe(error))
 
     def _done(self, row: Row, about: dict[str, Any]) -> Outcome:
-        name = result_name(row, self.job.model_hash)
+        name = result_name(row, self.job.key)
         figures = self.target.find(name)
         if figures is not None:
             return Outcome(DONE, **about, name=name, **figures, found=True)
@@ -102,9 +116,10 @@ class SeriesWorker:
             with _timed(seconds, "fetching"):
                 files = self._source(row.source).fetch(row, images)
             with _timed(seconds, "segmenting"):
-                seed = f"{self.job.model_hash} {row.digest}"
+                seed = f"{self.job.key} {row.digest}"
                 found = self.segmenter.find(files, results, name=row.series, seed=seed)
-            figures = {"volumes": found.volumes, "unlike": found.unlike}
+            unlike = FAR if found.unlike is not None and math.isinf(found.unlike) else found.unlike
+            figures = {"volumes": found.volumes, "unlike": unlike}
             with _timed(seconds, "delivering"):
                 self.target.deliver(results / "series_seg.dcm", name, figures, returned)
         return Outcome(DONE, **about, name=name, **figures, seconds=seconds)
@@ -130,7 +145,8 @@ def scratch(folder: Path) -> Generator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in folder.glob(f"{socket.gethostname()}-*"):
-        if not _runs(int(left.name.rpartition("-")[2])):
+        number = left.name.rpartition("-")[2]
+        if number.isdecimal() and not _runs(int(number)):
             shutil.rmtree(left, ignore_errors=True)  # another worker may be at it
     own = folder / f"{socket.gethostname()}-{os.getpid()}"
     own.mkdir(exist_ok=True, mode=0o700)

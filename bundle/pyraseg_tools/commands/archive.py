@@ -131,7 +131,9 @@ def _listing(options: argparse.Namespace, wanted: "Wanted", access: "Access") ->
     from bundle.pyraseg_tools.pacs import parse_filters
 
     if is_store(options.source):
-        return StoreListing(options.source, wanted)
+        if options.target and options.target.rstrip("/") == options.source.rstrip("/"):
+            raise PyrasegError(f"{options.source} is the address of images and of results. Give two.")
+        return StoreListing(options.source, wanted, leave_out=[options.target or ""])
     if is_web(options.source):
         modalities = [f"Modality={name}" for name in wanted.purpose.modality]
         if any(item.startswith("Modality=") for item in options.filter) or not modalities:
@@ -177,7 +179,7 @@ def _segment(options: argparse.Namespace, table: Path, access: "Access") -> None
         seg_type=options.seg_type,
         threads=options.threads,
     )
-    journal = Journal(options.work_dir / f"{name}.sqlite", model=digest)
+    journal = Journal(options.work_dir / f"{name}.sqlite", model=job.key, target=options.target)
     before = standing(table, journal, options.part)
     ended = before[DONE] + (0 if options.retry_failed else before[FAILED])
     progress = Progress(before["due"], ended, lambda line: logger.info("%s", line))

@@ -10,7 +10,7 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from bundle.pyraseg.core import PyrasegError, nearest_hint
-from bundle.pyraseg.dicom import NON_IMAGES, description_of, is_meant
+from bundle.pyraseg.dicom import NON_IMAGES, description_of, hide_names, is_meant
 from bundle.pyraseg.labels import ImageUids, images_of, is_automatic, references_of
 from bundle.pyraseg_tools.pacs.connection import PacsError, plain_errors
 
@@ -82,10 +82,10 @@ def find_series(
     of_series = {name: value for name, value in filters.items() if name in OF_SERIES}
     found = set()
     with plain_errors(client):
-        for study_uid in pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies):
+        for study_uid, study in pages(client.search_for_studies, "StudyInstanceUID", search_filters=of_studies).items():
             search = partial(client.search_for_series, study_uid, fields=FIELDS)
             for answer in pages(search, "SeriesInstanceUID", search_filters=of_series).values():
-                found.add(_series(client, study_uid, answer))
+                found.add(_series(client, study_uid, study, answer))
     return sorted(
         one
         for one in found
@@ -101,13 +101,17 @@ def filters_of_studies(filters: Mapping[str, str]) -> dict[str, str]:
     return of_studies
 
 
-def _series(client: DICOMwebClient, study_uid: str, answer: Dataset) -> RemoteSeries:
+def _series(client: DICOMwebClient, study_uid: str, study: Dataset, answer: Dataset) -> RemoteSeries:
     uid = str(answer.SeriesInstanceUID)
     count = answer.get("NumberOfSeriesRelatedInstances")
     if count is None:  # though PS3.18 Table 10.6.3-4 requires it
         count = len(instances_of(client, RemoteSeries(study_uid, uid, "", 0)))
     modality = str(answer.get("Modality") or "")
-    called = {"number": str(answer.get("SeriesNumber") or ""), "description": description_of(answer)}
+    named = Dataset()
+    named.update(study)  # whose names the description may have
+    named.SeriesDescription = description_of(answer)
+    hide_names(named)
+    called = {"number": str(answer.get("SeriesNumber") or ""), "description": description_of(named)}
     return RemoteSeries(study_uid, uid, modality, int(count), **called, uids=ImageUids.of_images([answer]))
 
 
