@@ -68,6 +68,7 @@ def write_archive(folder: Path, count: int, *, size: int = 64) -> dict[str, list
     """
     shutil.rmtree(folder, ignore_errors=True)
     found: dict[str, list[str]] = {"good": []}
+    broken = 0
     for number in range(count):
         seed, index = 2024 + number // 24, number % 24
         place = folder / f"{number:04d}" / "ct"
@@ -77,10 +78,12 @@ def write_archive(folder: Path, count: int, *, size: int = 64) -> dict[str, list
         write_series(place, case, seed=seed, number=number + 1)
         files = [file for file in sorted(place.glob("*.dcm")) if "scout" not in file.name.lower()]
         uid = str(pydicom.dcmread(files[-1], stop_before_pixels=True).SeriesInstanceUID)
-        if number % BROKEN_EVERY == BROKEN_EVERY // 2 and len(files) > 4:
-            breaks = BREAKS[number // BROKEN_EVERY % len(BREAKS)]
+        is_due = (number + 1) // BROKEN_EVERY > broken
+        if is_due and len(files) > 4:  # not one file with all frames
+            breaks = BREAKS[broken % len(BREAKS)]
             breaks(files)
             found.setdefault(breaks.__name__, []).append(uid)
+            broken += 1
         else:
             found["good"].append(uid)
     return found
