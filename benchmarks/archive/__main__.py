@@ -9,6 +9,7 @@ The first needs Orthanc with its DICOMweb plug-in (Debian: orthanc, orthanc-dico
 """
 
 import argparse
+import json
 import random
 import shutil
 import subprocess
@@ -60,12 +61,14 @@ def main() -> None:
         if options.what == "million":
             write_json(RESULTS / "million.json", {**about, **million.measured(folder)})
             return
-        model = model_of(folder / "model")
+        model = next((folder / "model").glob("model.onnx"), None) or model_of(folder / "model")
         if options.what == "speed":
             write_json(RESULTS / "speed.json", {**about, **speed.measured(folder, model)})
             return
         images = folder / "images"
-        series = write_archive(images, options.series)
+        listed = folder / "series.json"  # of an archive that was kept
+        series = json.loads(listed.read_text()) if listed.exists() else write_archive(images, options.series)
+        write_json(listed, series)
         broken = {name: len(uids) for name, uids in series.items() if name != "good"}
         made = {"series made": options.series, "broken": broken}
         truth = once.expected(images, WEIGHTS, folder / "inferring")

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -30,8 +30,8 @@ from benchmarks.archive.servers import BUCKET, s3
 from bundle.pyraseg_tools.archive import read_table
 from tests.helpers.orthanc import PASSWORD, USER, running
 
-#: Longest pause between two kills, in seconds.
-PAUSE = {"worker": 4.0, "driver": 25.0}
+#: Most series that are done between two kills; and seconds that pass then until the kill, at most.
+BETWEEN, DELAY = {"worker": 9, "driver": 40}, 1.5
 
 
 def command(source: str, target: str, model: Path, work: Path, *more: str, workers: int = 2) -> list[str]:
@@ -68,35 +68,54 @@ class Trial:
     killed: Counter[str] = field(default_factory=Counter)
     memory: list[tuple[float, float]] = field(default_factory=list)
 
-    def run(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
-        """Run a command until it ends by itself, and again where it was killed; return its exit code."""
+    def run(self, words: Sequence[str], environment: Mapping[str, str], work: Path) -> int:
+        """Run a command until it ends by itself, and again where it was killed; return its exit code.
+
+        Args:
+            words: the command.
+            environment: of its process.
+            work: its work folder; beside it is the log.
+        """
         while True:
-            with log.open("a") as output:
+            with work.with_name("log.txt").open("a") as output:
                 process = subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
-                if not self._killed(process):
+                if not self._killed(process, work / "journal.sqlite"):
                     return process.returncode
 
-    def _killed(self, process: subprocess.Popen) -> bool:
+    def _killed(self, process: subprocess.Popen, journal: Path) -> bool:
         """Kill workers, and maybe the driver, which is said; else wait for its end."""
-        now = looked = time.monotonic()
-        driver = now + self.dice.uniform(5, PAUSE["driver"])
-        worker = now + self.dice.uniform(0, PAUSE["worker"])
+        looked = time.monotonic()
+        due = {name: done_in(journal) + self.dice.randint(0, most) for name, most in BETWEEN.items()}
         while process.poll() is None:
-            time.sleep(0.05)
-            now = time.monotonic()
-            if now - looked > 1:
-                looked = now
+            time.sleep(0.1)
+            if time.monotonic() - looked > 1:
+                looked = time.monotonic()
                 self.memory.append((resident(process.pid), sum(map(resident, workers_of(process.pid)))))
-            if now > driver and self.killed["driver"] < self.most["driver"]:
-                process.kill()
-                process.wait()
-                self.killed["driver"] += 1
-                return True
-            if now > worker and self.killed["worker"] < self.most["worker"] and (found := workers_of(process.pid)):
-                os.kill(self.dice.choice(found), signal.SIGKILL)
-                self.killed["worker"] += 1
-                worker = now + self.dice.uniform(0.2, PAUSE["worker"])
+            done = done_in(journal)
+            for name in ("worker", "driver"):
+                found = [process.pid] if name == "driver" else workers_of(process.pid)
+                if done < due[name] or self.killed[name] >= self.most[name] or not workers_of(process.pid) or not found:
+                    continue
+                time.sleep(self.dice.uniform(0, DELAY))
+                with suppress(ProcessLookupError):
+                    os.kill(self.dice.choice(found), signal.SIGKILL)
+                    self.killed[name] += 1
+                    due[name] = done + self.dice.randint(0, BETWEEN[name])
+                if name == "driver":
+                    process.wait()
+                    return True
         return False
+
+
+def done_in(journal: Path) -> int:
+    """Return how many series a journal has as done."""
+    if not journal.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=10)) as connection:
+        try:
+            return connection.execute("SELECT count(*) FROM series WHERE state = 'done'").fetchone()[0]
+        except sqlite3.OperationalError:  # it has no table yet
+            return 0
 
 
 def expected(images: Path, weights: Path, folder: Path) -> dict[str, dict[tuple[str, int], np.ndarray]]:
@@ -252,7 +271,7 @@ def tried(
     work = folder / "work"
     words = command(way.source, way.target, model, work, *way.more)
     began = time.monotonic()
-    code = trial.run(words, way.environment, folder / "log.txt")
+    code = trial.run(words, way.environment, work)
     seconds = time.monotonic() - began
     began = time.monotonic()
     again = subprocess.run(words, env=way.environment, capture_output=True, text=True)

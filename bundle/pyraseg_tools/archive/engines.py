@@ -225,9 +225,10 @@ class RayEngine:
         return [(row, outcome)]
 
     def _died(self, member: _Member, error: Exception) -> Ended:
-        """Replace a worker that is no more, and give others what it was given.
+        """Replace a worker that is no more.
 
-        What it was at counts a death, unless the worker was not up yet.
+        What waited for it goes to others, and so does what it was at if it was not up yet. Else that is to be done
+        again, after the rest, or has failed where many workers ended with it.
 
         Raises:
             PyrasegError: no worker can be started.
@@ -237,15 +238,16 @@ class RayEngine:
         if self._was_up(member):
             self._false_starts = 0
             self._deaths[row.id] += 1
+            reason, state = "its worker was ended, by the system or by somebody.", AGAIN
+            if self._deaths[row.id] >= MOST_DEATHS:
+                reason = f"{MOST_DEATHS} workers ended with it: it may need more memory than there is."
+                state = FAILED
+            ended.append((row, Outcome(state, row.series, row.images, reason=reason)))
         else:
+            waiting.insert(0, row)
             self._false_starts += 1
             if self._false_starts > MOST_FALSE_STARTS * self.workers:
                 raise PyrasegError("Workers of Ray end before they are up. The log of Ray says why.") from error
-        if self._deaths[row.id] < MOST_DEATHS:
-            waiting.insert(0, row)
-        else:
-            reason = f"{MOST_DEATHS} workers ended with it: it may need more memory than there is."
-            ended.append((row, Outcome(FAILED, row.series, row.images, reason=reason)))
         for one in waiting:
             self.give(one)
         return ended

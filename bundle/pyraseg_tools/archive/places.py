@@ -171,8 +171,11 @@ class FolderTarget:
         return json.loads(figures.read_text(encoding="utf-8")) if result.is_file() and figures.is_file() else None
 
     def deliver(self, result: Path, name: str, figures: Mapping[str, Any], folder: Path) -> None:
-        write_json(self.root / f"{name}.json", dict(figures))  # first: whoever finds the result finds them
-        with replacing(self.root / f"{name}.dcm") as temporary:
+        target = self.root / f"{name}.dcm"
+        for left in target.parent.glob(f".{target.stem}.*.tmp"):  # by a worker that was killed; the series is ours now
+            left.unlink(missing_ok=True)
+        write_json(target.with_suffix(".json"), dict(figures))  # first: whoever finds the result finds them
+        with replacing(target) as temporary:
             shutil.copyfile(result, temporary)
 
 
