@@ -152,5 +152,5 @@ def test_only_networks_for_images_are_corrected():
     volumes = PSPNet(spatial_dims=3, in_channels=1, encoder="resnet50", pretrained=False)
     with pytest.raises(PyrasegError, match="in 2-D, not PSPNet"):
         ClickNetwork(volumes)
-    with pytest.raises(PyrasegError, match="not 'PSPnet'. The nearest name is 'PSPNet'"):
+    with pytest.raises(PyrasegError, match=r"not 'PSPnet'\. The nearest name is 'PSPNet'"):
         click_network(plain="PSPnet")

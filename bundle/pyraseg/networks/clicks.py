@@ -27,8 +27,8 @@ class ClickNetwork(PartwiseNetwork):
     """Correct the answer of a trained network, class by class, where somebody clicked.
 
     Its parts are `plain`, the trained network, which never learns and always is in evaluation mode, and `prompts`.
-    `look` is computed once for an image, `refine` for every click; as networks of their own they are `Look(network)` and
-    `network.prompts`. Without a prompt the result is the plain network's, bit by bit.
+    `look` is computed once for an image, `refine` for every click; `Look(network)` and `network.prompts` are these as
+    networks of their own. Without a prompt the result is the plain network's, bit by bit.
 
     Args:
         plain: a network for 2-D images.
@@ -143,7 +143,8 @@ class ClickFeatures(nn.Module):
 class PromptPart(nn.Module):
     """Corrections of log-odds from features and prompts, see `ClickNetwork.refine`.
 
-    A small U-Net from half the resolution to a 32nd of it, to which features are added on the way. Every correction sees the whole image.
+    A small U-Net from half the resolution to a 32nd of it, to which features are added on the way. Every correction
+    sees the whole image.
 
     Args:
         channels: of the encoder's maps, from fine to coarse, the first at stride 4.

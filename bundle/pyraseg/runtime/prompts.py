@@ -35,9 +35,9 @@ def draw_prompts(
     Raises:
         PyrasegError: a click is outside the image, or the box is, or `last` has another size.
 
-    >>> maps = draw_prompts([(2, 3, True)], None, (20, 10), np.zeros((20, 10)))
-    >>> maps.shape, maps[0].sum(), maps[0, 2, 3], maps[1].any(), maps[4].all()
-    ((5, 20, 10), np.float32(59.0), np.float32(1.0), np.False_, np.True_)
+    >>> maps = draw_prompts([(8, 9, True)], None, (20, 16), np.zeros((20, 16)))
+    >>> maps.shape, float(maps[0].sum()), float(maps[0, 8, 9]), maps[4].all().item()
+    ((5, 20, 16), 81.0, 1.0, True)
     """
     width, height = size
     if last.shape != (width, height):
