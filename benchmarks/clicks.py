@@ -259,7 +259,8 @@ def tables(report: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"{report['images']} images of the {report['part']} part, {report['patients']} patients or photographs; split "
-        f"`{report['split']}`, seed {report['seed']}. One that never reaches a bar counts with {report['clicks']} clicks.",
+        f"`{report['split']}`, seed {report['seed']}.",
+        f"One that never reaches a bar counts with {report['clicks']} clicks.",
         f"The plain model as its task evaluates it, with flips where it has them: {mean:.3f} [{low:.3f}, {high:.3f}].",
         f"Without a prompt the network's log-odds are the plain model's, bit by bit: {report['unprompted_equal']}.",
     ]
