@@ -101,10 +101,10 @@ def _found(
     if isinstance(image, str) and image.lower().endswith(PHOTOGRAPH):
         if kind == "volume":
             raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
-        pixels = _read_photograph(Path(image), rgb=kind == "photograph")
+        pixels = read_pixels(Path(image), rgb=kind == "photograph")
         if kind == "photograph":
             return Labels(iter([_photograph(model, pixels, watch)]), (1, *pixels.shape[:2]), photograph=pixels)
-        feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
+        feed = projection_feed(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
         return Labels(iter([_one(model, feed, watch)]), (1, *pixels.shape))
     from bundle.pyraseg.dicom import SeriesStream
 
@@ -115,7 +115,7 @@ def _found(
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
     origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":
-        _require_gray(stream)
+        require_gray(stream)
         if model.sees_tiles:
             return Labels(segment_volume(model, stream, watch), shape, stream.geometry, **origin)
         return Labels(_volume(model, stream, watch), shape, stream.geometry, **origin)
@@ -126,7 +126,7 @@ def _found(
         (colors,) = as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))
         labels = _photograph(model, colors, watch)
     else:
-        labels = _one(model, _projection(model, pixels, stream), watch)
+        labels = _one(model, projection_feed(model, pixels, stream), watch)
     return Labels(iter([labels]), shape, stream.geometry, **origin)
 
 
@@ -148,7 +148,7 @@ def _photograph(model: Model, pixels: np.ndarray, watch: Watch) -> np.ndarray:
     return segment_photograph(model, pixels, watch) if model.sees_tiles else _one(model, {"image": pixels[None]}, watch)
 
 
-def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
+def read_pixels(path: Path, *, rgb: bool) -> np.ndarray:
     """Return (height, width) float32, or (height, width, 3) uint8."""
     pixels = read_photograph(path, rgb=rgb)
     if rgb:
@@ -158,7 +158,7 @@ def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
-def _projection(model: Model, pixels: np.ndarray, stream: "SeriesStream | None" = None, *, padding: int = 0) -> Feed:
+def projection_feed(model: Model, pixels: np.ndarray, stream: "SeriesStream | None" = None, *, padding: int = 0) -> Feed:
     if pixels.ndim != 2:
         file = stream.files[0] if stream else "It"
         raise PyrasegError(f"{file} is an image in color, and the model is for radiographs. {FOR_COLOR}")
@@ -177,41 +177,87 @@ def _one(model: Model, feed: Feed, watch: Watch) -> np.ndarray:
     return labels
 
 
-def _volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
-    """Yield the labels of each slice, in the order and the orientation of the series; judge before the last one."""
-    from bundle.pyraseg.dicom import LPS_TO_RAS, resampled_size, slice_orientation
+@dataclass(frozen=True)
+class Turn:
+    """Say how the slices of a series are turned before a network sees them, and turn them back.
 
-    if stream.geometry is None:
-        raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
-    orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)
-    swapped = orientation[0, 0] == 1
-    # The axes to reverse of (rows, columns), before they are swapped: the array's first axis runs along the columns.
-    axes = [axis for axis, source in ((0, 1), (1, 0)) if orientation[source, 1] < 0]
-    backwards = orientation[2, 1] < 0
-    spacing = stream.geometry.pixel_spacing[::-1] if swapped else stream.geometry.pixel_spacing
+    Attributes:
+        axes: of (rows, columns), those that are reversed, before they are swapped.
+        swapped: whether rows and columns change places.
+        backwards: whether the neighbors of a slice stand in the reverse order.
+    """
+
+    axes: tuple[int, ...] = ()
+    swapped: bool = False
+    backwards: bool = False
+
+    @classmethod
+    def of(cls, geometry: "Geometry") -> "Turn":
+        """Return how slices that lie so are turned; the array's first axis runs along the columns."""
+        from bundle.pyraseg.dicom import LPS_TO_RAS, slice_orientation
+
+        orientation = slice_orientation(LPS_TO_RAS @ geometry.affine)
+        axes = tuple(axis for axis, source in ((0, 1), (1, 0)) if orientation[source, 1] < 0)
+        return cls(axes, orientation[0, 0] == 1, orientation[2, 1] < 0)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Return a slice (rows, columns) as the network sees it."""
+        flipped = np.flip(pixels, self.axes)
+        return flipped.T if self.swapped else flipped
+
+    def back(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels of what the network saw on the slice as it is stored, (rows, columns)."""
+        return np.ascontiguousarray(np.flip(labels.T if self.swapped else labels, self.axes))
+
+    def place(self, column: float, row: float, shape: tuple[int, int]) -> tuple[float, float]:
+        """Return where a pixel (column, row) of a stored slice (rows, columns) lies in what the network sees.
+
+        >>> Turn((1,), swapped=True).place(2, 0, (10, 5))
+        (0, 2)
+        """
+        row = shape[0] - 1 - row if 0 in self.axes else row
+        column = shape[1] - 1 - column if 1 in self.axes else column
+        return (row, column) if self.swapped else (column, row)
+
+
+def volume_feeds(model: Model, stream: "SeriesStream", turn: Turn) -> Iterator[Feed]:
+    """Yield the inputs of a whole-path graph for each slice, in the order of the series, turned as the network sees it.
+
+    Raises:
+        PyrasegError: slices are in color, or would be too large for the network.
+    """
+    from bundle.pyraseg.dicom import resampled_size
+
+    assert stream.geometry is not None  # its caller has refused a series without
+    spacing = stream.geometry.pixel_spacing[::-1] if turn.swapped else stream.geometry.pixel_spacing
     constant = {"spacing": np.array(spacing, np.float64), "inverted": np.array([stream.inverted])}
     free, context_slices = model.recipe["free_windows"], model.recipe["context_slices"]
-    oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
     edges = with_neighbors(_edges(free, stream), context_slices) if free else None
+    step = -1 if turn.backwards else 1
+    for stack in with_neighbors(map(turn, stream.slices()), context_slices):
+        resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph
+        feed = {**constant, "image": np.stack(stack[::step])[None]}
+        if edges is not None:
+            feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
+        yield feed
 
-    depth = len(stream)
+
+def _volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
+    """Yield the labels of each slice, in the order and the orientation of the series; judge before the last one."""
+    require_place(stream)
+    turn, depth = Turn.of(stream.geometry), len(stream)
     planes = watch.planes(depth)
 
     def feeds() -> Iterator[tuple[Feed, Callable | None]]:
-        for number, stack in enumerate(with_neighbors(oriented, context_slices)):
-            resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph
-            step = -1 if backwards else 1
-            feed = {**constant, "image": np.stack(stack[::step])[None]}
-            if edges is not None:
-                feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
-            plane = depth - 1 - number if backwards else number
+        for number, feed in enumerate(volume_feeds(model, stream, turn)):
+            plane = depth - 1 - number if turn.backwards else number
             yield feed, watch.see if plane in planes else None
 
     found = ahead(lambda one: model.classes(*one), feeds(), threads=model.threads)
     for number, labels in enumerate(found, 1):
         if number == depth:
             watch.judge()
-        yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, tuple(axes)))
+        yield turn.back(labels)
 
 
 def ahead(function: Callable[[U], T], items: Iterable[U], *, threads: int) -> Iterator[T]:
@@ -229,14 +275,16 @@ def ahead(function: Callable[[U], T], items: Iterable[U], *, threads: int) -> It
             yield coming.popleft().result()
 
 
-def _require_gray(stream: "SeriesStream") -> None:
+def require_place(stream: "SeriesStream") -> None:
+    """Refuse a series without a place in a patient, for a model of slices of volumes."""
+    if stream.geometry is None:
+        raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
+
+
+def require_gray(stream: "SeriesStream") -> None:
+    """Refuse a series in color, for a model of gray slices."""
     if stream.is_color:
         raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
-
-
-def _turn(pixels: np.ndarray, axes: Sequence[int], swapped: bool) -> np.ndarray:
-    flipped = np.flip(pixels, tuple(axes))
-    return flipped.T if swapped else flipped
 
 
 def with_neighbors(slices: Iterable[T], count: int) -> Iterator[list[T]]:
