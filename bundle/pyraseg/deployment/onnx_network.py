@@ -32,18 +32,18 @@ class OnnxNetwork(nn.Module):
     def __init__(self, path: str | Path, *, threads: int, settings: ModelSettings | None, remedy: str) -> None:
         super().__init__()
         self.session = open_session(path, threads=threads, remedy=remedy)
-        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()[:1]  # others are for clicks
         if [item.type for item in (*inputs, *outputs)] != ["tensor(float)"] * 2 or len(inputs[0].shape) not in (4, 5):
             names = ", ".join(item.name for item in inputs)
             raise PyrasegError(f"{path} is no network alone: it takes {names}. {remedy}")
-        self.input = inputs[0].name
+        self.input, self.output = inputs[0].name, outputs[0].name
         if settings is None:
             return
         stated = self.session.get_modelmeta().custom_metadata_map.get("settings")
         settings.require(None if stated is None else json.loads(stated), f"The network {path}")
 
     def forward(self, image: Tensor) -> Tensor:
-        (logits,) = self.session.run(None, {self.input: np.ascontiguousarray(image.detach().cpu().float().numpy())})
+        (logits,) = self.session.run([self.output], {self.input: np.ascontiguousarray(image.detach().cpu().float().numpy())})
         return torch.from_numpy(logits).to(image.device)
 
 

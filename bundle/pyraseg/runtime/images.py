@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,7 +85,7 @@ def segment(
     """
     watch = Watch(model.guard, unlike, name=name)
     found = replace(_found(model, image, select, refuse, watch), watch=watch)
-    return replace(found, slices=_tidied(model, found)) if model.tidying else found
+    return replace(found, slices=tidied(model, found)) if model.tidying else found
 
 
 def _found(
@@ -95,17 +96,77 @@ def _found(
     watch: Watch,
 ) -> Labels:
     """Return the labels of an image as the network has them."""
+    opened = open_image(model, image, select=select, refuse=refuse)
+    if model.recipe["image_kind"] == "volume":
+        assert opened.stream is not None  # nothing else is a volume
+        slices = (segment_volume if model.sees_tiles else _volume)(model, opened.stream, watch)
+    elif model.sees_tiles:
+        (feed,) = opened.feeds()
+        slices = iter([segment_photograph(model, feed["image"][0], watch)])
+    else:
+        (feed,) = opened.feeds()
+        slices = iter([_one(model, feed, watch)])
+    return opened.labels(slices)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Hold an image that a model takes, before it is segmented.
+
+    Attributes:
+        model: that takes it.
+        shape: slices, rows, columns.
+        stream: the series; None for other formats.
+        feed: inputs of the graph, of an image that is no volume.
+        photograph: RGB (rows, columns, 3) uint8, where it came as such a file.
+    """
+
+    model: Model
+    shape: tuple[int, int, int]
+    stream: "SeriesStream | None" = None
+    feed: Feed | None = None
+    photograph: np.ndarray | None = None
+
+    @cached_property
+    def turn(self) -> "Turn":
+        """Return how its slices are turned for the network; only those of volumes are."""
+        return Turn() if self.stream is None or self.feed is not None else Turn.of(require_place(self.stream))
+
+    def feeds(self) -> Iterator[Feed]:
+        """Yield the inputs of a whole-path graph for each slice, turned as the network sees it."""
+        if self.feed is not None:
+            yield self.feed
+            return
+        assert self.stream is not None  # a volume
+        yield from volume_feeds(self.model, self.stream, self.turn)
+
+    def labels(self, slices: Iterator[np.ndarray]) -> "Labels":
+        """Return what was found in it, slice by slice."""
+        if self.stream is None:
+            return Labels(slices, self.shape, photograph=self.photograph)
+        origin = {"files": self.stream.sources, "frame_numbers": self.stream.frame_numbers}
+        return Labels(slices, self.shape, self.stream.geometry, **origin)
+
+
+def open_image(
+    model: Model,
+    image: str | Sequence[str],
+    *,
+    select: Mapping[str, object] | None = None,
+    refuse: Sequence[str] | None = None,
+) -> Opened:
+    """Return an image as a model takes it; arguments and errors are those of `segment`."""
     kind = model.recipe["image_kind"]
     if isinstance(image, str) and image.lower().endswith(NIFTI + ITK):
         raise PyrasegError(f"{image} is no DICOM, PNG or JPEG. The full bundle reads NIfTI, NRRD and MetaImage.")
     if isinstance(image, str) and image.lower().endswith(PHOTOGRAPH):
         if kind == "volume":
             raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
-        pixels = read_pixels(Path(image), rgb=kind == "photograph")
+        pixels = _read_photograph(Path(image), rgb=kind == "photograph")
         if kind == "photograph":
-            return Labels(iter([_photograph(model, pixels, watch)]), (1, *pixels.shape[:2]), photograph=pixels)
-        feed = projection_feed(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
-        return Labels(iter([_one(model, feed, watch)]), (1, *pixels.shape))
+            return Opened(model, (1, *pixels.shape[:2]), feed={"image": pixels[None]}, photograph=pixels)
+        feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
+        return Opened(model, (1, *pixels.shape), feed=feed)
     from bundle.pyraseg.dicom import SeriesStream
 
     purpose = model.purpose(refuse)
@@ -113,24 +174,20 @@ def _found(
     files = dict.fromkeys(stream.files)
     purpose.require(stream.files[0].parent if len(files) > 1 else stream.files[0], **stream.facts)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
-    origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":
-        require_gray(stream)
-        if model.sees_tiles:
-            return Labels(segment_volume(model, stream, watch), shape, stream.geometry, **origin)
-        return Labels(_volume(model, stream, watch), shape, stream.geometry, **origin)
+        if stream.is_color:
+            raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
+        return Opened(model, shape, stream)
     if len(stream) > 1:
         raise PyrasegError(f"{stream.files[0].parent} has {len(stream)} slices or frames, the model is for one.")
     (pixels,) = stream.slices()
     if kind == "photograph":
         (colors,) = as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))
-        labels = _photograph(model, colors, watch)
-    else:
-        labels = _one(model, projection_feed(model, pixels, stream), watch)
-    return Labels(iter([labels]), shape, stream.geometry, **origin)
+        return Opened(model, shape, stream, feed={"image": colors[None]})
+    return Opened(model, shape, stream, feed=_projection(model, pixels, stream))
 
 
-def _tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
+def tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
     """Yield labels that are tidied up, once all of them are computed; of a volume as a whole."""
     values = np.stack([labels.T for labels in found.slices], axis=2)  # as the bundle has them: columns, rows, slices
     if model.recipe["image_kind"] != "volume":
@@ -143,12 +200,7 @@ def _tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(values[..., index].T)
 
 
-def _photograph(model: Model, pixels: np.ndarray, watch: Watch) -> np.ndarray:
-    """Return the labels (rows, columns) of a photograph, RGB."""
-    return segment_photograph(model, pixels, watch) if model.sees_tiles else _one(model, {"image": pixels[None]}, watch)
-
-
-def read_pixels(path: Path, *, rgb: bool) -> np.ndarray:
+def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
     """Return (height, width) float32, or (height, width, 3) uint8."""
     pixels = read_photograph(path, rgb=rgb)
     if rgb:
@@ -158,7 +210,7 @@ def read_pixels(path: Path, *, rgb: bool) -> np.ndarray:
     return pixels.astype(np.float32)
 
 
-def projection_feed(model: Model, pixels: np.ndarray, stream: "SeriesStream | None" = None, *, padding: int = 0) -> Feed:
+def _projection(model: Model, pixels: np.ndarray, stream: "SeriesStream | None" = None, *, padding: int = 0) -> Feed:
     if pixels.ndim != 2:
         file = stream.files[0] if stream else "It"
         raise PyrasegError(f"{file} is an image in color, and the model is for radiographs. {FOR_COLOR}")
@@ -228,8 +280,8 @@ def volume_feeds(model: Model, stream: "SeriesStream", turn: Turn) -> Iterator[F
     """
     from bundle.pyraseg.dicom import resampled_size
 
-    assert stream.geometry is not None  # its caller has refused a series without
-    spacing = stream.geometry.pixel_spacing[::-1] if turn.swapped else stream.geometry.pixel_spacing
+    between = require_place(stream).pixel_spacing
+    spacing = between[::-1] if turn.swapped else between
     constant = {"spacing": np.array(spacing, np.float64), "inverted": np.array([stream.inverted])}
     free, context_slices = model.recipe["free_windows"], model.recipe["context_slices"]
     edges = with_neighbors(_edges(free, stream), context_slices) if free else None
@@ -244,8 +296,7 @@ def volume_feeds(model: Model, stream: "SeriesStream", turn: Turn) -> Iterator[F
 
 def _volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
     """Yield the labels of each slice, in the order and the orientation of the series; judge before the last one."""
-    require_place(stream)
-    turn, depth = Turn.of(stream.geometry), len(stream)
+    turn, depth = Turn.of(require_place(stream)), len(stream)
     planes = watch.planes(depth)
 
     def feeds() -> Iterator[tuple[Feed, Callable | None]]:
@@ -275,16 +326,15 @@ def ahead(function: Callable[[U], T], items: Iterable[U], *, threads: int) -> It
             yield coming.popleft().result()
 
 
-def require_place(stream: "SeriesStream") -> None:
-    """Refuse a series without a place in a patient, for a model of slices of volumes."""
+def require_place(stream: "SeriesStream") -> "Geometry":
+    """Return where the slices of a series lie in the patient, for a model of slices of volumes.
+
+    Raises:
+        PyrasegError: nobody knows.
+    """
     if stream.geometry is None:
         raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
-
-
-def require_gray(stream: "SeriesStream") -> None:
-    """Refuse a series in color, for a model of gray slices."""
-    if stream.is_color:
-        raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
+    return stream.geometry
 
 
 def with_neighbors(slices: Iterable[T], count: int) -> Iterator[list[T]]:
