@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+from .clicks import ClickNetwork as ClickNetwork
+from .clicks import Look as Look
+from .clicks import click_network as click_network
 from .cpu_kernels import FastConvolutions as FastConvolutions
 from .cpu_kernels import has_bfloat16 as has_bfloat16
 from .cpu_norms import FastInstanceNorm as FastInstanceNorm

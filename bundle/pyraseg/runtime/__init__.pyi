@@ -24,6 +24,10 @@ from .model import SHOWN as SHOWN
 from .model import TILES as TILES
 from .model import Model as Model
 from .model import open_session as open_session
+from .prompts import PROMPTS as PROMPTS
+from .prompts import RADIUS as RADIUS
+from .prompts import Click as Click
+from .prompts import draw_prompts as draw_prompts
 from .resampling import enlarged as enlarged
 from .resampling import nearest as nearest
 from .resampling import shrunk as shrunk
