@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from .__main__ import main as main
+from .click_model import CLICKS as CLICKS
+from .click_model import FEATURES as FEATURES
+from .click_model import ClickModel as ClickModel
+from .click_model import click_file as click_file
+from .click_model import log_odds_of as log_odds_of
+from .click_session import ClickSession as ClickSession
 from .find import find_inputs as find_inputs
 from .find import require_apart as require_apart
 from .find import search_inputs as search_inputs
