@@ -55,7 +55,9 @@ def middle(mask: np.ndarray) -> tuple[float, float]:
 def test_a_click_is_a_disc_where_it_was_clicked(place, photographs, tmp_path):
     session = ClickSession(ClickModel(photographs.path, threads=1), str(photo(tmp_path)))
     before = session.labels().copy()
-    np.testing.assert_array_equal(before, next(segment(Model(photographs.path, threads=1), str(photo(tmp_path))).slices))
+    np.testing.assert_array_equal(
+        before, next(segment(Model(photographs.path, threads=1), str(photo(tmp_path))).slices)
+    )
     structure = 2 if before[place[::-1]] != 2 else 1
     assert session.refine([(*place, True)], structure=structure) == [0]
     changed = session.labels() != before

@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "check": (f"{_OWN}.check", "check a split for leaks and changed files"),
         "fingerprint": (f"{_TOOLS}.fingerprint", "measure a data set, and propose settings for its training"),
         "voc": (f"{_TOOLS}.voc", "convert DICOM and its labels to a Pascal VOC tree"),
+        "click": (f"{_TOOLS}.click", "label images by clicks, in a page of this machine"),
         "download": (f"{_TOOLS}.download", "download, check and split a public data set"),
         "draw-photographs": (f"{_TOOLS}.draw_photographs", "draw synthetic photographs with masks, for trials"),
     },

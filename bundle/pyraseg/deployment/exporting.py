@@ -244,7 +244,9 @@ def export(
     if recipe is not None and recipe.patch_size is not None and decision.threshold is not None:
         raise PyrasegError("A threshold is for whole images and slices; of tiles the larger probability counts.")
     if clicks and recipe is not None and recipe.patch_size is not None:
-        raise PyrasegError("A network that is corrected by clicks sees whole images. Leave slice_size or patch_size out.")
+        raise PyrasegError(
+            "A network that is corrected by clicks sees whole images. Leave slice_size or patch_size out."
+        )
     properties = {**properties, "pyraseg_format": _format(recipe, regions=parts.regions)}
     model = network_model(network, parts.channels, axes=axes)
     files = {network_file: _described(model, {**properties, "content": "network"})}

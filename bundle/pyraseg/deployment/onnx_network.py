@@ -43,7 +43,9 @@ class OnnxNetwork(nn.Module):
         settings.require(None if stated is None else json.loads(stated), f"The network {path}")
 
     def forward(self, image: Tensor) -> Tensor:
-        (logits,) = self.session.run([self.output], {self.input: np.ascontiguousarray(image.detach().cpu().float().numpy())})
+        (logits,) = self.session.run(
+            [self.output], {self.input: np.ascontiguousarray(image.detach().cpu().float().numpy())}
+        )
         return torch.from_numpy(logits).to(image.device)
 
 

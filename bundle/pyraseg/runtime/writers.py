@@ -106,7 +106,9 @@ def nifti_writer(structures: Structures) -> Writer:
     return write
 
 
-def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
+def seg_writer(
+    model: Model, *, seg_type: str = "BINARY", algorithm_type: str = "AUTOMATIC", ending: str = "_seg.dcm"
+) -> Writer:
     """Return what writes a DICOM SEG with the model's codes; it holds the labels of all slices in memory.
 
     Regions are segments that overlap, of one object.
@@ -114,6 +116,8 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
     Args:
         model: the graph that finds the labels.
         seg_type: "BINARY" or "LABELMAP"; the graph gives no probabilities for a FRACTIONAL one.
+        algorithm_type: "SEMIAUTOMATIC" where a person has corrected the labels.
+        ending: what comes behind the name of the input.
 
     Raises:
         PyrasegError: highdicom is missing, the model has no code for a class or region, or the type cannot be written.
@@ -134,7 +138,7 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
     def write(labels: Labels, stem: Path) -> list[Path]:
         if not labels.files:
             raise PyrasegError("It is not DICOM, so DICOM SEG is not possible. Give --format png.")
-        path = stem.with_name(f"{stem.name}_seg.dcm")
+        path = stem.with_name(f"{stem.name}{ending}")
         slices = np.stack(list(labels.slices))  # first: the headers come with the pixels
         sources = read_sources(labels.files)
         write_segmentation(
@@ -144,6 +148,7 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY") -> Writer:
             classes,
             frame_numbers=labels.frame_numbers,
             algorithm=model.algorithm,
+            algorithm_type=algorithm_type,
             overlapping=model.structures.overlapping,
             seg_type=seg_type,
         )
