@@ -38,10 +38,10 @@ class Corrections:
 
 def add_corrections(parser: argparse.ArgumentParser) -> None:
     """Let a command take clicks."""
-    parser.add_argument("--click", nargs="+", type=_numbers(2), default=[], metavar="X,Y",
+    parser.add_argument("--click", nargs="+", action="extend", type=_numbers(2), default=[], metavar="X,Y",
                         help="pixels inside of what is meant, column,row from 0: the answer is corrected by them "
                         "(docs/clicks.md); of one image")  # fmt: skip
-    parser.add_argument("--background", nargs="+", type=_numbers(2), default=[], metavar="X,Y",
+    parser.add_argument("--background", nargs="+", action="extend", type=_numbers(2), default=[], metavar="X,Y",
                         help="pixels outside of it")  # fmt: skip
     parser.add_argument(
         "--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="two opposite corners of a box around it"

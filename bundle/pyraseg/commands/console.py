@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from bundle.pyraseg.core import begin_run, keep_memory, mendable, nearest_hint, protect, wait_passively
 
 #: Arguments of commands that say where to write; every other path of a command line is an input.
-WRITTEN = {"output", "output_dir", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
+WRITTEN = {"output", "output_dir", "log", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
 _OWN, _TOOLS = "bundle.pyraseg.commands", "bundle.pyraseg_tools.commands"
 #: The commands in groups: name, module, and what it does in a line. A module is imported only when its command is run.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {

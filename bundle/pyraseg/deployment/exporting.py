@@ -170,7 +170,8 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
 def refine_model(network: ClickNetwork, channels: int) -> ir.Model:
     """Return what is computed for each click as a graph, for any size.
 
-    Its inputs are `log_odds` (B, 1, W, H), `FEATURES` and `prompts` (B, 5, W, H), its output is `corrected` (B, 1, W, H).
+    Its inputs are `log_odds` (B, 1, W, H), `FEATURES` and `prompts` (B, 5, W, H), its output is `corrected`
+    (B, 1, W, H).
     """
     image = torch.zeros(2, channels, *TRACED[2].values())
     with torch.no_grad():

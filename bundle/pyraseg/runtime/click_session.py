@@ -121,7 +121,7 @@ class ClickSession:
         return self._labels[number]
 
     def pixels(self, number: int = 0) -> np.ndarray:
-        """Return a slice as it is stored: (rows, columns) float32 in rescaled units, or RGB (rows, columns, 3) uint8."""
+        """Return a slice as it is stored: (rows, columns) in rescaled units, float32, or RGB (rows, columns, 3) uint8."""
         image = self._feeds[number]["image"][0]
         if image.dtype == np.uint8:
             return image
@@ -270,8 +270,8 @@ class ClickSession:
         if least is None:
             overlapping = self.model.structures.overlapping
             return labels_of([logits[..., None].copy()], shape, size, overlapping=overlapping)[..., 0].T
-        probability = softmax(logits.copy())[1:, ..., None]
-        return (enlarged([probability], 1, shape, size)[0, ..., 0].T > least).astype(np.uint8)
+        probability = enlarged([softmax(logits.copy())[1:, ..., None]], 1, shape, size)[0, ..., 0]
+        return (probability > least).astype(np.uint8).T
 
     def _on_grid(self, column: float, row: float, size: Sequence[int]) -> tuple[float, float]:
         """Return where a pixel of a slice lies in the network's image; images lie over each other by their edges.

@@ -139,14 +139,14 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 with self.server.lock:
                     content, kind = action(self.server.labeling, said)
-            except (KeyError, TypeError, ValueError):
-                self._refuse(HTTPStatus.BAD_REQUEST, "The request lacks something, or holds something of another kind.")
             except Exception as error:
-                cause = mendable(error)
-                if cause is None:
+                if (cause := mendable(error)) is not None:
+                    self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(cause))
+                elif isinstance(error, KeyError | TypeError | ValueError):
+                    self._refuse(HTTPStatus.BAD_REQUEST, "The request lacks something, or holds another kind of value.")
+                else:
                     self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: see the terminal.")
                     raise
-                self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(cause))
             else:
                 self._send(HTTPStatus.OK, content, kind)
 

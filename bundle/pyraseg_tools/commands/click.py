@@ -25,11 +25,11 @@ from bundle.pyraseg_tools.click import Labeling, Server, by_uncertainty, how_to_
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("click", __doc__)
     parser.add_argument("images", type=Path, help="a folder, searched recursively, or one image")
-    parser.add_argument("--model", metavar="NAME|FILE", help="a model that takes clicks: an included one, or a FILE.onnx "
-                        "of `pyraseg export` (default: the included one for the kind of the images)")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME|FILE", help="a model that takes clicks: an included one, or a "
+                        "FILE.onnx of `pyraseg export` (default: the included one for such images)")  # fmt: skip
     parser.add_argument("--labels", type=Path, dest="output", metavar="DIR",
                         help="folder of the labels (default: labels beside images, else IMAGES_labels)")  # fmt: skip
-    parser.add_argument("--log", type=Path, dest="link", default=Path("runs/clicks.csv"), metavar="FILE",
+    parser.add_argument("--log", type=Path, default=Path("runs/clicks.csv"), metavar="FILE",
                         help="seconds and clicks of each image, without its name (default: %(default)s)")  # fmt: skip
     parser.add_argument("--port", type=int, default=0, help="to listen at, on 127.0.0.1 (default: a free one)")
     parser.add_argument("--threads", type=int, default=processors(), help="of the network (default: %(default)s)")
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     images = options.images.expanduser().resolve()
     folder = images if images.is_dir() else images.parent
     labels = (options.output or labels_of_folder(folder)).resolve()
-    require_writable([labels, options.link.parent])
+    require_writable([labels, options.log.parent])
     select = dict(read_selection(options.select)) if options.select else {}
     items = find_inputs(images, leave_out=labels, series=options.series, select=select, phase=options.phase)
     pictures = [str(item.get("image", "")).lower().endswith(PHOTOGRAPH) for item in items]
@@ -63,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     if not tasks:
         raise PyrasegError(f"None of the {len(items)} images of {images} can be labeled with {model.path}.")
     hold(labels, "labeling")
-    server = Server(Labeling(model, tasks, options.link, of_session), port=options.port)
+    server = Server(Labeling(model, tasks, options.log, of_session), port=options.port)
     done = sum(task.is_done for task in tasks)
-    print(f"{len(tasks)} image(s), {done} labeled already; labels go to {labels}, seconds and clicks to {options.link}")
+    print(f"{len(tasks)} image(s), {done} labeled already; labels go to {labels}, seconds and clicks to {options.log}")
     print(f"Open this address in a browser of this machine: {server.address}\nCtrl+C ends.", flush=True)
     try:
         server.serve_forever()
@@ -74,7 +74,6 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         server.server_close()
     done = sum(task.is_done for task in tasks)
-    print(
-        f"{done} of {len(tasks)} labeled. A data list of them: {how_to_pair(folder, labels, are_dicom=not any(pictures))}"
-    )
+    how = how_to_pair(folder, labels, are_dicom=not any(pictures))
+    print(f"{done} of {len(tasks)} labeled. A data list of them: {how}")
     return 0
