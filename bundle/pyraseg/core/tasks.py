@@ -8,8 +8,8 @@ from pathlib import Path
 #: The task that needs no overlay.
 DEFAULT_TASK = "phantom"
 #: Overlays that tasks share, and the knob of a task's overlay that asks for one: 2-D images say what kind they are of,
-#: and networks that see volumes in 3-D the size of what they see.
-SHARED = {"photographs": "image_kind", "volumes": "patch_size"}
+#: networks that see volumes in 3-D the size of what they see, and networks for corrections which model is corrected.
+SHARED = {"photographs": "image_kind", "volumes": "patch_size", "click": "click_from"}
 #: What is run, and the files that it is made of; TASK is left out for the default task. What TASK shares with others,
 #: such as `photographs.json` (`photographs_inference.json`), comes before it, see `task_files`.
 PROGRAMS = {

@@ -10,6 +10,7 @@ from .cases import LESIONS as LESIONS
 from .cases import METRICS as METRICS
 from .cases import SIZES as SIZES
 from .cases import CaseScorer as CaseScorer
+from .clicking import SimulatedUser as SimulatedUser
 from .scores import CaseOverlap as CaseOverlap
 from .scores import count_overlap as count_overlap
 from .scores import mean_dice as mean_dice

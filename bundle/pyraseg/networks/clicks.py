@@ -90,6 +90,21 @@ class ClickNetwork(PartwiseNetwork):
             return of_class
         return of_class - logits.masked_fill(chosen, -torch.inf).logsumexp(dim=1, keepdim=True)
 
+    def with_log_odds(self, logits: Tensor, class_index: Tensor, log_odds: Tensor) -> Tensor:
+        """Return logits that say of one class what was corrected, and of the others what they said before.
+
+        Args:
+            logits: (B, K, W, H).
+            class_index: the channel of the class, one an image, (B,).
+            log_odds: of the class, (B, 1, W, H), see `log_odds_of`.
+        """
+        classes = torch.arange(logits.shape[1], device=logits.device).reshape(1, -1, 1, 1)
+        chosen = classes == class_index.reshape(-1, 1, 1, 1)
+        if self.overlapping:
+            return torch.where(chosen, log_odds, logits)
+        others = logits.masked_fill(chosen, -torch.inf).logsumexp(dim=1, keepdim=True)
+        return torch.where(chosen, log_odds + others, logits)
+
     def refine(self, log_odds: Tensor, fine: Tensor, coarse: Tensor, prompts: Tensor) -> Tensor:
         """Return corrected log-odds of a class, (B, 1, W, H); without a prompt those that were given.
 

@@ -6,6 +6,12 @@ from .checkpoints import read_model as read_model
 from .checkpoints import require_settings as require_settings
 from .checkpoints import save_model as save_model
 from .checkpoints import start_from as start_from
+from .clicks import ClickBatch as ClickBatch
+from .clicks import ClickedInferer as ClickedInferer
+from .clicks import ClickingInferer as ClickingInferer
+from .clicks import load_plain as load_plain
+from .clicks import prepare_with_truth as prepare_with_truth
+from .clicks import read_click_network as read_click_network
 from .cpu import CPU_KERNELS as CPU_KERNELS
 from .cpu import TrainingInferer as TrainingInferer
 from .epoch_log import EpochLog as EpochLog

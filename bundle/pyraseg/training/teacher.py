@@ -60,14 +60,7 @@ def load_teacher(
         remedy="Give distill_from a model of the same classes and images, or bring the config into the form of its "
         "training. The network alone may be another one.",
     )
-    network = _build(path, trained, weights)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise PyrasegError(
-            f"The weights of the teacher {path} do not fit the network of their own settings. Train it again, or give "
-            "another distill_from."
-        ) from error
+    network = build_trained(path, trained, weights, knob="distill_from")
     logger.info("The training distills %s", path)
     return channels_last(network.requires_grad_(False).eval().to(device))
 
@@ -92,19 +85,38 @@ def _is_of_network(name: str) -> bool:
     return name == OF_NETWORK or name.startswith(f"{OF_NETWORK}.")
 
 
-def _build(path: str | Path, trained: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+def build_trained(
+    path: str | Path, trained: Mapping[str, Any], weights: Mapping[str, Tensor], *, knob: str
+) -> nn.Module:
+    """Return the network that settings and weights of a file say, with these weights.
+
+    Args:
+        path: of the file, for messages.
+        trained: the settings in it.
+        weights: its state dict.
+        knob: what named the file, for messages.
+
+    Raises:
+        PyrasegError: the network is none of this bundle's, or the weights are not of it.
+    """
     name = trained.get(OF_NETWORK)
     if name not in NETWORKS:
-        raise PyrasegError(
-            f"The teacher {path} is a network {name!r}, and those that can teach are {', '.join(NETWORKS)}."
-        )
+        raise PyrasegError(f"{path} holds a network {name!r}, and {knob} takes those of {', '.join(NETWORKS)}.")
     prefix = f"{OF_NETWORK}."
     arguments = {key.removeprefix(prefix): value for key, value in trained.items() if key.startswith(prefix)}
     stem = [value for key, value in weights.items() if key.startswith("encoder.") and value.ndim > 1]
     if not stem or CLASSIFIER not in weights:
-        raise PyrasegError(f"{path} holds no weights of a {name}. Give distill_from weights that a training wrote.")
+        raise PyrasegError(f"{path} holds no weights of a {name}. Give {knob} weights that a training wrote.")
     channels = {"in_channels": stem[0].shape[1], "out_channels": len(weights[CLASSIFIER])}
     try:
-        return NETWORKS[name](**arguments, **channels, pretrained=False)
+        network = NETWORKS[name](**arguments, **channels, pretrained=False)
     except TypeError as error:
-        raise PyrasegError(f"The network of the teacher {path} has settings that are unknown here: {error}.") from error
+        raise PyrasegError(f"The network in {path} has settings that are unknown here: {error}.") from error
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise PyrasegError(
+            f"The weights in {path} do not fit the network of their own settings. Train it again, or give another "
+            f"{knob}."
+        ) from error
+    return network

@@ -12,7 +12,8 @@ COUNTS = {
     "epochs": 1, "rounds": 1, "local_epochs": 1, "batch_size": 1, "accumulation_steps": 1, "samples_per_epoch": 1,
     "val_interval": 1, "patience": 1, "resamples": 1, "threads": 1, "bottleneck": 1, "output_stride": 1,
     "decoder_stride": 1, "context_slices": 0, "num_workers": 0, "seed": 0, "previews": 0, "min_size": 0,
-    "mask_value": 0, "uncertainty_dropout": 0, "capture_slices": 1,
+    "mask_value": 0, "uncertainty_dropout": 0, "capture_slices": 1, "click_width": 1,
+    "click_rounds": 1, "val_clicks": 0,
 }  # fmt: skip
 #: Other numbers from a least to a largest value, both allowed.
 NUMBERS = {
@@ -20,6 +21,7 @@ NUMBERS = {
     "jaccard_threshold": (0, 1), "distill_weight": (0, 1), "lesion_overlap": (0, 1), "weight_decay": (0, math.inf),
     "surface_tolerance": (0, math.inf), "calibration_margin": (0, math.inf), "mask_threshold": (-math.inf, math.inf),
     "unknown_value": (-math.inf, math.inf), "margin": (0, math.inf), "sequence_dropout": (0, 1),
+    "click_jitter": (0, math.inf), "click_box_fraction": (0, 1),
 }  # fmt: skip
 POSITIVE = {"distill_temperature", "max_grad_norm", "learning_rate", "encoder_learning_rate"}
 #: One number, or three: along or about the axes of a volume in 3-D; and whether it may be 0.
@@ -44,7 +46,7 @@ NAMES = {"outputs", "modality", "body_part", "plane", "refuse"}
 #: Files and folders.
 PATHS = {
     "bundle_root", "dataset_dir", "output_dir", "cache_dir", "training_dir", "model_file", "start_from", "distill_from",
-    "onnx_file", "trt_file",
+    "click_from", "onnx_file", "trt_file",
 }  # fmt: skip
 TEXTS = PATHS | {
     "image_pattern", "label_pattern", "patient_pattern", "drawn_on", "encoder", "decoder", "mesh_format", "remedy",
@@ -54,7 +56,7 @@ TEXTS = PATHS | {
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
-    "windows", "sequences", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
+    "click_from", "windows", "sequences", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
     "regions",
 }  # fmt: skip
 #: Lists by name.
