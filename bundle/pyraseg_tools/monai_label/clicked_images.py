@@ -68,15 +68,16 @@ class ClickGrid:
         """
         first, unturned = image.applied_operations[0], np.array([[0, 1], [1, 1], [2, 1]], float)
         if image.ndim == 3:
-            width, height = first[TraceKeys.ORIG_SIZE]
-            return cls((int(width), int(height), 1), np.zeros(1, int), unturned, (*image.shape[1:], 1))
+            width, height = map(int, first[TraceKeys.ORIG_SIZE])
+            return cls((width, height, 1), np.zeros(1, int), unturned, (image.shape[1], image.shape[2], 1))
         affine = np.asarray(first[TraceKeys.EXTRA_INFO]["original_affine"])
-        size = tuple(int(count) for count in first[TraceKeys.ORIG_SIZE])
+        width, height, depth = map(int, first[TraceKeys.ORIG_SIZE])
         geometry = geometry_of(labels)
-        planes = np.arange(size[2])
+        planes = np.arange(depth)
         if geometry is not None and not geometry.is_evenly_spaced:
             planes = geometry.regular_grid().sources
-        return cls(size, planes, slice_orientation(affine), tuple(image.shape[1:]))
+        _, *shown = image.shape
+        return cls((width, height, depth), planes, slice_orientation(affine), (shown[0], shown[1], shown[2]))
 
     def place(self, voxel: Sequence[float]) -> tuple[int, float, float]:
         """Return the slice of a voxel, and its column and row there, as the network sees it.

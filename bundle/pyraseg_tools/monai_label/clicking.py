@@ -55,6 +55,7 @@ class Looking(Inference):
     def _opened(self, request: Mapping[str, Any]) -> tuple[ClickedImage, dict[str, Any]]:
         data: Any = self(request)  # without a writer it returns what would be written
         slab = self.bundle_config.get_parsed_content("slab_inferer", instantiate=True)
+        network: Any = self._get_network(data["device"], data)  # a ClickNetwork
         pred, image = self.output_label_key, self.input_key
 
         def to_labels(logits: Tensor, shown: MetaTensor) -> Tensor:
@@ -64,7 +65,7 @@ class Looking(Inference):
             data[image],
             data["logits"],
             data[pred],
-            self._get_network(data["device"], data),
+            network,
             Structures(self.bundle_config["class_names"]),
             to_labels,
         )
