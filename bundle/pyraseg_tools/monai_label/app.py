@@ -126,6 +126,7 @@ class LabelApp(MONAILabelApp):
         trainers = {
             name: (Training if _is_ours(path) else ForeignTraining)(path, self.conf)
             for name, path in self.bundles.items()
+            if f"{name}_{InferType.DEEPGROW.value}" not in self._infers  # of a model that lies in no package
         }
         if isinstance(self.datastore(), DicomDatastore):  # its labels are DICOM SEG, which others do not read
             trainers = {name: trainer for name, trainer in trainers.items() if isinstance(trainer, Training)}

@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,6 @@ def test_a_photograph_is_corrected_as_by_the_runtime(tmp_path):
 
 def refusal_of(server: Server, model: str, points: dict[str, Any]) -> str:
     """Return what the server says of a request that it refuses."""
-    import urllib.error
-
     with pytest.raises(urllib.error.HTTPError) as error:
         server.infer(model, "skin", **points)
     assert error.value.code == 400
