@@ -53,7 +53,7 @@ class Looking(Inference):
         return found
 
     def _opened(self, request: Mapping[str, Any]) -> tuple[ClickedImage, dict[str, Any]]:
-        data: Any = self(request)  # without a writer it returns what would be written
+        _, data = self(request)  # no file, and what would be written
         slab = self.bundle_config.get_parsed_content("slab_inferer", instantiate=True)
         network: Any = self._get_network(data["device"], data)  # a ClickNetwork
         pred, image = self.output_label_key, self.input_key
