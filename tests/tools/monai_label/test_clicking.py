@@ -20,6 +20,7 @@ from bundle.pyraseg.runtime.click_session import ClickSession
 from bundle.pyraseg_tools.publishing.packing import pack
 from tests.helpers.commands import ROOT
 from tests.helpers.dicom_files import write_series
+from tests.helpers.drawn_photographs import draw
 from tests.helpers.label_server import PYTHON, Server, form, needs_server, refusal, served
 from tests.helpers.runtime_series import TURNED
 
@@ -62,25 +63,14 @@ def session(task: str, image: Path, folder: Path) -> ClickSession:
     return ClickSession(ClickModel(path, threads=1), str(image))
 
 
-def draw(path: Path, size: tuple[int, int]) -> None:
-    """Write a photograph of a large dark ellipse, and of a small one in a corner, so that no side is like another."""
-    columns, rows = size
-    y, x = np.indices((rows, columns))
-    inside = ((x / columns - 0.4) / 0.25) ** 2 + ((y / rows - 0.6) / 0.22) ** 2 < 1
-    inside |= ((x / columns - 0.85) / 0.08) ** 2 + ((y / rows - 0.15) / 0.1) ** 2 < 1
-    picture = np.where(inside[..., None], [96, 62, 50], [210, 166, 150])
-    picture = picture + np.random.default_rng(0).normal(0, 5, (rows, columns, 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path)
-
-
 def test_a_photograph_is_corrected_as_by_the_runtime(tmp_path):
     zipped = pack(ROOT, "dermoscopy_click", tmp_path)
     name, size = "pyraseg_dermoscopy_click", (220, 150)
-    draw(tmp_path / "images" / "skin.png", size)
-    own = session("dermoscopy_click", tmp_path / "images" / "skin.png", tmp_path)
+    draw(tmp_path, 0, size)
+    own = session("dermoscopy_click", tmp_path / "images" / "c0.jpg", tmp_path)
     automatic = own.labels().copy()
-    first, second = [187, 22, 0], [60, 88, 0]  # the small one is meant, the large one is not
+    first, second = [152, 52, 0], [100, 80, 0]  # beside the lesion, and in it
+    assert automatic[80, 100] and not automatic[52, 152]
     with served([zipped], tmp_path / "images", tmp_path / "app", samples=8) as server:
         models = server.info()["models"]
         assert {model: told["type"] for model, told in models.items()} == {
@@ -90,26 +80,26 @@ def test_a_photograph_is_corrected_as_by_the_runtime(tmp_path):
         assert models[f"{name}_deepedit"]["labels"] == {"background": 0, "lesion": 1}
 
         grown = as_slicer(
-            server, tmp_path / "grown", f"{name}_deepgrow", "skin",
+            server, tmp_path / "grown", f"{name}_deepgrow", "c0",
             {"label": "lesion", "foreground": [], "background": []},
             {"label": "lesion", "foreground": [first], "background": []},
             {"label": "lesion", "foreground": [first], "background": [second]},
             {"label": "lesion", "foreground": [first], "background": []},
         )  # fmt: skip
         edited = as_slicer(
-            server, tmp_path / "edited", f"{name}_deepedit", "skin",
+            server, tmp_path / "edited", f"{name}_deepedit", "c0",
             {"label": "lesion", "lesion": [first]},
             {"label": "background", "lesion": [first], "background": [second]},
         )  # fmt: skip
-        own.refine([(187, 22, True)])
+        own.refine([(152, 52, True)])
         once = own.labels().copy()
-        own.refine([(60, 88, False)])
+        own.refine([(100, 80, False)])
         twice = own.labels().copy()
         assert (once != automatic).any() and (twice != once).any()
         for found, truth in zip((*grown, *edited), (automatic, once, twice, once, once, twice), strict=True):
             np.testing.assert_array_equal(found.squeeze(), truth)
 
-        (tmp_path / "plain.png").write_bytes(server.infer(name, "skin"))  # as it is without any clicks
+        (tmp_path / "plain.png").write_bytes(server.infer(name, "c0"))  # as it is without any clicks
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "plain.png")), automatic)
         for model, points, said in (
             (name, {"foreground": [first]}, "takes no field 'foreground'"),
@@ -125,15 +115,15 @@ def test_a_photograph_is_corrected_as_by_the_runtime(tmp_path):
         ):
             assert said in refusal_of(server, model, points)
         body, kind = form({"params": b'{"foreground": [[1e999, 2, 0]]}'})
-        path = f"/infer/{name}_deepgrow?image=skin&output=image"
+        path = f"/infer/{name}_deepgrow?image=c0&output=image"
         assert refusal(lambda: server.ask("POST", path, body, kind)) == 400
-    assert "skin.png" not in (tmp_path / "app" / "log.txt").read_text()
+    assert "c0.jpg" not in (tmp_path / "app" / "log.txt").read_text()
 
 
 def refusal_of(server: Server, model: str, points: dict[str, Any]) -> str:
     """Return what the server says of a request that it refuses."""
     with pytest.raises(urllib.error.HTTPError) as error:
-        server.infer(model, "skin", **points)
+        server.infer(model, "c0", **points)
     assert error.value.code == 400
     return json.loads(error.value.read())["detail"]
 
