@@ -112,10 +112,12 @@ def spleen_case(folder: Path) -> tuple[dict[str, str], np.ndarray, dict[str, obj
 CASES = {
     "train": ct_case,
     "train dermoscopy": photograph,
+    "train dermoscopy_click": photograph,
     "train dermoscopy_fast": photograph,
     "train lungs": gray_photograph,
     "train hippocampus": mr_volume,
     "train heart": single_slices,
+    "train heart_click": single_slices,
     "train vessels": magnified_photograph,
     "train lung_ct": lung_case,
     "train spleen": spleen_case,

@@ -160,7 +160,7 @@ def test_the_model_of_the_default_task_that_comes_along(metadata):
 
 
 def test_the_license_of_the_weights_is_that_which_the_terms_of_their_data_say(task, task_metadata):
-    terms = ROOT / "docs" / "data_licenses" / f"{task.removesuffix('_fast')}.txt"
+    terms = ROOT / "docs" / "data_licenses" / f"{re.sub('_(click|fast)$', '', task)}.txt"
     if not terms.is_file():
         assert "weights" not in json.loads((ROOT / "configs" / f"{task}_metadata.json").read_text())
         return

@@ -10,10 +10,12 @@ CONFIGS = ROOT / "configs"
 #: Tasks beside the default one: each is an overlay on train.json and one on inference.json.
 OVERLAYS = (
     "dermoscopy",
+    "dermoscopy_click",
     "dermoscopy_fast",
     "lungs",
     "hippocampus",
     "heart",
+    "heart_click",
     "vessels",
     "lung_ct",
     "spleen",
@@ -21,24 +23,28 @@ OVERLAYS = (
     "voc",
 )
 #: Those of 2-D images, which share the overlay of photographs.
-PHOTOGRAPHS = ("dermoscopy", "dermoscopy_fast", "lungs", "vessels", "nerves", "voc")
+PHOTOGRAPHS = ("dermoscopy", "dermoscopy_click", "dermoscopy_fast", "lungs", "vessels", "nerves", "voc")
 #: Those of volumes in 3-D.
 VOLUMES = ("hippocampus",)
+#: Those whose networks clicks correct.
+CLICKS = ("dermoscopy_click", "heart_click")
 
 #: Forms of a task that stand on it.
-FORMS = {"dermoscopy_fast": "dermoscopy"}
+FORMS = {"dermoscopy_click": "dermoscopy", "dermoscopy_fast": "dermoscopy", "heart_click": "heart"}
 
 
 def stack(program: str, task: str) -> list[str]:
     """Return the files of a task: a base, the overlay of photographs where it is of 2-D images, and its own.
 
-    A form of another task stands on it, and one that sees volumes in 3-D on their overlay as well.
+    A form of another task stands on it, one that sees volumes in 3-D on their overlay as well, and one for corrections
+    on that of clicks.
     """
     base, suffix = ("inference.json", "_inference") if program == "infer" else ("train.json", "")
     shared = [f"photographs{suffix}.json"] if task in PHOTOGRAPHS else []
     of_base = [f"{FORMS[task]}{suffix}.json"] if task in FORMS else []
     volumes = [f"volumes{suffix}.json"] if task in VOLUMES else []
-    return [base, *shared, *of_base, *volumes, f"{task}{suffix}.json"]
+    clicks = [f"click{suffix}.json"] if task in CLICKS else []
+    return [base, *shared, *of_base, *volumes, *clicks, f"{task}{suffix}.json"]
 
 
 #: What is run, and the files it is made of: a base, then overlays.

@@ -90,7 +90,7 @@ def test_weights_that_cannot_teach_are_refused(tmp_path):
         load(tmp_path / "plain.pt")
     weights = PSPNet(**ENCODER, pretrained=False).state_dict()
     save_model(weights, tmp_path / "unet.pt", settings=settings("UNet"))
-    with pytest.raises(PyrasegError, match="'UNet', and those that can teach are PSPNet, DeepLabV3Plus"):
+    with pytest.raises(PyrasegError, match="'UNet', and distill_from takes those of PSPNet, DeepLabV3Plus"):
         load(tmp_path / "unet.pt")
     save_model(weights, tmp_path / "wide.pt", settings=settings(bottleneck=64))
     with pytest.raises(PyrasegError, match="do not fit the network of their own settings"):

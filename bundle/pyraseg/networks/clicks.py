@@ -12,7 +12,7 @@ from bundle.pyraseg.core import PyrasegError, nearest_hint
 from bundle.pyraseg.networks.deeplab import DeepLabV3Plus
 from bundle.pyraseg.networks.layers import ConvNormAct, enlarge, pad_to_multiple, resize
 from bundle.pyraseg.networks.pspnet import PSPNet
-from bundle.pyraseg.networks.segmentation import PartwiseNetwork, SegmentationNetwork
+from bundle.pyraseg.networks.segmentation import PartwiseNetwork
 from bundle.pyraseg.runtime import PROMPTS
 
 #: Networks that can be corrected, by their names.
@@ -47,10 +47,10 @@ class ClickNetwork(PartwiseNetwork):
     True
     """
 
-    def __init__(self, plain: SegmentationNetwork, width: int = 64, *, overlapping: bool = False) -> None:
+    def __init__(self, plain: nn.Module, width: int = 64, *, overlapping: bool = False) -> None:
         super().__init__()
-        if not isinstance(plain, tuple(PLAIN.values())) or any(
-            isinstance(layer, nn.Conv3d) for layer in plain.modules()
+        if not isinstance(plain, PSPNet | DeepLabV3Plus) or any(
+            isinstance(each, nn.Conv3d) for each in plain.modules()
         ):
             raise PyrasegError(f"Clicks correct {' and '.join(PLAIN)} in 2-D, not {type(plain).__name__}.")
         self.plain = plain
@@ -184,8 +184,8 @@ class PromptPart(nn.Module):
         self.last = ConvNormAct(width, HALF, **point)
         self.finest = ConvNormAct(HALF, HALF, kernel_size=3, norm="batch")
         self.correction = nn.Conv2d(HALF, 1, kernel_size=1)
-        nn.init.zeros_(self.correction.weight)  # a training begins with the plain network's answer
-        nn.init.zeros_(self.correction.bias)
+        for parameter in self.correction.parameters():  # a training begins with the plain network's answer
+            nn.init.zeros_(parameter)
 
     def forward(self, log_odds: Tensor, fine: Tensor, coarse: Tensor, prompts: Tensor) -> Tensor:
         """Return corrected log-odds, see `ClickNetwork.refine`."""

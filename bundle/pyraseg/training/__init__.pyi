@@ -12,6 +12,7 @@ from .clicks import ClickingInferer as ClickingInferer
 from .clicks import load_plain as load_plain
 from .clicks import prepare_with_truth as prepare_with_truth
 from .clicks import read_click_network as read_click_network
+from .clicks import sloppy_box as sloppy_box
 from .cpu import CPU_KERNELS as CPU_KERNELS
 from .cpu import TrainingInferer as TrainingInferer
 from .epoch_log import EpochLog as EpochLog

@@ -90,7 +90,10 @@ class ClickBatch(AugmentBatch):
 
     def __call__(self, batch: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         image, target = super().__call__(batch, *args, **kwargs)
-        label, annotated = target if isinstance(target, PartialTarget) else (target, None)
+        label: Any = target
+        annotated = None
+        if isinstance(target, PartialTarget):
+            label, annotated = target
         masks = class_masks(label, self.structures)
         allowed = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
         if annotated is not None:
@@ -226,9 +229,7 @@ class ClickedInferer(Inferer):
             labels = None if truth is None else truth.movedim(4, 1).flatten(0, 1)
             parts = [
                 self(images, network, truth=None if labels is None else labels[start : start + self.batch_size])
-                for start, images in zip(
-                    range(0, len(flat), self.batch_size), flat.split(self.batch_size), strict=True
-                )
+                for start, images in zip(range(0, len(flat), self.batch_size), flat.split(self.batch_size), strict=True)
             ]
             return torch.cat(parts).unflatten(0, (len(inputs), inputs.shape[4])).movedim(1, 4)
         if truth is None or self.clicks == 0:
@@ -241,9 +242,7 @@ class ClickedInferer(Inferer):
             channel = number if self.structures.overlapping else number + 1
             class_index = torch.full((len(inputs),), channel, device=inputs.device)
             plain = network.log_odds_of(logits, class_index)
-            users = [
-                SimulatedUser(mask == 1, known=mask != UNKNOWN) for mask in masks[:, number].numpy(force=True)
-            ]
+            users = [SimulatedUser(mask == 1, known=mask != UNKNOWN) for mask in masks[:, number].numpy(force=True)]
             last = plain
             for _ in range(self.clicks):
                 for user, odds in zip(users, last.numpy(force=True), strict=True):

@@ -56,8 +56,8 @@ TEXTS = PATHS | {
 OPTIONAL = {
     "patience", "max_grad_norm", "jaccard_threshold", "mask_value", "mask_threshold", "unknown_value", "overlap_order",
     "training_dir", "start_from", "distill_from", "output_dir", "image_pattern", "label_pattern", "patient_pattern",
-    "click_from", "windows", "sequences", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
-    "regions",
+    "windows", "sequences", "previews", "modality", "body_part", "plane", "refuse", "phase", "ejection_fraction",
+    "regions", "click_from",
 }  # fmt: skip
 #: Lists by name.
 MAPPINGS = {"regions"}
