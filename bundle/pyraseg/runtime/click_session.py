@@ -121,7 +121,7 @@ class ClickSession:
         return self._labels[number]
 
     def pixels(self, number: int = 0) -> np.ndarray:
-        """Return a slice as it is stored: (rows, columns) in rescaled units, float32, or RGB (rows, columns, 3) uint8."""
+        """Return a slice as it is stored: (rows, columns) float32, in rescaled units, or (rows, columns, 3) uint8."""
         image = self._feeds[number]["image"][0]
         if image.dtype == np.uint8:
             return image
