@@ -54,7 +54,7 @@ BARS = (0.85, 0.90, 0.95)
 SLOPPY = 5.0
 #: The rival's settings, chosen on validation: a probability that is sure, the stiffness of the walk, and the distance
 #: from a click at which seeds of the other kind are left out, in pixels.
-SURE, BETA, CLEARED = 0.95, 50.0, 30
+SURE, BETA, CLEARED = 0.9, 1000.0, 12
 WAYS = ("network", "sloppy", "box", "random walker")
 #: What answers: from the user's prompts and the last probabilities (W, H) to the next ones.
 Answer = Callable[[SimulatedUser, np.ndarray], np.ndarray]

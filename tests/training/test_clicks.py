@@ -8,9 +8,9 @@ from monai.transforms import Compose
 
 from bundle.pyraseg.core import ModelSettings, Structures
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.networks import DeepSupervisionLoss, DiceFocalLoss, PSPNet, click_network
+from bundle.pyraseg.networks import DeepSupervisionLoss, DiceFocalLoss, PSPNet, click_network, shrink
 from bundle.pyraseg.training import clicks as module
-from bundle.pyraseg.training import save_model, take_over
+from bundle.pyraseg.training import read_model, save_model, take_over
 from bundle.pyraseg.training.clicks import (
     ClickBatch,
     ClickedInferer,
@@ -21,6 +21,7 @@ from bundle.pyraseg.training.clicks import (
     sloppy_box,
 )
 from bundle.pyraseg.transforms import UNKNOWN
+from scripts.include_model import shrink_clicks
 
 PLAIN = {"encoder": "tf_efficientnet_lite0", "output_stride": 16, "decoder": "fpn", "bottleneck": 16}
 NAMES = ["background", "liver", "spleen"]
@@ -83,6 +84,20 @@ def test_a_click_network_is_read_from_its_file_alone(tmp_path):
     trained(tmp_path / "plain.pt")
     with pytest.raises(PyrasegError, match="holds no network that clicks correct"):
         read_click_network(tmp_path / "plain.pt")
+
+
+def test_a_small_file_has_the_plain_network_bit_by_bit(tmp_path):
+    trained(tmp_path / "whole.pt")
+    save_model(shrink(read_model(tmp_path / "whole.pt")[0]), tmp_path / "plain.pt", settings=settings())
+    network = clicked()
+    take_over(load_plain(tmp_path / "plain.pt", settings=of_clicks(), device="cpu"), networks=[network])
+    small = shrink_clicks(network.state_dict(), tmp_path / "plain.pt")
+    save_model(small, tmp_path / "click.pt", settings=of_clicks())
+    found = read_click_network(tmp_path / "click.pt")[0].state_dict()
+    for name, value in network.state_dict().items():
+        assert found[name].equal(value.half().float() if name.startswith("prompts.") and value.ndim else value)
+    with pytest.raises(PyrasegError, match=r"The clicks were not trained for .*whole\.pt: .* differs"):
+        shrink_clicks(network.state_dict(), tmp_path / "whole.pt")
 
 
 def test_each_sample_has_a_class_that_it_shows_and_was_annotated_for():
