@@ -10,6 +10,7 @@ from typing import Any
 
 from bundle.pyraseg.commands.models import shipped_models, with_clicks
 from bundle.pyraseg.core import PyrasegError, begin_run, nearest_hint, processors, protect
+from bundle.pyraseg.runtime import Click
 
 #: A number as it is typed.
 NUMBER = r"\s*(-?\d+(?:\.\d*)?)\s*"
@@ -143,7 +144,8 @@ def segment_with_clicks(
     session = ClickSession(model, item["image"], select=select, name=item["name"], **options)
     if corrections.slice is None and session.shape[0] > 1:
         raise PyrasegError(f"The series has {session.shape[0]} slices. Say which one was clicked: --slice N, from 1.")
-    clicks = [(*place, True) for place in corrections.inside] + [(*place, False) for place in corrections.outside]
+    clicks: list[Click] = [(x, y, True) for x, y in corrections.inside]
+    clicks += [(x, y, False) for x, y in corrections.outside]
     changed = session.refine(
         clicks, box=corrections.box, structure=model.chosen(corrections.structure), number=(corrections.slice or 1) - 1
     )

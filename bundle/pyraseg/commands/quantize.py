@@ -270,15 +270,16 @@ def main(argv: list[str] | None = None) -> None:
     clicks = takes_clicks(network.session)
     with replacing(int8_file) as temporary:
         onnx.save(described, temporary)
-        networks: tuple[OnnxNetwork, OnnxNetwork]
+
+        def with_clicks(path: Path) -> OnnxNetwork:
+            remedy = "Write it first: pyraseg export."
+            regions = structures.overlapping
+            return OnnxClickNetwork(
+                path, refining, overlapping=regions, threads=1, settings=model_settings, remedy=remedy
+            )
+
         if clicks:
-            networks = tuple(
-                OnnxClickNetwork(
-                    path, refining, overlapping=structures.overlapping, threads=1, settings=model_settings,
-                    remedy="Write it first: pyraseg export.",
-                )
-                for path in (network_file, temporary)
-            )  # fmt: skip
+            networks = with_clicks(network_file), with_clicks(temporary)
         else:
             networks = network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")
         data = config.get_parsed_content("validate#dataset")
