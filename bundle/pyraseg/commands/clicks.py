@@ -37,20 +37,16 @@ class Corrections:
         return bool(self.inside or self.outside or self.box)
 
 
-def add_corrections(parser: argparse.ArgumentParser) -> None:
-    """Let a command take clicks."""
-    parser.add_argument("--click", nargs="+", action="extend", type=_numbers(2), default=[], metavar="X,Y",
-                        help="pixels inside of what is meant, column,row from 0: the answer is corrected by them "
-                        "(docs/clicks.md); of one image")  # fmt: skip
-    parser.add_argument("--background", nargs="+", action="extend", type=_numbers(2), default=[], metavar="X,Y",
-                        help="pixels outside of it")  # fmt: skip
-    parser.add_argument(
-        "--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="two opposite corners of a box around it"
-    )
-    parser.add_argument("--slice", type=int, metavar="N", help="slice that was clicked, from 1, of a DICOM series")
-    parser.add_argument(
-        "--class", dest="structure", metavar="NAME", help="class that is corrected (default: the first)"
-    )
+def numbers_of(count: int) -> Any:
+    """Return what reads so many numbers with commas between."""
+
+    def numbers(text: str) -> tuple[float, ...]:
+        found = re.fullmatch(",".join([NUMBER] * count), text)
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between, such as 120,80")
+        return tuple(map(float, found.groups()))
+
+    return numbers
 
 
 def corrections_of(options: argparse.Namespace) -> Corrections:
@@ -155,15 +151,3 @@ def segment_with_clicks(
     print(f"{name} {version}: {session.clicks} click(s), {session.boxes} box(es){slices}", flush=True)
     print(f"{item['name']} -> {', '.join(str(path.relative_to(target)) for path in paths)}", flush=True)
     return 0
-
-
-def _numbers(count: int) -> Any:
-    """Return what reads so many numbers with commas between."""
-
-    def numbers(text: str) -> tuple[float, ...]:
-        found = re.fullmatch(",".join([NUMBER] * count), text)
-        if found is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between, such as 120,80")
-        return tuple(map(float, found.groups()))
-
-    return numbers
