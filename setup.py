@@ -12,8 +12,8 @@ SHIPPED = Path("bundle", "pyraseg", "shipped")
 PATTERNS = ("configs/*.json", "configs/logging.conf", "models/*.pt", "models/*.onnx", "docs/data_licenses/*.txt")
 #: What trainings leave in models/, which is no part of the project.
 SHIPPED_MODELS = (
-    "dermoscopy.pt", "dermoscopy_fast.pt", "dermoscopy_fast.int8.onnx", "heart.pt", "hippocampus.pt", "lungs.pt",
-    "nerves.pt", "phantom.pt", "vessels.pt",
+    "dermoscopy.pt", "dermoscopy_click.pt", "dermoscopy_fast.pt", "dermoscopy_fast.int8.onnx", "heart.pt",
+    "heart_click.pt", "hippocampus.pt", "lungs.pt", "nerves.pt", "phantom.pt", "vessels.pt",
 )  # fmt: skip
 
 
