@@ -2,8 +2,9 @@
 """Time one click on one thread: drawing it, the graph for clicks, and the logits that follow from it.
 
 It is set beside the look at the image, which is taken once, and beside the whole network (look and click). Forms are
-float and int8, each at several sizes; they take turns, so that a busy moment meets all of them. The share is one of
-processor times, on which other programs of the machine have less influence. An int8 form is made
+float and int8, each at several sizes; they take turns, so that a busy moment meets all of them. The table has
+medians of the processor time of the thread: what it takes on a core of its own. The results also have the time on the
+clock, with its quartiles, and the load of the machine at the beginning. An int8 form is made
 here with ranges of random images: it takes as long as one of real ranges, and means nothing else.
 
 ``python -m benchmarks.click_speed models/dermoscopy_click.network.onnx`` from the repository root, with what `pyraseg
@@ -127,16 +128,12 @@ def quartiles(values: np.ndarray) -> list[float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Return the medians of a report as Markdown."""
-    lines = [
-        "| form | size | first look, ms | a click, ms (quartiles) | processor time, ms | share of look and click |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Return the medians of the processor times in a report as Markdown."""
+    lines = ["| form | size | first look, ms | a click, ms | share of look and click |", "|---|---|---|---|---|"]
     for row in report["rows"]:
-        low, high = row["click_quartiles_ms"]
         lines.append(
-            f"| {row['form']} | {row['side']} x {row['side']} | {row['look_ms']:.0f} | {row['click_ms']:.1f} "
-            f"({low:.1f} to {high:.1f}) | {row['click_processor_ms']:.1f} | {row['share_of_whole']:.0%} |"
+            f"| {row['form']} | {row['side']} x {row['side']} | {row['look_processor_ms']:.0f} | "
+            f"{row['click_processor_ms']:.1f} | {row['share_of_whole']:.0%} |"
         )
     return "\n".join(lines)
 
