@@ -72,8 +72,9 @@ def test_a_resumed_training_of_clicks_is_the_one_that_was_not_interrupted(folder
         out = folder / f"out_{model.stem}"
         config = str([str(ROOT / "configs" / file) for file in [*inference, *name]])
         done = monai_bundle(
-            "run", "inferring", "--config_file", config, "--dataset_dir", str(folder / "data" / "images"), "--output_dir",
-            str(out), "--model_file", str(model), "--slice_size", "[64,64]", "--encoder", "tf_efficientnet_lite0",
+            "run", "inferring", "--config_file", config, "--dataset_dir", str(folder / "data" / "images"),
+            "--output_dir", str(out), "--model_file", str(model), "--slice_size", "[64,64]",
+            "--encoder", "tf_efficientnet_lite0",
             cwd=folder,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

@@ -30,12 +30,13 @@ from bundle.pyraseg.workflow.knobs import PATHS, wrong_arguments, wrong_values
 RUN_IDS = {"initialize", "run", "finalize", "training", "evaluating", "calibrating", "guarding", "inferring"}
 TRACKING = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"}
 PROPERTIES = {item["id"].replace("::", "#") for item in (*TrainProperties.values(), *InferProperties.values())}
-#: Knobs whose only use may be replaced by a value: by MONAI Label, MONAI FL, `pyraseg segment`, stages of their own, or
-#: a network that needs no number of channels.
+#: Knobs whose only use may be replaced by a value: by MONAI Label, MONAI FL, `pyraseg segment`, stages of their own, a
+#: network that needs no number of channels, or batches that no teacher sees.
 REPLACED = {
     "epochs": "train#trainer#max_epochs", "cases": "train#dataset#data", "dataset_dir": "dataset#data",
     "phase": "dataset#data", "sequence_dropout": "dataset#data",
     "learning_rate": "plan#stages", "encoder_learning_rate": "plan#stages", "image_channels": "network_def",
+    "teacher": "train#prepare_batch",
 }  # fmt: skip
 #: Knobs of a task for what is not part of every run: its kind, see `require_kind`, and its evaluation.
 OF_TASKS = {"image_kind", "jaccard_threshold", "thin_classes"}
