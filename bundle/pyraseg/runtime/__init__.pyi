@@ -6,6 +6,7 @@ from .click_model import ClickModel as ClickModel
 from .click_model import click_file as click_file
 from .click_model import log_odds_of as log_odds_of
 from .click_session import ClickSession as ClickSession
+from .corrections import Corrections as Corrections
 from .find import find_inputs as find_inputs
 from .find import require_apart as require_apart
 from .find import search_inputs as search_inputs

@@ -3,44 +3,23 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from bundle.pyraseg.core import PyrasegError
-from bundle.pyraseg.runtime.click_model import ClickModel, Looked, log_odds_of, with_log_odds
+from bundle.pyraseg.runtime.click_model import ClickModel, Looked
+from bundle.pyraseg.runtime.corrections import Corrections
 from bundle.pyraseg.runtime.guard import Watch
 from bundle.pyraseg.runtime.images import Labels, open_image, tidied
-from bundle.pyraseg.runtime.prompts import Click, draw_prompts
+from bundle.pyraseg.runtime.prompts import Click
 from bundle.pyraseg.runtime.resampling import enlarged
 from bundle.pyraseg.runtime.volume_labels import labels_of, sigmoid, softmax
 
 #: Slices of a series whose features are kept at a time.
 KEPT = 24
-#: A correction goes on to the next slice while its mask there has at least this Dice with that of the slice before ...
-LIKENESS = 0.7
-#: ... and for so many slices to either side.
-REACH = 8
-
 #: The corners of a box, (column, row, column, row).
 Box = Sequence[float]
-
-
-@dataclass(frozen=True)
-class Given:
-    """Hold what was drawn for a structure of a slice, in pixels of the network's image."""
-
-    clicks: tuple[Click, ...] = ()
-    box: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Hold what one correction changed, as it was before: by slice, None where nothing had been changed."""
-
-    slice_and_structure: tuple[int, int]
-    given: Given | None
-    logits: dict[int, np.ndarray | None]
 
 
 class ClickSession:
@@ -52,14 +31,7 @@ class ClickSession:
 
     Clicks are in pixels of the image as it is shown and stored, (column, row), the center of the first one at (0, 0).
 
-    In a series a click corrects its slice and goes on to the neighbors on either side, one after the other: there, the
-    same clicks are given with the mask of the slice before as the last answer. It ends before the first slice
-
-    - in which the clicks have nothing to say: all are in or out of the structure, as they should be,
-    - whose corrected mask is empty, or has a Dice of less than `LIKENESS` with that of the slice before,
-    - that has clicks for this structure itself, or is more than `REACH` slices away.
-
-    A box stays in its slice.
+    In a series a click goes on to neighboring slices, as `Corrections` says. A box stays in its slice.
 
     Args:
         model: that takes clicks.
@@ -89,9 +61,12 @@ class ClickSession:
         self.shape, self._turn = self._opened.shape, self._opened.turn
         self._watch = Watch(model.guard, unlike, name=name)
         self._looks: OrderedDict[int, Looked] = OrderedDict()
-        self._given: dict[tuple[int, int], Given] = {}
-        self._logits: dict[int, np.ndarray] = {}
-        self._steps: list[Step] = []
+        self._corrections = Corrections(
+            model.structures,
+            self.shape[0],
+            logits=lambda number: self._look(number).logits,
+            refine=lambda number, channel, prompts: model.refine(self._look(number), channel, prompts),
+        )
         self._feeds = list(self._opened.feeds())
         planes = {self._place_of(plane) for plane in self._watch.planes(len(self._feeds))}
         automatic, entropies = [], []
@@ -110,18 +85,18 @@ class ClickSession:
 
     @property
     def clicks(self) -> int:
-        return sum(len(given.clicks) for given in self._given.values())
+        return self._corrections.clicks
 
     @property
     def boxes(self) -> int:
-        return sum(given.box is not None for given in self._given.values())
+        return self._corrections.boxes
 
     def labels(self, number: int = 0) -> np.ndarray:
         """Return the label value of each pixel of a slice, (rows, columns) uint8."""
         return self._labels[number]
 
     def pixels(self, number: int = 0) -> np.ndarray:
-        """Return a slice as it is stored: (rows, columns) float32, in rescaled units, or (rows, columns, 3) uint8."""
+        """Return a slice as it is stored: (rows, columns) float32, rescaled, or RGB (rows, columns, 3) uint8."""
         image = self._feeds[number]["image"][0]
         if image.dtype == np.uint8:
             return image
@@ -164,82 +139,18 @@ class ClickSession:
             raise PyrasegError(f"There is no slice {number + 1}: the image has {self.shape[0]}.")
         if not 1 <= structure < len(names):
             raise PyrasegError(f"There is no structure {structure}: the model finds {', '.join(names[1:])}.")
-        key = number, structure
-        before = self._given.get(key, Given())
         size = self._look(number).logits.shape[1:]
         added = [(*self._on_grid(column, row, size), bool(inside)) for column, row, inside in clicks]
-        given = Given((*before.clicks, *added), before.box if box is None else self._box_on_grid(box, size))
-        changed: dict[int, np.ndarray] = {}
-        log_odds = self._refined(number, structure, given, self._probability(number, structure), changed)
-        if spread and added:
-            for step in (-1, 1):
-                self._spread(number, step, structure, given.clicks, log_odds, changed)
-        self._steps.append(Step(key, self._given.get(key), {place: self._logits.get(place) for place in changed}))
-        self._given[key] = given
-        self._logits |= changed
+        drawn = None if box is None else self._box_on_grid(box, size)
+        changed = self._corrections.correct(number, structure, added, drawn, spread=spread)
         self._relabel(changed)
-        return sorted(changed)
+        return changed
 
     def undo(self) -> list[int]:
         """Take back what was given last, and return the slices that have other labels now; none where nothing was."""
-        if not self._steps:
-            return []
-        step = self._steps.pop()
-        if step.given is None:
-            del self._given[step.slice_and_structure]
-        else:
-            self._given[step.slice_and_structure] = step.given
-        for place, logits in step.logits.items():
-            if logits is None:
-                del self._logits[place]
-            else:
-                self._logits[place] = logits
-        self._relabel(step.logits)
-        return sorted(step.logits)
-
-    def _spread(
-        self,
-        number: int,
-        step: int,
-        structure: int,
-        clicks: Sequence[Click],
-        log_odds: np.ndarray,
-        changed: dict[int, np.ndarray],
-    ) -> None:
-        """Go on to the neighbors on one side, see the class."""
-        for place in range(number + step, number + step * (REACH + 1), step):
-            if not 0 <= place < self.shape[0] or (place, structure) in self._given:
-                return
-            own = self._probability(place, structure) > 0.5
-            if all(own[_pixel(click, own.shape)] == click[2] for click in clicks):
-                return
-            found: dict[int, np.ndarray] = {}
-            here = self._refined(place, structure, Given(tuple(clicks)), sigmoid(log_odds), found)
-            mask, last = here > 0, log_odds > 0
-            if not mask.any() or 2 * (mask & last).sum() < LIKENESS * (mask.sum() + last.sum()):
-                return
-            changed |= found
-            log_odds = here
-
-    def _refined(
-        self, number: int, structure: int, given: Given, last: np.ndarray, changed: dict[int, np.ndarray]
-    ) -> np.ndarray:
-        """Return the corrected log-odds of a structure of a slice, and put its logits among those that changed."""
-        looked, structures = self._look(number), self.model.structures
-        prompts = draw_prompts(given.clicks, given.box, last.shape, last)
-        channel = structures.channel(structure)
-        found = self.model.refine(looked, channel, prompts)
-        logits = self._logits.get(number, looked.logits)
-        changed[number] = with_log_odds(logits, channel, found, overlapping=structures.overlapping)
-        return found
-
-    def _probability(self, number: int, structure: int) -> np.ndarray:
-        """Return the probability of a structure by the last answer, (W, H) float32."""
-        logits = self._logits.get(number)
-        if logits is None:
-            logits = self._look(number).logits
-        structures = self.model.structures
-        return sigmoid(log_odds_of(logits, structures.channel(structure), overlapping=structures.overlapping))
+        changed = self._corrections.undo()
+        self._relabel(changed)
+        return changed
 
     def _look(self, number: int) -> Looked:
         looked = self._looks.get(number)
@@ -251,10 +162,10 @@ class ClickSession:
             self._looks.move_to_end(number)
         return looked
 
-    def _relabel(self, places: Mapping[int, object]) -> None:
+    def _relabel(self, places: Sequence[int]) -> None:
         """Make the labels of slices those of their logits; of others the automatic ones."""
         for place in places:
-            logits = self._logits.get(place)
+            logits = self._corrections.logits.get(place)
             if logits is None:
                 self._labels[place] = self._automatic[place]
             else:
@@ -319,12 +230,6 @@ def entropy(logits: np.ndarray, *, overlapping: bool) -> float:
 def _rescaled(place: float, count: int, target: int) -> float:
     """Return where a place on an axis of `count` pixels lies on one of `target` pixels, not beyond its end."""
     return float(np.clip((place + 0.5) * target / count - 0.5, -0.5, target - 0.5001))
-
-
-def _pixel(click: Click, size: Sequence[int]) -> tuple[int, int]:
-    """Return the pixel that a click is in."""
-    column, row = (int(np.clip(np.rint(at), 0, count - 1)) for at, count in zip(click[:2], size, strict=True))
-    return column, row
 
 
 def _least_probability(model: ClickModel) -> float | None:
