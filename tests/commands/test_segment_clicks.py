@@ -53,8 +53,8 @@ def test_what_cannot_be_corrected_is_refused(tmp_path, capsys):
     source, target = str(photo(tmp_path / "in")), str(tmp_path / "out")
     for words, text in [
         (["--slice", "2"], "--slice and --class are of clicks"),
-        (["--click", "3,4", "--model", "nothing"], "There is no model 'nothing' that takes clicks"),
-        (["--click", "3,4", "--model", "lungs"], "`pyraseg export TASK` writes it"),
+        (["--click", "3,4", "--model", "nothing"], "There is no exported model 'nothing' that takes clicks"),
+        (["--click", "3,4", "--model", "lungs"], "`pyraseg export NAME` writes it"),
         (["--click", "3,4", "--model", "none.onnx"], "There is no model at none.onnx"),
         (["--click", "3,4", "--model", "models/dermoscopy_fast.int8.onnx"], "takes no clicks"),
         (["--click", "3,4", "--model", "x.onnx", "--outputs", "labels"], "one of png, nifti and seg, not 'labels'"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.commands.models import shipped_models, with_clicks
-from bundle.pyraseg.core import PyrasegError, begin_run, nearest_hint, processors, protect
+from bundle.pyraseg.core import PyrasegError, begin_run, processors, protect
 from bundle.pyraseg.runtime import Click
 
 #: A number as it is typed.
@@ -73,12 +73,14 @@ def click_model(name: str | None, *, photographs: bool) -> Path:
     Raises:
         PyrasegError: there is none.
     """
-    known = {model.name: model for model in shipped_models() if model.clicks is not None}
-    export = "`pyraseg export TASK` writes it of a network that was trained for clicks (docs/clicks.md)."
+    models = shipped_models()
+    known = {model.name: model for model in models if model.clicks is not None}
+    trained = ", ".join(model.name for model in models if model.name.endswith("_click"))
+    export = f"`pyraseg export NAME` writes it of weights that were trained for clicks ({trained}; docs/clicks.md)."
     if name is None:
         fitting = [model for model in known.values() if model.takes_photographs == photographs]
         if len(fitting) != 1:
-            names = ", ".join(model.name for model in fitting) or "none is included"
+            names = ", ".join(model.name for model in fitting) or "none is exported yet"
             raise PyrasegError(f"Name a model that takes clicks, --model ({names}). {export}")
         path = fitting[0].clicks
     elif name in known:
@@ -86,10 +88,10 @@ def click_model(name: str | None, *, photographs: bool) -> Path:
     elif name.endswith(".onnx"):
         return Path(name).expanduser()
     else:
-        weights = next((model.path for model in shipped_models() if model.name == name), Path(name).expanduser())
+        weights = next((model.path for model in models if model.name == name), Path(name).expanduser())
         path = with_clicks(weights) if weights.is_file() else None
     if path is None:
-        raise PyrasegError(f"There is no model {name!r} that takes clicks.{nearest_hint(str(name), known)} {export}")
+        raise PyrasegError(f"There is no exported model {name!r} that takes clicks. {export}")
     return path
 
 

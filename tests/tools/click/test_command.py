@@ -67,7 +67,7 @@ def test_what_cannot_be_served_is_refused(tmp_path, capsys):
     images = photo(tmp_path / "images" / "one.png", sure=1).parent
     for words, text in [
         ([str(tmp_path / "none")], "none"),
-        ([str(images), "--model", "nothing"], "There is no model 'nothing' that takes clicks"),
+        ([str(images), "--model", "nothing"], "There is no exported model 'nothing' that takes clicks"),
         ([str(images), "--model", str(ROOT / "models" / "dermoscopy_fast.int8.onnx")], "takes no clicks"),
         ([str(images), "--labels", str(images)], "folder of inputs and of results"),
     ]:
