@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.clicks import BARS, CLICKS, PAGE, RESULTS, SEED, WAYS, by_random_walker, main, summary, tables
+from benchmarks.clicks import BARS, PAGE, RESULTS, RIVALS, SEED, WAYS, by_random_walker, main, summary, tables
 from bundle.pyraseg.evaluation import SimulatedUser
 
 
@@ -15,7 +15,7 @@ def test_the_random_walker_follows_clicks_of_both_kinds():
     truth = np.hypot(columns - 30, rows - 30) < 15
     plain = np.where(np.hypot(columns - 30, rows - 20) < 15, 0.97, 0.02)
     user = SimulatedUser(truth)
-    answer = by_random_walker(plain)
+    answer = by_random_walker(plain, **RIVALS["dermoscopy"])
     errors = [int(((plain > 0.5) != truth).sum())]
     last = plain
     for _ in range(4):
@@ -41,10 +41,10 @@ def test_clicks_to_a_bar_are_counted_from_curves():
 def test_page_shows_the_results(task):
     report = json.loads((RESULTS / f"{task}.json").read_text())
     assert tables(report) in PAGE.read_text(encoding="utf-8")
-    assert (report["seed"], report["clicks"], report["part"]) == (SEED, CLICKS, "test")
+    assert (report["seed"], report["part"], report["rival"]) == (SEED, "test", RIVALS[task])
     assert report["unprompted_equal"] and set(report["ways"]) <= set(WAYS)
     for way in report["ways"].values():
-        assert len(way["dice"]) == CLICKS + 1 and list(way["bars"]) == [f"{bar:.2f}" for bar in BARS]
+        assert len(way["dice"]) == report["clicks"] + 1 and list(way["bars"]) == [f"{bar:.2f}" for bar in BARS]
         assert way["dice"][0] == report["ways"]["network"]["dice"][0]
 
 

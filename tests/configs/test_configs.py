@@ -67,8 +67,8 @@ def test_every_knob_and_argument_is_used(program):
     parser.get_parsed_content("initialize#0")
     keys = {key for key, value in parser.get().items() if value is not None and key != "_meta_"}
     used = {ReferenceResolver.split_id(id)[0] for id in references(parser.get())}
-    # MONAI Label reads network_def; image_kind is checked, and a task may say how it is evaluated. The teacher of clicks
-    # is taken by `run` of a training alone.
+    # MONAI Label reads network_def; image_kind is checked, and a task may say how it is evaluated. Clicks load
+    # their teacher in `run` of a training alone.
     of_others = {"network_def", "image_kind", "jaccard_threshold", "thin_classes"}
     assert keys - used - RUN_IDS - of_others <= ({"teacher"} if "click.json" in PROGRAMS[program] else set())
 

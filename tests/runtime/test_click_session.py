@@ -137,6 +137,7 @@ def test_a_click_goes_on_to_the_neighbors_and_ends_where_it_has_nothing_to_say(s
     assert not any(session.labels(k).any() for k in range(24))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decision", [Decision(0.6, 0.2), Decision(2.0, 0.7), Decision(1.7, None)])
 def test_logits_become_labels_as_in_the_graph(decision, tmp_path):
     """A click that changes nothing leaves the labels as they are, whatever the threshold and the temperature."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.pyraseg.commands.models import shipped_models, with_clicks
-from bundle.pyraseg.core import PyrasegError, begin_run, nearest_hint, processors, protect
+from bundle.pyraseg.core import PyrasegError, begin_run, processors, protect
+from bundle.pyraseg.runtime import Click
 
 #: A number as it is typed.
 NUMBER = r"\s*(-?\d+(?:\.\d*)?)\s*"
@@ -36,20 +37,16 @@ class Corrections:
         return bool(self.inside or self.outside or self.box)
 
 
-def add_corrections(parser: argparse.ArgumentParser) -> None:
-    """Let a command take clicks."""
-    parser.add_argument("--click", nargs="+", action="extend", type=_numbers(2), default=[], metavar="X,Y",
-                        help="pixels inside of what is meant, column,row from 0: the answer is corrected by them "
-                        "(docs/clicks.md); of one image")  # fmt: skip
-    parser.add_argument("--background", nargs="+", action="extend", type=_numbers(2), default=[], metavar="X,Y",
-                        help="pixels outside of it")  # fmt: skip
-    parser.add_argument(
-        "--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="two opposite corners of a box around it"
-    )
-    parser.add_argument("--slice", type=int, metavar="N", help="slice that was clicked, from 1, of a DICOM series")
-    parser.add_argument(
-        "--class", dest="structure", metavar="NAME", help="class that is corrected (default: the first)"
-    )
+def numbers_of(count: int) -> Any:
+    """Return what reads so many numbers with commas between."""
+
+    def numbers(text: str) -> tuple[float, ...]:
+        found = re.fullmatch(",".join([NUMBER] * count), text)
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between, such as 120,80")
+        return tuple(map(float, found.groups()))
+
+    return numbers
 
 
 def corrections_of(options: argparse.Namespace) -> Corrections:
@@ -76,12 +73,14 @@ def click_model(name: str | None, *, photographs: bool) -> Path:
     Raises:
         PyrasegError: there is none.
     """
-    known = {model.name: model for model in shipped_models() if model.clicks is not None}
-    export = "`pyraseg export TASK` writes it of a network that was trained for clicks (docs/clicks.md)."
+    models = shipped_models()
+    known = {model.name: model for model in models if model.clicks is not None}
+    trained = ", ".join(model.name for model in models if model.name.endswith("_click"))
+    export = f"`pyraseg export NAME` writes it of weights that were trained for clicks ({trained}; docs/clicks.md)."
     if name is None:
         fitting = [model for model in known.values() if model.takes_photographs == photographs]
         if len(fitting) != 1:
-            names = ", ".join(model.name for model in fitting) or "none is included"
+            names = ", ".join(model.name for model in fitting) or "none is exported yet"
             raise PyrasegError(f"Name a model that takes clicks, --model ({names}). {export}")
         path = fitting[0].clicks
     elif name in known:
@@ -89,10 +88,10 @@ def click_model(name: str | None, *, photographs: bool) -> Path:
     elif name.endswith(".onnx"):
         return Path(name).expanduser()
     else:
-        weights = next((model.path for model in shipped_models() if model.name == name), Path(name).expanduser())
+        weights = next((model.path for model in models if model.name == name), Path(name).expanduser())
         path = with_clicks(weights) if weights.is_file() else None
     if path is None:
-        raise PyrasegError(f"There is no model {name!r} that takes clicks.{nearest_hint(str(name), known)} {export}")
+        raise PyrasegError(f"There is no exported model {name!r} that takes clicks. {export}")
     return path
 
 
@@ -143,7 +142,8 @@ def segment_with_clicks(
     session = ClickSession(model, item["image"], select=select, name=item["name"], **options)
     if corrections.slice is None and session.shape[0] > 1:
         raise PyrasegError(f"The series has {session.shape[0]} slices. Say which one was clicked: --slice N, from 1.")
-    clicks = [(*place, True) for place in corrections.inside] + [(*place, False) for place in corrections.outside]
+    clicks: list[Click] = [(x, y, True) for x, y in corrections.inside]
+    clicks += [(x, y, False) for x, y in corrections.outside]
     changed = session.refine(
         clicks, box=corrections.box, structure=model.chosen(corrections.structure), number=(corrections.slice or 1) - 1
     )
@@ -153,15 +153,3 @@ def segment_with_clicks(
     print(f"{name} {version}: {session.clicks} click(s), {session.boxes} box(es){slices}", flush=True)
     print(f"{item['name']} -> {', '.join(str(path.relative_to(target)) for path in paths)}", flush=True)
     return 0
-
-
-def _numbers(count: int) -> Any:
-    """Return what reads so many numbers with commas between."""
-
-    def numbers(text: str) -> tuple[float, ...]:
-        found = re.fullmatch(",".join([NUMBER] * count), text)
-        if found is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between, such as 120,80")
-        return tuple(map(float, found.groups()))
-
-    return numbers

@@ -80,8 +80,12 @@ def shipped_models() -> list[Model]:
 
 
 def with_clicks(weights: Path) -> Path | None:
-    """Return the whole path of weights, in int8 if there is one, beside which lies a graph for clicks."""
-    forms = (weights.with_name(f"{weights.stem}{suffix}") for suffix in (FORM, ".onnx"))
+    """Return the whole path of weights, in int8 if there is one, beside which lies a graph for clicks.
+
+    It is where `pyraseg export` writes it: beside the weights, or below the current folder where they came along.
+    """
+    folders = weights.parent, Path.cwd() / "models"
+    forms = (folder / f"{weights.stem}{suffix}" for folder in folders for suffix in (FORM, ".onnx"))
     return next((form for form in forms if form.is_file() and click_file(form).is_file()), None)
 
 

@@ -36,7 +36,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundle.pyraseg.commands.clicks import add_corrections, click_model, corrections_of, segment_with_clicks
+from bundle.pyraseg.commands.clicks import click_model, corrections_of, numbers_of, segment_with_clicks
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.models import Model, shipped_models
 from bundle.pyraseg.commands.options import split_options
@@ -84,7 +84,18 @@ def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, di
     parser.add_argument("--task", help="task of --model FILE (default: by its name, else the default task)")
     parser.add_argument("--outputs", help=f"some of {', '.join(outputs())} (default: labels,overlay,volumes); of a "
                         "FILE.onnx one of png, nifti, seg")  # fmt: skip
-    add_corrections(parser)
+    parser.add_argument("--click", nargs="+", action="extend", type=numbers_of(2), default=[], metavar="X,Y",
+                        help="pixels inside of what is meant, column,row from 0: the answer is corrected by them "
+                        "(docs/clicks.md); of one image")  # fmt: skip
+    parser.add_argument("--background", nargs="+", action="extend", type=numbers_of(2), default=[], metavar="X,Y",
+                        help="pixels outside of it")  # fmt: skip
+    parser.add_argument(
+        "--box", type=numbers_of(4), metavar="X0,Y0,X1,Y1", help="two opposite corners of a box around it"
+    )
+    parser.add_argument("--slice", type=int, metavar="N", help="slice that was clicked, from 1, of a DICOM series")
+    parser.add_argument(
+        "--class", dest="structure", metavar="NAME", help="class that is corrected (default: the first)"
+    )
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the public key that signed a PACKAGE")
     parser.add_argument("--unsigned", action="store_true", help="trust a PACKAGE without a signature, and run its code")
     return split_options(parser, argv)

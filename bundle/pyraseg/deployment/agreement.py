@@ -341,9 +341,9 @@ def compare_path_with_clicks(
         prompts = _prompts(random, expected[0], channel, number, overlapping=network.overlapping)
         shown, logits, *features = _run(looked, [SHOWN, LOGITS, *FEATURES], example.feed, size)
         with torch.no_grad():
-            _, *own = network.look(torch.from_numpy(shown[:1]))
+            _, fine, coarse = network.look(torch.from_numpy(shown[:1]))
             log_odds = network.log_odds_of(torch.from_numpy(expected), torch.tensor([channel]))
-            truth = network.refine(log_odds, *own, torch.from_numpy(prompts[None])).numpy()
+            truth = network.refine(log_odds, fine, coarse, torch.from_numpy(prompts[None])).numpy()
         first = [value[:1] for value in features]
         found = _refined(refined, logits[:1], first, channel, prompts, size, overlapping=network.overlapping)
         pairs.append(_Pair(size, _of_log_odds(found), _of_log_odds(truth)))

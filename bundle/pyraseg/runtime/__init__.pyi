@@ -47,5 +47,6 @@ from .tiles import blended as blended
 from .tiles import mirrored as mirrored
 from .tiles import tile_padding as tile_padding
 from .volume_labels import labels_of as labels_of
+from .writers import nifti_writer as nifti_writer
 from .writers import png_writer as png_writer
 from .writers import seg_writer as seg_writer

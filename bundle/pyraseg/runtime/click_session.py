@@ -198,10 +198,7 @@ class ClickSession:
             )
         x, y = self._turn.place(column, row, (rows, columns))
         across, down = (rows, columns) if self._turn.swapped else (columns, rows)
-        return tuple(
-            float(np.clip((at + 0.5) * target / count - 0.5, -0.5, target - 0.5001))
-            for at, target, count in ((x, size[0], across), (y, size[1], down))
-        )
+        return _rescaled(x, across, size[0]), _rescaled(y, down, size[1])
 
     def _box_on_grid(self, box: Box, size: Sequence[int]) -> tuple[float, float, float, float]:
         """Return a box in the network's image, with the pixel at its center at least."""
@@ -228,6 +225,11 @@ def entropy(logits: np.ndarray, *, overlapping: bool) -> float:
         parts = softmax(logits.copy())
     bits = -(parts * np.log2(np.maximum(parts, 1e-30))).sum(axis=0)
     return float(bits.mean(axis=(-2, -1)).max())
+
+
+def _rescaled(place: float, count: int, target: int) -> float:
+    """Return where a place on an axis of `count` pixels lies on one of `target` pixels, not beyond its end."""
+    return float(np.clip((place + 0.5) * target / count - 0.5, -0.5, target - 0.5001))
 
 
 def _least_probability(model: ClickModel) -> float | None:

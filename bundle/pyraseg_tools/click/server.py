@@ -84,16 +84,21 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """Answer one request."""
 
-    server: Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "Pyraseg", ""
     timeout = 60
+
+    @property
+    def owner(self) -> Server:
+        """Return the server that was asked."""
+        assert isinstance(self.server, Server)
+        return self.server
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         if not self._is_from_here():
             return
-        if page := self.server.pages.get(address.path):
+        if page := self.owner.pages.get(address.path):
             self._send(HTTPStatus.OK, *page)
             return
         query = {name: values[-1] for name, values in parse_qs(address.query).items()}
@@ -125,20 +130,20 @@ class Handler(BaseHTTPRequestHandler):
     def _is_from_here(self) -> bool:
         """Refuse what does not name this server, or comes from a page of another one; return whether all is well."""
         host = self.headers.get("Host", "").lower()
-        if host in self.server.names and not is_from_elsewhere(self.headers.get("Origin"), host):
+        if host in self.owner.names and not is_from_elsewhere(self.headers.get("Origin"), host):
             return True
         self._refuse(HTTPStatus.FORBIDDEN, "Only the page of this server may ask.")
         return False
 
     def _answer(self, action: "Callable[[Labeling, Mapping[str, Any]], tuple[bytes, str]] | None", said: Any) -> None:
-        if not holds_token(self.headers.get("Authorization"), self.server.token):
+        if not holds_token(self.headers.get("Authorization"), self.owner.token):
             self._refuse(HTTPStatus.UNAUTHORIZED, "Open the address that pyraseg click has printed, with its token.")
         elif action is None:
             self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
         else:
             try:
-                with self.server.lock:
-                    content, kind = action(self.server.labeling, said)
+                with self.owner.lock:
+                    content, kind = action(self.owner.labeling, said)
             except Exception as error:
                 if (cause := mendable(error)) is not None:
                     self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(cause))

@@ -22,7 +22,7 @@ from tests.helpers.browser import DESKTOP, browsing
 from tests.helpers.dicom_files import write_series
 from tests.tools.click.conftest import photo
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,6 @@ def test_corrections_are_not_lost_by_accident(serve, visit, photographs, tmp_pat
     assert not page.painted()[15, 20]
 
 
-@pytest.mark.slow
 def test_a_series_is_labeled_and_saved_as_seg(serve, visit, slices, tmp_path):
     values = np.full((5, 60, 90), 0, np.int16)
     values[:, 10:40, 50:80] = 150
@@ -213,7 +212,6 @@ def test_a_series_is_labeled_and_saved_as_seg(serve, visit, slices, tmp_path):
     assert Path(pair["label"]) == path
 
 
-@pytest.mark.slow
 def test_ten_images_come_by_uncertainty_and_are_labeled_by_a_script(serve, visit, photographs, tmp_path):
     order = [3, 7, 1, 9, 5, 2, 8, 6, 10, 4]
     for place, number in enumerate(order):
