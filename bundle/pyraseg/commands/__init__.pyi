@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from .clicks import click_model as click_model
 from .console import COMMANDS as COMMANDS
 from .console import command_parser as command_parser
 from .console import main as main

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from bundle.pyraseg.core import begin_run, keep_memory, mendable, nearest_hint, protect, wait_passively
 
 #: Arguments of commands that say where to write; every other path of a command line is an input.
-WRITTEN = {"output", "output_dir", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
+WRITTEN = {"output", "output_dir", "log", "target", "link", "folder", "page", "work_dir", "app_dir", "zoo"}
 _OWN, _TOOLS = "bundle.pyraseg.commands", "bundle.pyraseg_tools.commands"
 #: The commands in groups: name, module, and what it does in a line. A module is imported only when its command is run.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "check": (f"{_OWN}.check", "check a split for leaks and changed files"),
         "fingerprint": (f"{_TOOLS}.fingerprint", "measure a data set, and propose settings for its training"),
         "voc": (f"{_TOOLS}.voc", "convert DICOM and its labels to a Pascal VOC tree"),
+        "click": (f"{_TOOLS}.click", "label images by clicks, in a page of this machine"),
         "download": (f"{_TOOLS}.download", "download, check and split a public data set"),
         "draw-photographs": (f"{_TOOLS}.draw_photographs", "draw synthetic photographs with masks, for trials"),
     },

@@ -17,6 +17,7 @@ from typing import Any
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import home, shipped
 from bundle.pyraseg.core import DEFAULT_TASK, file_digest, task_names
+from bundle.pyraseg.runtime import click_file
 
 #: How the files of whole paths in int8 end, as `pyraseg quantize` calls them.
 FORM = ".int8.onnx"
@@ -32,6 +33,8 @@ class Model:
         path: of its weights.
         about: the task's metadata.
         form: file of the same weights in int8, a graph from pixels to classes for ONNX Runtime, if there is one.
+        clicks: file of the same weights, a graph from pixels to classes, beside which lies one for clicks, if there is
+            one.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Model:
     path: Path
     about: dict[str, Any]
     form: Path | None = None
+    clicks: Path | None = None
 
     @property
     def takes_photographs(self) -> bool:
@@ -68,11 +72,21 @@ def shipped_models() -> list[Model]:
         graphs = [Path(name).name for name in about.get("weights", {}) if name.endswith(FORM)]
         for weights in about.get("weights", {}):
             path = next((path for root in roots if (path := root / weights).is_file()), None)
-            if path is None or weights.endswith(FORM):
+            if path is None or weights.endswith(".onnx"):
                 continue
             form = next((form for name in graphs if (form := path.with_name(name)).is_file()), None)
-            found.append(Model(path.stem, task, path, about, form))
+            found.append(Model(path.stem, task, path, about, form, with_clicks(path)))
     return found
+
+
+def with_clicks(weights: Path) -> Path | None:
+    """Return the whole path of weights, in int8 if there is one, beside which lies a graph for clicks.
+
+    It is where `pyraseg export` writes it: beside the weights, or below the current folder where they came along.
+    """
+    folders = weights.parent, Path.cwd() / "models"
+    forms = (folder / f"{weights.stem}{suffix}" for folder in folders for suffix in (FORM, ".onnx"))
+    return next((form for form in forms if form.is_file() and click_file(form).is_file()), None)
 
 
 def trained_models() -> list[Path]:
@@ -96,6 +110,8 @@ def told(model: Model) -> str:
     }
     if model.form is not None and not model.is_trained_here:
         lines["fast form"] = f"{model.form} ({model.form.stat().st_size / 1e6:.1f} MB), int8 for ONNX Runtime"
+    if model.clicks is not None:
+        lines["clicks"] = f"{model.clicks}, for pyraseg click and pyraseg segment --click"
     return "\n".join([f"{model.name}: {about['task']}", *(f"  {key:11} {value}" for key, value in lines.items())])
 
 

@@ -12,6 +12,7 @@ file is written, and the layers that change most pixels are named (docs/int8.md)
 """
 
 import argparse
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,13 @@ from bundle.pyraseg.commands.options import add_configs, split_options
 from bundle.pyraseg.commands.places import config_files
 from bundle.pyraseg.commands.run import trained_model
 from bundle.pyraseg.core import PyrasegError, Structures, file_digest, protect, replacing, require_writable
+from bundle.pyraseg.runtime import click_file
 from bundle.pyraseg.workflow import override, read_config, regions_of, verbatim
 
 if TYPE_CHECKING:
     import onnx
 
-    from bundle.pyraseg.deployment import Quantized, Recipe, VolumeRecipe
+    from bundle.pyraseg.deployment import Quantized, Recipe, Verdict, VolumeRecipe
 
 #: Layers that a message names.
 NAMED = 5
@@ -211,7 +213,15 @@ def main(argv: list[str] | None = None) -> None:
     import onnx
     import onnx_ir as ir
 
-    from bundle.pyraseg.deployment import OnnxNetwork, describe, judge, quantize, require_content
+    from bundle.pyraseg.deployment import (
+        OnnxClickNetwork,
+        OnnxNetwork,
+        describe,
+        judge,
+        quantize,
+        require_content,
+        takes_clicks,
+    )
 
     files, root = config_files(options.tasks)
     settings = {"bundle_root": verbatim(root), "device": "cpu", **settings}
@@ -256,28 +266,55 @@ def main(argv: list[str] | None = None) -> None:
     described = ir.to_proto(describe(ir.from_proto(quantized.model), about))
 
     whole = None if float_path is None else whole_path(described, float_path, config_of_inference())
+    refining = click_file(network_file)
+    clicks = takes_clicks(network.session)
     with replacing(int8_file) as temporary:
         onnx.save(described, temporary)
+
+        def with_clicks(path: Path) -> OnnxNetwork:
+            remedy = "Write it first: pyraseg export."
+            regions = structures.overlapping
+            return OnnxClickNetwork(
+                path, refining, overlapping=regions, threads=1, settings=model_settings, remedy=remedy
+            )
+
+        if clicks:
+            networks = with_clicks(network_file), with_clicks(temporary)
+        else:
+            networks = network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")
         data = config.get_parsed_content("validate#dataset")
         count = min(options.cases or len(data), len(data))
         some = range(len(data))[:: len(data) // count][:count]
-        verdict = judge(
-            (data[index] for index in tqdm(some, desc="validation cases", unit="case", disable=None)),
-            (network, OnnxNetwork(temporary, threads=1, settings=model_settings, remedy="")),
-            inferer,
-            config.get_parsed_content("validate#postprocessing"),
-            structures.names,
-            overlapping=structures.overlapping,
-        )
+
+        def judged_cases(title: str, *, with_truth: bool) -> "Verdict":
+            return judge(
+                (data[index] for index in tqdm(some, desc=title, unit="case", disable=None)),
+                networks,
+                inferer,
+                config.get_parsed_content("validate#postprocessing"),
+                structures.names,
+                overlapping=structures.overlapping,
+                with_truth=with_truth,
+            )
+
+        verdict = judged_cases("validation cases", with_truth=False)
         if not verdict.passed and not quantized.costs:
             quantized = quantize(network_file, images, judged, measure=True, progress=bar)
         verdict.require(f"{network_file} in int8", told(quantized) if quantized.costs else "")
+        if clicks:
+            clicked = judged_cases("the same, with clicks", with_truth=True)
+            clicked.require(f"{network_file} in int8, with clicks,", told(quantized) if quantized.costs else "")
+            print(f"After {config['val_clicks']} clicks for each class: {clicked}")
     written = [int8_file]
     if whole is not None:
         path = network_file.with_name(f"{stem}.int8.onnx")
         with replacing(path) as temporary:
             onnx.save(whole, temporary)
         written.append(path)
+        if clicks:  # in float: it is small, and the corrections are exact
+            with replacing(click_file(path)) as temporary:
+                shutil.copyfile(refining, temporary)
+            written.append(click_file(path))
     if quantized.costs:
         print(told(quantized))
     sizes = f"{network_file.stat().st_size / 1e6:.1f} MB -> {int8_file.stat().st_size / 1e6:.1f} MB"

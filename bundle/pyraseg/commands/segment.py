@@ -12,6 +12,9 @@ models` lists the models. None is for diagnosis.
 Without further options but --unlike, dermoscopy_fast runs in int8 in ONNX Runtime, without the seconds in which PyTorch
 starts, and the first line says so. With any other option of a config it runs in PyTorch (docs/inference.md).
 
+--click X,Y, --background X,Y and --box correct the result of one image, with a model that takes clicks
+(docs/clicks.md).
+
 --model takes the NAME of an included model; a FILE of weights (give --task if its name is not that of its task); a
 FILE.onnx from `pyraseg export`, which needs no PyTorch; or a PACKAGE, a zip or a folder, which is verified first.
 
@@ -33,6 +36,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bundle.pyraseg.commands.clicks import click_model, corrections_of, numbers_of, segment_with_clicks
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.models import Model, shipped_models
 from bundle.pyraseg.commands.options import split_options
@@ -80,6 +84,18 @@ def arguments(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, di
     parser.add_argument("--task", help="task of --model FILE (default: by its name, else the default task)")
     parser.add_argument("--outputs", help=f"some of {', '.join(outputs())} (default: labels,overlay,volumes); of a "
                         "FILE.onnx one of png, nifti, seg")  # fmt: skip
+    parser.add_argument("--click", nargs="+", action="extend", type=numbers_of(2), default=[], metavar="X,Y",
+                        help="pixels inside of what is meant, column,row from 0: the answer is corrected by them "
+                        "(docs/clicks.md); of one image")  # fmt: skip
+    parser.add_argument("--background", nargs="+", action="extend", type=numbers_of(2), default=[], metavar="X,Y",
+                        help="pixels outside of it")  # fmt: skip
+    parser.add_argument(
+        "--box", type=numbers_of(4), metavar="X0,Y0,X1,Y1", help="two opposite corners of a box around it"
+    )
+    parser.add_argument("--slice", type=int, metavar="N", help="slice that was clicked, from 1, of a DICOM series")
+    parser.add_argument(
+        "--class", dest="structure", metavar="NAME", help="class that is corrected (default: the first)"
+    )
     parser.add_argument("--key", type=Path, metavar="PUBLIC", help="PEM file of the public key that signed a PACKAGE")
     parser.add_argument("--unsigned", action="store_true", help="trust a PACKAGE without a signature, and run its code")
     return split_options(parser, argv)
@@ -94,6 +110,9 @@ def main(argv: list[str] | None = None) -> int:
     options, settings = arguments(argv)
     source, target = options.input.expanduser().resolve(), options.output.expanduser().resolve()
     require_writable([target])
+    if corrections := corrections_of(options):
+        form = click_model(options.model, photographs=source.name.lower().endswith(PHOTOGRAPH))
+        return segment_with_clicks(form, source, target, corrections, outputs=options.outputs, **for_runtime(settings))
     given = None if options.model is None else Path(options.model).expanduser()
     known = {model.name: model for model in shipped_models()}
     if given is not None and given.suffix == ".onnx":
@@ -259,7 +278,7 @@ def model_for(photographs: bool, what: str) -> Model:
     fitting = [model for model in models if model.takes_photographs == photographs]
     if not fitting:
         raise PyrasegError(f"There is no model for {what}. Train one (pyraseg train), or give one (--model).")
-    return min(fitting, key=lambda model: (not model.is_trained_here, model.form is None))
+    return min(fitting, key=lambda model: (not model.is_trained_here, model.clicks is not None, model.form is None))
 
 
 def introduced(model: Model, form: "Exported | None") -> str:
@@ -290,15 +309,28 @@ def with_runtime(model: Path, source: Path, target: Path, outputs: str | None, s
     """Segment with an exported model, without PyTorch; return the exit code."""
     from bundle.pyraseg.runtime import main as runtime
 
-    if unknown := settings.keys() - {"threads", "series", "select", "phase", "refuse", "unlike", "seg_type"}:
-        raise PyrasegError(
-            f"With an ONNX model, the options are --threads, --series, --select, --phase, --refuse, --unlike and "
-            f"--seg_type, not --{min(unknown)}."
-        )
+    settings = for_runtime(settings, "seg_type")
     typed = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in settings.items()}
     listed = {key: value if isinstance(value, list) else [value] for key, value in typed.items()}
     words = [word for key, values in listed.items() for word in (f"--{key}", *(map(str, values or ["none"])))]
     return runtime([str(model), str(source), str(target), "--format", outputs or "png", *words])
+
+
+def for_runtime(settings: dict[str, Any], *others: str) -> dict[str, Any]:
+    """Return options for an exported model.
+
+    Args:
+        settings: what was typed.
+        others: further names that are options.
+
+    Raises:
+        PyrasegError: one is of the configs, which an exported model has none of.
+    """
+    able = ["threads", "series", "select", "phase", "refuse", "unlike", *others]
+    if unknown := settings.keys() - set(able):
+        *names, last = (f"--{name}" for name in able)
+        raise PyrasegError(f"With an ONNX model, the options are {', '.join(names)} and {last}, not --{min(unknown)}.")
+    return settings
 
 
 def with_package(

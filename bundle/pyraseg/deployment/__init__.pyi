@@ -3,9 +3,12 @@ from .exporting import Parts as Parts
 from .exporting import describe as describe
 from .exporting import export as export
 from .exporting import path_model as path_model
+from .gate import Verdict as Verdict
 from .gate import judge as judge
+from .onnx_network import OnnxClickNetwork as OnnxClickNetwork
 from .onnx_network import OnnxNetwork as OnnxNetwork
 from .onnx_network import load_engine as load_engine
+from .onnx_network import takes_clicks as takes_clicks
 from .quantization import Quantized as Quantized
 from .quantization import Quantizer as Quantizer
 from .quantization import quantize as quantize

@@ -21,7 +21,8 @@ from bundle.pyraseg.core import PyrasegError, region_values
 from bundle.pyraseg.deployment.path import LOGITS
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.dicom import VoiWindow
-from bundle.pyraseg.runtime import open_session
+from bundle.pyraseg.networks import ClickNetwork
+from bundle.pyraseg.runtime import FEATURES, SHOWN, draw_prompts, log_odds_of, open_session
 from bundle.pyraseg.transforms import Percentiles, soften
 
 #: Sides (height, width) of images: odd, even, not square, and so small that the coarsest maps have fewer than 7 x 7.
@@ -270,7 +271,8 @@ def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[
     """Compare the graph of a whole path with the bundle's own inference."""
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
-    opened.graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, [None] * 4))
+    if LOGITS not in [output.name for output in opened.graph.output]:
+        opened.graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, [None] * 4))
     run = _open(opened)
     pairs = []
     for example in images:
@@ -284,6 +286,101 @@ def compare_path(model: onnx.ModelProto, reference: Reference, images: Iterable[
             )
         pairs.append(_Pair(size, Outcome(logits, probabilities, classes), expected))
     return _worst(pairs)
+
+
+def compare_clicks(
+    look: onnx.ModelProto,
+    refine: onnx.ModelProto,
+    network: ClickNetwork,
+    channels: int,
+    sizes: Sequence[tuple[int, ...]] = SIZES,
+) -> Agreement:
+    """Compare both graphs of a click network with the network, on images (B, channels, *size) of several sizes.
+
+    Each has clicks of both kinds and every second one a box, for one class after the other; what is compared are
+    corrected log-odds.
+
+    Args:
+        look: the network alone, see `network_model`.
+        refine: what is computed for each click, see `refine_model`.
+        network: of both.
+        channels: of its image.
+        sizes: of the images.
+    """
+    looked, refined, random = _open(look), _open(refine), np.random.default_rng(0)
+    pairs = []
+    for number, size in enumerate(sizes):
+        image = 2 * patterns(random, channels, *size)[None] - 1
+        with torch.no_grad():
+            plain = network.plain(torch.from_numpy(image)).numpy()
+        channel = number % plain.shape[1]
+        prompts = _prompts(random, plain[0], channel, number, overlapping=network.overlapping)
+        with torch.no_grad():
+            tensors = torch.from_numpy(image), torch.from_numpy(prompts[None]), torch.tensor([channel])
+            expected = network(*tensors).numpy()
+        logits, *features = _run(looked, ["logits", *FEATURES], {"image": image}, size)
+        found = _refined(refined, logits, features, channel, prompts, size, overlapping=network.overlapping)
+        pairs.append(_Pair(size, _of_log_odds(found), _of_log_odds(expected)))
+    return _worst(pairs)
+
+
+def compare_path_with_clicks(
+    model: onnx.ModelProto,
+    refine: onnx.ModelProto,
+    network: ClickNetwork,
+    reference: Reference,
+    images: Iterable[Example],
+) -> Agreement:
+    """Compare what clicks behind the graph of a whole path give with PyTorch, for the first image of each example."""
+    looked, refined, random = _open(model), _open(refine), np.random.default_rng(0)
+    pairs = []
+    for number, example in enumerate(images):
+        expected = reference(example.item).logits[:1]
+        size = expected.shape[2:]
+        channel = number % expected.shape[1]
+        prompts = _prompts(random, expected[0], channel, number, overlapping=network.overlapping)
+        shown, logits, *features = _run(looked, [SHOWN, LOGITS, *FEATURES], example.feed, size)
+        with torch.no_grad():
+            _, fine, coarse = network.look(torch.from_numpy(shown[:1]))
+            log_odds = network.log_odds_of(torch.from_numpy(expected), torch.tensor([channel]))
+            truth = network.refine(log_odds, fine, coarse, torch.from_numpy(prompts[None])).numpy()
+        first = [value[:1] for value in features]
+        found = _refined(refined, logits[:1], first, channel, prompts, size, overlapping=network.overlapping)
+        pairs.append(_Pair(size, _of_log_odds(found), _of_log_odds(truth)))
+    return _worst(pairs)
+
+
+def _prompts(
+    random: np.random.Generator, logits: np.ndarray, channel: int, number: int, *, overlapping: bool
+) -> np.ndarray:
+    """Return prompts (5, W, H) at random places of an image with logits (K, W, H); every second one has a box."""
+    size = logits.shape[1:]
+    places = random.random((4, 2)) * (np.array(size) - 1)
+    clicks = [(float(x), float(y), order < 2) for order, (x, y) in enumerate(places)]
+    corners = np.sort(random.random((2, 2)), axis=0) * (np.array(size) - 1)
+    box = [*np.floor(corners[0]), *np.ceil(corners[1])] if number % 2 else None
+    last = expit(log_odds_of(logits, channel, overlapping=overlapping))
+    return draw_prompts(clicks, box, size, last.astype(np.float32))
+
+
+def _refined(
+    run: onnxruntime.InferenceSession,
+    logits: np.ndarray,
+    features: Sequence[np.ndarray],
+    channel: int,
+    prompts: np.ndarray,
+    size: tuple[int, ...],
+    *,
+    overlapping: bool,
+) -> np.ndarray:
+    """Return what the graph for clicks gives, (1, 1, W, H)."""
+    log_odds = log_odds_of(logits[0], channel, overlapping=overlapping)[None, None]
+    feed = {"log_odds": log_odds, **dict(zip(FEATURES, features, strict=True)), "prompts": prompts[None]}
+    return _run(run, ["corrected"], feed, size)[0]
+
+
+def _of_log_odds(log_odds: np.ndarray) -> Outcome:
+    return Outcome(log_odds, expit(log_odds), (log_odds > 0)[:, 0])
 
 
 def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -3,9 +3,10 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -20,15 +21,29 @@ from bundle.pyraseg.deployment.agreement import (
     VOLUME_SIZES,
     Agreement,
     Reference,
+    compare_clicks,
     compare_network,
     compare_path,
+    compare_path_with_clicks,
     examples,
 )
-from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_network, before_network
+from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_network, before_network, of_the_image
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, untidied
 from bundle.pyraseg.deployment.volume_recipe import VolumeRecipe, recipe_of
 from bundle.pyraseg.inference import TileInferer
-from bundle.pyraseg.runtime import FORMAT, PATH, RECIPE_FORMAT, REGION_FORMAT, SHOWN, TILES
+from bundle.pyraseg.networks import ClickNetwork, Look
+from bundle.pyraseg.runtime import (
+    CLICKS,
+    FEATURES,
+    FORMAT,
+    PATH,
+    PROMPTS,
+    RECIPE_FORMAT,
+    REGION_FORMAT,
+    SHOWN,
+    TILES,
+    click_file,
+)
 
 OPSET = 20
 #: Names of the axes of an image, or of a volume, and the sides that a network is traced at: no two the same, no
@@ -39,6 +54,8 @@ TRACED = {2: {"height": 70, "width": 91}, 3: {"width": 46, "height": 53, "depth"
 def network_model(network: nn.Module, channels: int, *, axes: int = 2) -> ir.Model:
     """Return a network for any batch and size: image (B, C, H, W[, D]) float32 -> logits (B, classes, H, W[, D]).
 
+    The graph of a `ClickNetwork` has `FEATURES` as well, which what is computed for each click begins with.
+
     Args:
         network: on the CPU.
         channels: C.
@@ -48,7 +65,27 @@ def network_model(network: nn.Module, channels: int, *, axes: int = 2) -> ir.Mod
         PyrasegError: the network cannot be written.
     """
     sides = TRACED[axes]
-    shapes = ({0: torch.export.Dim("batch"), **{n: torch.export.Dim(name) for n, name in enumerate(sides, 2)}},)
+    shape = {0: torch.export.Dim("batch"), **{n: torch.export.Dim(name) for n, name in enumerate(sides, 2)}}
+    image = torch.zeros(2, channels, *sides.values())
+    clicks = isinstance(network, ClickNetwork)
+    outputs = ["logits", *(FEATURES if clicks else ())]
+    return traced(Look(network) if clicks else network, {"image": image}, outputs, shape)
+
+
+def traced(
+    network: nn.Module, images: Mapping[str, torch.Tensor], outputs: Sequence[str], shape: Mapping[int, Any]
+) -> ir.Model:
+    """Return the graph of a module, whose inputs and outputs have names.
+
+    Args:
+        network: on the CPU.
+        images: its inputs by name, in their order.
+        outputs: their names.
+        shape: the axes of an input that may have any length, as `torch.export` names them.
+
+    Raises:
+        PyrasegError: it cannot be written.
+    """
     exporters = logging.getLogger("torch.onnx")
     level = exporters.level
     exporters.setLevel(logging.ERROR)
@@ -57,11 +94,11 @@ def network_model(network: nn.Module, channels: int, *, axes: int = 2) -> ir.Mod
             warnings.simplefilter("ignore")  # the exporter's remarks on its own use of torch
             program = torch.onnx.export(
                 network.eval(),
-                (torch.zeros(2, channels, *sides.values()),),
+                tuple(images.values()),
                 dynamo=True,
-                dynamic_shapes=shapes,
-                input_names=["image"],
-                output_names=["logits"],
+                dynamic_shapes=tuple(dict(shape) for _ in images),
+                input_names=list(images),
+                output_names=list(outputs),
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -88,15 +125,17 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
 
     Returns:
         A model with the inputs of `Inputs`, the outputs `classes` and `probabilities`, and `SHOWN`, what the network is
-        shown of an image and of its mirror images, and the value `LOGITS` inside.
+        shown of an image and of its mirror images, and the value `LOGITS` inside. Where clicks may correct the network,
+        `LOGITS` is an output, too, and so are `FEATURES` of the image itself.
     """
     graph, inputs = network.graph, Inputs.of(recipe)
-    (shown,), (logits,) = graph.inputs, graph.outputs
+    (shown,), (logits, *features) = graph.inputs, graph.outputs
     shown.name, logits.name = "network_image", "network_logits"
     before, after = Operators("before"), Operators("after")
     prepared = before_network(before, recipe, inputs)
     classes, probabilities, averaged = after_network(after, recipe, inputs, logits, decision)
     averaged.name = LOGITS
+    kept = [averaged, *(of_the_image(after, recipe, value) for value in features)] if features else []
     sides = ("height", "width")
     for value, name, dtype, shape in (
         (classes, "classes", ir.DataType.UINT8, ("batch", *sides)),
@@ -107,6 +146,10 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
             ("batch", logits.shape[1] if logits.shape else None, *sides),
         ),
         (prepared, SHOWN, ir.DataType.FLOAT, ("views", recipe.channels, "columns", "rows")),
+        *(
+            (value, name, ir.DataType.FLOAT, ("batch", None, f"{name}_columns", f"{name}_rows"))
+            for value, name in zip(kept, (LOGITS, *FEATURES), strict=False)  # none, where no clicks are taken
+        ),
     ):
         value.name, value.dtype, value.shape = name, dtype, ir.Shape(shape)
     ir.convenience.replace_all_uses_with(shown, prepared)
@@ -115,13 +158,28 @@ def path_model(network: ir.Model, recipe: Recipe, decision: Decision) -> ir.Mode
     for value in (*before.tape.initializers, *after.tape.initializers):
         graph.register_initializer(value)
     graph.inputs[:] = inputs.all()
-    graph.outputs[:] = [classes, probabilities, prepared]
+    graph.outputs[:] = [classes, probabilities, prepared, *kept]
     # What the exporter knew of sizes inside was in terms of the network's own batch, height and width.
     for node in graph:
         for value in node.outputs:
             if value not in graph.outputs:
                 value.shape = None
     return network
+
+
+def refine_model(network: ClickNetwork, channels: int) -> ir.Model:
+    """Return what is computed for each click as a graph, for any size.
+
+    Its inputs are `log_odds` (B, 1, W, H), `FEATURES` and `prompts` (B, 5, W, H), its output is `corrected`
+    (B, 1, W, H).
+    """
+    image = torch.zeros(2, channels, *TRACED[2].values())
+    with torch.no_grad():
+        logits, *features = network.look(image)
+    prompts = torch.zeros(2, len(PROMPTS), *logits.shape[2:])
+    inputs = {"log_odds": logits[:, :1].contiguous(), **dict(zip(FEATURES, features, strict=True)), "prompts": prompts}
+    # The sides of the features follow from those of the image, in steps of the largest stride.
+    return traced(network.prompts, inputs, ["corrected"], dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC))
 
 
 def describe(model: ir.Model, properties: Mapping[str, str]) -> ir.Model:
@@ -165,7 +223,8 @@ def export(
         parts: what is exported.
         network_file: the network alone: image (B, channels, columns, rows) float32 -> logits, any size.
         path_file: the whole path, from raw pixels to classes, see `Inputs`; of a network that sees tiles, the network
-            with the recipe that the runtime follows around it; None: not wanted.
+            with the recipe that the runtime follows around it; None: not wanted. Of a `ClickNetwork`, what is computed
+            for each click is written beside it, see `click_file`.
         properties: what the files say of themselves.
         decision: how probabilities become classes, in the whole path.
 
@@ -178,17 +237,26 @@ def export(
     """
     require_decision(decision, parts.classes, regions=parts.regions)
     network = parts.network.eval()
+    clicks = isinstance(network, ClickNetwork)
     steps = (parts.preprocessing, parts.inferer, parts.postprocessing)
     sigmoid = parts.regions > 0
     axes = 3 if isinstance(parts.inferer, TileInferer) else 2
     recipe = None if path_file is None else recipe_of(*steps, parts.image_kind)
     if recipe is not None and recipe.patch_size is not None and decision.threshold is not None:
         raise PyrasegError("A threshold is for whole images and slices; of tiles the larger probability counts.")
+    if clicks and recipe is not None and recipe.patch_size is not None:
+        raise PyrasegError(
+            "A network that is corrected by clicks sees whole images. Leave slice_size or patch_size out."
+        )
     properties = {**properties, "pyraseg_format": _format(recipe, regions=parts.regions)}
     model = network_model(network, parts.channels, axes=axes)
     files = {network_file: _described(model, {**properties, "content": "network"})}
     sizes = VOLUME_SIZES if axes == 3 else SIZES
     agreements = {network_file: compare_network(files[network_file], network, parts.channels, sizes, sigmoid=sigmoid)}
+    if isinstance(network, ClickNetwork):
+        refine, place = refine_model(network, parts.channels), click_file(path_file or network_file)
+        files[place] = _described(refine, {**properties, "content": CLICKS})
+        agreements[place] = compare_clicks(files[network_file], files[place], network, parts.channels)
     if recipe is not None and path_file is not None:
         about = {**properties, **recipe_properties(recipe, decision)}
         if (tile := recipe.patch_size) is not None:
@@ -199,6 +267,10 @@ def export(
             files[path_file] = _described(path_model(model, recipe, decision), {**about, "content": PATH})
             reference = Reference(network, *steps[:2], untidied(parts.postprocessing), decision, sigmoid=sigmoid)
             agreements[path_file] = compare_path(files[path_file], reference, examples(recipe))
+            if isinstance(network, ClickNetwork):
+                graphs = files[path_file], files[click_file(path_file)]
+                agreement = compare_path_with_clicks(*graphs, network, reference, examples(recipe))
+                agreement.require(f"The graph for clicks behind {path_file}")
     return _written(files, agreements)
 
 

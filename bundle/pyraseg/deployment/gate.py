@@ -65,6 +65,7 @@ def judge(
     class_names: Sequence[str],
     *,
     overlapping: bool = False,
+    with_truth: bool = False,
 ) -> Verdict:
     """Segment every case with a network and with its faster form, and compare.
 
@@ -75,6 +76,7 @@ def judge(
         postprocessing: of that config, {"image", "label_before", "pred": logits} -> "pred" and "truth", class indices.
         class_names: names of all classes, background first; or of the background and all regions.
         overlapping: they are regions, and the labels values of them, see `core.Structures`.
+        with_truth: the inferer is given the label, as `truth`: users are simulated who correct what the networks find.
     """
     counts: tuple[list, list] = ([], [])
     equal = pixels = 0
@@ -82,7 +84,8 @@ def judge(
         found = []
         for network, of_one in zip(networks, counts, strict=True):
             with torch.no_grad():
-                logits = inferer(case["image"][None], network)[0]
+                truth = {"truth": case["label"][None]} if with_truth else {}
+                logits = inferer(case["image"][None], network, **truth)[0]
             result = postprocessing({**case, "pred": logits})
             pair = result["pred"], result["truth"]
             of_one.append(count_overlap(*pair, len(class_names), overlapping=overlapping))

@@ -187,6 +187,18 @@ def after_network(
     return classes, probabilities, logits
 
 
+def of_the_image(op: Operators, recipe: Recipe, values: ir.Value) -> ir.Value:
+    """Return of values of an image and of its mirror images, one behind the other, those of the image."""
+    if not recipe.tta_flips:
+        return values
+    images = 1 + len(recipe.tta_flips)
+    own, *mirrored = op.tape.op_multi_out("Split", [values], {"axis": 0, "num_outputs": images}, num_outputs=images)
+    values.name = f"{values.name}_of_views"
+    for number, part in enumerate(mirrored, 1):
+        part.name = f"{values.name}_{number}"
+    return own
+
+
 def _sides(op: Operators, recipe: Recipe, inputs: Inputs) -> tuple[ir.Value, ir.Value]:
     """Return the height and the width of the input."""
     first = 1 if recipe.image_kind == "photograph" else 2

@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from .__main__ import main as main
+from .click_model import CLICKS as CLICKS
+from .click_model import FEATURES as FEATURES
+from .click_model import ClickModel as ClickModel
+from .click_model import click_file as click_file
+from .click_model import log_odds_of as log_odds_of
+from .click_session import ClickSession as ClickSession
+from .corrections import Corrections as Corrections
 from .find import find_inputs as find_inputs
 from .find import require_apart as require_apart
 from .find import search_inputs as search_inputs
@@ -40,5 +47,6 @@ from .tiles import blended as blended
 from .tiles import mirrored as mirrored
 from .tiles import tile_padding as tile_padding
 from .volume_labels import labels_of as labels_of
+from .writers import nifti_writer as nifti_writer
 from .writers import png_writer as png_writer
 from .writers import seg_writer as seg_writer

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,7 +85,7 @@ def segment(
     """
     watch = Watch(model.guard, unlike, name=name)
     found = replace(_found(model, image, select, refuse, watch), watch=watch)
-    return replace(found, slices=_tidied(model, found)) if model.tidying else found
+    return replace(found, slices=tidied(model, found)) if model.tidying else found
 
 
 def _found(
@@ -95,6 +96,66 @@ def _found(
     watch: Watch,
 ) -> Labels:
     """Return the labels of an image as the network has them."""
+    opened = open_image(model, image, select=select, refuse=refuse)
+    if model.recipe["image_kind"] == "volume":
+        assert opened.stream is not None  # nothing else is a volume
+        slices = (segment_volume if model.sees_tiles else _volume)(model, opened.stream, watch)
+    elif model.sees_tiles:
+        (feed,) = opened.feeds()
+        slices = iter([segment_photograph(model, feed["image"][0], watch)])
+    else:
+        (feed,) = opened.feeds()
+        slices = iter([_one(model, feed, watch)])
+    return opened.labels(slices)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Hold an image that a model takes, before it is segmented.
+
+    Attributes:
+        model: that takes it.
+        shape: slices, rows, columns.
+        stream: the series; None for other formats.
+        feed: inputs of the graph, of an image that is no volume.
+        photograph: RGB (rows, columns, 3) uint8, where it came as such a file.
+    """
+
+    model: Model
+    shape: tuple[int, int, int]
+    stream: "SeriesStream | None" = None
+    feed: Feed | None = None
+    photograph: np.ndarray | None = None
+
+    @cached_property
+    def turn(self) -> "Turn":
+        """Return how its slices are turned for the network; only those of volumes are."""
+        return Turn() if self.stream is None or self.feed is not None else Turn.of(require_place(self.stream))
+
+    def feeds(self) -> Iterator[Feed]:
+        """Yield the inputs of a whole-path graph for each slice, turned as the network sees it."""
+        if self.feed is not None:
+            yield self.feed
+            return
+        assert self.stream is not None  # a volume
+        yield from volume_feeds(self.model, self.stream, self.turn)
+
+    def labels(self, slices: Iterator[np.ndarray]) -> "Labels":
+        """Return what was found in it, slice by slice."""
+        if self.stream is None:
+            return Labels(slices, self.shape, photograph=self.photograph)
+        origin = {"files": self.stream.sources, "frame_numbers": self.stream.frame_numbers}
+        return Labels(slices, self.shape, self.stream.geometry, **origin)
+
+
+def open_image(
+    model: Model,
+    image: str | Sequence[str],
+    *,
+    select: Mapping[str, object] | None = None,
+    refuse: Sequence[str] | None = None,
+) -> Opened:
+    """Return an image as a model takes it; arguments and errors are those of `segment`."""
     kind = model.recipe["image_kind"]
     if isinstance(image, str) and image.lower().endswith(NIFTI + ITK):
         raise PyrasegError(f"{image} is no DICOM, PNG or JPEG. The full bundle reads NIfTI, NRRD and MetaImage.")
@@ -103,9 +164,9 @@ def _found(
             raise PyrasegError(f"{image} has no patient position, and the model is for slices of volumes.")
         pixels = _read_photograph(Path(image), rgb=kind == "photograph")
         if kind == "photograph":
-            return Labels(iter([_photograph(model, pixels, watch)]), (1, *pixels.shape[:2]), photograph=pixels)
+            return Opened(model, (1, *pixels.shape[:2]), feed={"image": pixels[None]}, photograph=pixels)
         feed = _projection(model, pixels, padding=fill_outside(pixels.T, image, axes=2))
-        return Labels(iter([_one(model, feed, watch)]), (1, *pixels.shape))
+        return Opened(model, (1, *pixels.shape), feed=feed)
     from bundle.pyraseg.dicom import SeriesStream
 
     purpose = model.purpose(refuse)
@@ -113,24 +174,20 @@ def _found(
     files = dict.fromkeys(stream.files)
     purpose.require(stream.files[0].parent if len(files) > 1 else stream.files[0], **stream.facts)
     shape = (len(stream), int(stream.frames[0].header.Rows), int(stream.frames[0].header.Columns))
-    origin = {"files": stream.sources, "frame_numbers": stream.frame_numbers}
     if kind == "volume":
-        _require_gray(stream)
-        if model.sees_tiles:
-            return Labels(segment_volume(model, stream, watch), shape, stream.geometry, **origin)
-        return Labels(_volume(model, stream, watch), shape, stream.geometry, **origin)
+        if stream.is_color:
+            raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
+        return Opened(model, shape, stream)
     if len(stream) > 1:
         raise PyrasegError(f"{stream.files[0].parent} has {len(stream)} slices or frames, the model is for one.")
     (pixels,) = stream.slices()
     if kind == "photograph":
         (colors,) = as_rgb(pixels[None], inverted=stream.inverted, name=str(stream.files[0]))
-        labels = _photograph(model, colors, watch)
-    else:
-        labels = _one(model, _projection(model, pixels, stream), watch)
-    return Labels(iter([labels]), shape, stream.geometry, **origin)
+        return Opened(model, shape, stream, feed={"image": colors[None]})
+    return Opened(model, shape, stream, feed=_projection(model, pixels, stream))
 
 
-def _tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
+def tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
     """Yield labels that are tidied up, once all of them are computed; of a volume as a whole."""
     values = np.stack([labels.T for labels in found.slices], axis=2)  # as the bundle has them: columns, rows, slices
     if model.recipe["image_kind"] != "volume":
@@ -141,11 +198,6 @@ def _tidied(model: Model, found: Labels) -> Iterator[np.ndarray]:
     values = model.tidying(values, model.structures, blocks)
     for index in range(values.shape[2]):
         yield np.ascontiguousarray(values[..., index].T)
-
-
-def _photograph(model: Model, pixels: np.ndarray, watch: Watch) -> np.ndarray:
-    """Return the labels (rows, columns) of a photograph, RGB."""
-    return segment_photograph(model, pixels, watch) if model.sees_tiles else _one(model, {"image": pixels[None]}, watch)
 
 
 def _read_photograph(path: Path, *, rgb: bool) -> np.ndarray:
@@ -177,41 +229,86 @@ def _one(model: Model, feed: Feed, watch: Watch) -> np.ndarray:
     return labels
 
 
-def _volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
-    """Yield the labels of each slice, in the order and the orientation of the series; judge before the last one."""
-    from bundle.pyraseg.dicom import LPS_TO_RAS, resampled_size, slice_orientation
+@dataclass(frozen=True)
+class Turn:
+    """Say how the slices of a series are turned before a network sees them, and turn them back.
 
-    if stream.geometry is None:
-        raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
-    orientation = slice_orientation(LPS_TO_RAS @ stream.geometry.affine)
-    swapped = orientation[0, 0] == 1
-    # The axes to reverse of (rows, columns), before they are swapped: the array's first axis runs along the columns.
-    axes = [axis for axis, source in ((0, 1), (1, 0)) if orientation[source, 1] < 0]
-    backwards = orientation[2, 1] < 0
-    spacing = stream.geometry.pixel_spacing[::-1] if swapped else stream.geometry.pixel_spacing
+    Attributes:
+        axes: of (rows, columns), those that are reversed, before they are swapped.
+        swapped: whether rows and columns change places.
+        backwards: whether the neighbors of a slice stand in the reverse order.
+    """
+
+    axes: tuple[int, ...] = ()
+    swapped: bool = False
+    backwards: bool = False
+
+    @classmethod
+    def of(cls, geometry: "Geometry") -> "Turn":
+        """Return how slices that lie so are turned; the array's first axis runs along the columns."""
+        from bundle.pyraseg.dicom import LPS_TO_RAS, slice_orientation
+
+        orientation = slice_orientation(LPS_TO_RAS @ geometry.affine)
+        axes = tuple(axis for axis, source in ((0, 1), (1, 0)) if orientation[source, 1] < 0)
+        return cls(axes, orientation[0, 0] == 1, orientation[2, 1] < 0)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Return a slice (rows, columns) as the network sees it."""
+        flipped = np.flip(pixels, self.axes)
+        return flipped.T if self.swapped else flipped
+
+    def back(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels of what the network saw on the slice as it is stored, (rows, columns)."""
+        return np.ascontiguousarray(np.flip(labels.T if self.swapped else labels, self.axes))
+
+    def place(self, column: float, row: float, shape: tuple[int, int]) -> tuple[float, float]:
+        """Return where a pixel (column, row) of a stored slice (rows, columns) lies in what the network sees.
+
+        >>> Turn((1,), swapped=True).place(2, 0, (10, 5))
+        (0, 2)
+        """
+        row = shape[0] - 1 - row if 0 in self.axes else row
+        column = shape[1] - 1 - column if 1 in self.axes else column
+        return (row, column) if self.swapped else (column, row)
+
+
+def volume_feeds(model: Model, stream: "SeriesStream", turn: Turn) -> Iterator[Feed]:
+    """Yield the inputs of a whole-path graph for each slice, in the order of the series, turned as the network sees it.
+
+    Raises:
+        PyrasegError: slices are in color, or would be too large for the network.
+    """
+    from bundle.pyraseg.dicom import resampled_size
+
+    between = require_place(stream).pixel_spacing
+    spacing = between[::-1] if turn.swapped else between
     constant = {"spacing": np.array(spacing, np.float64), "inverted": np.array([stream.inverted])}
     free, context_slices = model.recipe["free_windows"], model.recipe["context_slices"]
-    oriented = (_turn(pixels, axes, swapped) for pixels in stream.slices())
     edges = with_neighbors(_edges(free, stream), context_slices) if free else None
+    step = -1 if turn.backwards else 1
+    for stack in with_neighbors(map(turn, stream.slices()), context_slices):
+        resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph
+        feed = {**constant, "image": np.stack(stack[::step])[None]}
+        if edges is not None:
+            feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
+        yield feed
 
-    depth = len(stream)
+
+def _volume(model: Model, stream: "SeriesStream", watch: Watch) -> Iterator[np.ndarray]:
+    """Yield the labels of each slice, in the order and the orientation of the series; judge before the last one."""
+    turn, depth = Turn.of(require_place(stream)), len(stream)
     planes = watch.planes(depth)
 
     def feeds() -> Iterator[tuple[Feed, Callable | None]]:
-        for number, stack in enumerate(with_neighbors(oriented, context_slices)):
-            resampled_size(stack[0].shape, spacing, model.recipe["spacing"], name=stream.files[0])  # before the graph
-            step = -1 if backwards else 1
-            feed = {**constant, "image": np.stack(stack[::step])[None]}
-            if edges is not None:
-                feed["windows"] = np.asarray(next(edges)[::step], np.float32)[None]
-            plane = depth - 1 - number if backwards else number
+        for number, feed in enumerate(volume_feeds(model, stream, turn)):
+            plane = depth - 1 - number if turn.backwards else number
             yield feed, watch.see if plane in planes else None
 
     found = ahead(lambda one: model.classes(*one), feeds(), threads=model.threads)
     for number, labels in enumerate(found, 1):
         if number == depth:
             watch.judge()
-        yield np.ascontiguousarray(np.flip(labels.T if swapped else labels, tuple(axes)))
+        yield turn.back(labels)
 
 
 def ahead(function: Callable[[U], T], items: Iterable[U], *, threads: int) -> Iterator[T]:
@@ -229,14 +326,15 @@ def ahead(function: Callable[[U], T], items: Iterable[U], *, threads: int) -> It
             yield coming.popleft().result()
 
 
-def _require_gray(stream: "SeriesStream") -> None:
-    if stream.is_color:
-        raise PyrasegError(f"{stream.files[0]} is an image in color, and the model is for gray slices. {FOR_COLOR}")
+def require_place(stream: "SeriesStream") -> "Geometry":
+    """Return where the slices of a series lie in the patient, for a model of slices of volumes.
 
-
-def _turn(pixels: np.ndarray, axes: Sequence[int], swapped: bool) -> np.ndarray:
-    flipped = np.flip(pixels, tuple(axes))
-    return flipped.T if swapped else flipped
+    Raises:
+        PyrasegError: nobody knows.
+    """
+    if stream.geometry is None:
+        raise PyrasegError(f"{stream.files[0]} has no patient position, and the model is for slices of volumes.")
+    return stream.geometry
 
 
 def with_neighbors(slices: Iterable[T], count: int) -> Iterator[list[T]]:

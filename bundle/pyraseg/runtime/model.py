@@ -41,6 +41,9 @@ class Model:
         PyrasegError: there is no such file, it is none of that kind, or what its recipe needs is not installed.
     """
 
+    #: Whether slices of a volume are computed some at a time, on one thread each.
+    spreads_threads = True
+
     def __init__(self, path: str | Path, *, threads: int) -> None:
         self.path, self.threads = Path(path), threads
         self.session = open_session(self.path, threads=threads, remedy=REMEDY)
@@ -53,7 +56,7 @@ class Model:
             raise PyrasegError(f"{path} is no model for whole images ({found}). {REMEDY}")
         self.tidying.require()
         by_slices = self.recipe["image_kind"] == "volume" and not self.sees_tiles
-        if threads > 1 and by_slices:  # faster: some slices at a time, on one thread each
+        if threads > 1 and by_slices and self.spreads_threads:  # faster
             self.session = open_session(self.path, threads=1, remedy=REMEDY)
 
     @cached_property

@@ -106,7 +106,14 @@ def nifti_writer(structures: Structures) -> Writer:
     return write
 
 
-def seg_writer(model: Model, *, seg_type: str = "BINARY", seed: str | None = None) -> Writer:
+def seg_writer(
+    model: Model,
+    *,
+    seg_type: str = "BINARY",
+    algorithm_type: str = "AUTOMATIC",
+    ending: str = "_seg.dcm",
+    seed: str | None = None,
+) -> Writer:
     """Return what writes a DICOM SEG with the model's codes; it holds the labels of all slices in memory.
 
     Regions are segments that overlap, of one object.
@@ -114,6 +121,8 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY", seed: str | None = Non
     Args:
         model: the graph that finds the labels.
         seg_type: "BINARY" or "LABELMAP"; the graph gives no probabilities for a FRACTIONAL one.
+        algorithm_type: "SEMIAUTOMATIC" where a person has corrected the labels.
+        ending: what comes behind the name of the input.
         seed: derive UIDs from it and the images, so that the same input gives the same bytes; None: new ones.
 
     Raises:
@@ -135,7 +144,7 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY", seed: str | None = Non
     def write(labels: Labels, stem: Path) -> list[Path]:
         if not labels.files:
             raise PyrasegError("It is not DICOM, so DICOM SEG is not possible. Give --format png.")
-        path = stem.with_name(f"{stem.name}_seg.dcm")
+        path = stem.with_name(f"{stem.name}{ending}")
         slices = np.stack(list(labels.slices))  # first: the headers come with the pixels
         sources = read_sources(labels.files)
         write_segmentation(
@@ -145,6 +154,7 @@ def seg_writer(model: Model, *, seg_type: str = "BINARY", seed: str | None = Non
             classes,
             frame_numbers=labels.frame_numbers,
             algorithm=model.algorithm,
+            algorithm_type=algorithm_type,
             overlapping=model.structures.overlapping,
             seg_type=seg_type,
             deterministic_seed=seed,

@@ -16,10 +16,12 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.train.bundle import BundleTrainTask
+from torch import nn
 
 from bundle.pyraseg.core import PyrasegError, keep_memory
 from bundle.pyraseg.dicom import read_wanted
@@ -27,6 +29,7 @@ from bundle.pyraseg.workflow import plain_console
 from bundle.pyraseg_tools.monai_label.archives import Archive, FolderArchive, PacsArchive
 from bundle.pyraseg_tools.monai_label.classes import Task
 from bundle.pyraseg_tools.monai_label.dicom_datastore import DicomDatastore
+from bundle.pyraseg_tools.monai_label.fields import INTERACTIVE
 from bundle.pyraseg_tools.monai_label.folder_datastore import FolderDatastore
 from bundle.pyraseg_tools.monai_label.inference import BatchInference, Inference, QuietInference, Sampling, Scoring
 from bundle.pyraseg_tools.monai_label.training import ForeignTraining, Training
@@ -55,6 +58,9 @@ class LabelApp(MONAILabelApp):
             raise PyrasegError(f"There is no image {image!r}.")
         found, store = super().infer(request, datastore), self.datastore()
         made = (found["params"] or {}).get("algorithm")  # bundles of other makers do not say
+        made = (
+            made if request.get("model") in self.bundles else None
+        )  # what a person clicked is no proposal of a program
         if isinstance(store, DicomDatastore) and made and found["file"] and not os.path.exists(image):
             final = request.get("save_label") and request.get("label_tag") == DefaultLabelTag.FINAL
             label = found["label"] if final else ""
@@ -95,16 +101,32 @@ class LabelApp(MONAILabelApp):
             allow_http=self.conf["allow_http"] == "true",
         )
 
-    def init_infers(self) -> dict[str, QuietInference]:
-        return {
-            name: (Inference if _is_ours(path) else QuietInference)(path, self.conf)
-            for name, path in self.bundles.items()
-        }
+    def init_infers(self) -> dict[str, InferTask]:
+        infers: dict[str, InferTask] = {}
+        for name, path in self.bundles.items():
+            infers[name] = task = (Inference if _is_ours(path) else QuietInference)(path, self.conf)
+            if _is_ours(path) and _takes_clicks(task.network):
+                infers |= self._interactive(name, path)
+        return infers
+
+    def _interactive(self, name: str, path: str) -> dict[str, InferTask]:
+        """Return the interactive models of a bundle whose network clicks correct, by their names."""
+        from bundle.pyraseg_tools.monai_label.clicking import (  # no code of older packages has it
+            ClickInference,
+            Looking,
+        )
+
+        looking = Looking(path, self.conf)
+        found = {f"{name}_{kind.value}": ClickInference(looking, kind) for kind in map(InferType, INTERACTIVE)}
+        if taken := sorted(found.keys() & self.bundles.keys()):
+            raise PyrasegError(f"{taken[0]} is the name of a bundle and of the interactive model of {name}. Rename it.")
+        return found
 
     def init_trainers(self) -> dict[str, BundleTrainTask]:
         trainers = {
             name: (Training if _is_ours(path) else ForeignTraining)(path, self.conf)
             for name, path in self.bundles.items()
+            if f"{name}_{InferType.DEEPGROW.value}" not in self._infers  # of a model that lies in no package
         }
         if isinstance(self.datastore(), DicomDatastore):  # its labels are DICOM SEG, which others do not read
             trainers = {name: trainer for name, trainer in trainers.items() if isinstance(trainer, Training)}
@@ -123,6 +145,11 @@ class LabelApp(MONAILabelApp):
 
 def _is_uploaded(path: Path) -> bool:
     return path.is_file() and path.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve())
+
+
+def _takes_clicks(network: nn.Module | None) -> bool:
+    """Return whether clicks correct a network, whose classes do not overlap: clients send one class a voxel."""
+    return hasattr(network, "refine") and not getattr(network, "overlapping", True)
 
 
 def _is_ours(bundle: str) -> bool:

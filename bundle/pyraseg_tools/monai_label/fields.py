@@ -24,8 +24,10 @@ RESULTS = (".nrrd", ".seg.nrrd", ".nii.gz", ".nii", ".mha", ".png")
 TAGS = ("original", "final")
 #: What the extension of 3D Slicer calls its user until somebody sets a name in its settings.
 UNSET = "user-xyz"
-#: Types of models of other makers that work on what a person clicked.
+#: Types of models that work on what a person clicked.
 INTERACTIVE = ("deepedit", "deepgrow")
+#: Points that a client may send for one label.
+CLICKS = 1000
 #: More than any task here has use for.
 MANY = 10**6
 
@@ -157,15 +159,26 @@ def gpus(value: Any) -> str:
     return value
 
 
-def points(value: Any) -> list[list[int]]:
-    """Take voxels that a person clicked."""
-    if not isinstance(value, list) or len(value) > 1000 or not all(_is_voxel(point) for point in value):
-        raise Unfit("a list of voxels such as [[12, 40, 7]]")
+def points(value: Any) -> list[list[int | float]]:
+    """Take voxels that a person clicked; the model looks whether they are inside of the image."""
+    if not isinstance(value, list) or len(value) > CLICKS or not all(_is_voxel(point) for point in value):
+        raise Unfit(f"a list of at most {CLICKS} voxels such as [[12, 40, 7]], each of two or three numbers from 0")
     return [list(point) for point in value]
 
 
 def _is_voxel(point: object) -> bool:
-    return isinstance(point, list) and len(point) in (2, 3) and all(type(n) is int and 0 <= n < MANY for n in point)
+    return (
+        isinstance(point, list)
+        and len(point) in (2, 3)
+        and all(type(n) in (int, float) and 0 <= n < MANY for n in point)  # NaN and infinity are in no range
+    )
+
+
+def no_points(value: Any) -> object:
+    """Take what 3D Slicer sends of a label that only another model has: no points."""
+    if value != []:
+        raise Unfit("an empty list: the label is of another model")
+    return LEFT_OUT
 
 
 def segments(value: Any) -> list[dict[str, Any]]:
@@ -212,17 +225,21 @@ def _device(options: Mapping[str, Any]) -> Field:
     return take
 
 
-def inference_fields(options: Mapping[str, Any], *, kind: str = "", labels: Iterable[str] = ()) -> dict[str, Field]:
+def inference_fields(
+    options: Mapping[str, Any], *, kind: str = "", labels: Iterable[str] = (), others: Iterable[str] = ()
+) -> dict[str, Field]:
     """Return what a client may ask of an inference.
 
     Args:
         options: what the task declares.
         kind: of the model, as MONAI Label calls it.
         labels: of the model.
+        others: labels of other models of the server.
     """
     clicks: dict[str, Field] = {}
     if kind in INTERACTIVE:
         clicks = {
+            **dict.fromkeys(others, no_points),
             **dict.fromkeys(labels, points),
             "label": _or_none(choice(labels)),
             "foreground": points,

@@ -59,8 +59,9 @@ def _chosen(kind: str, name: str) -> dict[str, Any]:
 
 
 def _inference(model: str, declare: Any) -> dict[str, Field]:
-    told = _chosen("models", model)
-    return declare(told["config"], kind=str(told.get("type", "")), labels=[*(told.get("labels") or ())])
+    told, every = _chosen("models", model), app_instance().info()["labels"]
+    labels = [*(told.get("labels") or ())]
+    return declare(told["config"], kind=told.get("type", ""), labels=labels, others=[*(every or ())])
 
 
 def _image(image: Any) -> str:

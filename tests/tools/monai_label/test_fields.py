@@ -94,9 +94,25 @@ def test_clicks_are_for_models_that_work_on_them():
         {"label": "@device"},
         {"roi": [1, 2]},
         {"foreground": [[-1, 2, 3]]},
+        {"foreground": [[1, 2]] * 1001},
+        {"foreground": [[1]]},
+        {"foreground": [[1, 2, 3, 4]]},
+        {"foreground": [[True, 2, 3]]},
+        {"foreground": [[float("nan"), 2, 3]]},
+        {"foreground": [[float("inf"), 2, 3]]},
+        {"foreground": {"0": [1, 2, 3]}},
     ):
         with pytest.raises(PyrasegError, match="Give "):
             rebuilt(fields, wrong, "An inference")
+    assert rebuilt(fields, {"foreground": [[1.5, 0, 3]]}, "An inference") == {"foreground": [[1.5, 0, 3]]}
+
+
+def test_3d_slicer_sends_a_list_for_every_label_of_the_server():
+    fields = inference_fields({}, kind="deepedit", labels=["background", "spleen"], others=["spleen", "cavity"])
+    asked = {"background": [], "spleen": [[4, 5, 6]], "cavity": [], "label": "spleen"}
+    assert rebuilt(fields, asked, "An inference") == {"background": [], "spleen": [[4, 5, 6]], "label": "spleen"}
+    with pytest.raises(PyrasegError, match="Give an empty list: the label is of another model"):
+        rebuilt(fields, {"cavity": [[4, 5, 6]]}, "An inference")
 
 
 @pytest.mark.parametrize("options", [TRAINING, FOREIGN])
