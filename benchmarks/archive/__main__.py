@@ -33,7 +33,7 @@ KILLS = {
     "plain": {"worker": 0, "driver": 0},
     "folder": {"worker": 50, "driver": 0},
     "s3": {"worker": 10, "driver": 10},
-    "orthanc": {"worker": 5, "driver": 3},
+    "orthanc": {"worker": 5, "driver": 2},
 }
 PACKAGES = ("ray", "obstore", "moto", "onnxruntime", "pyarrow", "highdicom")
 
