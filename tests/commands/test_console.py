@@ -41,7 +41,7 @@ def test_the_table_names_every_module_and_every_program():
     own = {path.stem for path in (ROOT / "bundle/pyraseg/commands").glob("*.py")}
     tools = {path.stem for path in (ROOT / "bundle/pyraseg_tools/commands").glob("*.py")}
     named = {module.rpartition(".")[2] for module in MODULES.values()}
-    assert own - named == {"__init__", "console", "contest", "options", "photographs", "places", "run"}
+    assert own - named == {"__init__", "clicks", "console", "contest", "options", "photographs", "places", "run"}
     assert tools - named == {"__init__", "federated_site", "pacs_common", "pacs_listen", "parts"}
     scripts = [path.read_text() for path in (ROOT / "scripts").glob("*.py")]
     thin = [text for text in scripts if "from bundle.pyraseg.commands import main" in text]  # others keep the clone

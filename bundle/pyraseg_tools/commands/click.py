@@ -26,7 +26,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser("click", __doc__)
     parser.add_argument("images", type=Path, help="a folder, searched recursively, or one image")
     parser.add_argument("--model", metavar="NAME|FILE", help="a model that takes clicks: an included one, or a "
-                        "FILE.onnx of `pyraseg export` (default: the included one for such images)")  # fmt: skip
+                        "FILE.onnx of `pyraseg export` (default: the exported one for such images)")  # fmt: skip
     parser.add_argument("--labels", type=Path, dest="output", metavar="DIR",
                         help="folder of the labels (default: labels beside images, else IMAGES_labels)")  # fmt: skip
     parser.add_argument("--log", type=Path, default=Path("runs/clicks.csv"), metavar="FILE",
