@@ -61,7 +61,7 @@ def main() -> None:
         if options.what == "million":
             write_json(RESULTS / "million.json", {**about, **million.measured(folder)})
             return
-        model = next((folder / "model").glob("model.onnx"), None) or model_of(folder / "model")
+        model = next((folder / "model").glob("phantom.onnx"), None) or model_of(folder / "model")
         if options.what == "speed":
             write_json(RESULTS / "speed.json", {**about, **speed.measured(folder, model)})
             return

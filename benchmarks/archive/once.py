@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -71,12 +72,17 @@ class Trial:
     def run(self, words: Sequence[str], environment: Mapping[str, str], work: Path) -> int:
         """Run a command until it ends by itself, and again where it was killed; return its exit code.
 
+        What was listed once is not listed again: the table takes the place of the source.
+
         Args:
             words: the command.
             environment: of its process.
             work: its work folder; beside it is the log.
         """
+        place, table = words.index("archive") + 1, work / "table.parquet"
         while True:
+            if table.exists():
+                words = [*words[:place], str(table), *words[place + 1 :]]
             with work.with_name("log.txt").open("a") as output:
                 process = subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
                 if not self._killed(process, work / "journal.sqlite"):
@@ -87,14 +93,15 @@ class Trial:
         looked = time.monotonic()
         due = {name: done_in(journal) + self.dice.randint(0, most) for name, most in BETWEEN.items()}
         while process.poll() is None:
-            time.sleep(0.1)
+            time.sleep(0.3)
+            workers = workers_of(process.pid)
             if time.monotonic() - looked > 1:
                 looked = time.monotonic()
-                self.memory.append((resident(process.pid), sum(map(resident, workers_of(process.pid)))))
+                self.memory.append((resident(process.pid), sum(map(resident, workers))))
             done = done_in(journal)
             for name in ("worker", "driver"):
-                found = [process.pid] if name == "driver" else workers_of(process.pid)
-                if done < due[name] or self.killed[name] >= self.most[name] or not workers_of(process.pid) or not found:
+                found = [process.pid] if name == "driver" else workers
+                if done < due[name] or self.killed[name] >= self.most[name] or not workers:
                     continue
                 time.sleep(self.dice.uniform(0, DELAY))
                 with suppress(ProcessLookupError):
@@ -216,9 +223,13 @@ def by_folder(images: Path, folder: Path) -> Iterator[Way]:
 def by_s3(images: Path, folder: Path, *, share: float) -> Iterator[Way]:
     """Yield the way from S3 to S3, where a share of all requests fails."""
     with s3(share) as (environment, client, counts):
-        for path in sorted(images.rglob("*.dcm")):
+
+        def put(path: Path) -> None:
             key = f"studies/{path.relative_to(images).as_posix()}"
             client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(put, sorted(images.rglob("*.dcm"))))
 
         def keys() -> list[str]:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="results/")

@@ -4,15 +4,19 @@
 import http.client
 import os
 import random
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import boto3
-from moto.server import ThreadedMotoServer
+from botocore.exceptions import EndpointConnectionError
 
 BUCKET = "archive"
 
@@ -73,9 +77,11 @@ def s3(share: float) -> Iterator[tuple[dict[str, str], "boto3.client", Counter[s
     Args:
         share: of the requests that fail.
     """
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     credentials = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "none", "AWS_REGION": "us-east-1"}
     client = boto3.client(
         "s3",
@@ -84,7 +90,11 @@ def s3(share: float) -> Iterator[tuple[dict[str, str], "boto3.client", Counter[s
         aws_access_key_id="nobody",
         aws_secret_access_key="none",
     )
-    client.create_bucket(Bucket=BUCKET)
+    for _ in range(100):
+        with suppress(EndpointConnectionError):
+            client.create_bucket(Bucket=BUCKET)
+            break
+        time.sleep(0.2)
     Unreliable.port, Unreliable.share, Unreliable.counts = port, share, Counter()
     front = ThreadingHTTPServer(("127.0.0.1", 0), Unreliable)
     threading.Thread(target=front.serve_forever, daemon=True).start()
@@ -93,4 +103,5 @@ def s3(share: float) -> Iterator[tuple[dict[str, str], "boto3.client", Counter[s
         yield {**os.environ, **credentials, **own}, client, Unreliable.counts
     finally:
         front.shutdown()
-        server.stop()
+        server.terminate()
+        server.wait()
