@@ -16,7 +16,7 @@ from typing import Any
 
 from bundle.pyraseg.commands.console import command_parser
 from bundle.pyraseg.commands.places import home, shipped
-from bundle.pyraseg.core import DEFAULT_TASK, file_digest, task_names
+from bundle.pyraseg.core import DEFAULT_TASK, file_digest, overlays, task_names
 from bundle.pyraseg.runtime import click_file
 
 #: How the files of whole paths in int8 end, as `pyraseg quantize` calls them.
@@ -67,16 +67,26 @@ def shipped_models() -> list[Model]:
     license = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))["weights_license"]
     found = []
     for file in [configs / "metadata.json", *sorted(configs.glob("*_metadata.json"))]:
-        about = {"weights_license": license} | json.loads(file.read_text(encoding="utf-8"))
+        own = json.loads(file.read_text(encoding="utf-8"))
         task = file.name.removesuffix("_metadata.json") if file.name != "metadata.json" else DEFAULT_TASK
-        graphs = [Path(name).name for name in about.get("weights", {}) if name.endswith(FORM)]
-        for weights in about.get("weights", {}):
+        about = {"weights_license": license, **_stood_on(configs, task), **own}
+        graphs = [Path(name).name for name in own.get("weights", {}) if name.endswith(FORM)]
+        for weights in own.get("weights", {}):
             path = next((path for root in roots if (path := root / weights).is_file()), None)
             if path is None or weights.endswith(".onnx"):
                 continue
             form = next((form for name in graphs if (form := path.with_name(name)).is_file()), None)
             found.append(Model(path.stem, task, path, about, form, with_clicks(path)))
     return found
+
+
+def _stood_on(configs: Path, task: str) -> dict[str, Any]:
+    """Return the metadata of what a task stands on, see `overlays`: of `dermoscopy` for `dermoscopy_click`."""
+    about: dict[str, Any] = {}
+    for name in overlays(configs, "metadata", task):
+        if name not in (task, DEFAULT_TASK):
+            about |= json.loads((configs / f"{name}_metadata.json").read_text(encoding="utf-8"))
+    return about
 
 
 def with_clicks(weights: Path) -> Path | None:
