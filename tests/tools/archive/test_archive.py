@@ -152,7 +152,7 @@ def test_a_table_that_lacks_a_column_is_refused(words, tmp_path):
 def test_a_part_is_a_number_of_parts(part, words, capsys):
     with pytest.raises(SystemExit):
         main(words(f"--part={part}"))
-    assert "--part is NUMBER/PARTS" in capsys.readouterr().err
+    assert "it is NUMBER/PARTS" in capsys.readouterr().err
 
 
 def test_several_workers_need_ray(words, monkeypatch, tmp_path):
