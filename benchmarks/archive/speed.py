@@ -21,7 +21,7 @@ from benchmarks.archive.once import command
 from benchmarks.archive.processes import resident, thirds, workers_of
 from benchmarks.archive.study import write_thin_archive
 
-SERIES, ROUNDS = 6, 2
+SERIES, ROUNDS = 6, 1
 #: A program that segments the series below a folder, and prints the seconds of each.
 ALONE = """
 import sys, time

@@ -11,6 +11,7 @@ from bundle.pyraseg.workflow.settings import model_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TASKS = [None, *task_names(CONFIGS)]
+NETWORKS = ("PSPNet", "VolumePSPNet", "click_network")
 
 
 def settings(program: str, task: str | None = None, **options: object):
@@ -21,7 +22,7 @@ def settings(program: str, task: str | None = None, **options: object):
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "phantom"], ids=str)
 def test_all_programs_of_a_task_have_the_same(task: str | None) -> None:
     train = settings("train", task).values
-    assert train["class_names"] and train["preprocessing"] and train["network"] in ("PSPNet", "VolumePSPNet")
+    assert train["class_names"] and train["preprocessing"] and train["network"] in NETWORKS
     for program in PROGRAMS:
         if program not in ("train", "metadata"):
             assert settings(program, task).values == train

@@ -35,7 +35,7 @@ def log_odds_of(logits: np.ndarray, channel: int, *, overlapping: bool) -> np.nd
         channel: of the structure.
         overlapping: the channels are regions, which know nothing of each other.
 
-    >>> log_odds_of(np.log([[[0.5]], [[0.3]], [[0.2]]]), 1, overlapping=False).round(3).tolist()  # 0.3 against 0.7
+    >>> log_odds_of(np.log([[[0.5]], [[0.3]], [[0.2]]]), 1, overlapping=False).astype(float).round(3).tolist()
     [[-0.847]]
     """
     if overlapping:
@@ -47,7 +47,7 @@ def with_log_odds(logits: np.ndarray, channel: int, log_odds: np.ndarray, *, ove
     """Return logits (K, W, H) float32 in which a structure has other log-odds; the others share what is left as before.
 
     >>> shares = np.log([[[0.5]], [[0.3]], [[0.2]]])
-    >>> np.exp(with_log_odds(shares, 1, np.log([[4.0]]), overlapping=False)).round(2).ravel().tolist()  # 0.8 to 0.2
+    >>> np.exp(with_log_odds(shares, 1, np.log([[4.0]]), overlapping=False)).astype(float).round(2).ravel().tolist()
     [0.5, 2.8, 0.2]
     """
     changed = logits.astype(np.float32)

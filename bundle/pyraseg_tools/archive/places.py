@@ -95,7 +95,7 @@ def result_name(row: Row, model: str) -> str:
 
     >>> row = Row("", "1.2", "../etc", "CT", "", "", 0, 0, 1, 0, "ab" * 32, (), "")
     >>> result_name(row, "0123456789abcdef")
-    '1.2/x5d9c2a0b6a6c/0123456789ab_abababababab_seg'
+    '1.2/xf7f9121fdb53/0123456789ab_abababababab_seg'
     """
     study, series = (
         uid.replace(":", "_") if PLAIN_UID.fullmatch(uid) else f"x{sha256(uid.encode()).hexdigest()[:12]}"
