@@ -31,6 +31,8 @@ MARK = 1500  # a value that one voxel alone has
 #: probability would be exactly a half, which rounding would decide.
 SHAPE = (6, 44, 52)
 
+pytestmark = pytest.mark.slow  # two exports
+
 
 @dataclass(frozen=True)
 class Both:
