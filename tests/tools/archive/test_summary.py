@@ -103,7 +103,7 @@ def test_a_folder_without_a_journal_has_a_page(tmp_path):
 def test_what_is_left_out_is_counted_by_kind(work):
     kinds = left_out(work / "table.parquet")
     assert [kind[:3] for kind in kinds] == [("not DICOM", 7, "files"), ("its # slices lie in # places", 3, "series")]
-    assert reason_kind("Cannot write /tmp/x y/1.dcm: 1.2.3 is 4") == reason_kind("Cannot write /a y/2.dcm: 1.5 is 6")
+    assert reason_kind("Cannot write /b/x y/1.dcm: 1.2.3 is 4") == reason_kind("Cannot write /a/x y/2.dcm: 1.5 is 6")
 
 
 def test_a_browser_shows_it_on_a_phone_and_a_desk(work):
