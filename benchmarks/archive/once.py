@@ -251,6 +251,7 @@ def by_s3(images: Path, folder: Path, *, share: float) -> Iterator[Way]:
 @contextmanager
 def by_orthanc(images: Path, folder: Path) -> Iterator[Way]:
     """Yield the way from Orthanc to itself, over DICOMweb by TLS, with a password."""
+    (folder / "orthanc").mkdir()
     with running(folder / "orthanc") as server:
         server.add(sorted(images.rglob("*.dcm")))
 

@@ -92,7 +92,7 @@ def on_ray(job: Job, *, workers: int, address: str | None, seconds: float) -> Ge
     with ExitStack() as stack:
         try:
             if address is None:
-                own = {"num_cpus": workers * job.threads, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+                own = {"num_cpus": workers * job.threads, "include_dashboard": False}
                 ray.init(**own, object_store_memory=100 * 2**20, **quiet)
             else:
                 _require_listening(address)
