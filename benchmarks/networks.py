@@ -131,6 +131,7 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as `open_session`
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads would slow down who is next
     options.add_session_config_entry("session.set_denormal_as_zero", "1")  # as torch here
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

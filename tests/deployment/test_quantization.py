@@ -46,7 +46,7 @@ def test_weights_become_bytes_and_any_size_is_computed(float_file, images):
     other = [np.random.default_rng(1).normal(size=(2, 3, 33, 70)).astype(np.float32)]
     (expected,), (mine,) = classes(onnx.load(float_file), other), classes(found.model, other)
     assert mine.shape == expected.shape == (2, 33, 70)
-    assert (mine == expected).mean() > 0.85  # random weights; a processor without VNNI has 0.94
+    assert (mine == expected).mean() > 0.95
     assert 0.95 < found.agreement < 1
 
 

@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_bundle(kind: str, tmp_path: Path, monkeypatch: 
     expected = Reference(alone, *parts, Decision())(load({"image": str(source)})).classes
     check(png(tmp_path / "out" / result), expected)
     same = (expected == in_float.truth(str(source))).mean()
-    assert 0.75 < same < 1  # weights are random, and the arithmetic of int8 is the processor's: 0.85 without VNNI
+    assert 0.9 < same < 1
     about = {item.key: item.value for item in onnx.load(tmp_path / "int8.onnx").metadata_props}
     assert about["precision"] == "int8" and about["weights_sha256"]
 

@@ -228,7 +228,7 @@ def test_in_int8_the_runtime_gives_what_the_bundle_gives(model: tuple[Trained, P
     shown = Sample(6, np.random.default_rng(0))
     made.inferer(image[None], shown)
     int8 = quantize(path.with_name("small.network.onnx"), shown.kept, shown.kept, enough=0)
-    assert int8.agreement > 0.75  # random weights; a processor without VNNI has 0.85
+    assert int8.agreement > 0.9
     assert {item.data_type for item in int8.model.graph.initializer} >= {onnx.TensorProto.INT8}
     files = tmp_path / "int8.network.onnx", tmp_path / "int8.onnx"
     onnx.save(int8.model, files[0])

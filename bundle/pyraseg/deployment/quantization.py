@@ -65,16 +65,24 @@ class Quantizer:
         )
         with _quiet():
             quant_pre_process(network_file, self._prepared, skip_symbolic_shape=True)
-        graph = onnx.load(self._prepared).graph
-        constants = {item.name for item in graph.initializer}
+        prepared = onnx.load(self._prepared)
+        graph = prepared.graph
+        constants = {item.name: item for item in graph.initializer}
         self.input = graph.input[0].name
         self._nodes = {}
         for node in graph.node:
             weights = [name for name in node.input if name in constants]
             if node.op_type in LAYERS and weights:
                 layer = weights[0].removesuffix(".weight")
-                layer = layer if layer not in self._nodes else f"{layer} ({node.name})"
+                if layer in self._nodes:  # its own copy: ONNX Runtime 1.31 does not load shared ones without VNNI
+                    layer = f"{layer} ({node.name})"
+                    own = onnx.TensorProto()
+                    own.CopyFrom(constants[weights[0]])
+                    own.name = f"{layer}.weight"
+                    graph.initializer.append(own)
+                    node.input[list(node.input).index(weights[0])] = own.name
                 self._nodes[layer] = [node.name, *_activation(graph, node.output[0])]
+        onnx.save(prepared, self._prepared)
 
     @property
     def layers(self) -> list[str]:

@@ -187,6 +187,9 @@ def open_session(model: str | Path | bytes, *, threads: int, remedy: str) -> "In
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    # Without VNNI, x86 adds two products of bytes in 16 bits, and what exceeds them is cut off: labels of an int8 model
+    # would depend on the processor. ONNX Runtime can take the weights as unsigned there, which is exact.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
