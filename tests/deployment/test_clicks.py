@@ -8,7 +8,8 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.deployment.agreement import compare_clicks, compare_path_with_clicks, examples
+from bundle.pyraseg.deployment.agreement import compare_clicks, compare_path_with_clicks
+from bundle.pyraseg.deployment.examples import examples
 from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.onnx_network import OnnxClickNetwork, OnnxNetwork
 from bundle.pyraseg.deployment.quantization import quantize

@@ -15,9 +15,11 @@ from monai.transforms import Compose, FillHolesd, ScaleIntensityd
 from torch import Tensor, nn
 
 from bundle.pyraseg.core.errors import PyrasegError
-from bundle.pyraseg.deployment.agreement import LOGIT_TOLERANCE, Agreement, Reference, compare_path, examples
+from bundle.pyraseg.deployment.agreement import LOGIT_TOLERANCE, Agreement, compare_path
+from bundle.pyraseg.deployment.examples import examples
 from bundle.pyraseg.deployment.exporting import Parts, export, network_model, path_model
 from bundle.pyraseg.deployment.recipe import Decision, Recipe
+from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.runtime.model import open_session
 from tests.helpers.onnx_paths import WINDOWS, Convolutions, network, photograph, projection, recipe_of, steps, volume
 

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.deployment import Decision, Parts, describe, export, path_model
-from bundle.pyraseg.deployment.agreement import Reference, compare_path, examples
+from bundle.pyraseg.deployment.agreement import compare_path
+from bundle.pyraseg.deployment.examples import examples
 from bundle.pyraseg.deployment.exporting import network_model
+from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.runtime import Model
 from bundle.pyraseg.runtime.__main__ import main as segment
 from bundle.pyraseg.transforms import InvertRegionsd, MedicalImageReader

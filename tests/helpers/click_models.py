@@ -8,9 +8,9 @@ import torch
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from bundle.pyraseg.deployment.agreement import Reference
 from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.recipe import Decision
+from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.networks.clicks import ClickNetwork
 from bundle.pyraseg.networks.segmentation import PartwiseNetwork
 from tests.helpers.exported import PROPERTIES

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from monai.transforms import Compose, LoadImaged
 
-from bundle.pyraseg.deployment.agreement import Reference
 from bundle.pyraseg.deployment.exporting import Parts, export
 from bundle.pyraseg.deployment.recipe import Decision
+from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.transforms.reader import MedicalImageReader
 from tests.helpers.onnx_paths import kind_of, network, steps
 

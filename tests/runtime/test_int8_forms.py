@@ -13,7 +13,7 @@ from monai.transforms import LoadImaged
 from bundle.pyraseg.commands import quantize as command
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.deployment import Decision, OnnxNetwork, describe, quantize, recipe_of
-from bundle.pyraseg.deployment.agreement import Reference
+from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.runtime.__main__ import main
 from bundle.pyraseg.transforms import MedicalImageReader, TidyLabelsd
 from tests.helpers.exported import exported

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bundle.pyraseg.core import PyrasegError
 from bundle.pyraseg.deployment import Decision, Parts, export
-from bundle.pyraseg.deployment.agreement import Reference
+from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.runtime import Model, segment
 from bundle.pyraseg.runtime.__main__ import main
 from bundle.pyraseg.transforms import InvertRegionsd, MedicalImageReader

@@ -17,18 +17,16 @@ from torch import nn
 
 from bundle.pyraseg.core import PyrasegError, replacing
 from bundle.pyraseg.deployment.agreement import (
-    SIZES,
-    VOLUME_SIZES,
     Agreement,
-    Reference,
     compare_clicks,
     compare_network,
     compare_path,
     compare_path_with_clicks,
-    examples,
 )
+from bundle.pyraseg.deployment.examples import SIZES, VOLUME_SIZES, examples
 from bundle.pyraseg.deployment.path import LOGITS, Inputs, Operators, after_network, before_network, of_the_image
 from bundle.pyraseg.deployment.recipe import Decision, Recipe, untidied
+from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.deployment.volume_recipe import VolumeRecipe, recipe_of
 from bundle.pyraseg.inference import TileInferer
 from bundle.pyraseg.networks import ClickNetwork, Look
