@@ -26,9 +26,10 @@ label: .venv-label/installed
 	.venv-label/bin/pyraseg label $(ARGS)
 
 # Two processes with one thread each: most tests spend their time in Python. Files stay together, for their fixtures, in
-# the order of their names: the longest come early, and both processes end at about the same time.
+# the order of their names: the longest come early, and both processes end at about the same time. What Python compiles
+# is kept, for each command that a test runs would compile the whole bundle again.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/installed-dev .venv-label/installed
 	python -m pytest -m "slow or not slow"

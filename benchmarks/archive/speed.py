@@ -2,7 +2,8 @@
 """Time an archive of thin-sliced series: the runtime alone, one worker here, one and two workers of Ray.
 
 All have one thread each, and take turns in one run. The runtime alone loads the model once and segments the series of a
-folder one after the other, with what it writes; the start of Python and the loading are left out of all.
+folder one after the other, with what it writes; the start of Python and the loading are left out of all. Two such
+processes, which know nothing of each other, show what two cores of the machine do at best.
 """
 
 import json
@@ -21,8 +22,15 @@ from benchmarks.archive.once import command
 from benchmarks.archive.processes import resident, thirds, workers_of
 from benchmarks.archive.study import write_thin_archive
 
-SERIES, ROUNDS = 6, 1
-#: A program that segments the series below a folder, and prints the seconds of each.
+SERIES, ROUNDS = 8, 3
+WAYS = (
+    "runtime alone",
+    "one worker, in process",
+    "one worker of Ray",
+    "two runtimes alone",
+    "two workers of Ray",
+)
+#: A program that segments a part of the series below a folder, and prints the seconds of each.
 ALONE = """
 import sys, time
 from pathlib import Path
@@ -30,9 +38,10 @@ from bundle.pyraseg.core import keep_memory
 from bundle.pyraseg.runtime import Model
 from bundle.pyraseg_tools.pacs import RuntimeSegmenter
 keep_memory()
-images, model, results = map(Path, sys.argv[1:])
+images, model, results = map(Path, sys.argv[1:4])
+part, parts = map(int, sys.argv[4:])
 segmenter = RuntimeSegmenter(Model(model, threads=1), unlike="ignore")
-for number, folder in enumerate(sorted(images.iterdir())):
+for folder in sorted(images.iterdir())[part::parts]:
     began = time.monotonic()
     target = results / folder.name
     target.mkdir(parents=True)
@@ -41,12 +50,17 @@ for number, folder in enumerate(sorted(images.iterdir())):
 """
 
 
-def alone(images: Path, model: Path, folder: Path) -> float:
-    """Return the series an hour of the runtime alone, all but the first."""
-    words = [sys.executable, "-c", ALONE, str(images), str(model), str(folder)]
+def alone(images: Path, model: Path, folder: Path, *, processes: int) -> float:
+    """Return the series an hour of runtimes side by side, each all but its first."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    lines = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout.split()
-    return 3600 / statistics.mean(map(float, lines[1:]))
+    words = [sys.executable, "-c", ALONE, str(images), str(model), str(folder)]
+    running = [
+        subprocess.Popen([*words, str(part), str(processes)], env=environment, stdout=subprocess.PIPE, text=True)
+        for part in range(processes)
+    ]
+    told = [process.communicate()[0].split() for process in running]
+    assert not any(process.returncode for process in running), "a runtime has failed"
+    return sum(3600 / statistics.mean(map(float, seconds[1:])) for seconds in told)
 
 
 def archived(images: Path, model: Path, folder: Path, *, workers: int, ray: bool) -> tuple[float, float, list[float]]:
@@ -76,12 +90,12 @@ def measured(folder: Path, model: Path) -> dict[str, Any]:
     write_thin_archive(images, SERIES)
     found: dict[str, list[Any]] = {}
     for number in range(ROUNDS):
-        for name in ("runtime alone", "one worker, in process", "one worker of Ray", "two workers of Ray"):
+        for name in WAYS:
             own = folder / "run"
             shutil.rmtree(own, ignore_errors=True)
             own.mkdir()
-            if name == "runtime alone":
-                result: Any = {"series an hour": alone(images, model, own)}
+            if "alone" in name:
+                result: Any = {"series an hour": alone(images, model, own, processes=2 if "two" in name else 1)}
             else:
                 steady, whole, memory = archived(
                     images, model, own, workers=2 if "two" in name else 1, ray="Ray" in name
@@ -91,9 +105,11 @@ def measured(folder: Path, model: Path) -> dict[str, Any]:
             print(number, name, json.dumps(result), flush=True)
     pace = {name: statistics.median(one["series an hour"] for one in runs) for name, runs in found.items()}
     ratios = {
+        "two runtimes alone against one": _ratio(found, "two runtimes alone", "runtime alone"),
         "two workers against one of Ray": _ratio(found, "two workers of Ray", "one worker of Ray"),
         "runtime alone against one worker, in process": _ratio(found, "runtime alone", "one worker, in process"),
         "runtime alone against one worker of Ray": _ratio(found, "runtime alone", "one worker of Ray"),
+        "two runtimes alone against two workers of Ray": _ratio(found, "two runtimes alone", "two workers of Ray"),
     }
     return {
         "series": SERIES,

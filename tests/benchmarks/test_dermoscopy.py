@@ -119,6 +119,7 @@ def test_a_training_is_made_once_and_its_figures_become_tables(study, tmp_path, 
     assert text.count(tables.NOTHING) == 4  # differences on test, plans, settings, unfreezing
 
 
+@pytest.mark.slow
 def test_statistics_move_where_nothing_learns(study, tmp_path):
     stage = {"name": "new parts", "epoch_fraction": 1.0, "learning_rates": {"pyramid": 1e-3, "head": 1e-3}}
     found = unfreezing.measure(**{

@@ -3,6 +3,8 @@
 
 import json
 
+import pytest
+
 from benchmarks.seg_kinds import PAGE, RESULTS, WRITERS, ellipsoids, measure, table
 
 
@@ -10,6 +12,7 @@ def test_every_class_is_there():
     assert len(set(ellipsoids((40, 64, 64), 20).ravel().tolist())) > 18
 
 
+@pytest.mark.slow
 def test_a_small_one_is_read_by_others():
     rows = measure((12, 32, 24), 5)
     assert [row["name"] for row in rows] == list(WRITERS)

@@ -84,6 +84,7 @@ def test_every_package_of_an_extra_is_known_by_it():
     assert all(extra in expected[name] for name, extra in EXTRAS.items())
 
 
+@pytest.mark.slow
 def test_segmenting_needs_no_extra(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(tmp_path / "one.png")
     names = [*extras_by_package(), "onnx_ir", "google", "google.protobuf"]
@@ -100,6 +101,7 @@ sys.exit(main(["segment", {str(tmp_path / "one.png")!r}, {str(out)!r}, *{options
         assert (out / "one.png").is_file()
 
 
+@pytest.mark.slow
 def test_help_needs_no_extra():
     names = [*extras_by_package(), "onnx_ir", "nvflare", "monailabel"]
     check = f"""

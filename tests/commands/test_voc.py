@@ -23,6 +23,8 @@ from bundle.pyraseg_tools.datasets.voc.pictures import Mapping16, restore_values
 from tests.helpers.dicom_files import uid, write_image, write_series
 from tests.helpers.warm import python
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SEED, SIZE = 2024, 72
 CLASSES = ["background", "liver", "lesion", "spleen", "kidney"]

@@ -62,6 +62,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @glibc
 def test_forked_data_workers_keep_their_memory(tmp_path):
     script = tmp_path / "loading.py"

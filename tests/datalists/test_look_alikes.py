@@ -172,6 +172,7 @@ def test_look_alikes_that_leave_too_few_patients_are_told(tmp_path):
 # --- real data ---
 
 
+@pytest.mark.slow
 def test_frames_of_nerves_as_anyone_sees_them(real_data):
     """Pairs that the search for copies misses, among pictures of other scans."""
     known = [("0049", "0128"), ("0134", "0137"), ("0154", "0179"), ("0185", "0189"), ("0195", "0229"), ("0212", "0221")]

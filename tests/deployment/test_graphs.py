@@ -74,6 +74,7 @@ def test_mirror_images_are_averaged(make, flips):
     assert compare_path(other, plain, examples(recipe)).logit_error > 0.01  # so that they are not averaged over nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "threshold"), [(2.5, None), (0.7, 0.3), (1.0, 0.62)])
 def test_temperature_and_threshold(temperature, threshold):
     decision = Decision(temperature, threshold)

@@ -82,6 +82,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [16, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_name_is_told_while_threads_change_the_filters_of_warnings(tmp_path: Path, runs: int) -> None:
     plant(tmp_path)

@@ -63,6 +63,7 @@ def test_photographs_of_every_size_get_masks_of_their_own(trained, tmp_path):
         assert overlay.width / 3 / size[0] == pytest.approx(max(1, 256 / min(size)), rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_mask_between_black_and_white_needs_a_threshold(trained, tmp_path):
     study = tmp_path / "study"
     shutil.copytree(trained["study"], study)

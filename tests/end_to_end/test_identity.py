@@ -68,6 +68,7 @@ def found(content: bytes) -> set[str]:
     return {match.decode() for match in MARKERS.findall(content)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_nothing_tells_who_the_patients_are(tmp_path):
     study, inputs = tmp_path / "study", tmp_path / "inputs"

@@ -189,6 +189,7 @@ def test_nobody_is_named_outside_the_dicom_results(done):
         assert MARKER not in name and YEAR not in name
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_the_same_inputs(done):
     again = monai_bundle(*done.run, "--outputs", "labels", cwd=done.work)
     assert "5 of 50 inputs failed" in again.stderr

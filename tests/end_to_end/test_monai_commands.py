@@ -22,6 +22,7 @@ def test_the_declared_shapes_are_the_networks():
     assert run.returncode == 0 and "verified with no error" in run.stdout + run.stderr, run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_ckpt_export_writes_a_torchscript_that_equals_the_network(task, tmp_path):
     parser = ConfigParser()
@@ -39,6 +40,7 @@ def test_ckpt_export_writes_a_torchscript_that_equals_the_network(task, tmp_path
         torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(image), network(image), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx_export_writes_a_graph_that_equals_the_network(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # MONAI 1.6.1 leaves a copy of the weights there
     parser = ConfigParser()

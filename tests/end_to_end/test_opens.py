@@ -55,6 +55,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 def test_from_inputs_to_segmentation(folder: Path, tmp_path: Path) -> None:
     config = config_files("inference.json")
     parser = ConfigParser()

@@ -25,6 +25,8 @@ from tests.helpers.commands import config_files, monai_bundle
 from tests.helpers.phased import STEP, trigger_times, write_enhanced_cine, write_phases
 from tests.helpers.threshold_network import ThresholdNetwork
 
+pytestmark = pytest.mark.slow
+
 #: Half axes of the ventricle in mm (across, across, along), in each phase.
 AXES = ((18.0, 18.0, 18.0), (15.0, 14.0, 17.0), (11.0, 11.0, 14.0), (13.0, 15.0, 15.0))
 SIZE, PIXEL, PLACES = 48, 1.0, 8

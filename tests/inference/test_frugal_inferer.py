@@ -24,6 +24,7 @@ class Small:
         return torch.cat([images, images.square()], dim=1)
 
 
+@pytest.mark.slow
 def test_a_batch_is_cut_in_two(caplog):
     images, network = torch.rand(7, 1, 32, 48), Small(2 * 32 * 48)
     expected = torch.cat([images, images.square()], dim=1)
@@ -47,6 +48,7 @@ def test_slices_of_a_volume(caplog):
     torch.testing.assert_close(result, torch.cat([volume, volume.square()], dim=1))
 
 
+@pytest.mark.slow
 def test_what_does_not_help_is_told():
     with pytest.raises(torch.OutOfMemoryError):
         FrugalInferer(SimpleInferer())(torch.rand(1, 1, 200, 160), Small(10))

@@ -114,6 +114,7 @@ def gradient(network, image, *, fast=False, mixed=False):
     return torch.cat([parameter.grad.flatten().double() for parameter in network.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_network_has_a_gradient_as_exact_as_with_pytorch_alone(mixed):
     """Distances from the gradient in float64; statistics of batch norm make small differences large, for both."""

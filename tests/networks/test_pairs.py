@@ -57,6 +57,7 @@ class TestFast(NetworkTests):
         return build("tf_efficientnet_lite0", "fpn", output_stride=32, patch_stem=True, decoder_stride=8)
 
 
+@pytest.mark.slow
 def test_torch_export_of_one_pair():
     """The others are slow: every symbolic size costs the exporter seconds."""
     check_torch_export(build("resnet18", "deeplab").eval())

@@ -10,6 +10,7 @@ from bundle.pyraseg.packaging.verification import verify
 from tests.helpers.packages import NAME, VERSION, refused, resummed, write_keys
 
 
+@pytest.mark.slow
 def test_the_trap_springs_where_its_code_is_trusted(trap, tmp_path):
     """The marks of the tests below are left when something runs, so that their absence says something."""
     files, mark = trap

@@ -25,6 +25,7 @@ from tests.helpers.configs import PROGRAMS, merged
 from tests.helpers.packages import NAME, VERSION, Files, refused, resummed
 
 
+@pytest.mark.slow
 def test_as_it_was_made(package, capsys):
     assert main(["verify", str(package.zip), "--key", str(package.public)]) == 0
     said = f"Verified: {NAME} {VERSION}: {len(package.files)} files, signed by {package.public}\n"
@@ -92,6 +93,7 @@ def smaller(*programs: str) -> Callable[[Files], Files]:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -11,6 +11,8 @@ from bundle.pyraseg.runtime import main
 from bundle.pyraseg.runtime.images import ahead
 from tests.helpers.runtime_series import png, series
 
+pytestmark = pytest.mark.slow
+
 
 def test_results_come_in_order_though_later_ones_are_ready_first():
     def slow(number: int) -> int:

@@ -42,6 +42,7 @@ def test_auto_is_bfloat16_where_the_kernel_says_that_the_processor_has_it():
     assert TrainingInferer().mixed is bool({"amx_bf16", "avx512_bf16"} & set(flags[0].split() if flags else []))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bfloat16", "float32"])
 def test_every_parameter_has_a_gradient_like_that_of_pytorch(network, image, name):
     gradients = []
@@ -53,6 +54,7 @@ def test_every_parameter_has_a_gradient_like_that_of_pytorch(network, image, nam
     assert torch.cosine_similarity(*gradients, dim=0) > (0.9999 if name == "float32" else 0.95)
 
 
+@pytest.mark.slow
 def test_the_network_is_left_as_it_is(network, image):
     """State dict, and the graph that TorchScript makes of a network that was trained."""
     names = list(network.state_dict())

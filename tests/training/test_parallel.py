@@ -16,6 +16,8 @@ from bundle.pyraseg.training.parallel import CaseShare, distribute
 from tests.helpers.commands import ROOT
 from tests.helpers.two_processes import CASES, CLASSES, EPOCHS, LEARNING, Network, batches, cases
 
+pytestmark = pytest.mark.slow
+
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program beside this file in two processes."""

@@ -51,6 +51,7 @@ def run(program: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrapped_error_of_the_user_is_its_message_alone():
     assert run(WRAPPED) == (1, "pyraseg: The folder is empty.\n")
 

@@ -115,6 +115,7 @@ def test_the_manifest_holds_the_hash_of_every_file(phantom_study: Path) -> None:
         assert hashlib.sha256((phantom_study / name).read_bytes()).hexdigest() == digest
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_the_seed_alone(tmp_path: Path) -> None:
     manifests = []
     for name, seed, workers in (("a", 5, 1), ("b", 5, 3), ("c", 6, 2)):
@@ -228,6 +229,7 @@ def test_labels_lie_on_the_organs_in_patient_coordinates(phantom_study: Path) ->
         assert np.subtract(*np.percentile(swapped, (95, 5))) > 120
 
 
+@pytest.mark.slow
 def test_files_hold_the_case_that_is_made_in_memory(phantom_study: Path) -> None:
     for index, item in enumerate(items(phantom_study)):
         if index not in (0, 2, 4, 6, 8, 10, 13, 17, 20):

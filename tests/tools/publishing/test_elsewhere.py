@@ -48,6 +48,7 @@ def downloaded(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Pa
 # of Python only after `initialize` has imported pyraseg from wherever it is found.
 
 
+@pytest.mark.slow
 def test_the_same_masks(study, downloaded, tmp_path, monkeypatch):
     settings = ["--dataset_dir", str(study / "images"), "--device", "cpu", "--outputs", "['labels']"]
     here = monai_bundle(

@@ -103,6 +103,7 @@ def test_published_without_lfs_and_loaded(verified, hub, tmp_path, monkeypatch):
     assert loaded.keys() == shipped.keys() and all(loaded[key].equal(shipped[key]) for key in shipped)
 
 
+@pytest.mark.slow
 def test_versions(verified, hub):
     publish(verified, REPOSITORY, public=True)
     repository = hub.repositories[REPOSITORY]

@@ -48,6 +48,7 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_same_bytes_from_another_place(package, copy, tmp_path):
     again = pack(copy, "dermoscopy", tmp_path / "out", key=package.private)
     assert again.name == f"pyraseg_dermoscopy_v{VERSION}.zip" == package.zip.name
@@ -207,6 +208,7 @@ def test_weights_of_other_settings_are_not_packed(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_found_before_anything_is_written(copy, tmp_path):
     metadata = json.loads((copy / "configs" / "dermoscopy_metadata.json").read_text())
     (copy / "configs" / "dermoscopy_metadata.json").write_text(json.dumps(metadata | {"weights": {}}))

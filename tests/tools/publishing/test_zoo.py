@@ -188,6 +188,7 @@ print("the code of", os.path.relpath(bundle.pyraseg.__file__))
 """
 
 
+@pytest.mark.slow
 def test_what_its_ci_runs(verified, clone, real_data):
     """Weights downloaded, metadata against the schema, the network's input and output, TorchScript, properties.
 
