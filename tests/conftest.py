@@ -11,7 +11,6 @@ import pytest
 
 from bundle.pyraseg.core import files
 from bundle.pyraseg.core.telling import tell
-from bundle.pyraseg_tools.datasets.phantom.study import write_phantom_study
 from tests.helpers.shared import made_once
 
 
@@ -62,6 +61,8 @@ def limit_files() -> Iterator[Callable[[int], None]]:
 @pytest.fixture(scope="session")
 def phantom_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """Write the default study; return its folder and the seconds of processor time that it took in all processes."""
+
+    from bundle.pyraseg_tools.datasets.phantom import write_phantom_study  # with PyTorch, which takes seconds
 
     def make(folder: Path) -> None:
         before = os.times()[:4]

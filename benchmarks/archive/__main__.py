@@ -18,6 +18,7 @@ import tempfile
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks.archive import million, once, speed
 from benchmarks.archive.study import write_archive
@@ -43,6 +44,19 @@ def model_of(folder: Path) -> Path:
     words = ["export", "configs/inference.json", "--model-file", str(WEIGHTS), "--output-dir", str(folder)]
     subprocess.run([sys.executable, "-m", "bundle.pyraseg", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return next(path for path in folder.glob("*.onnx") if ".network" not in path.name)
+
+
+def truths_of(images: Path, model: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what `inferring` finds with PyTorch, and with the exported network in ONNX Runtime."""
+    weights = ["--model_file", str(WEIGHTS)]
+    network = ["--onnx_file", str(model.with_suffix(".network.onnx"))]
+    both = "['configs/inference.json','configs/inference_onnx.json']"
+    return {
+        "inferring": once.expected(images, ["--config_file", "configs/inference.json", *weights], folder / "inferring"),
+        "inferring in ONNX Runtime": once.expected(
+            images, ["--config_file", both, *weights, *network], folder / "inferring_onnx"
+        ),
+    }
 
 
 def main() -> None:
@@ -71,15 +85,15 @@ def main() -> None:
         write_json(listed, series)
         broken = {name: len(uids) for name, uids in series.items() if name != "good"}
         made = {"series made": options.series, "broken": broken}
-        truth = once.expected(images, WEIGHTS, folder / "inferring")
-        print(f"{len(truth)} series segmented by inferring", flush=True)
+        truths = truths_of(images, model, folder)
+        print({name: len(truth) for name, truth in truths.items()}, flush=True)
         roads = {"s3": partial(once.by_s3, share=SHARE), "orthanc": once.by_orthanc}
         for way in options.ways:
             shutil.rmtree(folder / way, ignore_errors=True)
             (folder / way).mkdir()
             with roads.get(way, once.by_folder)(images, folder / way) as ready:
                 trial = once.Trial(KILLS[way], random.Random(0))
-                found = once.tried(ready, model, folder / way, truth, series["good"], trial)
+                found = once.tried(ready, model, folder / way, truths, series["good"], trial)
             write_json(RESULTS / f"once_{way}.json", {**about, **made, **found})
             print(way, found, flush=True)
 

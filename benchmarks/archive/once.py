@@ -126,13 +126,20 @@ def done_in(journal: Path) -> int:
             return 0
 
 
-def expected(images: Path, weights: Path, folder: Path) -> dict[str, dict[tuple[str, int], np.ndarray]]:
-    """Return what `inferring` finds in each series that it can segment, by the series' UID; see `labels_of`."""
+def expected(images: Path, options: Sequence[str], folder: Path) -> dict[str, dict[tuple[str, int], np.ndarray]]:
+    """Return what `inferring` finds in each series that it can segment, by the series' UID; see `labels_of`.
+
+    Args:
+        images: all series.
+        options: of `inferring`, its config files among them.
+        folder: of its results, which are taken as they are where it exists.
+    """
     if not folder.exists():
-        words = ["inferring", "--config_file", "configs/inference.json", "--dataset_dir", str(images)]
-        words += ["--output_dir", str(folder), "--outputs", "seg", "--model_file", str(weights), "--unlike", "ignore"]
+        words = ["inferring", *options, "--dataset_dir", str(images), "--output_dir", str(folder)]
         subprocess.run(
-            [sys.executable, "-m", "monai.bundle", "run", *words], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "monai.bundle", "run", *words, "--outputs", "seg", "--unlike", "ignore"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
         )
     found = {}
     for path in folder.rglob("*.dcm"):
@@ -160,20 +167,24 @@ def labels_of(dataset: pydicom.Dataset) -> dict[tuple[str, int], np.ndarray]:
 
 
 def judged(
-    results: Sequence[pydicom.Dataset], truth: Mapping[str, Any], good: Sequence[str], states: Mapping[str, str]
+    results: Sequence[pydicom.Dataset],
+    truths: Mapping[str, Mapping[str, Any]],
+    good: Sequence[str],
+    states: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return what is right and wrong of the results in a target."""
+    """Return what is right and wrong of the results in a target; `truths` are what `expected` returns, by name."""
     by_series: dict[str, list[pydicom.Dataset]] = {}
     for dataset in results:
         by_series.setdefault(str(dataset.ReferencedSeriesSequence[0].SeriesInstanceUID), []).append(dataset)
     one = [uid for uid in good if len(by_series.get(uid, [])) == 1]
-    equal = [uid for uid in one if are_equal(labels_of(by_series[uid][0]), truth[uid])]
+    labels = {uid: labels_of(by_series[uid][0]) for uid in one}
+    equal = {name: sum(are_equal(labels[uid], truth[uid]) for uid in one) for name, truth in truths.items()}
     return {
         "good series": len(good),
         "with one result": len(one),
         "with none": sum(uid not in by_series for uid in good),
         "with several": sum(len(by_series.get(uid, [])) > 1 for uid in good),
-        "equal in every voxel to inferring": len(equal),
+        **{f"equal in every voxel to {name}": count for name, count in equal.items()},
         "results of other series": sum(uid not in good for uid in by_series),
         "broken, named as failed or left out": sum(states.get(uid, "") != "done" for uid in states if uid not in good),
     }
@@ -280,7 +291,7 @@ def states_of(work: Path) -> dict[str, str]:
 
 
 def tried(
-    way: Way, model: Path, folder: Path, truth: Mapping[str, Any], good: Sequence[str], trial: Trial
+    way: Way, model: Path, folder: Path, truths: Mapping[str, Mapping], good: Sequence[str], trial: Trial
 ) -> dict[str, Any]:
     """Run the command until nothing is missing, killing what is to be killed; return what came of it."""
     work = folder / "work"
@@ -293,7 +304,7 @@ def tried(
     told = [line for line in again.stdout.splitlines() if " series are in " in line]
     driver, workers = zip(*trial.memory, strict=True)
     return {
-        **judged(way.results(), truth, good, states_of(work)),
+        **judged(way.results(), truths, good, states_of(work)),
         "half objects and strays": way.leftovers(),
         "workers killed": trial.killed["worker"],
         "drivers killed": trial.killed["driver"],

@@ -30,6 +30,7 @@ def broken() -> Calls:
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs the GNU C library")
 
 
+@pytest.mark.slow
 @glibc
 def test_only_one_of_two_processes_keeps_its_memory_and_they_take_turns(tmp_path):
     log = tmp_path / "faults.txt"
@@ -45,6 +46,7 @@ def test_only_one_of_two_processes_keeps_its_memory_and_they_take_turns(tmp_path
     assert (faults[UNTIMED:, 0] > 500).all() and (faults[UNTIMED:, 1] < 100).all()
 
 
+@pytest.mark.slow
 @glibc
 @pytest.mark.parametrize(("make", "variables"), [(broken, {}), (page_faults, {"MALLOC_ARENA_MAX": "2"})])
 def test_a_process_that_ends_ends_the_timing(make, variables, monkeypatch, tmp_path, capfd):

@@ -156,7 +156,12 @@ def copy(dataset: Path, case: str, name: str, change: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "what"), [("same", "the same pixels"), ("re-encoded", "nearly the same"), ("shifted", "nearly the same")]
+    ("change", "what"),
+    [
+        ("same", "the same pixels"),
+        pytest.param("re-encoded", "nearly the same", marks=pytest.mark.slow),
+        pytest.param("shifted", "nearly the same", marks=pytest.mark.slow),
+    ],
 )
 def test_a_planted_copy_stops_the_split(dataset, change, what, capsys):
     copy(dataset, "p04_0", "p20_0", change)
@@ -242,6 +247,7 @@ def test_a_check_of_pairs_without_a_list(dataset, capsys):
 # --- refusals ---
 
 
+@pytest.mark.slow
 def test_nothing_is_written_when_the_split_leaks(dataset, tmp_path):
     copy(dataset, "p04_0", "p20_0", "same")
     command = [str(dataset), *PATTERN, "--output-dir", str(tmp_path / "out")]

@@ -103,6 +103,7 @@ def test_patients_are_not_named(tmp_path):
         assert b"secret" not in file.read_bytes().lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight", "unit"), [(70, "SUVbw"), (None, "BQML")])
 def test_pet_is_measured_and_its_unit_named(tmp_path, weight, unit):
     """The default config is for CT; a fingerprint measures what there is, and proposes to say so."""

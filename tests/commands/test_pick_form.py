@@ -17,6 +17,7 @@ def write(network: nn.Module, path) -> None:
     onnx.save(ir.to_proto(describe(network_model(network.eval(), 3), {})), path)
 
 
+@pytest.mark.slow
 def test_the_faster_of_two_is_named(tmp_path, capsys):
     write(nn.Conv2d(3, 2, 1), tmp_path / "tumor.int8.network.onnx")
     write(

@@ -97,6 +97,7 @@ def save_volume(values: np.ndarray, path: Path) -> None:
     nib.save(nib.Nifti1Image(values, np.eye(4)), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -161,6 +162,7 @@ def test_the_pairs_of_isic_and_no_others(isic):
     assert found == KNOWN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_copies_of_real_photographs_are_found(isic, change, tmp_path):
     chosen = isic[::40]

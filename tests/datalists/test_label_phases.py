@@ -149,6 +149,7 @@ def test_nifti_labels_of_a_dicom_cine(tmp_path):
     np.testing.assert_array_equal(found["label"][0], MASKS[1].T)
 
 
+@pytest.mark.slow
 def test_the_labels_of_a_real_cine_lie_on_their_files(real_data):
     """18 of 240 files have a label: blood is brighter than the muscle around it, and neither where labels are moved."""
     items = find_pairs(real_data / "mr_heart_dicom")[1]

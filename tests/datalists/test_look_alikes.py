@@ -65,6 +65,7 @@ def test_frames_that_moved_are_found_and_strangers_are_not(framed, tmp_path):
     assert find_duplicates(images) == []  # so close, and no copies
 
 
+@pytest.mark.slow
 def test_what_all_pictures_have_in_common_makes_no_pair(tmp_path):
     images = write_set(tmp_path / "set", common=0.4)
     found = find_look_alikes(images)
@@ -81,6 +82,7 @@ def test_pictures_of_very_different_shapes_never_cover_each_other():
     assert tile_correlation(square, square) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_without_structure_are_no_look_alikes(tmp_path):
     write_set(tmp_path / "set")
     for name in ("flat0", "flat1"):
@@ -160,6 +162,7 @@ def test_a_chain_of_strangers_is_refused_and_the_number_that_breaks_it_is_told(t
         find_look_alikes(images, spreads=float(number) - 0.1)
 
 
+@pytest.mark.slow
 def test_look_alikes_that_leave_too_few_patients_are_told(tmp_path):
     images = write_set(tmp_path / "images")
     (tmp_path / "masks").mkdir()

@@ -63,6 +63,7 @@ def test_without_a_list_the_sequences_are_found_as_well(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_nnunet_channels_are_sequences(tmp_path):
     for number, case in enumerate(CASES):
         for channel in range(3):

@@ -55,6 +55,7 @@ def people() -> list[np.ndarray]:
     return [head(person) for person in range(14)]
 
 
+@pytest.mark.slow
 def test_strangers_in_one_frame_are_no_pairs(people):
     assert copies(people) == set()
 
@@ -80,17 +81,20 @@ def test_in_small_sets(people, count):
     assert copies([*people[:count], people[1][::-1]]) == {(1, count)}
 
 
+@pytest.mark.slow
 def test_when_half_of_the_images_are_copies(people):
     half = people[:5]
     mirrored = [v[::-1] for v in half]
     assert copies([*half, *mirrored]) == {(place, 5 + place) for place in range(5)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "strangers"), [(2, 0), (3, 0), (4, 0), (3, 1), (4, 1)])
 def test_when_most_volumes_are_one(people, count, strangers):
     assert copies([people[0]] * count + people[1 : 1 + strangers]) == set(combinations(range(count), 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strangers", [0, 1])
 def test_when_most_volumes_are_one_with_noise_of_their_own(people, strangers):
     random = np.random.default_rng(4)

@@ -22,6 +22,7 @@ from bundle.pyraseg.deployment.recipe import Decision, Recipe
 from bundle.pyraseg.deployment.reference import Reference
 from bundle.pyraseg.runtime.model import open_session
 from tests.helpers.onnx_paths import WINDOWS, Convolutions, network, photograph, projection, recipe_of, steps, volume
+from tests.helpers.some import some_slow
 
 PLAIN = Decision()
 
@@ -54,7 +55,9 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", some_slow(RECIPES, ("windows and neighbors", "a radiograph", "a photograph", "percentiles of a volume"))
+)
 def test_agrees_with_the_bundle_at_every_size(name):
     found = agreement(RECIPES[name]())
     assert found.images == 6
@@ -86,6 +89,7 @@ def test_temperature_and_threshold(temperature, threshold):
     assert apart.probability_error > 0.01 or apart.mask_agreement < 0.99
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_images():
     recipe = recipe_of(*steps(volume("header", context_slices=1)))
     run = open_session(graph(recipe).SerializeToString(), threads=1, remedy="")

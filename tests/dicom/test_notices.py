@@ -93,6 +93,7 @@ def test_no_name_is_told_while_threads_change_the_filters_of_warnings(tmp_path: 
     assert "its header breaks the standard" in done.stderr  # the log is there
 
 
+@pytest.mark.slow
 def test_the_libraries_would_tell_names_otherwise(tmp_path: Path) -> None:
     plant(tmp_path)
     read = "import sys, pydicom; [str(element) for element in pydicom.dcmread(sys.argv[1])]"

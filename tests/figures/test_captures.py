@@ -43,6 +43,7 @@ def colored(number: int) -> tuple[int, ...]:
     return tuple(color_of(np.array(number)).tolist())
 
 
+@pytest.mark.slow
 def test_a_picture_has_outlines_and_the_legend_of_what_it_shows() -> None:
     labels = np.zeros((2, 60, 80), np.uint8)
     labels[0, 10:30, 10:30], labels[0, 35:50, 50:70], labels[1, 20:40, 20:40] = 1, 2, 2

@@ -33,6 +33,7 @@ def test_a_batch_is_cut_in_two(caplog):
     assert "a batch of 7 is halved" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_image_is_cut_into_tiles_and_these_again(caplog):
     images, network = torch.rand(1, 1, 200, 160), Small(96 * 80)
     expected = torch.cat([images, images.square()], dim=1)

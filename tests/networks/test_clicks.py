@@ -96,6 +96,7 @@ def test_a_click_changes_most_where_it_is_and_something_everywhere():
     assert changed[:12, :12].mean() > 100 * changed.mean() and (changed[-12:, -12:] > 1e-13).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fpn", "deeplab"])
 def test_scripted_equals_eager(form):
     network = build(form)
@@ -107,6 +108,7 @@ def test_scripted_equals_eager(form):
         torch.testing.assert_close(scripted(image), network(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_both_halves_in_onnx_hold_at_other_sizes(dynamo, tmp_path):
     network = build()

@@ -36,6 +36,7 @@ def gradients(image, weight, bias, *, fast, **geometry):
     return output, *torch.autograd.grad(output, leaves, ramp)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "stride", "dilation", "same"), GEOMETRIES)
 def test_gradients_are_those_of_finite_differences(kernel, stride, dilation, same):
     padding = dilation * (kernel // 2) if same else 0

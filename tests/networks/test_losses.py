@@ -145,6 +145,7 @@ def test_samples_annotated_alike_cost_what_a_network_of_those_classes_and_the_re
     torch.testing.assert_close(loss, alone, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 def test_what_halves_of_the_annotations_teach_ends_at_the_true_probabilities():
     """A voxel of which nothing is seen: two halves of the samples, each annotated for one class of nested ones."""
     truth = torch.tensor([0] * 12 + [1] * 5 + [2] * 3)

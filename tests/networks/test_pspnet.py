@@ -61,6 +61,7 @@ def test_dilations_see_the_same_share_of_the_image_at_every_stride():
     assert [branch[0].dilation[0] for branch in build("deeplab", atrous_rates=(2, 4)).pyramid.branches] == [1, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_an_auxiliary_head_has_a_say_in_training_only(head):
     network = build(head, auxiliary=True, output_stride=16)

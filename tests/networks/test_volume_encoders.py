@@ -51,6 +51,7 @@ def medicalnet_file(path):
     return network
 
 
+@pytest.mark.slow
 def test_medicalnets_weights_compute_what_monai_computes(tmp_path):
     network = medicalnet_file(tmp_path / "resnet_50.pth")
     options = {"spatial_dims": 3, "pretrained": tmp_path / "resnet_50.pth", "output_stride": 32}
@@ -95,6 +96,7 @@ def compare(network, exported):
             assert relative_error(exported(image), expected) <= 1e-4, size
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_gradient_unless_it_is_frozen(network):
     network.train()
     network.freeze("encoder.stages.0")

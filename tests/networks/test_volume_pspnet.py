@@ -120,6 +120,7 @@ def test_training_on_a_cpu_has_the_gradients_of_pytorch(kernels):
     assert torch.cosine_similarity(*gradients, dim=0) > (0.99999 if kernels == "float32" else 0.95)
 
 
+@pytest.mark.slow
 def test_instance_norm_of_channels_last_is_that_of_pytorch():
     norm = nn.InstanceNorm3d(4, affine=True)
     nn.init.normal_(norm.weight)

@@ -148,6 +148,7 @@ def of_bundle(folder: Path, guard: Guard, shown: MetaTensor) -> float | None:
     return ImageGuard(folder / "carrier.onnx", unlike="warn").judge("it", shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "sagittal", "downwards", "oblique", "inverted"])
 def test_of_a_series_both_find_the_same(name, models, tmp_path, monkeypatch):
     monkeypatch.setattr("bundle.pyraseg.runtime.statistics.PLANES", 3)  # of 6: not all of them

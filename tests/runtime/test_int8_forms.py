@@ -19,6 +19,7 @@ from bundle.pyraseg.transforms import MedicalImageReader, TidyLabelsd
 from tests.helpers.exported import exported
 from tests.helpers.onnx_paths import kind_of, photograph, projection, steps, tiled, volume
 from tests.helpers.runtime_series import check, png, series
+from tests.helpers.some import some_slow
 from tests.runtime.test_tiled_photographs import FLIPS, picture
 
 TIDY = TidyLabelsd("pred", class_names=["background", "liver", "spleen"], keep_largest=["liver", "spleen"])
@@ -31,7 +32,7 @@ KINDS: dict[str, tuple[Callable[[], tuple], int]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some_slow(KINDS, ("a photograph in tiles", "slices that are tidied up")))
 def test_labels_are_those_of_the_bundle(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, channels = KINDS[kind][0](), KINDS[kind][1]
     of_images = kind_of(parts[0])

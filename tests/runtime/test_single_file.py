@@ -49,6 +49,7 @@ def test_the_file_holds_the_modules_and_the_license(zipapp, tmp_path):
     assert zipapp.with_suffix(".requirements.txt").read_text().split() == extras["runtime"]
 
 
+@pytest.mark.slow
 def test_it_runs_without_the_bundle(zipapp, models, tmp_path):
     folder = series(tmp_path / "in")
     command = [sys.executable, "-I", str(zipapp), str(models.ct.path), str(folder), str(tmp_path / "out")]

@@ -46,6 +46,7 @@ def test_a_series(name: str, plain: Exported, tidied: Exported, tmp_path: Path) 
     assert (expected != plain.truth(folder)).mean() > 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{"keep_largest": ["liver"]}, {"fill_holes": ["spleen", "liver"]}, {"min_size": 20}])
 def test_a_photograph(asked: dict, tmp_path: Path) -> None:
     chain = photograph()

@@ -75,6 +75,7 @@ def test_a_plain_network_of_other_settings_is_refused(tmp_path):
         load_plain(tmp_path / "nameless.pt", settings=of_clicks(), device="cpu")
 
 
+@pytest.mark.slow
 def test_a_click_network_is_read_from_its_file_alone(tmp_path):
     network = clicked()
     save_model(network.state_dict(), tmp_path / "click.pt", settings=of_clicks())

@@ -127,6 +127,7 @@ def test_elastic_field_equals_monai_for_the_same_control_points() -> None:
     assert torch.allclose(ours[inner], (moved - rest)[inner], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_elastic_displacements_have_the_distribution_of_monai() -> None:
     size, spacing, magnitude, n = (48, 48), 12, 3.0, 400
     ours_transform = RandDeformd("image", rotation=0, scale=0, elastic_magnitude=magnitude, elastic_spacing=spacing)

@@ -200,6 +200,7 @@ def test_matrix_sizes_spacings_and_slice_counts_vary(phantom_study: Path) -> Non
     assert 1.9 < min(spacings) < max(spacings) < 3.3
 
 
+@pytest.mark.slow
 def test_classes_are_absent_as_planned_in_every_part(phantom_study: Path) -> None:
     absent = Counter()
     for item, plan in zip(items(phantom_study), PLANS, strict=True):
@@ -260,6 +261,7 @@ def test_some_nifti_labels_are_left_handed_and_one_is_sheared(phantom_study: Pat
     assert abs(columns[:, 1] @ columns[:, 2]) > 0.1
 
 
+@pytest.mark.slow
 def test_lesions_stand_out_from_the_liver_after_slight_smoothing(phantom_study: Path) -> None:
     from scipy.ndimage import binary_erosion, gaussian_filter
 

@@ -103,6 +103,7 @@ def test_nothing_is_done_twice(site, tmp_path):
     assert len(site.archive.stored) == 2
 
 
+@pytest.mark.slow
 def test_an_archive_that_is_away_is_waited_for(site, tmp_path, caplog):
     """The result is made once, and lies there until it can go."""
     inbox = site.fill(small_series(tmp_path, "one"))
@@ -139,10 +140,10 @@ def is_stored(journal: Journal, uid: str, entry: Entry) -> bool:
 @pytest.mark.parametrize(
     ("owner", "name", "when"),
     [
-        (Site, "segmenter", lambda *_: True),
-        (Journal, "__setitem__", lambda *_: True),
+        pytest.param(Site, "segmenter", lambda *_: True, marks=pytest.mark.slow),
+        pytest.param(Journal, "__setitem__", lambda *_: True, marks=pytest.mark.slow),
         (Sender, "_store", lambda *_: True),
-        (Sender, "__call__", lambda *_: True),
+        pytest.param(Sender, "__call__", lambda *_: True, marks=pytest.mark.slow),
         (Journal, "__setitem__", is_stored),
         (Inbox, "remove", lambda *_: True),
     ],

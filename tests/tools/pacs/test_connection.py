@@ -131,6 +131,7 @@ def test_no_dicomweb():
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_pacs_that_goes_away_is_waited_for(arguments, tmp_path, monkeypatch, caplog):
     with ExitStack() as stack:
         (tmp_path / "orthanc").mkdir()

@@ -24,6 +24,7 @@ from tests.helpers import dicom_files as files
 from tests.helpers.holder import another
 from tests.helpers.orthanc import PASSWORD
 from tests.helpers.pacs_series import small_series
+from tests.helpers.some import some_slow
 
 ROOT = Path(__file__).resolve().parents[3]
 COMBINED = {"combine_segments": True, "ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
@@ -41,7 +42,7 @@ def journal(tmp_path: Path) -> dict[str, dict]:
     return entries
 
 
-@pytest.mark.parametrize("name", PHANTOMS)
+@pytest.mark.parametrize("name", some_slow(PHANTOMS, ("plain", "oblique")))
 def test_what_is_stored(name, pacs, model, arguments, tmp_path, capsys):
     sources = phantom(tmp_path / "source", PHANTOMS[name])
     pacs.add(sources)

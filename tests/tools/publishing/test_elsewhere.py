@@ -75,6 +75,7 @@ def test_the_same_masks(study, downloaded, tmp_path, monkeypatch):
     assert marked >= 6
 
 
+@pytest.mark.slow
 def test_another_version_that_is_installed_is_told(study, downloaded, tmp_path):
     root = tmp_path / NAME
     shutil.copytree(downloaded, root)
