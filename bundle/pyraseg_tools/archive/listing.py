@@ -3,7 +3,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -188,20 +188,19 @@ class WebListing:
 
     Args:
         client: of the PACS.
-        filters: see `pacs.parse_filters`.
+        filters: what is listed at all, see `pacs.parse_filters`.
         wanted: what series are compared with.
     """
 
-    def __init__(self, client: DICOMwebClient, filters: Sequence[dict[str, str]], wanted: Wanted) -> None:
+    def __init__(self, client: DICOMwebClient, filters: Mapping[str, str], wanted: Wanted) -> None:
         self.client, self.filters, self.wanted = client, filters, wanted
 
     def rows(self) -> Iterator[Row]:
-        for filters in self.filters:
-            for series in find_series(self.client, filters):
-                yield self._row(series)
+        for series in find_series(self.client, self.filters):
+            yield self._row(series)
 
     def join(self, rows: Sequence[Row]) -> Iterator[Row]:
-        yield from {row.study: row for row in rows}.values()  # two filters may find one, two studies have one UID
+        yield from rows  # of two studies with one series UID
 
     def _row(self, series: RemoteSeries) -> Row:
         found = instances_of(self.client, series)

@@ -53,7 +53,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                         help="folder of table, journal, summary, and images in use (default: %(default)s)")  # fmt: skip
     parser.add_argument("--retry-failed", action="store_true", help="retry series that failed in earlier runs")
     parser.add_argument("--filter", nargs="+", default=[], metavar="KEYWORD=VALUE",
-                        help="of a PACS: list these, StudyDate=20260101- (default: the model's modality)")  # fmt: skip
+                        help="of a PACS: list these alone, Modality=CT StudyDate=20260101-")  # fmt: skip
     parser.add_argument("--select", nargs="+", default=[], metavar="KEYWORD=VALUE",
                         help="select one of several phases or echoes of a series")  # fmt: skip
     parser.add_argument("--refuse", nargs="+", metavar="ASPECT",
@@ -135,11 +135,7 @@ def _listing(options: argparse.Namespace, wanted: "Wanted", access: "Access") ->
             raise PyrasegError(f"{options.source} is the address of images and of results. Give two.")
         return StoreListing(options.source, wanted, leave_out=[options.target or ""])
     if is_web(options.source):
-        modalities = [f"Modality={name}" for name in wanted.purpose.modality]
-        if any(item.startswith("Modality=") for item in options.filter) or not modalities:
-            filters = [parse_filters(options.filter)]
-        else:
-            filters = [parse_filters([*options.filter, one]) for one in modalities]
+        filters = parse_filters(options.filter, any_modality=bool(wanted.purpose.modality))
         return WebListing(access.connect(options.source), filters, wanted)
     folder = Path(options.source).expanduser()
     if not folder.is_dir():

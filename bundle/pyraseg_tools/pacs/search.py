@@ -38,11 +38,15 @@ class RemoteSeries:
         return is_meant(wanted, uids=[self.uid], number=self.number, description=self.description)
 
 
-def parse_filters(items: Sequence[str]) -> dict[str, str]:
+def parse_filters(items: Sequence[str], *, any_modality: bool = False) -> dict[str, str]:
     """Return filters from texts KEYWORD=VALUE; a value is as QIDO-RS has it, `20260101-` for one.
 
+    Args:
+        items: the texts.
+        any_modality: whether they may take images of any kind.
+
     Raises:
-        PyrasegError: a keyword is none of `OF_STUDIES` and `OF_SERIES`, or a filter takes images of any kind.
+        PyrasegError: a keyword is none of `OF_STUDIES` and `OF_SERIES`, or the filters take too much.
     """
     filters = {}
     for item in items:
@@ -58,7 +62,7 @@ def parse_filters(items: Sequence[str]) -> dict[str, str]:
         filters[keyword] = value
     if "SeriesInstanceUID" in filters and "StudyInstanceUID" not in filters:
         raise PyrasegError("A SeriesInstanceUID is looked for in its study. Give the StudyInstanceUID too.")
-    if not {"Modality", "SeriesInstanceUID"} & filters.keys():
+    if not any_modality and not {"Modality", "SeriesInstanceUID"} & filters.keys():
         raise PyrasegError("The model is for one kind of image. Give it as a filter, such as Modality=CT.")
     return filters
 

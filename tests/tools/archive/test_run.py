@@ -155,7 +155,7 @@ def test_a_pacs_that_goes_away_stops_the_run_and_the_next_goes_on(run, tmp_path,
     with ExitStack() as stack:
         way = stack.enter_context(bad_way_to(pacs.plain_url))
         url = f"{way.url}/dicom-web"
-        rows = listed(listing=WebListing(Access().connect(url), [{"Modality": "CT"}], wanted))
+        rows = listed(listing=WebListing(Access().connect(url), {"Modality": "CT"}, wanted))
         assert len(due(rows)) == 3
         stopped, states = run(url, tell=lambda line: stack.close())
         assert stopped and states == {"due": 3, DONE: 1, "again": 2}
