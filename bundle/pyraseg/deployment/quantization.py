@@ -66,23 +66,17 @@ class Quantizer:
         with _quiet():
             quant_pre_process(network_file, self._prepared, skip_symbolic_shape=True)
         prepared = onnx.load(self._prepared)
+        _unshare(prepared.graph)
+        onnx.save(prepared, self._prepared)
         graph = prepared.graph
-        constants = {item.name: item for item in graph.initializer}
+        constants = {item.name for item in graph.initializer}
         self.input = graph.input[0].name
         self._nodes = {}
         for node in graph.node:
             weights = [name for name in node.input if name in constants]
             if node.op_type in LAYERS and weights:
                 layer = weights[0].removesuffix(".weight")
-                if layer in self._nodes:  # its own copy: ONNX Runtime 1.31 does not load shared ones without VNNI
-                    layer = f"{layer} ({node.name})"
-                    own = onnx.TensorProto()
-                    own.CopyFrom(constants[weights[0]])
-                    own.name = f"{layer}.weight"
-                    graph.initializer.append(own)
-                    node.input[list(node.input).index(weights[0])] = own.name
                 self._nodes[layer] = [node.name, *_activation(graph, node.output[0])]
-        onnx.save(prepared, self._prepared)
 
     @property
     def layers(self) -> list[str]:
@@ -176,6 +170,26 @@ def _agreement(
     pairs = zip(classes(model, images, regions=regions), expected, strict=True)
     equal = [found == wanted for found, wanted in pairs]
     return sum(int(each.sum()) for each in equal) / sum(each.size for each in equal)
+
+
+def _unshare(graph: onnx.GraphProto) -> None:
+    """Give each input that reads weights a copy of its own.
+
+    Without VNNI, ONNX Runtime 1.31 does not load weights in int8 that are read twice. `quant_pre_process` makes one
+    tensor of equal ones: those of layers that share them, or scale and variance of batch norm as it was initialized.
+    """
+    shared = {item.name: item for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT and item.dims}
+    read = set()
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in read:
+                own = onnx.TensorProto()
+                own.CopyFrom(shared[name])
+                own.name = f"{name.removesuffix('.weight')} ({node.name}, {place}).weight"
+                graph.initializer.append(own)
+                node.input[place] = own.name
+            elif name in shared:
+                read.add(name)
 
 
 def _activation(graph: onnx.GraphProto, output: str) -> list[str]:
