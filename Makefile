@@ -61,9 +61,10 @@ clean:
 	$(INSTALL) ".[benchmark]"
 	@touch $@
 
+# Python compiles what is imported; to compile all of it takes two minutes.
 .venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing Pyraseg with its test tools into .venv (a few minutes, once) ..."
-	$(INSTALL) ".[dev]"
+	$(INSTALL) ".[dev]" --no-compile
 	@touch $@ .venv/installed
 
 .venv-label/installed: scripts/label_requirements.txt

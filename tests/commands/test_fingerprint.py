@@ -151,6 +151,7 @@ def test_refusals_leave_nothing_behind(study, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_existing_folder_or_a_missing_config_is_refused_plainly(study, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(PyrasegError, match="is there already"):

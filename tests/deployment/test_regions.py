@@ -60,6 +60,7 @@ def exported(
     return files, found, Reference(network(channels), *parts, Decision(), sigmoid=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flips", [[], [[0], [1], [0, 1]]], ids=["plain", "mirrored"])
 @pytest.mark.parametrize("kind", MAKE)
 def test_a_graph_gives_the_regions_of_the_bundle(kind: str, flips: list, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def models(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["tumor.network.onnx", "tumor.onnx"])
 def test_what_the_server_reads_is_what_the_graph_takes_and_gives(models, tmp_path, file):
     # No dependency: it asks for an older ml_dtypes than ONNX does. Install it alone, with pip's --no-deps.

@@ -6,12 +6,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pydicom
+import pytest
 import torch
 from monai.bundle import ConfigParser
 
 from tests.helpers.commands import config_files, monai_bundle
 
 
+@pytest.mark.slow
 def test_the_grid_of_the_label_map_is_that_of_the_series(real_data: Path, tmp_path: Path) -> None:
     parser = ConfigParser()
     parser.read_config(config_files("inference.json"))

@@ -57,6 +57,7 @@ def test_no_fault_passes_and_the_log_names_it_without_its_value(
     assert sound_sources(headers) == headers and not caplog.records  # once mended is mended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sex of another list", "study UID with letters", "everything empty", "Japanese"])
 def test_both_objects_of_a_faulty_series_are_valid_and_hold_the_mask(tmp_path: Path, fault: str) -> None:
     check(fault, tmp_path, enhanced=False)

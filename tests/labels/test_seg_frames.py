@@ -228,6 +228,7 @@ def of_frames(path: Path, image: DicomImage) -> np.ndarray:
     return np.stack(masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["concatenation", "volumes"])
 def test_several_files_of_frames_get_one_segmentation(tmp_path: Path, form: str) -> None:
     """The parts of a concatenation (PS3.3 C.7.6.16.1.3), and volumes one above the other; frames lie in any order."""

@@ -86,6 +86,7 @@ def test_a_click_on_the_background_takes_away_and_a_box_fills(photographs, tmp_p
     assert session.clicks == session.boxes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "sagittal", "flipped", "turned", "downwards"])
 def test_a_click_on_a_slice_of_any_orientation(name, slices, tmp_path):
     place = 9, 33

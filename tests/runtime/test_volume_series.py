@@ -139,6 +139,7 @@ def test_a_series(name: str, model: tuple[Trained, Path], tmp_path: Path) -> Non
     check(model[0], folder, png(tmp_path / "out" / "in_labels"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("name", ["plain", "sagittal", "inverted", "downwards"])
 def test_windows_and_spacings(choice: str, name: str, model: tuple[Trained, Path], tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_a_data_list_finds_the_image(made: tuple, case: Case, tmp_path: Path) ->
             find_pairs(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "kind"), TABLE)
 def test_a_conversion_to_voc_finds_the_image(made: tuple, case: Case, tmp_path: Path) -> None:
     plan = plan_stacks(find_series(tmp_path, keywords=KEYWORDS))
@@ -229,6 +230,7 @@ def test_a_pacs_tells_series_alone(made: tuple, case: Case) -> None:
     assert "".join(name for name in "ab" if found[uid("series", name)]) == "".join(sorted({*case.series} - {"x"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "kind"), TABLE)
 def test_a_choice_of_series_lays_no_label_on_another_one(made: tuple, case: Case, kind: str, tmp_path: Path) -> None:
     """A label that belongs to a series which --series hides is found for none of those that it shows."""

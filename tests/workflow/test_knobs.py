@@ -123,6 +123,7 @@ def plain(files: list[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_one_knob_sets_the_encoder_in_every_stage():
     config = read_config([CONFIGS / "train.json"], {"encoder_learning_rate": 0.5})
     rates = [stage.learning_rates.get("encoder") for stage in config.get_parsed_content("plan").stages]
