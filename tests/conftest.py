@@ -28,14 +28,25 @@ def nothing_told() -> None:
 
 @pytest.fixture(autouse=True)
 def log_of_its_own() -> Iterator[None]:
-    """Take away what a test has put on the root logger: MONAI's runs in this process leave a stream that is closed."""
+    """Take away what a test has put on the root logger: MONAI's runs in this process leave a stream that is closed.
+
+    Our own loggers are as loud again as before: commands quieten some, for the rest of their process.
+    """
     root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    before, levels = list(root.handlers), _levels()
     yield
     for handler in set(root.handlers) - set(before):
         if type(handler) is logging.StreamHandler:
             root.removeHandler(handler)
-    root.setLevel(level)
+    for logger in _levels():
+        logger.setLevel(levels.get(logger, logging.NOTSET))
+
+
+def _levels() -> dict[logging.Logger, int]:
+    """Return the level of the root logger and of each of ours."""
+    root = logging.getLogger()
+    known = [logger for name, logger in root.manager.loggerDict.items() if name.startswith("bundle")]
+    return {logger: logger.level for logger in (root, *known) if isinstance(logger, logging.Logger)}
 
 
 @pytest.fixture(scope="session")
