@@ -50,6 +50,16 @@ def test_what_the_server_reads_is_what_the_graph_takes_and_gives(models, tmp_pat
             assert theirs.type == f"tensor({ {'float32': 'float', 'float64': 'double'}.get(kind.name, kind.name) })"
 
 
+def test_a_model_in_int8_is_told_to_depend_on_the_processor(models, tmp_path, caplog):
+    model = onnx.load(models / "tumor.network.onnx")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3, np.int8), "weights"))
+    onnx.save(model, tmp_path / "tumor.int8.network.onnx")
+    triton.main([str(models / "tumor.network.onnx"), "--output-dir", str(tmp_path / "float")])
+    assert not caplog.text
+    triton.main([str(tmp_path / "tumor.int8.network.onnx"), "--output-dir", str(tmp_path / "int8")])
+    assert "On a processor without VNNI, Triton does not add its products exactly" in caplog.text
+
+
 def test_a_model_that_is_there_stays(models, tmp_path):
     given = [str(models / "tumor.network.onnx"), "--output-dir", str(tmp_path)]
     triton.main(given)

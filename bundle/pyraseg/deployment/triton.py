@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from bundle.pyraseg.core import PyrasegError, replacing
+from bundle.pyraseg.core import PyrasegError, replacing, tell
 from bundle.pyraseg.runtime import require_finite_graph
 
 #: What Triton calls the types that our graphs have (`model_config.proto`).
@@ -40,6 +40,11 @@ def write_repository(model_file: Path, folder: Path, *, threads: int, instances:
         raise PyrasegError(f"{target} exists already. Remove it, or give another folder: a server may be using it.")
     require_finite_graph(model_file)
     graph = onnx.load(model_file, load_external_data=False).graph
+    if any(item.data_type == onnx.TensorProto.INT8 for item in graph.initializer):
+        tell(  # its backend reads named parameters alone, `session.x64quantprecision` not among them
+            f"{model_file} is in int8. On a processor without VNNI, Triton does not add its products exactly, and "
+            "gives other labels than it had when it was checked (docs/int8.md). Give such a server the float model."
+        )
     with replacing(target) as temporary:
         (temporary / "1").mkdir(parents=True)
         shutil.copyfile(model_file, temporary / "1" / "model.onnx")
