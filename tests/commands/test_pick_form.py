@@ -30,6 +30,21 @@ def test_the_faster_of_two_is_named(tmp_path, capsys):
     assert last.endswith(f", int8, {tmp_path / 'tumor.int8.network.onnx'}")
 
 
+def test_what_was_not_compared_is_timed_and_not_named(tmp_path, capsys, monkeypatch):
+    write(nn.Conv2d(3, 2, 1), tmp_path / "tumor.network.onnx")
+    path = tmp_path / "tumor.network.onnx"
+
+    def both(files, threads, shape):
+        slow = pick_form.on_onnxruntime(path, threads, (9, 256, 256))
+        return {"ONNX Runtime, 1 thread, float": slow, "OpenVINO, 1 thread, int8": lambda: None}
+
+    monkeypatch.setattr(pick_form, "candidates", both)
+    pick_form.main([str(tmp_path / "tumor"), "--threads", "1", "--repeats", "3"])
+    *rows, last = capsys.readouterr().out.strip().splitlines()
+    assert rows[0].endswith("OpenVINO, 1 thread, int8")
+    assert last == f"Fastest of those that were compared with PyTorch: ONNX Runtime, 1 thread, float, {path}"
+
+
 def test_without_files_it_says_how_to_write_them(tmp_path):
     with pytest.raises(PyrasegError, match=r"neither .*tumor.network.onnx nor .*Write them first: pyraseg exp"):
         pick_form.main([str(tmp_path / "tumor")])
